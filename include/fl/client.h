@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file client.h
+ * One participant of a federated training, without sockets, threads or clock.
+ * The host moves bytes and passes time:
+ *
+ *   loop:
+ *     fl_client_send  -> bytes for the server (POST them, write them, ...)
+ *     fl_client_recv  <- bytes of the server
+ *     fl_client_poll(now) -> event; on NEED_TRAIN train and call
+ *                            fl_client_submit_weights (or _update)
+ *
+ * With a `train` callback in the options, poll trains by itself. Lost,
+ * repeated or reordered messages are mended by the client: when nothing came
+ * back in time it says HELLO again and the server answers with where it is.
+ * After a transport broke in the middle of a message, call
+ * fl_client_disconnected.
+ *
+ * Same inputs, same outputs: D0, apart from what the trainer returns.
+ */
+#ifndef FL_CLIENT_H
+#define FL_CLIENT_H
+
+#include <fl/base.h>
+#include <fl/model.h>
+#include <fl/protocol.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fl_client fl_client;
+
+enum { FL_CLIENT_ID_BYTES = 64 };
+
+/** What to train, and from where. Pointers are the client's, valid during the
+ * callback, or until the next call on the client for an event. */
+typedef struct fl_train_task {
+  uint32_t struct_size;
+  uint32_t epochs;
+  uint32_t batch_size;
+  float learning_rate;
+  uint64_t seed;          /**< for this client and round */
+  uint64_t round;         /**< from 1 */
+  uint64_t model_version;
+  const float *weights;   /**< flat weights to start from */
+  uint64_t n_weights;
+} fl_train_task;
+
+/** What came out of training. Exactly one of `weights` (trained) and `update`
+ * (trained - start) is set, `n` long, flat. */
+typedef struct fl_train_result {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const float *weights;
+  const float *update;
+  uint64_t n;
+  uint64_t samples; /**< trained on; 0 = as said in the options */
+  double loss;      /**< mean training loss; NaN = unknown */
+} fl_train_result;
+FL_API fl_status fl_train_result_init(fl_train_result *result, size_t size);
+
+/** A trainer: train on `task`, fill `result` with memory that lives until the
+ * next call of the trainer. A status other than FL_OK declines the round. */
+typedef fl_status (*fl_train_fn)(const fl_train_task *task,
+                                 fl_train_result *result, void *user);
+
+/** An evaluator: score `weights` on local data. */
+typedef struct fl_score {
+  uint32_t struct_size;
+  uint32_t reserved;
+  double loss; /**< mean */
+  uint64_t correct;
+  uint64_t count; /**< 0 = nothing to score on */
+} fl_score;
+FL_API fl_status fl_score_init(fl_score *score, size_t size);
+typedef fl_status (*fl_evaluate_fn)(const float *weights, uint64_t n,
+                                    fl_score *score, void *user);
+
+typedef struct fl_client_options {
+  uint32_t struct_size;
+  /** Largest frame accepted, bytes; default 4 MiB. */
+  uint32_t max_frame_size;
+  /** Stable identity, 1..64 printable ASCII bytes; required. Copied. */
+  const char *client_id;
+  /** Job to join; NULL or "" = the server's first. Copied. */
+  const char *job;
+  /** Optional free text such as "pixel-8", up to 64 bytes. Copied. */
+  const char *device_class;
+  /** Samples of local data, >= 1; default 1. */
+  uint64_t samples;
+  /** The model at hand: its schema must be the server's. Borrowed during
+   * fl_client_new only. NULL = take the model's description from the server
+   * (event JOINED). */
+  const fl_model *model;
+  /** Say HELLO again after this long without an answer; default 10 s,
+   * doubling up to 8 times that. */
+  uint64_t retry_ns;
+  /** Give up (ABORTED) after this many tries without an answer; default 10,
+   * 0 = never. */
+  uint32_t max_retries;
+  /** Upload chunk, bytes; default 256 KiB, 4 KiB .. 4 MiB. */
+  uint32_t chunk_size;
+  /** Largest model accepted from a server, parameters; default 2^28. */
+  uint64_t max_weights;
+  fl_train_fn train;       /**< may be NULL: event NEED_TRAIN instead */
+  fl_evaluate_fn evaluate; /**< may be NULL: event NEED_EVALUATE instead */
+  void *user;
+} fl_client_options;
+FL_API fl_status fl_client_options_init(fl_client_options *options,
+                                        size_t size);
+
+/** Make a client that will join. FL_E_OPTIONS, FL_E_ARGUMENT, FL_E_NOMEM. */
+FL_API fl_status fl_client_new(fl_client **out, fl_context *context,
+                               const fl_client_options *options);
+FL_API void fl_client_free(fl_client *client);
+
+/** Take bytes from the server, in any cut. FL_E_FORMAT, FL_E_VERSION,
+ * FL_E_TOO_LARGE: what came was no server of ours; treat the connection as
+ * broken and call fl_client_disconnected. */
+FL_API fl_status fl_client_recv(fl_client *client, const uint8_t *data,
+                                size_t n);
+/** Take what is to be sent: *n bytes at *data, 0 when there is nothing. They
+ * count as sent; the memory is valid until the next call on the client. */
+FL_API fl_status fl_client_send(fl_client *client, const uint8_t **data,
+                                size_t *n);
+/** Say that the transport broke: half-received frames are dropped and HELLO is
+ * sent again, now. */
+FL_API fl_status fl_client_disconnected(fl_client *client);
+
+enum {
+  FL_CLIENT_IDLE = 0,      /**< nothing to do: exchange bytes */
+  FL_CLIENT_JOINED = 1,    /**< the model's description is there */
+  FL_CLIENT_NEED_TRAIN = 2,
+  FL_CLIENT_NEED_EVALUATE = 3,
+  FL_CLIENT_MODEL_READY = 4, /**< a new model version is held */
+  FL_CLIENT_ACCEPTED = 5,  /**< the update was counted */
+  FL_CLIENT_STALE = 6,     /**< the round went on without this client */
+  FL_CLIENT_WAIT = 7,      /**< come back at wait_until_ns */
+  FL_CLIENT_DONE = 8,      /**< training is over; the final model is held */
+  FL_CLIENT_ABORTED = 9    /**< refused or given up: reason, text */
+};
+
+typedef struct fl_client_event {
+  uint32_t struct_size;
+  uint32_t kind; /**< FL_CLIENT_* */
+  uint64_t round;
+  uint64_t model_version;
+  uint64_t wait_until_ns;
+  uint32_t reason;  /**< FL_REJECT_*, ABORTED and STALE */
+  uint32_t reserved;
+  const char *text; /**< why, for people; never NULL */
+  /** NEED_TRAIN; also weights to score with NEED_EVALUATE. */
+  fl_train_task task;
+} fl_client_event;
+FL_API fl_status fl_client_event_init(fl_client_event *event, size_t size);
+
+/** Advance to `now_ns` (any monotonic clock) and take one event. Runs the
+ * callbacks if they are set. Pointers in the event are valid until the next
+ * call on the client. */
+FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
+                                fl_client_event *event);
+/** When poll wants to be called at the latest; UINT64_MAX = no timer runs. */
+FL_API fl_status fl_client_next_timeout(const fl_client *client,
+                                        uint64_t *deadline_ns);
+
+/** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; FL_E_DIM;
+ * FL_E_NOT_FINITE (still asked). Copied. */
+FL_API fl_status fl_client_submit(fl_client *client,
+                                  const fl_train_result *result);
+/** Answer NEED_EVALUATE. */
+FL_API fl_status fl_client_submit_score(fl_client *client,
+                                        const fl_score *score);
+/** Answer NEED_TRAIN or NEED_EVALUATE with "not this time". */
+FL_API fl_status fl_client_decline(fl_client *client);
+
+/** Borrow the model's description as the server sent it (after JOINED);
+ * FL_E_EMPTY before. */
+FL_API fl_status fl_client_get_description(const fl_client *client,
+                                           const uint8_t **data, size_t *n);
+/** Copy the model held now, flat, and its version. FL_E_EMPTY when none. */
+FL_API fl_status fl_client_copy_weights(const fl_client *client, float *weights,
+                                        uint64_t count, uint64_t *version);
+
+/** Save everything that a client killed now needs to go on: identity, model,
+ * plan, encoded update. Guarded by a hash. */
+FL_API fl_status fl_client_save(const fl_client *client,
+                                const fl_writer *writer);
+/** Restore. Options must name the same client and job (FL_E_CONFLICT). A torn
+ * or foreign state is refused (FL_E_FORMAT, FL_E_VERSION). The restored client
+ * begins with HELLO. */
+FL_API fl_status fl_client_restore(fl_client **out, fl_context *context,
+                                   const fl_client_options *options,
+                                   const fl_reader *reader);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

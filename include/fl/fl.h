@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file fl.h  All stable headers of libfl. */
+#ifndef FL_FL_H
+#define FL_FL_H
+
+#include <fl/base.h>
+#include <fl/model.h>
+#include <fl/compress.h>
+#include <fl/protocol.h>
+#include <fl/client.h>
+#include <fl/server.h>
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file server.h
+ * The aggregator, without sockets, threads or clock. The host accepts
+ * connections, names each one by a number (`peer`), moves bytes and passes
+ * time:
+ *
+ *   fl_server_recv(peer, bytes), fl_server_tick(now)
+ *   while fl_server_next_ready(&peer): fl_server_send(peer) -> bytes
+ *   while fl_server_poll(&event) == FL_OK: log it
+ *
+ * A server holds any number of jobs; each trains one model. What a peer does
+ * wrong is an event, never an error of the call, and never stops a round.
+ * Same inputs, same outputs: D0.
+ */
+#ifndef FL_SERVER_H
+#define FL_SERVER_H
+
+#include <fl/base.h>
+#include <fl/compress.h>
+#include <fl/model.h>
+#include <fl/protocol.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fl_server fl_server;
+
+typedef struct fl_server_options {
+  uint32_t struct_size;
+  uint32_t max_peers; /**< connections at once; default 65536 */
+  uint32_t max_clients; /**< registered ids in all jobs; default 2^20 */
+  uint32_t max_control_size; /**< bytes of a control message; default 1 MiB */
+  uint32_t chunk_size; /**< of downloads, 4 KiB..4 MiB; default 256 KiB */
+  uint32_t reserved;
+  /** Bytes of all uploads that are not committed yet; beyond it peers are
+   * told to wait. Default 256 MiB. */
+  uint64_t staging_cap;
+} fl_server_options;
+FL_API fl_status fl_server_options_init(fl_server_options *options,
+                                        size_t size);
+FL_API fl_status fl_server_new(fl_server **out, fl_context *context,
+                               const fl_server_options *options);
+FL_API void fl_server_free(fl_server *server);
+
+enum {
+  FL_WEIGHT_SAMPLES = 1, /**< FedAvg (McMahan et al. 2017): by samples */
+  FL_WEIGHT_UNIFORM = 2
+};
+enum {
+  FL_SCALE_EXCHANGED = 1, /**< clients report norms each round */
+  FL_SCALE_PUBLIC = 2     /**< norms announced with the plan; THC only */
+};
+
+typedef struct fl_job_options {
+  uint32_t struct_size;
+  uint32_t rounds;       /**< default 10, >= 1 */
+  const char *name;      /**< 1..64 printable ASCII; default "default" */
+  /** Codec of updates and steps; NULL = defaults. Its rotation seed is
+   * replaced by one derived from `seed` when all zero. Borrowed. */
+  const fl_compressor_options *codec;
+  uint64_t seed;
+  /** Updates wanted per round; 0 = of all clients that are there when the
+   * round begins. */
+  uint32_t participants;
+  uint32_t min_participants; /**< fewer: the round is aborted, and tried again;
+                                  default 1 */
+  /** Clients that must have joined before the first round; default 1. */
+  uint32_t min_clients;
+  /** Ask round(participants * over_selection) clients, take the first
+   * `participants` updates; 1..10, default 1. */
+  float over_selection;
+  uint32_t weighting;    /**< FL_WEIGHT_*; default SAMPLES */
+  uint32_t scale_mode;   /**< FL_SCALE_*; default EXCHANGED */
+  /** Cap on the samples a client may claim; 0 = the largest number that any
+   * selected client declared, but at most 8 x the median of them. */
+  uint64_t weight_cap;
+  uint32_t epochs;       /**< default 1 */
+  uint32_t batch_size;   /**< default 32 */
+  float learning_rate;   /**< clients'; default .05 */
+  float server_learning_rate; /**< default 1 */
+  float server_momentum; /**< FedAvgM; 0..<1, default 0 */
+  /** Every how many rounds clients score the model on local data; 0 = never
+   * (default). */
+  uint32_t evaluate_every;
+  uint64_t norm_deadline_ns;   /**< from the plan; default 60 s */
+  uint64_t update_deadline_ns; /**< from the scale; default 600 s */
+  uint64_t evaluate_deadline_ns; /**< default 60 s */
+  /** How long a client whose connection was lost may stay away before the
+   * round goes on without it; default 10 s. */
+  uint64_t return_grace_ns;
+  /** Pause before an aborted round is tried again; default 5 s. */
+  uint64_t retry_pause_ns;
+  /** Steps kept so that clients that missed rounds need no full copy;
+   * default 8. */
+  uint32_t steps_kept;
+  uint32_t reserved;
+} fl_job_options;
+FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
+
+/** Add a job that trains `model` (description and weights are copied).
+ * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken. */
+FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
+                                   const fl_job_options *options,
+                                   uint32_t *job);
+/** Number of jobs; they are numbered 0..count-1. */
+FL_API uint32_t fl_server_job_count(const fl_server *server);
+
+/** Take bytes that peer `peer` sent, in any cut; the first ones open the
+ * session. Misbehaviour comes as FL_SERVER_PEER_REJECTED. Errors: FL_E_NOMEM
+ * only, and the peer's session is then closed. */
+FL_API fl_status fl_server_recv(fl_server *server, uint64_t peer,
+                                const uint8_t *data, size_t n);
+/** Take what is to be sent to a peer: *n bytes at *data, 0 = nothing. They
+ * count as sent; valid until the next call on the server. At most about one
+ * chunk at a time: call until *n is 0. */
+FL_API fl_status fl_server_send(fl_server *server, uint64_t peer,
+                                const uint8_t **data, size_t *n);
+/** 1 when the server wants the peer's connection closed after what is still
+ * to be sent (it was rejected). */
+FL_API int32_t fl_server_wants_close(const fl_server *server, uint64_t peer);
+/** Next peer that has something to be sent, in order of peer number after
+ * *peer; start with *peer = UINT64_MAX (which comes before 0).
+ * FL_E_EMPTY when there is none. */
+FL_API fl_status fl_server_next_ready(const fl_server *server, uint64_t *peer);
+/** Say that a peer's connection is gone. Its client may come back by another
+ * peer number. Unknown numbers are fine. */
+FL_API fl_status fl_server_disconnected(fl_server *server, uint64_t peer);
+/** Advance to `now_ns` (any monotonic clock). */
+FL_API fl_status fl_server_tick(fl_server *server, uint64_t now_ns);
+/** When tick wants to be called at the latest; UINT64_MAX = no timer runs. */
+FL_API fl_status fl_server_next_timeout(const fl_server *server,
+                                        uint64_t *deadline_ns);
+
+enum {
+  FL_SERVER_CLIENT_JOINED = 1,
+  FL_SERVER_CLIENT_RETURNED = 2, /**< known id, new connection */
+  FL_SERVER_PEER_REJECTED = 3,   /**< reason, text; client_id if known */
+  FL_SERVER_ROUND_STARTED = 4,   /**< selected */
+  FL_SERVER_SCALE_AGREED = 5,
+  FL_SERVER_UPDATE_ACCEPTED = 6, /**< client_id, samples, loss */
+  FL_SERVER_CLIENT_LOST = 7,     /**< selected, yet not counted: reason */
+  FL_SERVER_ROUND_FINISHED = 8,  /**< accepted, version, loss */
+  FL_SERVER_ROUND_ABORTED = 9,   /**< reason, text */
+  FL_SERVER_EVALUATED = 10,      /**< loss, correct, count over clients */
+  FL_SERVER_JOB_FINISHED = 11
+};
+
+typedef struct fl_server_event {
+  uint32_t struct_size;
+  uint32_t kind; /**< FL_SERVER_* */
+  uint32_t job;
+  uint32_t reason; /**< FL_REJECT_* */
+  uint64_t round;  /**< from 1; 0 = none */
+  uint64_t peer;   /**< UINT64_MAX = none */
+  const char *client_id; /**< "" = unknown; never NULL */
+  const char *text;      /**< for people; never NULL */
+  uint64_t model_version;
+  uint32_t selected; /**< clients asked */
+  uint32_t accepted; /**< updates counted */
+  uint64_t samples;
+  double loss;       /**< mean training or evaluation loss; NaN = unknown */
+  uint64_t correct;
+  uint64_t count;
+} fl_server_event;
+FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
+/** Take the next event; FL_E_EMPTY when there is none. Pointers in it are
+ * valid until the next call on the server. */
+FL_API fl_status fl_server_poll(fl_server *server, fl_server_event *event);
+
+typedef struct fl_job_status {
+  uint32_t struct_size;
+  uint32_t is_finished;
+  uint64_t round;         /**< the one that runs, from 1; 0 = not begun */
+  uint64_t rounds;
+  uint64_t model_version; /**< 0 = the initial model */
+  uint64_t n_weights;
+  uint32_t clients;       /**< joined and there */
+  uint32_t selected;      /**< in this round */
+  uint32_t accepted;      /**< in this round */
+  uint32_t reserved;
+} fl_job_status;
+FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);
+FL_API fl_status fl_server_get_status(const fl_server *server, uint32_t job,
+                                      fl_job_status *status);
+/** Copy a job's canonical model: what clients hold, bit for bit. */
+FL_API fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
+                                        float *weights, uint64_t count,
+                                        uint64_t *version);
+/** End a job after the running round; it then finishes like any other. */
+FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
+
+/** Save all jobs, clients and the running rounds (uploads that are not
+ * committed yet are sent again by their clients). Guarded by a hash. */
+FL_API fl_status fl_server_save(const fl_server *server,
+                                const fl_writer *writer);
+/** Restore into a new server; every connection is new afterwards. FL_E_FORMAT,
+ * FL_E_VERSION, FL_E_TRUNCATED. */
+FL_API fl_status fl_server_restore(fl_server **out, fl_context *context,
+                                   const fl_server_options *options,
+                                   const fl_reader *reader);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

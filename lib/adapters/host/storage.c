@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A blob is a file; replacing it is: write ".<name>.tmp", fsync, rename. Names
+ * that begin with a dot are refused, so no blob can be taken for such a
+ * temporary, and a temporary that a crash left behind is overwritten by the
+ * next write of its blob. The folder's own entries become durable at sync. */
+#define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
+#include "adapters/host/storage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+  NAME_MAX_BYTES = 128,
+  TEMPORARY_BYTES = NAME_MAX_BYTES + 8,
+  FOLDER_MODE = 0700,
+  FILE_MODE = 0600
+};
+
+struct fli_host_storage {
+  int folder;
+  pthread_mutex_t writing; /* one temporary per name at a time */
+};
+
+fl_status fli_host_check_name(const char *name)
+{
+  static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+  if (!name || name[0] == '.') return FL_E_ARGUMENT;
+  size_t n = strnlen(name, NAME_MAX_BYTES + 1);
+  if (n == 0 || n > NAME_MAX_BYTES) return FL_E_ARGUMENT;
+  return strspn(name, allowed) == n ? FL_OK : FL_E_ARGUMENT;
+}
+
+static fl_status status_of_errno(void)
+{
+  return errno == ENOENT ? FL_E_NOT_FOUND : FL_E_IO;
+}
+
+void fli_host_blob_close(int descriptor)
+{
+  close(descriptor);
+}
+
+fl_status fli_host_blob_open(fli_host_storage *storage, const char *name,
+                             int *descriptor, uint64_t *size)
+{
+  fl_status st = fli_host_check_name(name);
+  if (st != FL_OK) return st;
+  int fd = openat(storage->folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return status_of_errno();
+  struct stat info;
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(fd);
+    return FL_E_IO;
+  }
+  *descriptor = fd;
+  *size = (uint64_t)info.st_size;
+  return FL_OK;
+}
+
+fl_status fli_host_blob_read(int descriptor, uint64_t offset, void *buf,
+                             size_t n, size_t *got)
+{
+  uint8_t *at = buf;
+  size_t done = 0;
+  while (done < n) {
+    if (offset > INT64_MAX - done) return FL_E_IO;
+    ssize_t count =
+        pread(descriptor, at + done, n - done, (off_t)(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FL_E_IO;
+    if (count == 0) break;
+    done += (size_t)count;
+  }
+  *got = done;
+  return FL_OK;
+}
+
+static fl_status storage_size(void *user, const char *name, uint64_t *size)
+{
+  int fd;
+  fl_status st = fli_host_blob_open(user, name, &fd, size);
+  if (st == FL_OK) close(fd);
+  return st;
+}
+
+static fl_status storage_read(void *user, const char *name, uint64_t offset,
+                              void *buf, size_t n)
+{
+  int fd;
+  uint64_t size;
+  fl_status st = fli_host_blob_open(user, name, &fd, &size);
+  if (st != FL_OK) return st;
+  size_t got = 0;
+  st = fli_host_blob_read(fd, offset, buf, n, &got);
+  close(fd);
+  if (st != FL_OK) return st;
+  return got == n ? FL_OK : FL_E_IO;
+}
+
+static fl_status write_all(int fd, const void *buf, size_t n)
+{
+  const uint8_t *at = buf;
+  while (n > 0) {
+    ssize_t count = write(fd, at, n);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return FL_E_IO;
+    at += count;
+    n -= (size_t)count;
+  }
+  return FL_OK;
+}
+
+/* The caller holds storage->writing. */
+static fl_status replace_file(fli_host_storage *storage, const char *name,
+                              const void *buf, size_t n)
+{
+  char temporary[TEMPORARY_BYTES];
+  snprintf(temporary, sizeof temporary, ".%s.tmp", name);
+  int fd =
+      openat(storage->folder, temporary,
+             O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+  if (fd < 0) return FL_E_IO;
+  fl_status st = write_all(fd, buf, n);
+  if (st == FL_OK && fsync(fd) != 0) st = FL_E_IO;
+  if (close(fd) != 0) st = FL_E_IO;
+  if (st == FL_OK &&
+      renameat(storage->folder, temporary, storage->folder, name) != 0) {
+    st = FL_E_IO;
+  }
+  if (st != FL_OK) unlinkat(storage->folder, temporary, 0);
+  return st;
+}
+
+static fl_status storage_write(void *user, const char *name, const void *buf,
+                               size_t n)
+{
+  fli_host_storage *storage = user;
+  fl_status st = fli_host_check_name(name);
+  if (st != FL_OK) return st;
+  pthread_mutex_lock(&storage->writing);
+  st = replace_file(storage, name, buf, n);
+  pthread_mutex_unlock(&storage->writing);
+  return st;
+}
+
+static fl_status storage_remove(void *user, const char *name)
+{
+  fli_host_storage *storage = user;
+  fl_status st = fli_host_check_name(name);
+  if (st != FL_OK) return st;
+  if (unlinkat(storage->folder, name, 0) == 0 || errno == ENOENT) return FL_OK;
+  return FL_E_IO;
+}
+
+static fl_status storage_sync(void *user)
+{
+  fli_host_storage *storage = user;
+  return fsync(storage->folder) == 0 ? FL_OK : FL_E_IO;
+}
+
+/* A blob of 0 bytes cannot be mapped: it is any address with n == 0. */
+static fl_status storage_map(void *user, const char *name, const void **data,
+                             size_t *n)
+{
+  static const char empty[1];
+  int fd;
+  uint64_t size;
+  fl_status st = fli_host_blob_open(user, name, &fd, &size);
+  if (st != FL_OK) return st;
+  const void *at = empty;
+  if (size > SIZE_MAX) st = FL_E_NOMEM;
+  if (st == FL_OK && size > 0) {
+    at = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (at == MAP_FAILED) st = errno == ENOMEM ? FL_E_NOMEM : FL_E_IO;
+  }
+  close(fd);
+  if (st != FL_OK) return st;
+  *data = at;
+  *n = (size_t)size;
+  return FL_OK;
+}
+
+static void storage_unmap(void *user, const void *data, size_t n)
+{
+  (void)user;
+  /* munmap takes a pointer to non-const, though it writes nothing. */
+  if (n > 0) munmap((void *)(uintptr_t)data, n);
+}
+
+fl_status fli_host_storage_new(fli_host_storage **out, const char *path)
+{
+  if (mkdir(path, FOLDER_MODE) != 0 && errno != EEXIST) return FL_E_IO;
+  int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return FL_E_IO;
+  fli_host_storage *storage = malloc(sizeof *storage);
+  if (!storage || pthread_mutex_init(&storage->writing, NULL) != 0) {
+    free(storage);
+    close(folder);
+    return FL_E_NOMEM;
+  }
+  storage->folder = folder;
+  *out = storage;
+  return FL_OK;
+}
+
+void fli_host_storage_free(fli_host_storage *storage)
+{
+  if (!storage) return;
+  close(storage->folder);
+  pthread_mutex_destroy(&storage->writing);
+  free(storage);
+}
+
+void fli_host_storage_hooks(fli_host_storage *storage, fl_storage *hooks)
+{
+  *hooks = (fl_storage){
+      .struct_size = sizeof *hooks,
+      .user = storage,
+      .size = storage_size,
+      .read = storage_read,
+      .write = storage_write,
+      .remove = storage_remove,
+      .sync = storage_sync,
+      .map = storage_map,
+      .unmap = storage_unmap,
+  };
+}

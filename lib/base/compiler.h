@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The only place for compiler extensions outside kernel files. */
+#ifndef FLI_COMPILER_H
+#define FLI_COMPILER_H
+
+#if defined(__GNUC__)
+#  define FLI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#  define FLI_NODISCARD __attribute__((warn_unused_result))
+#else
+#  define FLI_PRINTF(fmt, args)
+#  define FLI_NODISCARD
+#endif
+
+#define FLI_THREAD_LOCAL _Thread_local
+#define FLI_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the library does with the host's hooks. Every function takes NULL for
+ * the default context. */
+#ifndef FLI_CONTEXT_H
+#define FLI_CONTEXT_H
+
+#include <fl/base.h>
+#include "base/compiler.h"
+
+enum { FLI_ALIGNMENT = 64 };
+
+/* Take / drop a reference; NULL is fine, and ref returns its argument. */
+fl_context *fli_context_ref(fl_context *context);
+void fli_context_unref(fl_context *context);
+
+/* Zeroed memory for count * size bytes, aligned to FLI_ALIGNMENT; NULL on
+ * overflow, above the memory cap, or when there is none. count * size == 0
+ * gives a unique pointer. Free with the same count * size. */
+void *fli_alloc(fl_context *context, size_t count, size_t size);
+void fli_free(fl_context *context, void *ptr, size_t bytes);
+/* Grow to new_bytes keeping the content (new bytes zeroed); NULL leaves the
+ * old block as it was. ptr may be NULL when old_bytes is 0. */
+void *fli_realloc(fl_context *context, void *ptr, size_t old_bytes,
+                  size_t new_bytes);
+/* Duplicate a string (free with strlen + 1). */
+char *fli_strdup(fl_context *context, const char *text);
+
+void fli_log(fl_context *context, uint32_t level, const char *format, ...)
+    FLI_PRINTF(3, 4);
+/* Clock for statistics; 0 without a hook. */
+uint64_t fli_now(fl_context *context);
+/* The host's entropy hook, or NULL: lib/crypto falls back to libsodium. */
+fl_status (*fli_context_entropy(fl_context *context,
+                                void **user))(void *, void *, size_t);
+/* Run task(arg, i) for i in 0..count-1, by the host's threads if it has any.
+ * Cut the work by data size, never by the number of threads. */
+fl_status fli_parallel_for(fl_context *context, uint64_t count, fl_task_fn task,
+                           void *arg);
+/* NULL when the host has none. */
+const fl_storage *fli_context_storage(fl_context *context);
+
+/* Growable array helper: make room for `want` elements of `size` bytes;
+ * doubles. *items and *capacity change only on success. */
+fl_status fli_grow(fl_context *context, void **items, size_t *capacity,
+                   size_t want, size_t size);
+
+#endif
