@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The protocol's messages: one table of fields each (schema.h), what a table
+ * cannot say in a check function, and CHUNK, which is not a map. The meaning:
+ * docs/design/protocol.md. A row is (struct, key, member, range), optional ones
+ * begin with OPT_. */
+#include "wire/messages.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "wire/schema.h"
+
+/* Rounds: what fli_rng_init keeps whole. Milliseconds: what fits in ns. Passes:
+ * epochs and batch size. Reasons: newer ones than the table's are fine. */
+#define MAX_ROUND ((UINT64_C(1) << 48) - 1)
+#define MAX_MS (UINT64_MAX / 1000000)
+#define MAX_PASSES 1000000
+#define MAX_REASON UINT16_MAX
+#define MAX_SAMPLES (UINT64_C(1) << 40)
+#define MAX_DESCRIPTION (256 << 10)
+#define MAX_BITS 8
+#define MAX_SLOT 65534
+
+#define ROW(msg, number, member, what, optional, ...)                      \
+  {                                                                        \
+    .name = #msg "." #member, .key = number, .kind = what,                 \
+    .is_optional = optional, .offset = offsetof(struct fli_##msg, member), \
+    __VA_ARGS__                                                            \
+  }
+#define SIZE_OF(msg, member) .size = sizeof(((struct fli_##msg *)0)->member)
+#define U32(msg, key, member, min, max) \
+  ROW(msg, key, member, FLI_FIELD_U32, 0, .lo = min, .hi = max)
+#define U64(msg, key, member, min, max) \
+  ROW(msg, key, member, FLI_FIELD_U64, 0, .lo = min, .hi = max)
+#define OPT_U64(msg, key, member, flag)                     \
+  ROW(msg, key, member, FLI_FIELD_U64, 1, .hi = UINT64_MAX, \
+      .flag_offset = offsetof(struct fli_##msg, flag))
+#define F32(msg, key, member) ROW(msg, key, member, FLI_FIELD_F32, 0, .lo = 0)
+#define OPT_F32(msg, key, member) \
+  ROW(msg, key, member, FLI_FIELD_F32, 1, .lo = 0)
+#define F64(msg, key, member) ROW(msg, key, member, FLI_FIELD_F64, 0, .lo = 0)
+#define OPT_F64(msg, key, member) \
+  ROW(msg, key, member, FLI_FIELD_F64, 1, .lo = 0)
+#define TEXT(msg, key, member) \
+  ROW(msg, key, member, FLI_FIELD_TEXT, 0, SIZE_OF(msg, member))
+#define OPT_TEXT(msg, key, member) \
+  ROW(msg, key, member, FLI_FIELD_TEXT, 1, SIZE_OF(msg, member))
+#define ARRAY(msg, key, member) \
+  ROW(msg, key, member, FLI_FIELD_ARRAY, 0, SIZE_OF(msg, member))
+#define OPT_ARRAY(msg, key, member, flag)                         \
+  ROW(msg, key, member, FLI_FIELD_ARRAY, 1, SIZE_OF(msg, member), \
+      .flag_offset = offsetof(struct fli_##msg, flag))
+/* 32 bytes, borrowed */
+#define KEY32(msg, key, member, optional)                               \
+  ROW(msg, key, member, FLI_FIELD_KEY, optional, .size = FLI_KEY_BYTES, \
+      .lo = FLI_KEY_BYTES, .hi = FLI_KEY_BYTES)
+#define VIEW(msg, key, member, what, optional, max)         \
+  ROW(msg, key, member, what, optional, .lo = 0, .hi = max, \
+      .size_offset = offsetof(struct fli_##msg, member##_size))
+#define NORMS(msg, key, optional) \
+  VIEW(msg, key, norms, FLI_FIELD_U16S, optional, FLI_FRAME_MAX_CONTROL)
+
+static const fli_field hello_fields[] = {
+    U32(hello, 1, version_min, 1, UINT32_MAX),
+    U32(hello, 2, version_max, 1, UINT32_MAX),
+    TEXT(hello, 3, client_id),
+    OPT_TEXT(hello, 4, job),
+    U64(hello, 5, capabilities, 0, UINT64_MAX),
+    U64(hello, 6, samples, 1, MAX_SAMPLES),
+    OPT_TEXT(hello, 7, device_class),
+    OPT_ARRAY(hello, 8, schema, has_schema),
+    OPT_ARRAY(hello, 9, token, has_token),
+    OPT_U64(hello, 10, model_version, has_model),
+    OPT_ARRAY(hello, 11, model_hash, has_model),
+};
+
+static const fli_field norm_fields[] = {
+    U64(norm, 1, round, 1, MAX_ROUND),
+    U32(norm, 2, attempt, 0, UINT32_MAX),
+    NORMS(norm, 3, 0),
+    U64(norm, 4, samples, 1, MAX_SAMPLES),
+};
+
+static const fli_field metrics_fields[] = {
+    U64(metrics, 1, round, 1, MAX_ROUND),
+    U64(metrics, 2, model_version, 0, UINT64_MAX),
+    F64(metrics, 3, loss),
+    U64(metrics, 4, correct, 0, MAX_SAMPLES),
+    U64(metrics, 5, count, 0, MAX_SAMPLES),
+};
+
+static const fli_field decline_fields[] = {
+    U64(decline, 1, round, 0, MAX_ROUND),
+    U32(decline, 2, attempt, 0, UINT32_MAX),
+};
+
+static const fli_field get_model_fields[] = {
+    U64(get_model, 1, model_version, 0, UINT64_MAX),
+};
+
+static const fli_field welcome_fields[] = {
+    U32(welcome, 1, version, FLI_PROTOCOL_MIN, FLI_PROTOCOL_MAX),
+    TEXT(welcome, 2, job),
+    ARRAY(welcome, 3, token),
+    ARRAY(welcome, 4, schema),
+    VIEW(welcome, 5, description, FLI_FIELD_VIEW, 1, MAX_DESCRIPTION),
+    U32(welcome, 6, codec, 1, UINT16_MAX),
+    U32(welcome, 7, thc_mode, 0, UINT16_MAX),
+    U32(welcome, 8, bits, 0, MAX_BITS),
+    U32(welcome, 9, granularity, 0, UINT16_MAX),
+    F32(welcome, 10, clip),
+    ARRAY(welcome, 11, rotation_seed),
+    U64(welcome, 12, round, 0, MAX_ROUND),
+    U64(welcome, 13, rounds, 1, MAX_ROUND),
+};
+
+static const fli_field plan_fields[] = {
+    U64(plan, 1, round, 1, MAX_ROUND),
+    U32(plan, 2, attempt, 0, UINT32_MAX),
+    U32(plan, 3, slot, 0, MAX_SLOT),
+    U32(plan, 4, slots, 1, MAX_SLOT + 1),
+    U64(plan, 5, weight_cap, 0, MAX_SAMPLES),
+    U32(plan, 6, epochs, 1, MAX_PASSES),
+    U32(plan, 7, batch_size, 1, MAX_PASSES),
+    F32(plan, 8, learning_rate),
+    U64(plan, 9, seed, 0, UINT64_MAX),
+    U64(plan, 10, model_version, 0, UINT64_MAX),
+    ARRAY(plan, 11, model_hash),
+    U64(plan, 12, deadline_ms, 0, MAX_MS),
+    U32(plan, 13, scale_mode, 1, 2),
+    KEY32(plan, 14, noise_seed, 1),
+    NORMS(plan, 15, 1),
+    OPT_F32(plan, 16, clip),
+};
+
+static const fli_field scale_msg_fields[] = {
+    U64(scale_msg, 1, round, 1, MAX_ROUND),
+    U32(scale_msg, 2, attempt, 0, UINT32_MAX),
+    KEY32(scale_msg, 3, noise_seed, 0),
+    NORMS(scale_msg, 4, 0),
+    F32(scale_msg, 5, clip),
+    U64(scale_msg, 6, deadline_ms, 0, MAX_MS),
+};
+
+static const fli_field ack_fields[] = {
+    U64(ack, 1, round, 0, MAX_ROUND),
+    U32(ack, 2, attempt, 0, UINT32_MAX),
+    U32(ack, 3, reason, 0, MAX_REASON),
+    OPT_TEXT(ack, 4, text),
+};
+
+static const fli_field evaluate_fields[] = {
+    U64(evaluate, 1, round, 1, MAX_ROUND),
+    U64(evaluate, 2, model_version, 0, UINT64_MAX),
+    ARRAY(evaluate, 3, model_hash),
+};
+
+static const fli_field wait_fields[] = {
+    U64(wait, 1, wait_ms, 0, MAX_MS),
+    OPT_TEXT(wait, 2, text),
+};
+
+static const fli_field reject_fields[] = {
+    U32(reject, 1, reason, 1, MAX_REASON),
+    OPT_TEXT(reject, 2, text),
+};
+
+static const fli_field done_fields[] = {
+    U64(done, 1, rounds, 0, MAX_ROUND),
+    U64(done, 2, model_version, 0, UINT64_MAX),
+    ARRAY(done, 3, model_hash),
+};
+
+static const fli_field manifest_fields[] = {
+    U64(manifest, 1, transfer, 0, UINT64_MAX),
+    U32(manifest, 2, kind, FLI_TRANSFER_UPDATE, FLI_TRANSFER_STEPS),
+    U64(manifest, 3, total, 1, FLI_TRANSFER_MAX),
+    U32(manifest, 4, chunk_size, FLI_CHUNK_MIN, FLI_CHUNK_MAX),
+    ARRAY(manifest, 5, hash),
+    U64(manifest, 6, round, 0, MAX_ROUND),
+    U32(manifest, 7, attempt, 0, UINT32_MAX),
+    OPT_F64(manifest, 8, loss),
+    U64(manifest, 9, model_version, 0, UINT64_MAX),
+    U64(manifest, 10, base_version, 0, UINT64_MAX),
+    VIEW(manifest, 11, clamped, FLI_FIELD_U16S, 1, FLI_FRAME_MAX_CONTROL),
+};
+
+static void check_hello(fli_msg_reader *reader, const void *message)
+{
+  const fli_hello *hello = message;
+  if (hello->version_max < hello->version_min)
+    fli_reader_fail(reader, FL_E_RANGE,
+                    "hello.version_max: is below version_min");
+}
+
+static void check_metrics(fli_msg_reader *reader, const void *message)
+{
+  const fli_metrics *metrics = message;
+  if (metrics->correct > metrics->count)
+    fli_reader_fail(reader, FL_E_RANGE, "metrics.correct: is above count");
+}
+
+static void check_plan(fli_msg_reader *reader, const void *message)
+{
+  const fli_plan *plan = message;
+  if (plan->slot >= plan->slots)
+    fli_reader_fail(reader, FL_E_RANGE, "plan.slot: is not below slots");
+}
+
+static void check_manifest(fli_msg_reader *reader, const void *message)
+{
+  const fli_manifest *manifest = message;
+  if (manifest->kind == FLI_TRANSFER_UPDATE && manifest->round == 0)
+    fli_reader_fail(reader, FL_E_RANGE, "manifest.round: got 0 for an update");
+  if (manifest->kind == FLI_TRANSFER_STEPS &&
+      manifest->base_version >= manifest->model_version)
+    fli_reader_fail(reader, FL_E_RANGE,
+                    "manifest.base_version: is not below model_version");
+}
+
+#define SCHEMA(msg, number, keys, check_fn)                           \
+  static const fli_schema msg##_schema = {#msg,                       \
+                                          number,                     \
+                                          sizeof(struct fli_##msg),   \
+                                          msg##_fields,               \
+                                          FLI_COUNT_OF(msg##_fields), \
+                                          keys,                       \
+                                          check_fn};
+#define PARSE(name, msg)                                                     \
+  fl_status fli_parse_##name(struct fli_##msg *message, const uint8_t *body, \
+                             size_t n)                                       \
+  {                                                                          \
+    return fli_schema_parse(&msg##_schema, message, body, n);                \
+  }
+#define WRITE(name, msg)                                                      \
+  fl_status fli_write_##name(fli_bytes *out, const struct fli_##msg *message) \
+  {                                                                           \
+    return fli_schema_write(&msg##_schema, msg##_schema.type, out, message);  \
+  }
+#define MESSAGE(name, msg, number, keys, check_fn) \
+  SCHEMA(msg, number, keys, check_fn) PARSE(name, msg) WRITE(name, msg)
+
+MESSAGE(hello, hello, FLI_MSG_HELLO, 1u << 10 | 1u << 11, check_hello)
+MESSAGE(norm, norm, FLI_MSG_NORM, 0, NULL)
+MESSAGE(metrics, metrics, FLI_MSG_METRICS, 0, check_metrics)
+MESSAGE(get_model, get_model, FLI_MSG_GET_MODEL, 0, NULL)
+MESSAGE(welcome, welcome, FLI_MSG_WELCOME, 0, NULL)
+MESSAGE(plan, plan, FLI_MSG_PLAN, 1u << 14 | 1u << 15, check_plan)
+MESSAGE(scale, scale_msg, FLI_MSG_SCALE, 0, NULL)
+MESSAGE(ack, ack, FLI_MSG_ACK, 0, NULL)
+MESSAGE(evaluate, evaluate, FLI_MSG_EVALUATE, 0, NULL)
+MESSAGE(wait, wait, FLI_MSG_WAIT, 0, NULL)
+MESSAGE(reject, reject, FLI_MSG_REJECT, 0, NULL)
+MESSAGE(done, done, FLI_MSG_DONE, 0, NULL)
+MESSAGE(manifest, manifest, FLI_MSG_MANIFEST, 0, check_manifest)
+SCHEMA(decline, FLI_MSG_DECLINE, 0, NULL)
+PARSE(decline, decline)
+
+fl_status fli_write_decline(fli_bytes *out, uint8_t type,
+                            const fli_decline *message)
+{
+  assert(type == FLI_MSG_DECLINE || type == FLI_MSG_BYE);
+  return fli_schema_write(&decline_schema, type, out, message);
+}
+
+fl_status fli_parse_chunk(fli_chunk *message, const uint8_t *body, size_t n)
+{
+  if (n <= FLI_CHUNK_HEADER)
+    return fli_error(FL_E_TRUNCATED, "chunk: got %zu bytes, want > %d", n,
+                     FLI_CHUNK_HEADER);
+  if (n - FLI_CHUNK_HEADER > FLI_CHUNK_MAX)
+    return fli_error(FL_E_TOO_LARGE, "chunk: got %zu bytes of data, want <= %d",
+                     n - FLI_CHUNK_HEADER, FLI_CHUNK_MAX);
+  message->transfer = fli_load_u64(body);
+  message->offset = fli_load_u64(body + 8);
+  message->data = body + FLI_CHUNK_HEADER;
+  message->size = n - FLI_CHUNK_HEADER;
+  return FL_OK;
+}
+
+fl_status fli_write_chunk(fli_bytes *out, const fli_chunk *message)
+{
+  fl_status st;
+  uint8_t header[FLI_CHUNK_HEADER];
+  size_t begin = fli_frame_begin(out, FLI_MSG_CHUNK, &st);
+  fli_store_u64(header, message->transfer);
+  fli_store_u64(header + 8, message->offset);
+  if (st == FL_OK) st = fli_bytes_append(out, header, sizeof header);
+  if (st == FL_OK) st = fli_bytes_append(out, message->data, message->size);
+  return fli_frame_end(out, begin, st);
+}
+
+fl_status fli_norms_from_bf16(float *norms, uint64_t n, const uint8_t *data,
+                              size_t size)
+{
+  if (size % 2 != 0 || size / 2 != n)
+    return fli_error(FL_E_DIM, "norms: got %zu bytes, want 2 for each block",
+                     size);
+  for (uint64_t i = 0; i < n; i++) {
+    uint16_t bits = fli_load_u16(data + 2 * i);
+    if ((bits & 0x7f80) == 0x7f80)
+      return fli_error(FL_E_NOT_FINITE, "norms: one is not finite");
+    if (bits & 0x8000) return fli_error(FL_E_RANGE, "norms: one is negative");
+  }
+  for (uint64_t i = 0; i < n; i++)
+    norms[i] = fli_f32_from_bf16(fli_load_u16(data + 2 * i));
+  return FL_OK;
+}
+
+void fli_norms_to_bf16(uint8_t *data, const float *norms, uint64_t n)
+{
+  for (uint64_t i = 0; i < n; i++)
+    fli_store_u16(data + 2 * i, fli_bf16_from_f32_up(norms[i]));
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages as data: a table of fields says how one struct of messages.h and
+ * one msgpack map become each other, so that parsing and writing cannot drift
+ * apart. Private to lib/wire. */
+#ifndef FLI_SCHEMA_H
+#define FLI_SCHEMA_H
+
+#include "wire/frame.h"
+#include "wire/reader.h"
+
+typedef enum fli_field_kind {
+  FLI_FIELD_U32,   /* uint32_t in [lo, hi] */
+  FLI_FIELD_U64,   /* uint64_t in [lo, hi] */
+  FLI_FIELD_F32,   /* float, finite and >= 0; absent = 0 */
+  FLI_FIELD_F64,   /* double, finite; absent = NaN */
+  FLI_FIELD_TEXT,  /* char[size], printable ASCII; absent = "" */
+  FLI_FIELD_ARRAY, /* uint8_t[size]; needs a flag when optional */
+  FLI_FIELD_KEY,   /* const uint8_t *, `size` bytes; absent = NULL */
+  FLI_FIELD_VIEW,  /* const uint8_t *, lo..hi bytes; absent = NULL */
+  FLI_FIELD_U16S   /* the same, whole uint16_t only */
+} fli_field_kind;
+
+typedef struct fli_field {
+  const char *name; /* "hello.samples", for the error text */
+  uint32_t key;     /* below 32 */
+  fli_field_kind kind;
+  int is_optional;
+  size_t offset;      /* of the member */
+  size_t size;        /* TEXT, ARRAY, KEY: bytes */
+  size_t size_offset; /* VIEW, U16S: of the size_t that holds the bytes */
+  size_t flag_offset; /* ARRAY, U64: of the int that says "there"; 0 = none */
+  uint64_t lo, hi;
+} fli_field;
+
+typedef struct fli_schema {
+  const char *name;
+  uint8_t type; /* FLI_MSG_* */
+  size_t message_size;
+  const fli_field *fields; /* in ascending order of keys */
+  size_t n_fields;
+  uint32_t together; /* bits of keys that come all or not at all */
+  /* What the table cannot say; may be NULL. */
+  void (*check)(fli_msg_reader *reader, const void *message);
+} fli_schema;
+
+fl_status fli_schema_parse(const fli_schema *schema, void *message,
+                           const uint8_t *body, size_t n);
+/* Append one frame. */
+fl_status fli_schema_write(const fli_schema *schema, uint8_t type,
+                           fli_bytes *out, const void *message);
+
+#endif

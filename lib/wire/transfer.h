@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bulk payloads: the sending and the receiving side of MANIFEST + CHUNKs. */
+#ifndef FLI_TRANSFER_H
+#define FLI_TRANSFER_H
+
+#include "wire/messages.h"
+
+/* A payload being received. Memory grows with what arrives, not with what the
+ * manifest declares; chunks may come twice or out of order only as an exact
+ * continuation or a repeat (offset <= bytes held). A gap is FL_E_FORMAT: the
+ * transfer is dropped and its sender starts over after a HELLO. */
+typedef struct fli_incoming {
+  int is_active;
+  fli_manifest manifest; /* views cleared; see `clamped` */
+  fli_bytes data;
+  fli_bytes clamped;
+} fli_incoming;
+void fli_incoming_init(fli_incoming *incoming, fl_context *context);
+void fli_incoming_reset(fli_incoming *incoming); /* gives memory back */
+/* FL_E_TOO_LARGE when total > max_total. Replaces a transfer in progress. */
+fl_status fli_incoming_begin(fli_incoming *incoming,
+                             const fli_manifest *manifest, uint64_t max_total);
+/* *is_complete = 1 when all is there and its hash is right. FL_E_FORMAT: gap,
+ * overrun, wrong hash (the transfer is reset); FL_E_EMPTY: chunk of no active
+ * transfer (ignore it). */
+fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
+                             int *is_complete);
+
+/* A payload being sent, one chunk per call, so that send queues stay small.
+ * Begins as all zero; `transfer` counts up and must survive from one payload to
+ * the next. */
+typedef struct fli_outgoing {
+  const uint8_t *data; /* borrowed from its owner until done or reset */
+  uint64_t total;
+  uint64_t offset;
+  uint64_t transfer;
+  uint32_t chunk_size;
+  int is_active;
+} fli_outgoing;
+/* Writes the MANIFEST (transfer, total, chunk_size and hash filled in here). */
+fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
+                             fli_manifest *manifest, const uint8_t *data,
+                             size_t n, uint32_t chunk_size);
+/* Append the next CHUNK frame; is_active becomes 0 after the last. */
+fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out);
+
+#endif
