@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Models on the wire: {1: version, 2: [node, ...]} with the nodes in order of
+ * declaration, each {1: kind, 2: name, 3: module (kinds with tensors), 16..:
+ * the kind's attributes}. Written in one way only; read from anybody: nothing
+ * is allocated but what the bytes at hand pay for, and the number of elements
+ * is compared with a cap before memory for values is asked for. */
+#include "model/builder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+
+enum {
+  DESCRIPTION_VERSION = 1,
+  KEY_VERSION = 1,
+  KEY_NODES = 2,
+  KEY_KIND = 1,
+  KEY_NAME = 2,
+  KEY_MODULE = 3
+};
+
+static void write_node(const fli_node *node, fli_msg_writer *writer)
+{
+  int has_module = node->op->parameters != NULL;
+  fli_writer_map(writer, 2 + (uint32_t)has_module + node->op->n_attributes);
+  fli_field_str(writer, KEY_KIND, node->op->name);
+  fli_field_str(writer, KEY_NAME, node->name);
+  if (has_module) fli_field_u64(writer, KEY_MODULE, node->module);
+  if (node->op->pack) node->op->pack(node, writer);
+}
+
+fl_status fli_description_write(const fl_model *model, fli_bytes *out)
+{
+  fli_msg_writer writer;
+  fli_writer_init(&writer, out);
+  fli_writer_map(&writer, 2);
+  fli_field_u64(&writer, KEY_VERSION, DESCRIPTION_VERSION);
+  fli_writer_u64(&writer, KEY_NODES);
+  fli_writer_array(&writer, model->n_nodes);
+  for (uint32_t i = 0; i < model->n_nodes; i++) {
+    write_node(&model->nodes[i], &writer);
+  }
+  return fli_writer_status(&writer);
+}
+
+fl_status fl_model_copy_description(const fl_model *model, uint8_t *buffer,
+                                    size_t capacity, size_t *needed)
+{
+  fli_clear_error();
+  if (!model || !needed || (!buffer && capacity > 0)) {
+    return fli_error(FL_E_ARGUMENT, "copy_description: a pointer is NULL");
+  }
+  size_t n = model->description.size;
+  *needed = n;
+  if (!buffer) return FL_OK;
+  if (capacity < n) {
+    return fli_error(FL_E_SIZE, "copy_description: got %zu bytes, want %zu",
+                     capacity, n);
+  }
+  memcpy(buffer, model->description.data, n);
+  return FL_OK;
+}
+
+/* Kind of a node; sticks an error to the reader when this build has none of
+ * that name. */
+static const fli_node_op *read_kind(fli_msg_reader *reader)
+{
+  char name[FL_NAME_BYTES];
+  fli_reader_str_copy(reader, name, sizeof name, "kind of a node");
+  if (fli_reader_status(reader) != FL_OK) return NULL;
+  const fli_node_op *op = fli_node_op_find(name);
+  if (!op) {
+    char text[FL_NAME_BYTES + 32];
+    (void)snprintf(text, sizeof text, "layer kind \"%s\"", name);
+    fli_reader_fail(reader, FL_E_UNSUPPORTED, text);
+  }
+  return op;
+}
+
+static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
+{
+  fli_node node = {0};
+  uint32_t key = 0;
+  int has_module = 0;
+  for (fli_fields f = fli_fields_begin(reader); fli_fields_next(&f, &key);) {
+    switch (key) {
+    case KEY_KIND: node.op = read_kind(reader); break;
+    case KEY_NAME:
+      fli_reader_str_copy(reader, node.name, sizeof node.name,
+                          "name of a node");
+      break;
+    case KEY_MODULE:
+      fli_builder_set_module(builder, fli_reader_u32(reader));
+      has_module = 1;
+      break;
+    default:
+      if (!node.op || !node.op->unpack || !node.op->unpack(&node, key, reader))
+        fli_fields_unknown(&f);
+      break;
+    }
+  }
+  if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
+  if (!node.op) return fli_error(FL_E_FORMAT, "description: node has no kind");
+  if (node.op->parameters && !has_module) {
+    return fli_error(FL_E_FORMAT, "description: node %s has no module",
+                     node.name);
+  }
+  return fli_builder_add(builder, &node);
+}
+
+static fl_status read_nodes(fl_model_builder *builder, fli_msg_reader *reader)
+{
+  fl_status st = FL_OK;
+  uint32_t n = fli_reader_array(reader);
+  if (n > FLI_MAX_NODES) {
+    return fli_error(FL_E_TOO_LARGE, "description: %u nodes, want <= %d", n,
+                     FLI_MAX_NODES);
+  }
+  for (uint32_t i = 0; i < n; i++) {
+    FLI_TRY(read_node(builder, reader));
+  }
+  fli_reader_leave(reader);
+out:
+  return st;
+}
+
+static fl_status read_description(fl_model_builder *builder,
+                                  const uint8_t *data, size_t n)
+{
+  fl_status st = FL_OK;
+  fli_msg_reader reader;
+  uint32_t key = 0;
+  uint64_t version = 0;
+  fli_reader_init(&reader, data, n);
+  for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
+    if (key == KEY_VERSION) {
+      version = fli_reader_u64(&reader);
+      if (version != DESCRIPTION_VERSION) {
+        fli_reader_fail(&reader, FL_E_VERSION, "version of the description");
+      }
+    } else if (key == KEY_NODES && version != 0) {
+      FLI_TRY(read_nodes(builder, &reader));
+    } else {
+      fli_fields_unknown(&f);
+    }
+  }
+  FLI_TRY(fli_reader_finish(&reader));
+  if (version == 0) {
+    st = fli_error(FL_E_FORMAT, "description: it has no version");
+  }
+out:
+  return st;
+}
+
+/* What would be the caller's mistake in a builder call is malformed data
+ * here. The text stays. */
+static fl_status as_peer_error(fl_status status)
+{
+  switch (status) {
+  case FL_E_ARGUMENT:
+  case FL_E_DIM:
+  case FL_E_NOT_FINITE:
+  case FL_E_STATE: return FL_E_FORMAT;
+  default: return status;
+  }
+}
+
+fl_status fli_model_from_description_capped(fl_model **out, fl_context *context,
+                                            const uint8_t *data, size_t n,
+                                            uint64_t max_elements)
+{
+  fli_clear_error();
+  fl_status st = FL_OK;
+  fl_model_builder *builder = NULL;
+  if (!out || (!data && n > 0)) {
+    return fli_error(FL_E_ARGUMENT, "from_description: a pointer is NULL");
+  }
+  if (n > FLI_MAX_DESCRIPTION) {
+    return fli_error(FL_E_TOO_LARGE, "description: %zu bytes, want <= %d", n,
+                     FLI_MAX_DESCRIPTION);
+  }
+  FLI_TRY(fl_model_builder_new(&builder, context));
+  FLI_TRY(as_peer_error(read_description(builder, data, n)));
+  uint64_t count = fli_builder_element_count(builder);
+  if (count > max_elements) {
+    st = fli_error(FL_E_TOO_LARGE,
+                   "description: %" PRIu64 " parameters, want <= %" PRIu64,
+                   count, max_elements);
+    goto out;
+  }
+  FLI_TRY(as_peer_error(fl_model_builder_build(builder, out)));
+out:
+  fl_model_builder_free(builder);
+  return st;
+}
+
+fl_status fl_model_from_description(fl_model **out, fl_context *context,
+                                    const uint8_t *data, size_t n)
+{
+  return fli_model_from_description_capped(out, context, data, n,
+                                           FLI_MAX_ELEMENTS);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Forward only, in batches that bound the memory whatever the size of the data
+ * set: scores and logits. */
+#include "model/model.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fpguard.h"
+#include "base/options.h"
+
+enum { BATCH = 256 };
+
+fl_status fl_evaluation_init(fl_evaluation *evaluation, size_t size)
+{
+  static const fl_evaluation defaults = {0};
+  fli_clear_error();
+  return fli_options_init(evaluation, size, &defaults, sizeof defaults);
+}
+
+uint64_t fl_model_input_count(const fl_model *model)
+{
+  if (!model || model->n_chain == 0) return 0;
+  return model->nodes[model->chain[0]].output.count;
+}
+
+uint64_t fl_model_output_count(const fl_model *model)
+{
+  return model ? fli_model_classes(model) : 0;
+}
+
+static size_t next_batch(uint64_t count, uint64_t first)
+{
+  return count - first < BATCH ? (size_t)(count - first) : BATCH;
+}
+
+/* The first of the largest. */
+static size_t largest(const float *row, size_t n)
+{
+  size_t best = 0;
+  for (size_t j = 1; j < n; j++) {
+    if (row[j] > row[best]) best = j;
+  }
+  return best;
+}
+
+static void score_batch(const fl_model *model, const fli_batch *batch,
+                        fl_evaluation *evaluation)
+{
+  size_t classes = (size_t)fli_model_classes(model);
+  const float *logits = fli_logits(model, 0);
+  for (size_t k = 0; k < batch->n; k++) {
+    size_t label = (size_t)batch->data->y[fli_batch_sample(batch, k)];
+    int is_hit = largest(logits + k * classes, classes) == label;
+    evaluation->correct += (uint64_t)is_hit;
+    if (evaluation->class_count) evaluation->class_count[label]++;
+    if (evaluation->class_correct) {
+      evaluation->class_correct[label] += (uint64_t)is_hit;
+    }
+  }
+}
+
+static fl_status evaluate_all(fl_model *model, const fl_dataset *data,
+                              uint64_t count, fl_evaluation *evaluation)
+{
+  fl_status st = FL_OK;
+  double sum = 0.0;
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  for (uint64_t first = 0; first < count; first += BATCH) {
+    fli_batch batch = {.data = data,
+                       .order = data->indices,
+                       .first = first,
+                       .n = next_batch(count, first)};
+    double loss = 0.0;
+    FLI_TRY(fli_forward(model, &batch, 0, &loss));
+    sum += loss * (double)batch.n;
+    score_batch(model, &batch, evaluation);
+  }
+  evaluation->loss = sum / (double)count;
+  evaluation->count = count;
+out:
+  fli_fpguard_leave(&guard);
+  return st;
+}
+
+static fl_status check_class_room(const fl_evaluation *evaluation,
+                                  uint64_t classes)
+{
+  int wants_classes = evaluation->class_count || evaluation->class_correct;
+  if (!wants_classes || evaluation->class_capacity >= classes) return FL_OK;
+  return fli_error(FL_E_SIZE,
+                   "evaluation: got room for %u classes, want %" PRIu64,
+                   evaluation->class_capacity, classes);
+}
+
+fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
+                            fl_evaluation *evaluation)
+{
+  fl_status st = FL_OK;
+  fl_dataset loaded;
+  fl_evaluation full = {0};
+  uint64_t count = 0;
+  fli_clear_error();
+  if (!evaluation) return fli_error(FL_E_ARGUMENT, "evaluation: is NULL");
+  FLI_TRY(fli_dataset_load(model, data, 1, &loaded, &count));
+  FLI_TRY(fli_options_load(&full, sizeof full, evaluation, "fl_evaluation"));
+  uint64_t classes = fli_model_classes(model);
+  FLI_TRY(check_class_room(&full, classes));
+  FLI_TRY(fli_workspace_reserve(model, next_batch(count, 0), 0));
+  size_t bytes = (size_t)classes * sizeof(uint64_t);
+  if (full.class_count) memset(full.class_count, 0, bytes);
+  if (full.class_correct) memset(full.class_correct, 0, bytes);
+  full.n_classes = (uint32_t)classes;
+  full.correct = 0;
+  FLI_TRY(evaluate_all(model, &loaded, count, &full));
+  FLI_TRY(fli_options_store(evaluation, &full, sizeof full, "fl_evaluation"));
+out:
+  return st;
+}
+
+fl_status fl_model_predict(fl_model *model, const fl_dataset *data, float *out,
+                           uint64_t count)
+{
+  fl_status st = FL_OK;
+  fl_dataset loaded;
+  uint64_t n = 0;
+  fli_clear_error();
+  if (!out) return fli_error(FL_E_ARGUMENT, "predict: out is NULL");
+  FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
+  size_t classes = (size_t)fli_model_classes(model);
+  if (count % classes != 0 || count / classes != n) {
+    return fli_error(FL_E_DIM,
+                     "predict: got room for %" PRIu64 " values, want %" PRIu64
+                     " x %zu",
+                     count, n, classes);
+  }
+  FLI_TRY(fli_workspace_reserve(model, next_batch(n, 0), 0));
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  for (uint64_t first = 0; first < n && st == FL_OK; first += BATCH) {
+    fli_batch batch = {.data = &loaded,
+                       .order = loaded.indices,
+                       .first = first,
+                       .n = next_batch(n, first)};
+    st = fli_forward(model, &batch, 0, NULL);
+    if (st == FL_OK) {
+      memcpy(out + first * classes, fli_logits(model, 0),
+             batch.n * classes * sizeof *out);
+    }
+  }
+  fli_fpguard_leave(&guard);
+out:
+  return st;
+}

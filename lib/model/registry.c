@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one list of node kinds, and what they have in common: shapes. A kind
+ * that is not listed here does not exist on the wire. */
+#include "model/node.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/size.h"
+
+static const fli_node_op *const node_ops[] = {
+    &fli_op_tensor, &fli_op_input, &fli_op_flatten,
+    &fli_op_dense,  &fli_op_relu,  &fli_op_softmax_cross_entropy,
+};
+
+const fli_node_op *fli_node_op_find(const char *name)
+{
+  for (size_t i = 0; i < FLI_COUNT_OF(node_ops); i++) {
+    if (strcmp(node_ops[i]->name, name) == 0) return node_ops[i];
+  }
+  return NULL;
+}
+
+fl_status fli_shape_check(fli_shape *shape, const char *name)
+{
+  uint64_t count = 1;
+  if (shape->n_dims > FL_MAX_DIMS) {
+    return fli_error(FL_E_ARGUMENT, "%s: got %u dimensions, want 0..%d", name,
+                     shape->n_dims, FL_MAX_DIMS);
+  }
+  for (uint32_t i = 0; i < shape->n_dims; i++) {
+    uint64_t dim = shape->dims[i];
+    if (dim == 0) {
+      return fli_error(FL_E_ARGUMENT, "%s: dimension %u is 0, want >= 1", name,
+                       i);
+    }
+    if (dim > FLI_MAX_DIM || !fli_mul_u64(count, dim, &count) ||
+        count > FLI_MAX_ELEMENTS) {
+      return fli_error(FL_E_TOO_LARGE,
+                       "%s: too many elements at dimension %u (%" PRIu64
+                       "), want <= 2^31 in all",
+                       name, i, dim);
+    }
+  }
+  shape->count = count;
+  return FL_OK;
+}
+
+void fli_shape_pack(const fli_shape *shape, fli_msg_writer *writer)
+{
+  fli_writer_array(writer, shape->n_dims);
+  for (uint32_t i = 0; i < shape->n_dims; i++) {
+    fli_writer_u64(writer, shape->dims[i]);
+  }
+}
+
+void fli_shape_unpack(fli_shape *shape, fli_msg_reader *reader)
+{
+  uint32_t n = fli_reader_array(reader);
+  if (n > FL_MAX_DIMS) {
+    fli_reader_fail(reader, FL_E_TOO_LARGE, "number of dimensions");
+    return;
+  }
+  shape->n_dims = n;
+  for (uint32_t i = 0; i < n; i++) {
+    shape->dims[i] = fli_reader_u64(reader);
+  }
+  fli_reader_leave(reader);
+}
