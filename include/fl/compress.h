@@ -79,7 +79,7 @@ typedef struct fl_scale {
   /** Cap on the weight (samples) one update may claim, c_ref. An update is
    * scaled by min(1, samples / weight_cap) before it is encoded. 0 = every
    * update counts the same. */
-  uint64_t weight_cap;
+  uint64_t weight_cap; /**< <= 2^40 */
   uint8_t noise_seed[FL_SEED_BYTES]; /**< new every round */
   /** Agreed norms, fl_compressor_norm_count values, each from
    * fl_norms_merge. Not needed by fl_compressor_measure. */
@@ -95,14 +95,14 @@ FL_API fl_status fl_scale_init(fl_scale *scale, size_t size);
 
 /** Norm of every block of the weighted update, rounded up to the bf16 grid.
  * `samples` is this worker's weight (used when scale->weight_cap > 0; >= 1).
- * FL_E_NOT_FINITE names the coordinate. */
+ * FL_E_NOT_FINITE names the coordinate; FL_E_RANGE: a norm above 2^127. */
 FL_API fl_status fl_compressor_measure(const fl_compressor *compressor,
                                        const fl_scale *scale, uint64_t samples,
                                        const float *x, uint64_t n,
                                        float *norms, uint64_t n_norms);
 /** Elementwise maximum: into[i] = max(into[i], other[i]).
- * FL_E_RANGE: other holds a negative or not finite value or one off the bf16
- * grid (`into` unchanged). */
+ * FL_E_RANGE: other holds a value off the bf16 grid or outside 0..2^127
+ * (`into` unchanged). */
 FL_API fl_status fl_norms_merge(float *into, const float *other, uint64_t n);
 
 typedef struct fl_encode_options {
@@ -153,8 +153,8 @@ FL_API fl_status fl_compressor_decode(const fl_compressor *compressor,
 /* ---- sums -------------------------------------------------------------------- */
 
 /** Start an empty sum for one round. Compressor and scale are copied or kept
- * by reference count; the caller may free his. FL_E_LIMIT: slots *
- * granularity fits no lane. */
+ * by reference count; the caller may free his. FL_E_RANGE, FL_E_DIM,
+ * FL_E_CONFLICT: the scale's values. */
 FL_API fl_status fl_partial_new(fl_partial **out,
                                 const fl_compressor *compressor,
                                 const fl_scale *scale);
@@ -178,7 +178,8 @@ FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
 FL_API uint32_t fl_partial_count(const fl_partial *partial);
 /** 1 when the slot's update is in the sum. */
 FL_API int32_t fl_partial_has_slot(const fl_partial *partial, uint32_t slot);
-/** Sum of min(samples, weight_cap) over the updates in it. */
+/** Sum of min(samples, weight_cap) over the updates in it; their number when
+ * weight_cap is 0. */
 FL_API uint64_t fl_partial_samples(const fl_partial *partial);
 /** Write the sum: the message for hierarchies and, with THC, the download.
  * The same updates give the same bytes in whatever order and tree they were

@@ -18,6 +18,12 @@ extern "C" {
 FL_API uint32_t fl_protocol_version_min(void);
 FL_API uint32_t fl_protocol_version_max(void);
 
+/** Where a round's scale comes from. */
+enum {
+  FL_SCALE_EXCHANGED = 1, /**< clients report norms each round */
+  FL_SCALE_PUBLIC = 2     /**< norms announced with the plan; THC only */
+};
+
 /** Why a peer or a message of it was refused. One table: name, number, text */
 #define FL_REJECT_TABLE(X)                                                     \
   X(FL_REJECT_NONE, 0, "not rejected")                                         \

@@ -48,10 +48,6 @@ enum {
   FL_WEIGHT_SAMPLES = 1, /**< FedAvg (McMahan et al. 2017): by samples */
   FL_WEIGHT_UNIFORM = 2
 };
-enum {
-  FL_SCALE_EXCHANGED = 1, /**< clients report norms each round */
-  FL_SCALE_PUBLIC = 2     /**< norms announced with the plan; THC only */
-};
 
 typedef struct fl_job_options {
   uint32_t struct_size;

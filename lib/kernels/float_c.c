@@ -8,8 +8,8 @@
 
 #include "kernels/lane_bytes.h"
 
-void flk_scale_clamp_c(float *restrict dst, const float *restrict src,
-                       size_t n, double factor, float bound)
+void flk_scale_clamp_c(float *restrict dst, const float *restrict src, size_t n,
+                       double factor, float bound)
 {
   for (size_t i = 0; i < n; i++) {
     double v = (double)src[i] * factor;
@@ -19,8 +19,7 @@ void flk_scale_clamp_c(float *restrict dst, const float *restrict src,
   }
 }
 
-void flk_f32_store_c(uint8_t *restrict dst, const float *restrict src,
-                     size_t n)
+void flk_f32_store_c(uint8_t *restrict dst, const float *restrict src, size_t n)
 {
   for (size_t i = 0; i < n; i++) {
     flk_store_u32(dst + 4 * i, fli_f32_bits(src[i]));
@@ -42,8 +41,7 @@ void flk_bf16_store_c(uint8_t *restrict dst, const float *restrict src,
   }
 }
 
-void flk_bf16_load_c(float *restrict dst, const uint8_t *restrict src,
-                     size_t n)
+void flk_bf16_load_c(float *restrict dst, const uint8_t *restrict src, size_t n)
 {
   for (size_t i = 0; i < n; i++) {
     dst[i] = fli_f32_from_bf16(flk_load_u16(src + 2 * i));
@@ -61,8 +59,8 @@ float flk_abs_max_c(const float *x, size_t n)
   return fli_f32_from_bits(max > 0x7f800000u ? 0x7f800000u : max);
 }
 
-void flk_fixed_add_c(uint8_t *restrict lanes, const float *restrict x,
-                     size_t n, double factor)
+void flk_fixed_add_c(uint8_t *restrict lanes, const float *restrict x, size_t n,
+                     double factor)
 {
   for (size_t i = 0; i < n; i++) {
     uint8_t *p = lanes + 8 * i;

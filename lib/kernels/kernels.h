@@ -104,8 +104,7 @@ typedef struct flk_table {
    * caller proves |x * factor| < 2^62 and that nothing wraps. */
   void (*fixed_add)(uint8_t *lanes, const float *x, size_t n, double factor);
   /* dst = (float)(lane * factor), in double; the product fits float32. */
-  void (*fixed_load)(float *dst, const uint8_t *lanes, size_t n,
-                     double factor);
+  void (*fixed_load)(float *dst, const uint8_t *lanes, size_t n, double factor);
 } flk_table;
 
 /* The best table for this machine. Thread-safe, static. */
@@ -113,7 +112,8 @@ const flk_table *flk_kernels(void);
 /* The specification. */
 const flk_table *flk_kernels_c(void);
 
-/* ---- the C functions, per file; also the tails of other versions ---------- */
+/* ---- the C functions, per file; also the tails of other versions ----------
+ */
 
 size_t flk_find_not_finite_c(const float *x, size_t n);
 double flk_sum_squares_c(const float *x, size_t n);

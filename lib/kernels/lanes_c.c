@@ -9,7 +9,8 @@
 void flk_add_u8_u8_c(uint8_t *restrict dst, const uint8_t *restrict src,
                      size_t n)
 {
-  for (size_t i = 0; i < n; i++) dst[i] = (uint8_t)(dst[i] + src[i]);
+  for (size_t i = 0; i < n; i++)
+    dst[i] = (uint8_t)(dst[i] + src[i]);
 }
 
 void flk_add_u16_u8_c(uint8_t *restrict dst, const uint8_t *restrict src,

@@ -50,10 +50,12 @@ uint32_t flk_quantise_c(uint8_t *restrict q, const float *restrict y,
       int32_t j = (int32_t)z;
       index[k] = j > last ? last : j;
     }
-    for (size_t k = 0; k < FLK_LINE; k++) q[i + k] = (uint8_t)index[k];
+    for (size_t k = 0; k < FLK_LINE; k++)
+      q[i + k] = (uint8_t)index[k];
   }
   uint32_t total = 0;
-  for (size_t k = 0; k < FLK_LINE; k++) total += (uint32_t)outside[k];
+  for (size_t k = 0; k < FLK_LINE; k++)
+    total += (uint32_t)outside[k];
   return total;
 }
 
@@ -78,8 +80,10 @@ void flk_pack_c(uint8_t *restrict dst, const uint8_t *restrict q, size_t n,
   }
   for (size_t i = 0; i < n; i += 8) {
     uint64_t word = 0;
-    for (uint32_t k = 0; k < 8; k++) word |= (uint64_t)q[i + k] << (k * bits);
-    for (uint32_t k = 0; k < bits; k++) *dst++ = (uint8_t)(word >> (8 * k));
+    for (uint32_t k = 0; k < 8; k++)
+      word |= (uint64_t)q[i + k] << (k * bits);
+    for (uint32_t k = 0; k < bits; k++)
+      *dst++ = (uint8_t)(word >> (8 * k));
   }
 }
 
@@ -106,7 +110,8 @@ void flk_unpack_c(uint8_t *restrict q, const uint8_t *restrict src, size_t n,
   const uint64_t mask = (1u << bits) - 1u;
   for (size_t i = 0; i < n; i += 8) {
     uint64_t word = 0;
-    for (uint32_t k = 0; k < bits; k++) word |= (uint64_t)*src++ << (8 * k);
+    for (uint32_t k = 0; k < bits; k++)
+      word |= (uint64_t)*src++ << (8 * k);
     for (uint32_t k = 0; k < 8; k++) {
       q[i + k] = (uint8_t)(word >> (k * bits) & mask);
     }
@@ -118,7 +123,8 @@ static void lanes_to_f32(float *restrict y, const uint8_t *restrict lanes,
                          uint32_t width, size_t n)
 {
   if (width == FLK_U8) {
-    for (size_t i = 0; i < n; i++) y[i] = (float)(int32_t)lanes[i];
+    for (size_t i = 0; i < n; i++)
+      y[i] = (float)(int32_t)lanes[i];
   } else if (width == FLK_U16) {
     for (size_t i = 0; i < n; i++) {
       y[i] = (float)(int32_t)flk_load_u16(lanes + 2 * i);

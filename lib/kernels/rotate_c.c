@@ -9,9 +9,9 @@
 #include "base/bytes.h"
 
 static const uint32_t lane_bit[FLK_LINE] = {
-    1u << 0, 1u << 1, 1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,
-    1u << 7, 1u << 8, 1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13,
-    1u << 14, 1u << 15};
+    1u << 0,  1u << 1,  1u << 2,  1u << 3, 1u << 4,  1u << 5,
+    1u << 6,  1u << 7,  1u << 8,  1u << 9, 1u << 10, 1u << 11,
+    1u << 12, 1u << 13, 1u << 14, 1u << 15};
 
 static void apply_signs(float *x, const uint8_t *signs, float scale, size_t n)
 {
@@ -69,7 +69,8 @@ static inline void butterfly2(float *restrict p0, float *restrict p1)
 
 static void transform(float *x, size_t n)
 {
-  for (size_t i = 0; i < n; i += FLK_LINE) transform_line(x + i);
+  for (size_t i = 0; i < n; i += FLK_LINE)
+    transform_line(x + i);
   size_t h = FLK_LINE;
   for (; 4 * h <= n; h *= 4) {
     for (size_t i = 0; i < n; i += 4 * h) {
@@ -79,7 +80,8 @@ static void transform(float *x, size_t n)
     }
   }
   if (h < n) {
-    for (size_t j = 0; j < h; j += FLK_LINE) butterfly2(x + j, x + j + h);
+    for (size_t j = 0; j < h; j += FLK_LINE)
+      butterfly2(x + j, x + j + h);
   }
 }
 

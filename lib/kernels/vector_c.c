@@ -16,10 +16,12 @@ size_t flk_find_not_finite_c(const float *x, size_t n)
   size_t i = 0;
   for (; i + FLK_LINE <= n; i += FLK_LINE) {
     int found = 0;
-    for (size_t k = 0; k < FLK_LINE; k++) found |= is_not_finite(x[i + k]);
+    for (size_t k = 0; k < FLK_LINE; k++)
+      found |= is_not_finite(x[i + k]);
     if (found) break;
   }
-  while (i < n && !is_not_finite(x[i])) i++;
+  while (i < n && !is_not_finite(x[i]))
+    i++;
   return i;
 }
 
@@ -36,16 +38,18 @@ double flk_sum_squares_c(const float *x, size_t n)
     acc[k] += (double)x[i + k] * (double)x[i + k];
   }
   for (size_t half = FLK_LINE / 2; half > 0; half /= 2) {
-    for (size_t k = 0; k < half; k++) acc[k] += acc[k + half];
+    for (size_t k = 0; k < half; k++)
+      acc[k] += acc[k + half];
   }
   return acc[0];
 }
 
-void flk_gather_c(float *restrict dst, const float *restrict src,
-                  size_t stride, size_t lines, float weight)
+void flk_gather_c(float *restrict dst, const float *restrict src, size_t stride,
+                  size_t lines, float weight)
 {
   for (size_t j = 0; j < lines; j++) {
-    for (size_t k = 0; k < FLK_LINE; k++) dst[k] = src[k] * weight;
+    for (size_t k = 0; k < FLK_LINE; k++)
+      dst[k] = src[k] * weight;
     dst += FLK_LINE;
     src += stride;
   }
@@ -55,7 +59,8 @@ void flk_scatter_c(float *restrict dst, size_t stride,
                    const float *restrict src, size_t lines)
 {
   for (size_t j = 0; j < lines; j++) {
-    for (size_t k = 0; k < FLK_LINE; k++) dst[k] = src[k];
+    for (size_t k = 0; k < FLK_LINE; k++)
+      dst[k] = src[k];
     dst += stride;
     src += FLK_LINE;
   }

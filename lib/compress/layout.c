@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Segments, units and the pieces of work that units are handed out in. Pieces
+ * depend on the number of units alone, never on the number of threads. */
+#include "compress/layout.h"
+
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/size.h"
+
+enum { PIECE_UNITS = 32, PIECES_MAX = 128 };
+
+static uint32_t padded_size(uint32_t n)
+{
+  uint32_t padded = FLK_BLOCK_MIN;
+  while (padded < n)
+    padded *= 2;
+  return padded;
+}
+
+static void place_segment(fli_layout *layout, fli_segment *segment, uint64_t n)
+{
+  segment->offset = layout->dim;
+  segment->n = n;
+  segment->first_unit = layout->n_units;
+  segment->n_full = n / FLI_UNIT_MAX;
+  segment->tail = (uint32_t)(n % FLI_UNIT_MAX);
+  if (segment->tail > 0) {
+    segment->tail_padded =
+        layout->is_rotated ? padded_size(segment->tail) : segment->tail;
+  }
+  layout->n_units += fli_segment_units(segment);
+}
+
+fl_status fli_layout_init(fli_layout *layout, fl_context *context,
+                          const uint64_t *sizes, uint32_t n_segments,
+                          uint32_t is_rotated)
+{
+  *layout = (fli_layout){
+      .context = context, .n_segments = n_segments, .is_rotated = is_rotated};
+  if (!sizes || n_segments == 0) {
+    return fli_error(FL_E_DIM, "segments: count, got 0, want >= 1");
+  }
+  layout->segments = fli_alloc(context, n_segments, sizeof(fli_segment));
+  if (!layout->segments) return fli_nomem(n_segments * sizeof(fli_segment));
+  for (uint32_t i = 0; i < n_segments; i++) {
+    uint64_t dim, bytes;
+    size_t fits;
+    if (sizes[i] == 0) {
+      fli_layout_free(layout);
+      return fli_error(FL_E_DIM, "segment %u: size, got 0, want >= 1", i);
+    }
+    if (!fli_add_u64(layout->dim, sizes[i], &dim) ||
+        !fli_mul_u64(dim, 8 * sizeof(int64_t), &bytes) ||
+        !fli_to_size(bytes, &fits)) {
+      fli_layout_free(layout);
+      return fli_error(FL_E_DIM, "segment %u: the vector fits no memory", i);
+    }
+    place_segment(layout, &layout->segments[i], sizes[i]);
+    layout->dim = dim;
+  }
+  return FL_OK;
+}
+
+void fli_layout_free(fli_layout *layout)
+{
+  fli_free(layout->context, layout->segments,
+           layout->n_segments * sizeof(fli_segment));
+  layout->segments = NULL;
+}
+
+uint64_t fli_segment_units(const fli_segment *segment)
+{
+  return segment->n_full + (segment->tail > 0);
+}
+
+fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
+                         uint64_t index)
+{
+  const fli_segment *s = &layout->segments[segment];
+  uint64_t k = index - s->first_unit;
+  fli_unit unit = {.index = index, .segment = segment, .stride = FLK_LINE};
+  if (k == s->n_full) {
+    unit.offset = s->offset + s->n_full * FLI_UNIT_MAX;
+    unit.n = s->tail;
+    unit.padded = s->tail_padded;
+    return unit;
+  }
+  unit.n = FLI_UNIT_MAX;
+  unit.padded = FLI_UNIT_MAX;
+  if (layout->is_rotated) {
+    unit.offset = s->offset + k * FLK_LINE;
+    unit.stride = (size_t)s->n_full * FLK_LINE;
+  } else {
+    unit.offset = s->offset + k * FLI_UNIT_MAX;
+  }
+  return unit;
+}
+
+void fli_unit_gather(const fli_unit *unit, const flk_table *kernels,
+                     float *block, const float *x, float weight)
+{
+  const float *src = x + unit->offset;
+  uint32_t lines = unit->n / FLK_LINE;
+  kernels->gather(block, src, unit->stride, lines, weight);
+  uint32_t i = lines * FLK_LINE;
+  for (; i < unit->n; i++)
+    block[i] = src[i] * weight;
+  for (; i < unit->padded; i++)
+    block[i] = 0.0f;
+}
+
+void fli_unit_scatter(const fli_unit *unit, const flk_table *kernels, float *x,
+                      const float *block)
+{
+  float *dst = x + unit->offset;
+  uint32_t lines = unit->n / FLK_LINE;
+  kernels->scatter(dst, unit->stride, block, lines);
+  for (uint32_t i = lines * FLK_LINE; i < unit->n; i++)
+    dst[i] = block[i];
+}
+
+typedef struct pieces {
+  fli_units_fn fn;
+  void *arg;
+  uint64_t first;
+  uint64_t last;
+  uint64_t units; /* per piece */
+  uint8_t is_done[PIECES_MAX];
+} pieces;
+
+static void run_piece(void *arg, uint64_t index)
+{
+  pieces *p = arg;
+  uint64_t first = p->first + index * p->units;
+  uint64_t left = p->last - first;
+  p->fn(p->arg, first, first + (left < p->units ? left : p->units));
+  p->is_done[index] = 1;
+}
+
+void fli_for_units(fl_context *context, uint64_t first, uint64_t last,
+                   fli_units_fn fn, void *arg)
+{
+  uint64_t n = last - first;
+  pieces p = {.fn = fn, .arg = arg, .first = first, .last = last};
+  p.units = n / PIECES_MAX + (n % PIECES_MAX != 0);
+  if (p.units < PIECE_UNITS) p.units = PIECE_UNITS;
+  uint64_t count = n / p.units + (n % p.units != 0);
+  if (fli_parallel_for(context, count, run_piece, &p) != FL_OK) {
+    fli_log(context, FL_LOG_WARNING, "compress: %s", fl_last_error());
+    fli_clear_error();
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    if (!p.is_done[i]) run_piece(&p, i);
+  }
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lengths of an update's units and segments. */
+#ifndef FLI_MEASURE_H
+#define FLI_MEASURE_H
+
+#include "compress/compressor.h"
+
+typedef struct fli_measuring {
+  const fl_compressor *compressor;
+  const float *x;
+  float weight;
+  double *squares; /* per unit of the vector */
+  uint32_t segment;
+} fli_measuring;
+
+/* min(1, samples / cap); 1 without a cap. */
+float fli_update_weight(uint64_t samples, uint64_t cap);
+/* Fill in the sum of squares of every unit of a segment. */
+void fli_measure_segment(fli_measuring *measuring, uint32_t segment);
+/* Length of a whole segment, measured before; not finite when a value is
+ * not. */
+double fli_segment_length(const fli_measuring *measuring, uint32_t segment);
+/* FL_E_NOT_FINITE names the first value of the segment that is not finite. */
+fl_status fli_check_finite(const fl_compressor *compressor, const float *x,
+                           uint32_t segment);
+
+#endif

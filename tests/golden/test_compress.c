@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bytes that compression must give on every machine: hashes of updates, sums
+ * and decoded means of one small round per codec, and the first bytes of an
+ * update in full. A difference means that peers of this version would not
+ * understand each other: it needs a new format version, not new numbers. */
+#include "base/bytes.h"
+#include "check.h"
+#include "compress_fixture.h"
+#include "crypto/crypto.h"
+
+enum { DIM = 2 * 4096 + 100 + 16, WORKERS = 3 };
+static const uint64_t sizes[] = {2 * 4096 + 100, 16};
+
+/* Values without a rounding in sight: multiples of 2^-8. */
+static void fill(float *x, uint32_t worker)
+{
+  uint32_t state = 12345u + worker;
+  for (int i = 0; i < DIM; i++) {
+    state = state * 1664525u + 1013904223u;
+    x[i] = (float)((int32_t)(state >> 20) - 2048) * 0x1p-8f;
+  }
+}
+
+static void expect_hash(const char *name, const void *data, size_t n,
+                        uint64_t want)
+{
+  uint8_t hash[FLI_HASH_BYTES];
+  fli_hash(hash, data, n);
+  uint64_t got = fli_hash_id(hash);
+  if (got != want) {
+    fprintf(stderr, "%s: got 0x%016llx\n", name, (unsigned long long)got);
+  }
+  CHECK_EQ_U64(got, want);
+}
+
+typedef struct golden {
+  const char *name;
+  uint32_t codec;
+  uint32_t mode;
+  uint32_t bits;
+  uint64_t update; /* hashes */
+  uint64_t sum;
+  uint64_t mean;
+} golden;
+
+static const golden rows[] = {
+    {"f32", FL_CODEC_F32, 0, 0, 0x81529b8189f20f70, 0x0ec06a40c3e9300d,
+     0xa2068d7c53ff633d},
+    {"bf16", FL_CODEC_BF16, 0, 0, 0xe966396bbd05004d, 0x29a0814ba5fd589e,
+     0x6893e752eaf3380f},
+    {"uniform 4", FL_CODEC_THC, FL_THC_UNIFORM, 4, 0x9017719f0ed4b2ad,
+     0x165fac92d79e93b9, 0x63a4f670b70576ef},
+    {"dither 4", FL_CODEC_THC, FL_THC_DITHER, 4, 0x2bb5691a96b1c2a9,
+     0x5d71fb10f6da0d22, 0x8b7cc067203eea98},
+    {"dither 1", FL_CODEC_THC, FL_THC_DITHER, 1, 0xa8c034875a2ba298,
+     0x18b126456b254318, 0x25e233b946175e16},
+    {"uniform 3", FL_CODEC_THC, FL_THC_UNIFORM, 3, 0xe927e6387d9f6e79,
+     0x6b1a2f736fc8890a, 0x5e8f9b63027a814b},
+    {"dither 8", FL_CODEC_THC, FL_THC_DITHER, 8, 0x41e3a6cb92de2cbf,
+     0xdd6b6c80cd9709d0, 0x3ad28e2d023adf82},
+};
+
+static void play(const golden *row)
+{
+  static float x[DIM], mean[DIM];
+  uint8_t mean_bytes[4 * DIM];
+  fl_compressor_options options;
+  cf_round r;
+  cf_options(&options, row->codec, row->mode, row->bits);
+  cf_open(&r, NULL, &options, sizes, 2, WORKERS + 1);
+  r.scale.weight_cap = 50;
+  for (uint32_t w = 0; w < WORKERS; w++) {
+    fill(x, w);
+    cf_agree(&r, x, 30 + 20 * w);
+  }
+  fl_partial *partial = cf_partial(&r);
+  for (uint32_t w = 0; w < WORKERS; w++) {
+    uint8_t mask[2] = {1, w != 1};
+    fill(x, w);
+    cf_bytes update = cf_encode_some(&r, w, 30 + 20 * w, mask, 2, x);
+    if (w == 0) expect_hash(row->name, update.data, update.size, row->update);
+    cf_must(fl_partial_add(partial, update.data, update.size));
+    free(update.data);
+  }
+  cf_bytes sum = cf_sum(partial);
+  expect_hash(row->name, sum.data, sum.size, row->sum);
+  cf_must(fl_partial_decode(partial, mean, DIM));
+  for (int i = 0; i < DIM; i++)
+    fli_store_f32(mean_bytes + 4 * i, mean[i]);
+  expect_hash(row->name, mean_bytes, sizeof mean_bytes, row->mean);
+  free(sum.data);
+  fl_partial_free(partial);
+  cf_close(&r);
+}
+
+static void rounds_give_these_bytes(void)
+{
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    play(&rows[i]);
+}
+
+static void clips_have_these_bits(void)
+{
+  static const struct {
+    uint32_t mode;
+    uint32_t bits;
+    float clip;
+  } clips[] = {
+      {FL_THC_DITHER, 1, 0.765625f},    {FL_THC_DITHER, 4, 2.5224609375f},
+      {FL_THC_DITHER, 8, 3.921875f},    {FL_THC_UNIFORM, 1, 0.6572265625f},
+      {FL_THC_UNIFORM, 4, 2.30859375f}, {FL_THC_UNIFORM, 8, 3.76953125f}};
+  for (size_t i = 0; i < sizeof clips / sizeof clips[0]; i++) {
+    fl_compressor_options options;
+    fl_compressor *compressor = NULL;
+    uint64_t n = 1;
+    cf_options(&options, FL_CODEC_THC, clips[i].mode, clips[i].bits);
+    cf_must(fl_compressor_new(&compressor, NULL, &options, &n, 1));
+    CHECK_EQ_F64(fl_compressor_clip(compressor), clips[i].clip);
+    fl_compressor_free(compressor);
+  }
+}
+
+static void update_header_has_these_bytes(void)
+{
+  static const uint8_t want[32] = {'F', 'L', 'C', 'U', 1, 0, 1, 0, 32, 0, 0,
+                                   0,   5,   0,   0,   0, 1, 0, 0, 0,  0, 0,
+                                   0,   0,   3,   0,   0, 0, 0, 0, 0,  0};
+  static const uint8_t tail[] = {8, 0, 0, 0,    0, 0, 0, 0, /* payload */
+                                 2, 0, 0, 0,    0, 0, 0, 0, /* slot */
+                                 1, 0, 0, 0,    0, 0, 0, 0, /* samples */
+                                 1,                         /* mask */
+                                 0, 0, 0, 0x3f, 0, 0, 0, 0xbf};
+  cf_round r;
+  float x[2] = {0.5f, -0.5f};
+  cf_open_simple(&r, FL_CODEC_F32, 0, 2, 5);
+  cf_agree(&r, x, 1);
+  cf_bytes update = cf_encode(&r, 2, x);
+  CHECK_EQ_U64(update.size, 72 + 1 + 8);
+  CHECK_EQ_MEM(update.data, want, 32);
+  CHECK_EQ_MEM(update.data + 48, tail, sizeof tail);
+  free(update.data);
+  cf_close(&r);
+}
+
+int main(void)
+{
+  CHECK_CASE(rounds_give_these_bytes);
+  CHECK_CASE(clips_have_these_bits);
+  CHECK_CASE(update_header_has_these_bytes);
+  return check_report();
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every allocation of the compress module fails once: no leak, no crash, and
+ * a sum is what it was before the call that failed. */
+#include "oom/oom.h"
+
+#include "base/error.h"
+#include "compress/canonical.h"
+#include "compress_fixture.h"
+
+enum { DIM = 5000, WORKERS = 18 };
+
+typedef struct scene {
+  uint32_t codec;
+  cf_round r;
+  float *x;
+  cf_bytes update[WORKERS];
+  cf_bytes sum;
+  fli_bytes step;
+} scene;
+
+static void scene_open(scene *s, uint32_t codec)
+{
+  s->codec = codec;
+  cf_open_simple(&s->r, codec, FL_THC_DITHER, DIM, WORKERS);
+  s->x = cf_normal(DIM, 2);
+  cf_agree(&s->r, s->x, 1);
+  fl_partial *partial = cf_partial(&s->r);
+  for (uint32_t i = 0; i < WORKERS; i++) {
+    s->update[i] = cf_encode(&s->r, i, s->x);
+    if (i > 0) {
+      cf_must(fl_partial_add(partial, s->update[i].data, s->update[i].size));
+    }
+  }
+  s->sum = cf_sum(partial);
+  fl_partial_free(partial);
+  fli_bytes_init(&s->step, NULL);
+  cf_must(fli_step_write(&s->step, 0, 1.0f, &s->r.scale, s->update[0].data,
+                         s->update[0].size));
+}
+
+static void scene_close(scene *s)
+{
+  fli_bytes_free(&s->step);
+  free(s->sum.data);
+  for (uint32_t i = 0; i < WORKERS; i++)
+    free(s->update[i].data);
+  free(s->x);
+  cf_close(&s->r);
+}
+
+static fl_status make(const scene *s, fl_context *context,
+                      fl_compressor **compressor)
+{
+  fl_compressor_options options;
+  uint64_t n = DIM;
+  cf_options(&options, s->codec, FL_THC_DITHER, 4);
+  return fl_compressor_new(compressor, context, &options, &n, 1);
+}
+
+static fl_status measure_and_encode(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  float norms[2];
+  size_t size = s->update[0].size;
+  uint8_t *buffer = cf_get(size);
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_compressor_measure(compressor, &s->r.scale, 1, s->x, DIM, norms,
+                                s->r.scale.n_norms));
+  FLI_TRY(fl_compressor_encode(compressor, &s->r.scale, NULL, s->x, DIM, buffer,
+                               size, &size, NULL));
+  CHECK_EQ_MEM(buffer, s->update[0].data, size);
+out:
+  free(buffer);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static fl_status add_and_decode(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *partial = NULL;
+  float *out = cf_get(DIM * sizeof(float));
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_partial_new(&partial, compressor, &s->r.scale));
+  for (uint32_t i = 0; i < WORKERS; i++) {
+    uint32_t count = fl_partial_count(partial);
+    st = fl_partial_add(partial, s->update[i].data, s->update[i].size);
+    if (st == FL_OK) continue;
+    CHECK_EQ_U64(fl_partial_count(partial), count);
+    goto out;
+  }
+  FLI_TRY(fl_partial_decode(partial, out, DIM));
+out:
+  free(out);
+  fl_partial_free(partial);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static fl_status merge_bytes(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *partial = NULL;
+  float *out = cf_get(DIM * sizeof(float));
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_compressor_decode(compressor, &s->r.scale, s->sum.data,
+                               s->sum.size, out, DIM));
+  FLI_TRY(fl_partial_new(&partial, compressor, &s->r.scale));
+  FLI_TRY(fl_partial_add(partial, s->update[0].data, s->update[0].size));
+  st = fl_partial_merge_bytes(partial, s->sum.data, s->sum.size);
+  CHECK_EQ_U64(fl_partial_count(partial), st == FL_OK ? WORKERS : 1);
+out:
+  free(out);
+  fl_partial_free(partial);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static fl_status apply_step(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fli_canonical model;
+  fli_bytes bytes;
+  uint8_t *zeros = cf_get(4 * DIM);
+  fli_bytes_init(&bytes, context);
+  FLI_TRY(fli_canonical_init(&model, context, DIM));
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fli_canonical_set(&model, 0, zeros, 4 * DIM));
+  st = fli_canonical_apply(&model, compressor, s->step.data, s->step.size);
+  CHECK_EQ_I64(model.is_valid, 1);
+  CHECK_EQ_U64(model.version, st == FL_OK);
+  if (st != FL_OK) goto out;
+  FLI_TRY(fli_canonical_write(&model, &bytes));
+  FLI_TRY(fli_step_write(&bytes, 1, 1.0f, &s->r.scale, s->update[0].data,
+                         s->update[0].size));
+out:
+  free(zeros);
+  fli_bytes_free(&bytes);
+  fli_canonical_free(&model);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static void run_all(uint32_t codec)
+{
+  scene s;
+  scene_open(&s, codec);
+  oom_loop(measure_and_encode, &s);
+  oom_loop(add_and_decode, &s);
+  oom_loop(merge_bytes, &s);
+  oom_loop(apply_step, &s);
+  scene_close(&s);
+}
+
+static void thc_survives_failing_allocations(void)
+{
+  run_all(FL_CODEC_THC);
+}
+
+static void f32_survives_failing_allocations(void)
+{
+  run_all(FL_CODEC_F32);
+}
+
+int main(void)
+{
+  CHECK_CASE(thc_survives_failing_allocations);
+  CHECK_CASE(f32_survives_failing_allocations);
+  return check_report();
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compression on the host's threads: the same bytes for any number of threads
+ * and for a hook that fails or does only half of its work, and one compressor
+ * in the hands of many threads at once. */
+#include <pthread.h>
+
+#include "check.h"
+#include "compress_fixture.h"
+
+enum { DIM = 100 * 4096 + 77, MAX_THREADS = 5 };
+
+typedef struct hook {
+  uint32_t threads;
+  int is_lazy; /* runs every other item, then fails */
+} hook;
+
+typedef struct share {
+  const hook *hook;
+  uint32_t first;
+  uint64_t count;
+  fl_task_fn task;
+  void *arg;
+} share;
+
+static void *run_share(void *arg)
+{
+  const share *s = arg;
+  for (uint64_t i = s->first; i < s->count; i += s->hook->threads) {
+    s->task(s->arg, i);
+  }
+  return NULL;
+}
+
+static fl_status parallel_for(void *user, uint64_t count, fl_task_fn task,
+                              void *arg)
+{
+  const hook *h = user;
+  pthread_t threads[MAX_THREADS];
+  share shares[MAX_THREADS];
+  if (h->is_lazy) {
+    for (uint64_t i = 0; i < count; i += 2)
+      task(arg, i);
+    return FL_E_CALLBACK;
+  }
+  for (uint32_t t = 0; t < h->threads; t++) {
+    shares[t] = (share){h, t, count, task, arg};
+    CHECK(pthread_create(&threads[t], NULL, run_share, &shares[t]) == 0);
+  }
+  for (uint32_t t = 0; t < h->threads; t++)
+    pthread_join(threads[t], NULL);
+  return FL_OK;
+}
+
+static fl_context *make_context(hook *h)
+{
+  fl_context_options options;
+  fl_context *context = NULL;
+  cf_must(fl_context_options_init(&options, sizeof options));
+  options.parallel_for = parallel_for;
+  options.user = h;
+  options.log_level = FL_LOG_ERROR;
+  cf_must(fl_context_new(&context, &options));
+  return context;
+}
+
+/* One round of two updates; what it gave, one behind the other. */
+static cf_bytes play(fl_context *context, uint32_t codec)
+{
+  fl_compressor_options options;
+  cf_round r;
+  uint64_t n = DIM;
+  cf_options(&options, codec, FL_THC_DITHER, 4);
+  cf_open(&r, context, &options, &n, 1, 2);
+  float *x = cf_normal(DIM, 4);
+  cf_agree(&r, x, 1);
+  fl_partial *partial = cf_partial(&r);
+  cf_bytes a = cf_encode(&r, 0, x), b = cf_encode(&r, 1, x);
+  cf_must(fl_partial_add(partial, a.data, a.size));
+  cf_must(fl_partial_add(partial, b.data, b.size));
+  cf_bytes sum = cf_sum(partial);
+  cf_bytes all = {NULL, a.size + sum.size + DIM * sizeof(float)};
+  all.data = cf_get(all.size);
+  memcpy(all.data, a.data, a.size);
+  memcpy(all.data + a.size, sum.data, sum.size);
+  cf_must(fl_partial_decode(partial, x, DIM));
+  memcpy(all.data + a.size + sum.size, x, DIM * sizeof(float));
+  fl_partial_free(partial);
+  free(a.data);
+  free(b.data);
+  free(sum.data);
+  free(x);
+  cf_close(&r);
+  return all;
+}
+
+static void expect_same(uint32_t threads, int is_lazy)
+{
+  static const uint32_t codecs[] = {FL_CODEC_F32, FL_CODEC_THC};
+  for (int i = 0; i < 2; i++) {
+    hook h = {.threads = threads, .is_lazy = is_lazy};
+    fl_context *context = make_context(&h);
+    cf_bytes want = play(NULL, codecs[i]), got = play(context, codecs[i]);
+    CHECK(cf_equal(want, got));
+    free(want.data);
+    free(got.data);
+    fl_context_free(context);
+  }
+}
+
+static void bytes_do_not_depend_on_the_number_of_threads(void)
+{
+  expect_same(1, 0);
+  expect_same(2, 0);
+  expect_same(MAX_THREADS, 0);
+}
+
+static void failing_hook_costs_no_byte(void)
+{
+  expect_same(1, 1);
+}
+
+typedef struct user {
+  const cf_round *r;
+  const float *x;
+  uint32_t slot;
+  cf_bytes update;
+} user;
+
+static void *encode_alone(void *arg)
+{
+  user *u = arg;
+  for (int i = 0; i < 5; i++) {
+    free(u->update.data);
+    u->update = cf_encode(u->r, u->slot, u->x);
+  }
+  return NULL;
+}
+
+static void one_compressor_serves_many_threads(void)
+{
+  cf_round r;
+  pthread_t threads[MAX_THREADS];
+  user users[MAX_THREADS];
+  cf_open_simple(&r, FL_CODEC_THC, FL_THC_DITHER, 20000, MAX_THREADS);
+  float *x = cf_normal(20000, 4);
+  cf_agree(&r, x, 1);
+  for (uint32_t t = 0; t < MAX_THREADS; t++) {
+    users[t] = (user){.r = &r, .x = x, .slot = t};
+    CHECK(pthread_create(&threads[t], NULL, encode_alone, &users[t]) == 0);
+  }
+  for (uint32_t t = 0; t < MAX_THREADS; t++) {
+    pthread_join(threads[t], NULL);
+    cf_bytes want = cf_encode(&r, t, x);
+    CHECK(cf_equal(want, users[t].update));
+    free(want.data);
+    free(users[t].update.data);
+  }
+  free(x);
+  cf_close(&r);
+}
+
+int main(void)
+{
+  CHECK_CASE(bytes_do_not_depend_on_the_number_of_threads);
+  CHECK_CASE(failing_hook_costs_no_byte);
+  CHECK_CASE(one_compressor_serves_many_threads);
+  return check_report();
+}
