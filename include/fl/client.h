@@ -79,7 +79,7 @@ typedef fl_status (*fl_evaluate_fn)(const float *weights, uint64_t n,
 
 typedef struct fl_client_options {
   uint32_t struct_size;
-  /** Largest frame accepted, bytes; default 4 MiB. */
+  /** Largest frame accepted, bytes; 4 KiB .. 4 MiB + 16, the default. */
   uint32_t max_frame_size;
   /** Stable identity, 1..64 printable ASCII bytes; required. Copied. */
   const char *client_id;
@@ -87,7 +87,7 @@ typedef struct fl_client_options {
   const char *job;
   /** Optional free text such as "pixel-8", up to 64 bytes. Copied. */
   const char *device_class;
-  /** Samples of local data, >= 1; default 1. */
+  /** Samples of local data, 1 .. 2^40; default 1. */
   uint64_t samples;
   /** The model at hand: its schema must be the server's. Borrowed during
    * fl_client_new only. NULL = take the model's description from the server
@@ -101,7 +101,7 @@ typedef struct fl_client_options {
   uint32_t max_retries;
   /** Upload chunk, bytes; default 256 KiB, 4 KiB .. 4 MiB. */
   uint32_t chunk_size;
-  /** Largest model accepted from a server, parameters; default 2^28. */
+  /** Largest model accepted, parameters, 1 .. 2^40; default 2^28. */
   uint64_t max_weights;
   fl_train_fn train;       /**< may be NULL: event NEED_TRAIN instead */
   fl_evaluate_fn evaluate; /**< may be NULL: event NEED_EVALUATE instead */
@@ -110,14 +110,16 @@ typedef struct fl_client_options {
 FL_API fl_status fl_client_options_init(fl_client_options *options,
                                         size_t size);
 
-/** Make a client that will join. FL_E_OPTIONS, FL_E_ARGUMENT, FL_E_NOMEM. */
+/** Make a client that will join. FL_E_OPTIONS, FL_E_ARGUMENT, FL_E_NOMEM,
+ * FL_E_LIMIT (options.model is above max_weights). */
 FL_API fl_status fl_client_new(fl_client **out, fl_context *context,
                                const fl_client_options *options);
 FL_API void fl_client_free(fl_client *client);
 
 /** Take bytes from the server, in any cut. FL_E_FORMAT, FL_E_VERSION,
- * FL_E_TOO_LARGE: what came was no server of ours; treat the connection as
- * broken and call fl_client_disconnected. */
+ * FL_E_TOO_LARGE and the other codes about data: what came was no server of
+ * ours; treat the connection as broken and call fl_client_disconnected. So
+ * with FL_E_NOMEM: what was lost comes again. */
 FL_API fl_status fl_client_recv(fl_client *client, const uint8_t *data,
                                 size_t n);
 /** Take what is to be sent: *n bytes at *data, 0 when there is nothing. They
@@ -147,7 +149,7 @@ typedef struct fl_client_event {
   uint64_t round;
   uint64_t model_version;
   uint64_t wait_until_ns;
-  uint32_t reason;  /**< FL_REJECT_*, ABORTED and STALE */
+  uint32_t reason;  /**< FL_REJECT_*: ABORTED, STALE and WAIT */
   uint32_t reserved;
   const char *text; /**< why, for people; never NULL */
   /** NEED_TRAIN; also weights to score with NEED_EVALUATE. */
@@ -155,9 +157,11 @@ typedef struct fl_client_event {
 } fl_client_event;
 FL_API fl_status fl_client_event_init(fl_client_event *event, size_t size);
 
-/** Advance to `now_ns` (any monotonic clock) and take one event. Runs the
- * callbacks if they are set. Pointers in the event are valid until the next
- * call on the client. */
+/** Advance to `now_ns` (any monotonic clock) and take one event; each is given
+ * out once, DONE and ABORTED too, and FL_CLIENT_IDLE says that there is none.
+ * Runs the callbacks if they are set. Pointers in the event are valid until
+ * the next call on the client. FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT: what
+ * a callback gave cannot be used; the round is declined. */
 FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
                                 fl_client_event *event);
 /** When poll wants to be called at the latest; UINT64_MAX = no timer runs. */
@@ -168,7 +172,8 @@ FL_API fl_status fl_client_next_timeout(const fl_client *client,
  * FL_E_NOT_FINITE (still asked). Copied. */
 FL_API fl_status fl_client_submit(fl_client *client,
                                   const fl_train_result *result);
-/** Answer NEED_EVALUATE. */
+/** Answer NEED_EVALUATE. FL_E_STATE; FL_E_ARGUMENT (correct above count);
+ * FL_E_NOT_FINITE. */
 FL_API fl_status fl_client_submit_score(fl_client *client,
                                         const fl_score *score);
 /** Answer NEED_TRAIN or NEED_EVALUATE with "not this time". */
@@ -178,7 +183,9 @@ FL_API fl_status fl_client_decline(fl_client *client);
  * FL_E_EMPTY before. */
 FL_API fl_status fl_client_get_description(const fl_client *client,
                                            const uint8_t **data, size_t *n);
-/** Copy the model held now, flat, and its version. FL_E_EMPTY when none. */
+/** Copy the model held now, flat, and its version (may be NULL). `count` is
+ * the model's, or 0 with weights NULL for the version alone. FL_E_EMPTY when
+ * none is held; FL_E_DIM. */
 FL_API fl_status fl_client_copy_weights(const fl_client *client, float *weights,
                                         uint64_t count, uint64_t *version);
 
@@ -186,8 +193,9 @@ FL_API fl_status fl_client_copy_weights(const fl_client *client, float *weights,
  * plan, encoded update. Guarded by a hash. */
 FL_API fl_status fl_client_save(const fl_client *client,
                                 const fl_writer *writer);
-/** Restore. Options must name the same client and job (FL_E_CONFLICT). A torn
- * or foreign state is refused (FL_E_FORMAT, FL_E_VERSION). The restored client
+/** Restore. Options must name the same client and job (FL_E_CONFLICT) and a
+ * model of the same schema, if any (FL_E_SCHEMA). A torn or foreign state is
+ * refused (FL_E_FORMAT, FL_E_VERSION, FL_E_TRUNCATED). The restored client
  * begins with HELLO. */
 FL_API fl_status fl_client_restore(fl_client **out, fl_context *context,
                                    const fl_client_options *options,

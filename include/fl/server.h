@@ -96,7 +96,8 @@ typedef struct fl_job_options {
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
 /** Add a job that trains `model` (description and weights are copied).
- * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken. */
+ * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken;
+ * FL_E_NOT_FINITE: a weight. */
 FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
                                    const fl_job_options *options,
                                    uint32_t *job);

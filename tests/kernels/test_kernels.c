@@ -26,8 +26,10 @@ static void draw(void)
   for (int i = 0; i < BLOCK + 32; i++) {
     values[i] = 4.0f * fli_rng_f32(&rng) - 2.0f;
   }
-  for (int i = 0; i < BLOCK; i++) noise[i] = (uint16_t)fli_rng_u32(&rng);
-  for (int i = 0; i < 8 * BLOCK; i++) bytes[i] = (uint8_t)fli_rng_u32(&rng);
+  for (int i = 0; i < BLOCK; i++)
+    noise[i] = (uint16_t)fli_rng_u32(&rng);
+  for (int i = 0; i < 8 * BLOCK; i++)
+    bytes[i] = (uint8_t)fli_rng_u32(&rng);
 }
 
 typedef struct guarded {
@@ -74,7 +76,8 @@ static void sum_of_squares_has_sixteen_lanes(void)
       lane[i % 16] += (double)values[i] * (double)values[i];
     }
     for (size_t half = 8; half > 0; half /= 2) {
-      for (size_t k = 0; k < half; k++) lane[k] += lane[k + half];
+      for (size_t k = 0; k < half; k++)
+        lane[k] += lane[k + half];
     }
     CHECK_EQ_F64(kernels->sum_squares(values, n), lane[0]);
   }
@@ -142,7 +145,8 @@ static void rotation_is_signs_and_butterflies(void)
 static void noise_is_sixteen_xorshift_lanes(void)
 {
   uint32_t state[16], lane[16];
-  for (uint32_t k = 0; k < 16; k++) lane[k] = state[k] = k + 1;
+  for (uint32_t k = 0; k < 16; k++)
+    lane[k] = state[k] = k + 1;
   uint16_t *got = (uint16_t *)(void *)guard_open(&guard_a);
   kernels->noise(got, 256, state);
   guard_check(&guard_a, 512);
@@ -165,8 +169,7 @@ static void quantising_rounds_by_noise_and_counts_outside(void)
     uint32_t g = grids[t], outside = 0;
     float step = (float)g / 3.0f, half = 0.5f * (float)g;
     uint8_t *q = guard_open(&guard_a);
-    uint32_t got =
-        kernels->quantise(q, values, noise, 40000, step, g, BLOCK);
+    uint32_t got = kernels->quantise(q, values, noise, 40000, step, g, BLOCK);
     guard_check(&guard_a, BLOCK);
     for (int i = 0; i < BLOCK; i++) {
       float v = values[i] * step;
@@ -193,8 +196,7 @@ static void indices_are_packed_low_bits_first(void)
     kernels->pack(packed, q, 256, bits);
     guard_check(&guard_a, size);
     for (size_t i = 0; i < 256 * bits; i++) {
-      CHECK_EQ_U64(packed[i / 8] >> (i % 8) & 1,
-                   q[i / bits] >> (i % bits) & 1);
+      CHECK_EQ_U64(packed[i / 8] >> (i % 8) & 1, q[i / bits] >> (i % bits) & 1);
     }
     kernels->unpack(back, packed, 256, bits);
     CHECK_EQ_MEM(back, q, 256);
@@ -261,11 +263,13 @@ static void lanes_become_floats_by_one_product_and_one_sum(void)
 {
   static int32_t sum[64];
   float y[64];
-  for (int i = 0; i < 64; i++) sum[i] = 1000 * noise[i] - 30000000;
+  for (int i = 0; i < 64; i++)
+    sum[i] = 1000 * noise[i] - 30000000;
   for (uint32_t width = FLK_U8; width <= FLK_U32; width++) {
     uint8_t lanes[256];
     memcpy(lanes, bytes, sizeof lanes);
-    for (int i = 3; width == FLK_U32 && i < 256; i += 4) lanes[i] = 0;
+    for (int i = 3; width == FLK_U32 && i < 256; i += 4)
+      lanes[i] = 0;
     kernels->dequantise(y, lanes, width, 64, 0.3f, -2.0f);
     for (size_t i = 0; i < 64; i++) {
       float v = (float)lane(lanes + (i << width), width) * 0.3f;
@@ -273,8 +277,8 @@ static void lanes_become_floats_by_one_product_and_one_sum(void)
     }
     kernels->dequantise_dither(y, lanes, width, sum, 64, 0.3f, -2.0f);
     for (size_t i = 0; i < 64; i++) {
-      float v = (float)lane(lanes + (i << width), width) -
-                (float)sum[i] / 65536.0f;
+      float v =
+          (float)lane(lanes + (i << width), width) - (float)sum[i] / 65536.0f;
       v = v * 0.3f;
       CHECK_EQ_F64(y[i], v + -2.0f);
     }

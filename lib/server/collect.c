@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What participants send in a round: norms, the announcement of an update and
+ * the update itself. Each is checked against the round that runs and the part
+ * that its sender has in it; what does not fit is answered with the reason and
+ * changes nothing for the others. */
+#include "server/server.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/context.h"
+#include "base/error.h"
+
+enum { FLI_STAGING_WAIT_MS = 1000 };
+
+static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
+                        uint32_t reason)
+{
+  return fli_peer_ack(peer, round, attempt, reason, "%s",
+                      reason == FL_REJECT_NONE ? "" : fl_reject_text(reason));
+}
+
+/* Find the sender's part in the round that runs; *member stays NULL when the
+ * message was answered here: it is of another round, from somebody not asked,
+ * or about an update that was counted before. */
+static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
+                            fli_member **member)
+{
+  const fli_participant *who = peer->participant;
+  const fli_job *job = who->job;
+  const int is_running =
+      job->phase == FLI_PHASE_NORMS || job->phase == FLI_PHASE_UPDATES;
+  fli_member *mine = fli_member_of(who);
+  if (who->counted_round == round && who->counted_attempt == attempt) {
+    return answer(peer, round, attempt, FL_REJECT_NONE);
+  }
+  if (!is_running || round != job->round || attempt != job->attempt) {
+    return fli_peer_ack(peer, round, attempt, FL_REJECT_STALE,
+                        "round: got %llu, attempt %u, want %llu, attempt %u",
+                        (unsigned long long)round, attempt,
+                        (unsigned long long)job->round, job->attempt);
+  }
+  if (!mine) return answer(peer, round, attempt, FL_REJECT_NOT_SELECTED);
+  if (mine->is_out) return answer(peer, round, attempt, mine->lost);
+  *member = mine;
+  return FL_OK;
+}
+
+/* ---- norms ---- */
+
+static fl_status check_norms(const fli_job *job, const fli_norm *norm)
+{
+  const size_t n = (size_t)job->n_norms;
+  float *values = fli_alloc(job->context, n, sizeof *values);
+  if (!values) return fli_nomem(n * sizeof *values);
+  const fl_status st =
+      fli_norms_from_bf16(values, n, norm->norms, norm->norms_size);
+  fli_free(job->context, values, n * sizeof *values);
+  return st;
+}
+
+static void take_norm(fli_job *job, fli_member *member, const fli_norm *norm)
+{
+  const size_t row = (size_t)job->n_norms * 2;
+  if (job->phase == FLI_PHASE_NORMS) {
+    const size_t slot = (size_t)(member - job->members);
+    memcpy(job->reported + slot * row, norm->norms, row);
+    job->n_open -= (uint32_t)fli_member_is_open(job, member);
+    job->n_reports++;
+  }
+  member->has_norm = 1;
+  member->samples = norm->samples;
+}
+
+fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm)
+{
+  fli_job *job = peer->participant->job;
+  fli_member *member = NULL;
+  fl_status st = check_turn(peer, norm->round, norm->attempt, &member);
+  if (st != FL_OK || !member) return st;
+  if (job->is_public) {
+    return fli_peer_ack(peer, norm->round, norm->attempt, FL_REJECT_STATE,
+                        "norm: got one, want an update: the scale is public");
+  }
+  if (!member->has_norm) {
+    st = check_norms(job, norm);
+    if (st == FL_E_NOMEM) return st;
+    if (st != FL_OK) {
+      fli_member_lose(job, member, FL_REJECT_RANGE, 1);
+      return fli_peer_ack(peer, norm->round, norm->attempt, FL_REJECT_RANGE,
+                          "%s", fl_last_error());
+    }
+    take_norm(job, member, norm);
+  }
+  if (job->phase == FLI_PHASE_UPDATES) fli_peer_add_todo(peer, FLI_TODO_SCALE);
+  return FL_OK;
+}
+
+/* ---- updates ---- */
+
+static fl_status refuse_update(fli_peer *peer, const fli_manifest *manifest,
+                               uint32_t reason, const char *text)
+{
+  return fli_peer_ack(peer, manifest->round, manifest->attempt, reason, "%s",
+                      text);
+}
+
+/* FL_OK when the announced upload may begin, FL_E_LIMIT when it must wait;
+ * else the text says what is wrong with it. */
+static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
+{
+  const fl_server *server = job->server;
+  const uint64_t largest = fl_compressor_max_update_size(job->compressor);
+  const size_t clamped = job->is_public ? (size_t)job->n_norms * 2 : 0;
+  if (manifest->kind != FLI_TRANSFER_UPDATE)
+    return fli_error(FL_E_FORMAT, "manifest.kind: got %u, want %d",
+                     manifest->kind, FLI_TRANSFER_UPDATE);
+  if (manifest->total > largest)
+    return fli_error(FL_E_FORMAT, "update: got %llu bytes, want <= %llu",
+                     (unsigned long long)manifest->total,
+                     (unsigned long long)largest);
+  if (job->is_public && manifest->clamped_size != clamped)
+    return fli_error(FL_E_FORMAT, "manifest.clamped: got %zu bytes, want %zu",
+                     manifest->clamped_size, clamped);
+  /* One upload always fits, or a cap below its size would stop the job. */
+  if (server->staged > 0 &&
+      (manifest->total > server->options.staging_cap ||
+       server->staged > server->options.staging_cap - manifest->total))
+    return fli_error(FL_E_LIMIT, "uploads: at the server's limit");
+  return FL_OK;
+}
+
+fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
+{
+  const fli_job *job = peer->participant->job;
+  fli_member *member = NULL;
+  fli_peer_drop_upload(peer);
+  fl_status st = check_turn(peer, manifest->round, manifest->attempt, &member);
+  if (st != FL_OK || !member) return st;
+  if (job->phase != FLI_PHASE_UPDATES) {
+    return refuse_update(peer, manifest, FL_REJECT_STATE,
+                         "update: got one before the scale was agreed");
+  }
+  st = check_upload(job, manifest);
+  if (st == FL_E_LIMIT) {
+    return fli_peer_wait(peer, FLI_STAGING_WAIT_MS, fl_last_error());
+  }
+  if (st != FL_OK) {
+    return refuse_update(peer, manifest, FL_REJECT_FORMAT, fl_last_error());
+  }
+  st = fli_incoming_begin(&peer->incoming, manifest, manifest->total);
+  if (st != FL_OK) return st;
+  peer->staged = manifest->total;
+  peer->server->staged += manifest->total;
+  return FL_OK;
+}
+
+static uint64_t capped(const fli_job *job, uint64_t samples)
+{
+  return samples < job->weight_cap ? samples : job->weight_cap;
+}
+
+/* The header must be the sender's own: its slot, and the samples that its
+ * norms were weighted with. */
+static fl_status check_header(const fli_job *job, const fli_member *member,
+                              const fli_bytes *data, uint64_t *samples)
+{
+  const uint32_t want = (uint32_t)(member - job->members);
+  uint32_t slot = 0;
+  const fl_status st =
+      fl_partial_peek(job->partial, data->data, data->size, &slot, samples);
+  if (st != FL_OK) return st;
+  if (slot != want)
+    return fli_error(FL_E_RANGE, "update.slot: got %u, want %u", slot, want);
+  if (member->has_norm && capped(job, *samples) != capped(job, member->samples))
+    return fli_error(FL_E_RANGE, "update.samples: got %llu, want %llu",
+                     (unsigned long long)*samples,
+                     (unsigned long long)member->samples);
+  return FL_OK;
+}
+
+static void count_clamped(fli_job *job, const fli_bytes *clamped)
+{
+  for (size_t i = 0; job->is_public && i < job->n_norms; i++) {
+    const uint32_t n = fli_load_u16(clamped->data + 2 * i);
+    job->clamped[i] += n < FL_THC_BLOCK ? n : FL_THC_BLOCK;
+  }
+}
+
+static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
+{
+  fli_participant *who = peer->participant;
+  fli_job *job = who->job;
+  const double loss = peer->incoming.manifest.loss;
+  fl_server_event event =
+      fli_event_blank(FL_SERVER_UPDATE_ACCEPTED, job->index);
+  job->n_open -= (uint32_t)fli_member_is_open(job, member);
+  job->n_counted++;
+  member->is_counted = 1;
+  member->lost = FL_REJECT_NONE;
+  member->samples = samples;
+  member->loss = isfinite(loss) ? loss : (double)NAN;
+  who->counted_round = job->round;
+  who->counted_attempt = job->attempt;
+  event.round = job->round;
+  event.peer = peer->number;
+  event.model_version = job->store.canonical.version;
+  event.selected = job->n_members;
+  event.accepted = job->n_counted;
+  event.samples = samples;
+  event.loss = member->loss;
+  fli_events_add(&job->server->events, &event, who->id, "round %llu: counted",
+                 (unsigned long long)job->round);
+}
+
+static uint32_t reason_of(fl_status status)
+{
+  switch (status) {
+  case FL_E_DUPLICATE: return FL_REJECT_DUPLICATE;
+  case FL_E_RANGE: return FL_REJECT_RANGE;
+  default: return FL_REJECT_FORMAT;
+  }
+}
+
+fl_status fli_collect_update(fli_peer *peer)
+{
+  fli_job *job = peer->participant->job;
+  const fli_incoming *incoming = &peer->incoming;
+  const fli_manifest manifest = incoming->manifest;
+  fli_member *member = NULL;
+  uint64_t samples = 0;
+  fl_status st = check_turn(peer, manifest.round, manifest.attempt, &member);
+  if (st != FL_OK || !member) return st;
+  st = check_header(job, member, &incoming->data, &samples);
+  if (st == FL_OK) {
+    st = fl_partial_add(job->partial, incoming->data.data, incoming->data.size);
+  }
+  if (st == FL_E_NOMEM) return st;
+  if (st != FL_OK) {
+    return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
+  }
+  count_clamped(job, &incoming->clamped);
+  count_update(peer, member, samples);
+  return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
+}

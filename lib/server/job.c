@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A job from its options to its end: what it is made of, its timers, and what
+ * a peer that says HELLO is told. The phases themselves are in round.c and
+ * evaluate.c. */
+#include "server/server.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/context.h"
+#include "base/error.h"
+
+#define FLI_NS_PER_MS UINT64_C(1000000)
+
+int fli_job_is_plain_mean(const fl_job_options *options)
+{
+  return options->server_learning_rate == 1.0f &&
+         options->server_momentum == 0.0f;
+}
+
+/* ---- making ---- */
+
+static void derive_seeds(fli_job *job)
+{
+  static const uint8_t none[FL_SEED_BYTES];
+  fli_hasher hasher;
+  fli_hasher_init(&hasher);
+  fli_hasher_update(&hasher, "libfl job seed", 14);
+  fli_hasher_u64(&hasher, job->options.seed);
+  fli_hasher_final(&hasher, job->seed);
+  if (memcmp(job->codec.rotation_seed, none, sizeof none) == 0) {
+    fli_derive(job->codec.rotation_seed, job->seed, "rotation", 0, 0);
+  }
+}
+
+static fl_status take_description(fli_job *job, const fl_model *model)
+{
+  fl_status st = FL_OK;
+  size_t size = 0;
+  FLI_TRY(fl_model_copy_schema(model, job->schema));
+  FLI_TRY(fl_model_copy_description(model, NULL, 0, &size));
+  FLI_TRY(fli_bytes_reserve(&job->description, size));
+  FLI_TRY(fl_model_copy_description(model, job->description.data, size, &size));
+  job->description.size = size;
+  job->n_segments = fl_model_segment_count(model);
+  job->segments =
+      fli_alloc(job->context, job->n_segments, sizeof *job->segments);
+  if (!job->segments) {
+    return fli_nomem(job->n_segments * sizeof *job->segments);
+  }
+  FLI_TRY(fl_model_copy_segments(model, job->segments, job->n_segments));
+  FLI_TRY(fl_compressor_new(&job->compressor, job->context, &job->codec,
+                            job->segments, job->n_segments));
+  job->n_norms = fl_compressor_norm_count(job->compressor);
+out:
+  return st;
+}
+
+fl_status fli_job_set_weights(fli_job *job, uint64_t version,
+                              const float *weights)
+{
+  const size_t n = (size_t)job->store.canonical.n;
+  uint8_t *bytes = fli_alloc(job->context, n, sizeof(float));
+  if (!bytes) return fli_nomem(n * sizeof(float));
+  for (size_t i = 0; i < n; i++)
+    fli_store_f32(bytes + 4 * i, weights[i]);
+  const fl_status st =
+      fli_store_set(&job->store, version, bytes, n * sizeof(float));
+  fli_free(job->context, bytes, n * sizeof(float));
+  return st;
+}
+
+static fl_status take_weights(fli_job *job, const fl_model *model)
+{
+  const uint64_t n = fl_model_weight_count(model);
+  const int is_lossy = job->codec.codec != FL_CODEC_F32;
+  const int is_sum =
+      job->codec.codec == FL_CODEC_THC && fli_job_is_plain_mean(&job->options);
+  float *weights = NULL;
+  fl_status st = FL_OK;
+  FLI_TRY(
+      fli_store_init(&job->store, job->context, n, job->options.steps_kept));
+  weights = fli_alloc(job->context, (size_t)n, sizeof *weights);
+  if (!weights) return fli_nomem((size_t)n * sizeof *weights);
+  FLI_TRY(fl_model_copy_weights(model, weights, n));
+  FLI_TRY(fli_job_set_weights(job, 0, weights));
+  if (job->options.server_momentum > 0.0f) {
+    job->momentum = fli_alloc(job->context, (size_t)n, sizeof(float));
+    if (!job->momentum) FLI_TRY(fli_nomem((size_t)n * sizeof(float)));
+  }
+  if (is_lossy && !is_sum) {
+    job->residual = fli_alloc(job->context, (size_t)n, sizeof(float));
+    if (!job->residual) FLI_TRY(fli_nomem((size_t)n * sizeof(float)));
+  }
+out:
+  fli_free(job->context, weights, (size_t)n * sizeof *weights);
+  return st;
+}
+
+fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
+                      const fl_job_options *options, const fl_model *model)
+{
+  fl_status st = FL_OK;
+  fli_job *job = fli_alloc(server->context, 1, sizeof *job);
+  if (!job) return fli_nomem(sizeof *job);
+  job->server = server;
+  job->context = server->context;
+  job->index = index;
+  job->options = *options;
+  job->codec = *options->codec;
+  snprintf(job->name, sizeof job->name, "%s", options->name);
+  job->options.name = job->name;
+  job->options.codec = &job->codec;
+  fli_bytes_init(&job->description, job->context);
+  job->phase = FLI_PHASE_WAITING;
+  job->round = 1;
+  job->waiting_ns = server->now_ns;
+  job->deadline_ns = UINT64_MAX;
+  derive_seeds(job);
+  FLI_TRY(take_description(job, model));
+  FLI_TRY(take_weights(job, model));
+  *out = job;
+  job = NULL;
+out:
+  fli_job_free(job);
+  return st;
+}
+
+void fli_job_free(fli_job *job)
+{
+  if (!job) return;
+  const size_t bytes = (size_t)job->store.canonical.n * sizeof(float);
+  fli_round_clear(job);
+  job->server->n_participants -= job->registry.count;
+  fli_registry_free(&job->registry, job->context);
+  fli_free(job->context, job->momentum, bytes);
+  fli_free(job->context, job->residual, bytes);
+  fli_free(job->context, job->public_norms,
+           (size_t)job->n_norms * sizeof *job->public_norms);
+  fli_store_free(&job->store);
+  fl_compressor_free(job->compressor);
+  fli_free(job->context, job->segments,
+           job->n_segments * sizeof *job->segments);
+  fli_bytes_free(&job->description);
+  fli_free(job->context, job, sizeof *job);
+}
+
+/* ---- time ---- */
+
+uint64_t fli_job_after(const fli_job *job, uint64_t delay_ns)
+{
+  const uint64_t now = job->server->now_ns;
+  return delay_ns < UINT64_MAX - now ? now + delay_ns : UINT64_MAX;
+}
+
+uint64_t fli_job_left_ms(const fli_job *job)
+{
+  const uint64_t now = job->server->now_ns;
+  return job->deadline_ns > now ? (job->deadline_ns - now) / FLI_NS_PER_MS : 0;
+}
+
+static uint64_t grace_end(const fli_job *job, uint64_t since_ns)
+{
+  const uint64_t grace = job->options.return_grace_ns;
+  return grace < UINT64_MAX - since_ns ? since_ns + grace : UINT64_MAX;
+}
+
+static void expire_grace(fli_job *job)
+{
+  fli_participant *who = job->registry.grace_first;
+  while (who && grace_end(job, who->lost_ns) <= job->server->now_ns) {
+    fli_member *member = fli_member_of(who);
+    fli_registry_end_grace(who);
+    if (member) fli_member_lose(job, member, FL_REJECT_VANISHED, 0);
+    who = job->registry.grace_first;
+  }
+}
+
+void fli_job_advance(fli_job *job)
+{
+  int has_changed;
+  do {
+    expire_grace(job);
+    has_changed = job->phase == FLI_PHASE_EVALUATING
+                      ? fli_evaluate_progress(job)
+                      : fli_round_progress(job);
+  } while (has_changed);
+}
+
+static void earlier(uint64_t *deadline, uint64_t other)
+{
+  if (other < *deadline) *deadline = other;
+}
+
+uint64_t fli_job_next_timeout(const fli_job *job)
+{
+  const uint64_t now = job->server->now_ns;
+  uint64_t next = UINT64_MAX;
+  if (job->phase == FLI_PHASE_FINISHED) return next;
+  if (job->registry.grace_first) {
+    earlier(&next, grace_end(job, job->registry.grace_first->lost_ns));
+  }
+  if (job->phase != FLI_PHASE_WAITING) {
+    earlier(&next, job->deadline_ns);
+    return next;
+  }
+  if (job->hold_ns > now) earlier(&next, job->hold_ns);
+  if (job->registry.grace_first && grace_end(job, job->waiting_ns) > now) {
+    earlier(&next, grace_end(job, job->waiting_ns));
+  }
+  return next;
+}
+
+void fli_job_rebase(fli_job *job, uint64_t delta_ns)
+{
+  job->waiting_ns += delta_ns;
+  if (job->hold_ns > 0) job->hold_ns += delta_ns;
+  if (job->deadline_ns < UINT64_MAX - delta_ns) job->deadline_ns += delta_ns;
+  for (fli_participant *who = job->registry.grace_first; who; who = who->next) {
+    who->lost_ns += delta_ns;
+  }
+}
+
+/* ---- telling peers ---- */
+
+/* An ACK may have been lost: say again what was counted last. */
+static fl_status repeat_ack(fli_peer *peer)
+{
+  const fli_participant *who = peer->participant;
+  return fli_peer_ack(peer, who->counted_round, who->counted_attempt,
+                      FL_REJECT_NONE, "%s", "");
+}
+
+static int is_last_finished(const fli_job *job, uint64_t round)
+{
+  return round > 0 && (round == job->round || round + 1 == job->round);
+}
+
+fl_status fli_job_resync(fli_job *job, fli_peer *peer)
+{
+  const fli_participant *who = peer->participant;
+  const fli_member *member = fli_member_of(who);
+  const int is_asked = member && !member->is_out && !member->is_counted;
+  if (job->phase == FLI_PHASE_FINISHED) {
+    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_DONE);
+    return FL_OK;
+  }
+  if (job->phase == FLI_PHASE_EVALUATING && is_asked && !member->has_score) {
+    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_EVALUATE);
+    return FL_OK;
+  }
+  if (job->phase == FLI_PHASE_NORMS && is_asked) {
+    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_PLAN);
+    return FL_OK;
+  }
+  if (job->phase == FLI_PHASE_UPDATES && is_asked) {
+    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_PLAN | FLI_TODO_SCALE);
+    return FL_OK;
+  }
+  return is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
+}
+
+void fli_job_finish(fli_job *job)
+{
+  fl_server_event event = fli_event_blank(FL_SERVER_JOB_FINISHED, job->index);
+  event.round = job->is_begun ? job->round : 0;
+  event.model_version = job->store.canonical.version;
+  if (job->is_stopping) event.reason = FL_REJECT_STOPPED;
+  fli_round_clear(job);
+  job->phase = FLI_PHASE_FINISHED;
+  job->deadline_ns = UINT64_MAX;
+  for (size_t i = 0; i < job->registry.capacity; i++) {
+    const fli_participant *who = job->registry.slots[i];
+    if (who && who->peer) {
+      fli_peer_add_todo(who->peer, FLI_TODO_MODEL | FLI_TODO_DONE);
+    }
+  }
+  fli_events_add(&job->server->events, &event, "", "job %s: finished",
+                 job->name);
+}

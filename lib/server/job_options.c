@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The options of a job: defaults, reading a host's struct of any age, and
+ * everything about them that can be refused. */
+#include "server/server.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/options.h"
+
+#define FLI_SECONDS UINT64_C(1000000000)
+/* What PLAN can carry. */
+#define FLI_MAX_SAMPLES (UINT64_C(1) << 40)
+enum { FLI_MAX_PASSES = 1000000 };
+
+static fl_job_options defaults(void)
+{
+  const fl_job_options options = {
+      .struct_size = (uint32_t)sizeof(fl_job_options),
+      .rounds = 10,
+      .name = "default",
+      .min_participants = 1,
+      .min_clients = 1,
+      .over_selection = 1.0f,
+      .weighting = FL_WEIGHT_SAMPLES,
+      .scale_mode = FL_SCALE_EXCHANGED,
+      .epochs = 1,
+      .batch_size = 32,
+      .learning_rate = 0.05f,
+      .server_learning_rate = 1.0f,
+      .norm_deadline_ns = 60 * FLI_SECONDS,
+      .update_deadline_ns = 600 * FLI_SECONDS,
+      .evaluate_deadline_ns = 60 * FLI_SECONDS,
+      .return_grace_ns = 10 * FLI_SECONDS,
+      .retry_pause_ns = 5 * FLI_SECONDS,
+      .steps_kept = 8,
+  };
+  return options;
+}
+
+fl_status fl_job_options_init(fl_job_options *options, size_t size)
+{
+  const fl_job_options full = defaults();
+  fli_clear_error();
+  return fli_options_init(options, size, &full, sizeof full);
+}
+
+fl_status fli_job_options_load(fl_job_options *local,
+                               fl_compressor_options *codec,
+                               const fl_job_options *options)
+{
+  fl_status st = FL_OK;
+  *local = defaults();
+  FLI_TRY(fl_compressor_options_init(codec, sizeof *codec));
+  FLI_TRY(fli_options_load(local, sizeof *local, options, "fl_job_options"));
+  FLI_TRY(fli_options_load(codec, sizeof *codec, local->codec,
+                           "fl_compressor_options"));
+  local->codec = codec;
+  FLI_TRY(fli_job_options_check(local));
+out:
+  return st;
+}
+
+static int is_printable(const char *text)
+{
+  size_t n = 0;
+  while (text[n] >= 0x20 && text[n] < 0x7f && n < FLI_ID_BYTES)
+    n++;
+  return text[n] == '\0' && n >= 1 && n < FLI_ID_BYTES;
+}
+
+static fl_status check_numbers(const fl_job_options *options)
+{
+  const float over = options->over_selection;
+  const float momentum = options->server_momentum;
+  if (options->rounds < 1)
+    return fli_error(FL_E_OPTIONS, "rounds: got 0, want >= 1");
+  if (!(over >= 1.0f && over <= 10.0f))
+    return fli_error(FL_E_OPTIONS, "over_selection: got %g, want 1..10",
+                     (double)over);
+  if (options->participants > FL_MAX_SLOTS)
+    return fli_error(FL_E_OPTIONS, "participants: got %u, want <= %d",
+                     options->participants, FL_MAX_SLOTS);
+  if (options->min_participants < 1 || options->min_clients < 1)
+    return fli_error(FL_E_OPTIONS,
+                     "min_participants, min_clients: got %u, %u, want >= 1",
+                     options->min_participants, options->min_clients);
+  if (options->epochs < 1 || options->epochs > FLI_MAX_PASSES ||
+      options->batch_size < 1 || options->batch_size > FLI_MAX_PASSES)
+    return fli_error(FL_E_OPTIONS, "epochs, batch_size: got %u, %u, want 1..%d",
+                     options->epochs, options->batch_size, FLI_MAX_PASSES);
+  if (options->weight_cap > FLI_MAX_SAMPLES)
+    return fli_error(FL_E_OPTIONS, "weight_cap: got %llu, want <= 2^40",
+                     (unsigned long long)options->weight_cap);
+  if (!isfinite(options->learning_rate) || options->learning_rate < 0.0f)
+    return fli_error(FL_E_OPTIONS, "learning_rate: got %g, want >= 0",
+                     (double)options->learning_rate);
+  if (!isfinite(options->server_learning_rate) ||
+      options->server_learning_rate <= 0.0f)
+    return fli_error(FL_E_OPTIONS, "server_learning_rate: got %g, want > 0",
+                     (double)options->server_learning_rate);
+  if (!(momentum >= 0.0f && momentum < 1.0f))
+    return fli_error(FL_E_OPTIONS, "server_momentum: got %g, want 0..<1",
+                     (double)momentum);
+  return FL_OK;
+}
+
+static fl_status check_choices(const fl_job_options *options)
+{
+  if (options->weighting != FL_WEIGHT_SAMPLES &&
+      options->weighting != FL_WEIGHT_UNIFORM)
+    return fli_error(FL_E_OPTIONS, "weighting: got %u, want FL_WEIGHT_*",
+                     options->weighting);
+  if (options->scale_mode != FL_SCALE_EXCHANGED &&
+      options->scale_mode != FL_SCALE_PUBLIC)
+    return fli_error(FL_E_OPTIONS, "scale_mode: got %u, want FL_SCALE_*",
+                     options->scale_mode);
+  if (options->scale_mode == FL_SCALE_PUBLIC &&
+      options->codec->codec != FL_CODEC_THC)
+    return fli_error(FL_E_CONFLICT,
+                     "scale_mode: got PUBLIC with codec %u, want THC",
+                     options->codec->codec);
+  if (options->weighting == FL_WEIGHT_UNIFORM && options->weight_cap != 0)
+    return fli_error(FL_E_CONFLICT,
+                     "weight_cap: got a cap with uniform weights, want 0");
+  if (options->participants > 0 &&
+      options->min_participants > options->participants)
+    return fli_error(FL_E_CONFLICT, "min_participants: got %u, want <= %u",
+                     options->min_participants, options->participants);
+  return FL_OK;
+}
+
+fl_status fli_job_options_check(const fl_job_options *options)
+{
+  if (!options->name || !is_printable(options->name))
+    return fli_error(FL_E_ARGUMENT,
+                     "job name: want 1..64 printable ASCII bytes");
+  const fl_status st = check_numbers(options);
+  return st != FL_OK ? st : check_choices(options);
+}

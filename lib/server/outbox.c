@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a peer is told. Nothing is written ahead: a peer carries a few todo
+ * bits, and each is resolved against the job's state when the host asks for
+ * bytes and the queue is empty. So a slow peer never gets the plan of a round
+ * that is over, and costs no more memory than one message or one chunk. */
+#include "server/server.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/rng.h"
+
+fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
+{
+  const fli_participant *who = peer->participant;
+  const fli_job *job = who->job;
+  fli_welcome message = {
+      .version = FLI_PROTOCOL_MAX,
+      .codec = job->codec.codec,
+      .thc_mode = job->codec.thc_mode,
+      .bits = job->codec.bits,
+      .granularity = job->codec.granularity,
+      .clip = fl_compressor_clip(job->compressor),
+      .round = job->round,
+      .rounds = job->options.rounds,
+  };
+  memcpy(message.job, job->name, sizeof message.job);
+  memcpy(message.token, who->token, sizeof message.token);
+  memcpy(message.schema, job->schema, sizeof message.schema);
+  memcpy(message.rotation_seed, job->codec.rotation_seed,
+         sizeof message.rotation_seed);
+  if (with_description) {
+    message.description = job->description.data;
+    message.description_size = job->description.size;
+  }
+  const fl_status st = fli_write_welcome(&peer->queue, &message);
+  fli_peer_touch(peer);
+  return st;
+}
+
+/* ---- model ---- */
+
+static fl_status begin_model(fli_peer *peer)
+{
+  fli_participant *who = peer->participant;
+  fli_store *store = &who->job->store;
+  fli_manifest manifest = {0};
+  fli_blob *blob = NULL;
+  if (who->has_model && who->model_version == store->canonical.version) {
+    return FL_OK;
+  }
+  fl_status st = fli_store_transfer(store, who->has_model, who->model_version,
+                                    &blob, &manifest);
+  if (st != FL_OK) return st;
+  manifest.round = who->job->round;
+  st = fli_outgoing_begin(&peer->outgoing, &peer->queue, &manifest,
+                          blob->bytes.data, blob->bytes.size,
+                          peer->server->options.chunk_size);
+  if (st != FL_OK) {
+    fli_blob_unref(blob);
+    return st;
+  }
+  peer->blob = blob;
+  peer->blob_version = manifest.model_version;
+  return FL_OK;
+}
+
+static fl_status continue_model(fli_peer *peer)
+{
+  const fl_status st = fli_outgoing_next(&peer->outgoing, &peer->queue);
+  if (st == FL_OK && !peer->outgoing.is_active) {
+    peer->participant->has_model = 1;
+    peer->participant->model_version = peer->blob_version;
+    fli_peer_drop_download(peer);
+  }
+  return st;
+}
+
+/* ---- rounds ---- */
+
+/* The same for every attempt of a round: who has trained need not again. */
+static uint64_t client_seed(const fli_participant *who)
+{
+  uint8_t digest[FLI_HASH_BYTES];
+  fli_rng rng;
+  fli_hash(digest, who->id, strlen(who->id));
+  fli_rng_init(&rng, who->job->options.seed, FLI_RNG_CLIENT_SEED,
+               who->job->round, (uint32_t)fli_hash_id(digest));
+  return fli_rng_u64(&rng);
+}
+
+static int is_asked(const fli_participant *who)
+{
+  const fli_member *member = fli_member_of(who);
+  const fli_phase phase = who->job->phase;
+  return (phase == FLI_PHASE_NORMS || phase == FLI_PHASE_UPDATES) && member &&
+         !member->is_out && !member->is_counted;
+}
+
+static fl_status write_plan(fli_peer *peer)
+{
+  const fli_participant *who = peer->participant;
+  const fli_job *job = who->job;
+  const fl_job_options *options = &job->options;
+  if (!is_asked(who)) return FL_OK;
+  fli_plan message = {
+      .round = job->round,
+      .attempt = job->attempt,
+      .slot = who->member,
+      .slots = job->n_members,
+      .weight_cap = job->weight_cap,
+      .epochs = options->epochs,
+      .batch_size = options->batch_size,
+      .learning_rate = options->learning_rate,
+      .seed = client_seed(who),
+      .model_version = job->store.canonical.version,
+      .deadline_ms = fli_job_left_ms(job),
+      .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,
+  };
+  memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
+  if (job->is_public) {
+    message.noise_seed = job->noise_seed;
+    message.norms = job->norms_wire;
+    message.norms_size = (size_t)job->n_norms * 2;
+    message.clip = fl_compressor_clip(job->compressor);
+  }
+  return fli_write_plan(&peer->queue, &message);
+}
+
+static fl_status write_scale(fli_peer *peer)
+{
+  const fli_job *job = peer->participant->job;
+  if (!is_asked(peer->participant) || job->phase != FLI_PHASE_UPDATES ||
+      job->is_public) {
+    return FL_OK;
+  }
+  const fli_scale_msg message = {
+      .round = job->round,
+      .attempt = job->attempt,
+      .noise_seed = job->noise_seed,
+      .norms = job->norms_wire,
+      .norms_size = (size_t)job->n_norms * 2,
+      .clip = fl_compressor_clip(job->compressor),
+      .deadline_ms = fli_job_left_ms(job),
+  };
+  return fli_write_scale(&peer->queue, &message);
+}
+
+static fl_status write_evaluate(fli_peer *peer)
+{
+  const fli_job *job = peer->participant->job;
+  const fli_member *member = fli_member_of(peer->participant);
+  fli_evaluate message = {.round = job->round,
+                          .model_version = job->store.canonical.version};
+  if (job->phase != FLI_PHASE_EVALUATING || !member || member->has_score) {
+    return FL_OK;
+  }
+  memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
+  return fli_write_evaluate(&peer->queue, &message);
+}
+
+static fl_status write_done(fli_peer *peer)
+{
+  const fli_job *job = peer->participant->job;
+  fli_done message = {.rounds = job->is_begun ? job->round : 0,
+                      .model_version = job->store.canonical.version};
+  memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
+  return fli_write_done(&peer->queue, &message);
+}
+
+/* ---- pump ---- */
+
+/* In the order in which a client needs them. */
+static const struct {
+  uint32_t todo;
+  fl_status (*write)(fli_peer *peer);
+} acts[] = {
+    {FLI_TODO_MODEL, begin_model}, {FLI_TODO_PLAN, write_plan},
+    {FLI_TODO_SCALE, write_scale}, {FLI_TODO_EVALUATE, write_evaluate},
+    {FLI_TODO_DONE, write_done},
+};
+
+static fl_status act(fli_peer *peer)
+{
+  for (size_t i = 0; i < FLI_COUNT_OF(acts); i++) {
+    if (!(peer->todo & acts[i].todo)) continue;
+    const fl_status st = acts[i].write(peer);
+    if (st == FL_OK) peer->todo &= ~acts[i].todo;
+    return st;
+  }
+  return FL_OK;
+}
+
+fl_status fli_outbox_pump(fli_peer *peer)
+{
+  fl_status st = FL_OK;
+  while (st == FL_OK && peer->queue.size == 0 && !peer->is_closing &&
+         (peer->outgoing.is_active || peer->todo != 0)) {
+    st = peer->outgoing.is_active ? continue_model(peer) : act(peer);
+  }
+  fli_peer_touch(peer);
+  return st;
+}

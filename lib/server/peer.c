@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One connection: its stream parser, its send queue and the one upload and
+ * one download that may be under way. A peer that is closing keeps only what
+ * is still to be sent (its REJECT), until the host says that the connection is
+ * gone: whatever it sends meanwhile is ignored. */
+#include "server/server.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/context.h"
+#include "base/error.h"
+
+/* Answers that a peer may let pile up before it counts as not listening. */
+enum { FLI_MAX_ANSWERS = 64 * 1024 };
+
+fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number)
+{
+  fli_peer *peer = fli_alloc(server->context, 1, sizeof *peer);
+  if (!peer) return fli_nomem(sizeof *peer);
+  peer->server = server;
+  peer->number = number;
+  fli_frame_parser_init(&peer->parser, server->context, FLI_FRAME_MAX_BODY);
+  peer->parser.max_control = server->options.max_control_size;
+  fli_bytes_init(&peer->queue, server->context);
+  fli_incoming_init(&peer->incoming, server->context);
+  const fl_status st = fli_peer_table_insert(&server->peers, peer);
+  if (st != FL_OK) {
+    fli_free(server->context, peer, sizeof *peer);
+    return st;
+  }
+  *out = peer;
+  return FL_OK;
+}
+
+void fli_peer_free(fli_peer *peer)
+{
+  fl_context *context = peer->server->context;
+  fli_peer_close(peer, 0);
+  fli_peer_table_remove(&peer->server->peers, peer);
+  fli_free(context, peer, sizeof *peer);
+}
+
+void fli_peer_touch(fli_peer *peer)
+{
+  const int is_ready =
+      peer->queue.size > 0 ||
+      (!peer->is_closing && (peer->outgoing.is_active || peer->todo != 0));
+  fli_peer_table_set_ready(peer, is_ready);
+}
+
+void fli_peer_add_todo(fli_peer *peer, uint32_t todo)
+{
+  if (peer->is_closing) return;
+  peer->todo |= todo;
+  fli_peer_touch(peer);
+}
+
+void fli_peer_drop_upload(fli_peer *peer)
+{
+  fli_incoming_reset(&peer->incoming);
+  peer->server->staged -= peer->staged;
+  peer->staged = 0;
+}
+
+void fli_peer_drop_download(fli_peer *peer)
+{
+  peer->outgoing.is_active = 0;
+  peer->outgoing.data = NULL;
+  fli_blob_unref(peer->blob);
+  peer->blob = NULL;
+}
+
+void fli_peer_close(fli_peer *peer, int keep_queue)
+{
+  peer->is_closing = 1;
+  peer->todo = 0;
+  fli_frame_parser_free(&peer->parser);
+  fli_peer_drop_upload(peer);
+  fli_peer_drop_download(peer);
+  if (!keep_queue) fli_bytes_free(&peer->queue);
+  if (peer->participant) {
+    fli_registry_detach(peer->participant, 1);
+    peer->participant = NULL;
+  }
+  fli_peer_touch(peer);
+}
+
+static void report(fli_peer *peer, uint64_t round, uint32_t reason,
+                   const char *text)
+{
+  const fli_participant *who = peer->participant;
+  fl_server_event event =
+      fli_event_blank(FL_SERVER_PEER_REJECTED, who ? who->job->index : 0);
+  event.peer = peer->number;
+  event.reason = reason;
+  event.round = round;
+  fli_events_add(&peer->server->events, &event, who ? who->id : "", "%s", text);
+}
+
+fl_status fli_peer_reject(fli_peer *peer, uint32_t reason, const char *format,
+                          ...)
+{
+  fli_reject message = {.reason = reason};
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message.text, sizeof message.text, format, args);
+  va_end(args);
+  report(peer, 0, reason, message.text);
+  fli_bytes_clear(&peer->queue);
+  const fl_status st = fli_write_reject(&peer->queue, &message);
+  fli_peer_close(peer, 1);
+  return st;
+}
+
+/* A peer that sends without reading the answers must not fill our memory. */
+static int is_overrun(const fli_peer *peer)
+{
+  return peer->queue.size >
+         (size_t)peer->server->options.chunk_size + FLI_MAX_ANSWERS;
+}
+
+fl_status fli_peer_ack(fli_peer *peer, uint64_t round, uint32_t attempt,
+                       uint32_t reason, const char *format, ...)
+{
+  fli_ack message = {.round = round, .attempt = attempt, .reason = reason};
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message.text, sizeof message.text, format, args);
+  va_end(args);
+  if (reason != FL_REJECT_NONE && reason != FL_REJECT_STALE) {
+    report(peer, round, reason, message.text);
+  }
+  if (is_overrun(peer)) {
+    return fli_peer_reject(peer, FL_REJECT_LIMIT,
+                           "answers: got %zu bytes unread, want <= %d",
+                           peer->queue.size, FLI_MAX_ANSWERS);
+  }
+  const fl_status st = fli_write_ack(&peer->queue, &message);
+  fli_peer_touch(peer);
+  return st;
+}
+
+fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text)
+{
+  fli_wait message = {.wait_ms = wait_ms};
+  if (is_overrun(peer)) return FL_OK;
+  snprintf(message.text, sizeof message.text, "%s", text);
+  const fl_status st = fli_write_wait(&peer->queue, &message);
+  fli_peer_touch(peer);
+  return st;
+}

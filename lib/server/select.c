@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who takes part in a round, and with what weight. The draw is made from the
+ * sorted ids with a counter-based generator keyed by (seed, round, attempt):
+ * it depends on who is there, never on the order in which they came. */
+#include "server/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/rng.h"
+
+/* A claimed sample count weighs at most this many times the median claim. */
+enum { FLI_WEIGHT_CAP = 8 };
+
+uint32_t fli_select_size(const fli_job *job)
+{
+  const double asked =
+      (double)job->options.participants * (double)job->options.over_selection;
+  if (job->options.participants == 0 || asked >= FL_MAX_SLOTS) {
+    return FL_MAX_SLOTS;
+  }
+  return (uint32_t)(asked + 0.5);
+}
+
+/* Keep `k` of n candidates, in their order. */
+static fl_status draw(const fli_job *job, fli_participant **candidates,
+                      uint32_t n, uint32_t k)
+{
+  fl_status st = FL_OK;
+  fli_rng rng;
+  uint32_t kept = 0;
+  uint32_t *order = fli_alloc(job->context, n, sizeof *order);
+  uint8_t *is_chosen = fli_alloc(job->context, n, 1);
+  if (!order || !is_chosen) FLI_TRY(fli_nomem(n * sizeof *order));
+  for (uint32_t i = 0; i < n; i++)
+    order[i] = i;
+  fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, job->round,
+               job->attempt);
+  fli_rng_shuffle(&rng, order, n);
+  for (uint32_t i = 0; i < k; i++)
+    is_chosen[order[i]] = 1;
+  for (uint32_t i = 0; i < n; i++) {
+    if (is_chosen[i]) candidates[kept++] = candidates[i];
+  }
+out:
+  fli_free(job->context, order, n * sizeof *order);
+  fli_free(job->context, is_chosen, n);
+  return st;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+  const uint64_t left = *(const uint64_t *)a;
+  const uint64_t right = *(const uint64_t *)b;
+  return (left > right) - (left < right);
+}
+
+static fl_status choose_cap(fli_job *job)
+{
+  const uint32_t n = job->n_members;
+  job->weight_cap = job->options.weight_cap;
+  if (job->options.weighting == FL_WEIGHT_UNIFORM || job->weight_cap > 0) {
+    return FL_OK;
+  }
+  uint64_t *claims = fli_alloc(job->context, n, sizeof *claims);
+  if (!claims) return fli_nomem(n * sizeof *claims);
+  for (uint32_t i = 0; i < n; i++) {
+    claims[i] = job->members[i].participant->samples;
+  }
+  qsort(claims, n, sizeof *claims, compare_u64);
+  const uint64_t cap = FLI_WEIGHT_CAP * claims[(n - 1) / 2];
+  job->weight_cap = claims[n - 1] < cap ? claims[n - 1] : cap;
+  fli_free(job->context, claims, n * sizeof *claims);
+  return FL_OK;
+}
+
+fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit)
+{
+  fl_status st = FL_OK;
+  fli_participant **candidates = NULL;
+  uint32_t n = 0;
+  FLI_TRY(fli_registry_sorted(job, capability, &candidates, &n));
+  const uint32_t k = limit < n ? limit : n;
+  if (k < n) FLI_TRY(draw(job, candidates, n, k));
+  job->members = fli_alloc(job->context, k, sizeof *job->members);
+  if (!job->members) FLI_TRY(fli_nomem(k * sizeof *job->members));
+  job->n_members = k;
+  for (uint32_t i = 0; i < k; i++) {
+    job->members[i].participant = candidates[i];
+    candidates[i]->member = i;
+  }
+  if (capability == FLI_CAP_TRAIN && k > 0) FLI_TRY(choose_cap(job));
+out:
+  fli_free(job->context, candidates, n * sizeof *candidates);
+  return st;
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The handle and its public functions. Every entry point leaves all jobs where
+ * nothing more can happen without bytes or time, so the order of calls is the
+ * only input besides them: same inputs, same outputs. */
+#include "server/server.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/options.h"
+
+/* ---- making ---- */
+
+static fl_server_options defaults(void)
+{
+  const fl_server_options options = {
+      .struct_size = (uint32_t)sizeof(fl_server_options),
+      .max_peers = 65536,
+      .max_clients = 1u << 20,
+      .max_control_size = FLI_FRAME_MAX_CONTROL,
+      .chunk_size = 256 * 1024,
+      .staging_cap = UINT64_C(256) << 20,
+  };
+  return options;
+}
+
+fl_status fl_server_options_init(fl_server_options *options, size_t size)
+{
+  const fl_server_options full = defaults();
+  fli_clear_error();
+  return fli_options_init(options, size, &full, sizeof full);
+}
+
+static fl_status check_options(const fl_server_options *options)
+{
+  if (options->max_peers < 1 || options->max_clients < 1)
+    return fli_error(FL_E_OPTIONS, "max_peers, max_clients: want >= 1");
+  if (options->chunk_size < FLI_CHUNK_MIN ||
+      options->chunk_size > FLI_CHUNK_MAX)
+    return fli_error(FL_E_OPTIONS, "chunk_size: got %u, want %d..%d",
+                     options->chunk_size, FLI_CHUNK_MIN, FLI_CHUNK_MAX);
+  if (options->max_control_size < FLI_CHUNK_MIN ||
+      options->max_control_size > FLI_FRAME_MAX_CONTROL)
+    return fli_error(FL_E_OPTIONS, "max_control_size: got %u, want %d..%d",
+                     options->max_control_size, FLI_CHUNK_MIN,
+                     FLI_FRAME_MAX_CONTROL);
+  if (options->staging_cap < 1)
+    return fli_error(FL_E_OPTIONS, "staging_cap: got 0, want >= 1");
+  return FL_OK;
+}
+
+fl_status fli_server_create(fl_server **out, fl_context *context,
+                            const fl_server_options *options)
+{
+  fl_server_options local = defaults();
+  fl_status st = FL_OK;
+  fl_server *server = NULL;
+  FLI_TRY(fli_options_load(&local, sizeof local, options, "fl_server_options"));
+  FLI_TRY(check_options(&local));
+  FLI_TRY(fli_crypto_init());
+  server = fli_alloc(context, 1, sizeof *server);
+  if (!server) FLI_TRY(fli_nomem(sizeof *server));
+  server->context = fli_context_ref(context);
+  server->options = local;
+  server->peers.context = context;
+  fli_bytes_init(&server->handed, context);
+  fli_events_init(&server->events, context);
+  *out = server;
+out:
+  return st;
+}
+
+fl_status fl_server_new(fl_server **out, fl_context *context,
+                        const fl_server_options *options)
+{
+  fl_status st = FL_OK;
+  fl_server *server = NULL;
+  fli_clear_error();
+  if (!out) return fli_error(FL_E_ARGUMENT, "fl_server_new: out is NULL");
+  FLI_TRY(fli_server_create(&server, context, options));
+  FLI_TRY(fli_random_bytes(context, server->secret, sizeof server->secret));
+  *out = server;
+  server = NULL;
+out:
+  fl_server_free(server);
+  return st;
+}
+
+void fl_server_free(fl_server *server)
+{
+  if (!server) return;
+  fl_context *context = server->context;
+  fli_peer *peer = fli_peer_table_any(&server->peers);
+  while (peer) {
+    fli_peer_free(peer);
+    peer = fli_peer_table_any(&server->peers);
+  }
+  for (size_t i = 0; i < server->n_jobs; i++)
+    fli_job_free(server->jobs[i]);
+  fli_free(context, server->jobs, server->job_capacity * sizeof *server->jobs);
+  fli_events_free(&server->events);
+  fli_bytes_free(&server->handed);
+  fli_wipe(server->secret, sizeof server->secret);
+  fli_free(context, server, sizeof *server);
+  fli_context_unref(context);
+}
+
+/* ---- jobs ---- */
+
+fl_status fli_server_adopt(fl_server *server, fli_job *job)
+{
+  void *items = server->jobs;
+  const fl_status st = fli_grow(server->context, &items, &server->job_capacity,
+                                server->n_jobs + 1, sizeof *server->jobs);
+  if (st != FL_OK) return st;
+  server->jobs = items;
+  server->jobs[server->n_jobs++] = job;
+  return FL_OK;
+}
+
+static fl_status check_new_job(const fl_server *server,
+                               const fl_job_options *options)
+{
+  for (size_t i = 0; i < server->n_jobs; i++) {
+    if (strcmp(server->jobs[i]->name, options->name) == 0)
+      return fli_error(FL_E_ARGUMENT,
+                       "job name: got \"%s\", want one not taken",
+                       options->name);
+  }
+  return FL_OK;
+}
+
+fl_status fl_server_add_job(fl_server *server, const fl_model *model,
+                            const fl_job_options *options, uint32_t *job)
+{
+  fl_status st = FL_OK;
+  fl_job_options local;
+  fl_compressor_options codec;
+  fli_job *made = NULL;
+  fli_clear_error();
+  if (!server || !model)
+    return fli_error(FL_E_ARGUMENT, "fl_server_add_job: NULL handle");
+  const uint32_t index = (uint32_t)server->n_jobs;
+  FLI_TRY(fli_job_options_load(&local, &codec, options));
+  FLI_TRY(check_new_job(server, &local));
+  FLI_TRY(fli_job_new(&made, server, index, &local, model));
+  FLI_TRY(fli_server_adopt(server, made));
+  made = NULL;
+  if (job) *job = index;
+out:
+  fli_job_free(made);
+  return st;
+}
+
+uint32_t fl_server_job_count(const fl_server *server)
+{
+  return server ? (uint32_t)server->n_jobs : 0;
+}
+
+static fl_status find_job(const fl_server *server, uint32_t index,
+                          fli_job **job)
+{
+  if (!server) return fli_error(FL_E_ARGUMENT, "server: is NULL");
+  if (index >= server->n_jobs)
+    return fli_error(FL_E_NOT_FOUND, "job: got %u, want < %zu", index,
+                     server->n_jobs);
+  *job = server->jobs[index];
+  return FL_OK;
+}
+
+fl_status fl_job_status_init(fl_job_status *status, size_t size)
+{
+  const fl_job_status full = {.struct_size = (uint32_t)sizeof full};
+  fli_clear_error();
+  return fli_options_init(status, size, &full, sizeof full);
+}
+
+fl_status fl_server_get_status(const fl_server *server, uint32_t job,
+                               fl_job_status *status)
+{
+  fli_job *found = NULL;
+  fli_clear_error();
+  if (!status) return fli_error(FL_E_ARGUMENT, "status: is NULL");
+  const fl_status st = find_job(server, job, &found);
+  if (st != FL_OK) return st;
+  const fl_job_status full = {
+      .struct_size = (uint32_t)sizeof full,
+      .is_finished = found->phase == FLI_PHASE_FINISHED,
+      .round = found->is_begun ? found->round : 0,
+      .rounds = found->options.rounds,
+      .model_version = found->store.canonical.version,
+      .n_weights = found->store.canonical.n,
+      .clients = found->registry.live,
+      .selected = found->n_members,
+      .accepted = found->n_counted,
+  };
+  return fli_options_store(status, &full, sizeof full, "fl_job_status");
+}
+
+fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
+                                 float *weights, uint64_t count,
+                                 uint64_t *version)
+{
+  fli_job *found = NULL;
+  fli_clear_error();
+  const fl_status st = find_job(server, job, &found);
+  if (st != FL_OK) return st;
+  const fli_canonical *model = &found->store.canonical;
+  if (!weights) return fli_error(FL_E_ARGUMENT, "weights: is NULL");
+  if (count != model->n)
+    return fli_error(FL_E_DIM, "weights: got %llu, want %llu",
+                     (unsigned long long)count, (unsigned long long)model->n);
+  memcpy(weights, model->weights, (size_t)count * sizeof *weights);
+  if (version) *version = model->version;
+  return FL_OK;
+}
+
+fl_status fl_server_stop_job(fl_server *server, uint32_t job)
+{
+  fli_job *found = NULL;
+  fli_clear_error();
+  const fl_status st = find_job(server, job, &found);
+  if (st != FL_OK) return st;
+  found->is_stopping = 1;
+  fli_job_advance(found);
+  return FL_OK;
+}
+
+/* ---- bytes ---- */
+
+/* The peer's session, a new one if need be; NULL when there is no room. */
+static fl_status open_peer(fl_server *server, uint64_t number, fli_peer **peer)
+{
+  *peer = fli_peer_table_find(&server->peers, number);
+  if (*peer) return FL_OK;
+  if (server->peers.count < server->options.max_peers) {
+    return fli_peer_new(peer, server, number);
+  }
+  fl_server_event event = fli_event_blank(FL_SERVER_PEER_REJECTED, 0);
+  event.peer = number;
+  event.reason = FL_REJECT_LIMIT;
+  fli_events_add(&server->events, &event, "",
+                 "peers: got more than %u, want no more",
+                 server->options.max_peers);
+  return FL_OK;
+}
+
+static fl_status handle_frames(fli_peer *peer)
+{
+  fl_status st = FL_OK;
+  while (st == FL_OK && !peer->is_closing) {
+    fli_frame frame;
+    fli_job *job = peer->participant ? peer->participant->job : NULL;
+    st = fli_frame_next(&peer->parser, &frame);
+    if (st == FL_E_EMPTY) return FL_OK;
+    st = st == FL_OK ? fli_inbox_handle(peer, &frame)
+                     : fli_inbox_refuse(peer, st);
+    if (peer->participant) job = peer->participant->job;
+    if (job) fli_job_advance(job);
+  }
+  return st;
+}
+
+fl_status fl_server_recv(fl_server *server, uint64_t peer, const uint8_t *data,
+                         size_t n)
+{
+  fli_peer *session = NULL;
+  fli_clear_error();
+  if (!server || (!data && n > 0) || peer == UINT64_MAX)
+    return fli_error(FL_E_ARGUMENT, "fl_server_recv: NULL or no peer number");
+  fl_status st = open_peer(server, peer, &session);
+  if (st != FL_OK || !session || session->is_closing) return st;
+  fli_frame_feed(&session->parser, data, n);
+  st = handle_frames(session);
+  if (st != FL_OK) fli_peer_close(session, 0);
+  return st;
+}
+
+fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
+                         size_t *n)
+{
+  fli_clear_error();
+  if (!server || !data || !n)
+    return fli_error(FL_E_ARGUMENT, "fl_server_send: NULL argument");
+  fli_peer *session = fli_peer_table_find(&server->peers, peer);
+  fli_bytes_free(&server->handed);
+  if (session) {
+    const fl_status st = fli_outbox_pump(session);
+    if (st != FL_OK) return st;
+    server->handed = session->queue;
+    fli_bytes_init(&session->queue, server->context);
+    fli_peer_touch(session);
+  }
+  *data = server->handed.data;
+  *n = server->handed.size;
+  return FL_OK;
+}
+
+int32_t fl_server_wants_close(const fl_server *server, uint64_t peer)
+{
+  if (!server) return 0;
+  const fli_peer *session = fli_peer_table_find(&server->peers, peer);
+  if (session) return session->is_closing;
+  return server->peers.count >= server->options.max_peers;
+}
+
+fl_status fl_server_next_ready(const fl_server *server, uint64_t *peer)
+{
+  fli_clear_error();
+  if (!server || !peer)
+    return fli_error(FL_E_ARGUMENT, "fl_server_next_ready: NULL argument");
+  const fli_peer *next = fli_peer_table_next_ready(&server->peers, *peer + 1);
+  if (!next) return FL_E_EMPTY;
+  *peer = next->number;
+  return FL_OK;
+}
+
+fl_status fl_server_disconnected(fl_server *server, uint64_t peer)
+{
+  fli_clear_error();
+  if (!server) return fli_error(FL_E_ARGUMENT, "server: is NULL");
+  fli_peer *session = fli_peer_table_find(&server->peers, peer);
+  if (!session) return FL_OK;
+  fli_job *job = session->participant ? session->participant->job : NULL;
+  fli_peer_free(session);
+  if (job) fli_job_advance(job);
+  return FL_OK;
+}
+
+/* ---- time ---- */
+
+fl_status fl_server_tick(fl_server *server, uint64_t now_ns)
+{
+  fli_clear_error();
+  if (!server) return fli_error(FL_E_ARGUMENT, "server: is NULL");
+  /* The clock may start anywhere: what happened before the first tick
+   * happened then. It never runs backwards. */
+  for (size_t i = 0; !server->has_clock && i < server->n_jobs; i++) {
+    fli_job_rebase(server->jobs[i], now_ns);
+  }
+  server->has_clock = 1;
+  if (now_ns > server->now_ns) server->now_ns = now_ns;
+  for (size_t i = 0; i < server->n_jobs; i++) {
+    fli_job_advance(server->jobs[i]);
+  }
+  return FL_OK;
+}
+
+fl_status fl_server_next_timeout(const fl_server *server, uint64_t *deadline_ns)
+{
+  fli_clear_error();
+  if (!server || !deadline_ns)
+    return fli_error(FL_E_ARGUMENT, "fl_server_next_timeout: NULL argument");
+  uint64_t next = UINT64_MAX;
+  for (size_t i = 0; i < server->n_jobs; i++) {
+    const uint64_t deadline = fli_job_next_timeout(server->jobs[i]);
+    if (deadline < next) next = deadline;
+  }
+  *deadline_ns = next;
+  return FL_OK;
+}
+
+fl_status fl_server_event_init(fl_server_event *event, size_t size)
+{
+  const fl_server_event full = {
+      .struct_size = (uint32_t)sizeof full, .client_id = "", .text = ""};
+  fli_clear_error();
+  return fli_options_init(event, size, &full, sizeof full);
+}
+
+fl_status fl_server_poll(fl_server *server, fl_server_event *event)
+{
+  fli_clear_error();
+  if (!server || !event)
+    return fli_error(FL_E_ARGUMENT, "fl_server_poll: NULL argument");
+  return fli_events_poll(&server->events, event);
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of lib/server share. One server holds peers (connections) and
+ * jobs; a job holds its participants (ids that live longer than connections),
+ * the canonical model and everything of the running round. Who calls whom:
+ *
+ *   server.c -> inbox.c -> registry.c, round.c, evaluate.c -> step.c, store.c
+ *   server.c -> outbox.c (what a peer is sent is derived from the job's state)
+ *   all      -> peer.c, peer_table.c, events.c
+ *
+ * Only handlers in inbox.c and round.c report a peer's faults; every function
+ * that returns fl_status here fails with what the host must hear of. */
+#ifndef FLI_SERVER_H
+#define FLI_SERVER_H
+
+#include <fl/server.h>
+#include "base/compiler.h"
+#include "compress/canonical.h"
+#include "wire/transfer.h"
+
+typedef struct fli_job fli_job;
+typedef struct fli_peer fli_peer;
+typedef struct fli_participant fli_participant;
+
+enum { FLI_NO_MEMBER = UINT32_MAX };
+
+/* ---- events (events.c) ---- */
+
+typedef struct fli_event {
+  struct fli_event *next;
+  size_t size; /* of this allocation; the text stands behind the struct */
+  fl_server_event body;
+  char client_id[FLI_ID_BYTES];
+} fli_event;
+
+typedef struct fli_events {
+  fl_context *context;
+  fli_event *first;
+  fli_event *last;
+  fli_event *taken; /* given to the host, freed at the next poll */
+  uint32_t count;
+  uint64_t dropped;
+} fli_events;
+
+void fli_events_init(fli_events *events, fl_context *context);
+void fli_events_free(fli_events *events);
+/* Queue a copy of `event` with a printf text. Beyond a bound, events about
+ * single peers are counted instead; those about rounds and jobs never are.
+ * Lack of memory drops the event: an event is news, not state. */
+void fli_events_add(fli_events *events, const fl_server_event *event,
+                    const char *client_id, const char *format, ...)
+    FLI_PRINTF(4, 5);
+/* An event of `kind` with everything unknown. */
+fl_server_event fli_event_blank(uint32_t kind, uint32_t job);
+fl_status fli_events_poll(fli_events *events, fl_server_event *event);
+
+/* ---- shared bytes (store.c) ---- */
+
+/* Immutable bytes that several peers are being sent. */
+typedef struct fli_blob {
+  uint32_t references;
+  fli_bytes bytes;
+} fli_blob;
+
+fli_blob *
+fli_blob_new(fl_context *context); /* one reference; NULL: no memory */
+fli_blob *fli_blob_ref(fli_blob *blob);
+void fli_blob_unref(fli_blob *blob);
+
+/* The canonical model and how to bring others up to it. */
+typedef struct fli_step {
+  uint64_t base_version;
+  uint8_t base_hash[FLI_HASH_BYTES];
+  fli_blob *record;
+  fli_blob *chain; /* this record and all after it; made when asked for */
+} fli_step;
+
+typedef struct fli_store {
+  fl_context *context;
+  fli_canonical canonical;
+  uint8_t hash[FLI_HASH_BYTES]; /* of the canonical model */
+  fli_blob *full;               /* full copy; made when asked for */
+  fli_step *steps;              /* oldest first, the last leads to `version` */
+  size_t n_steps;
+  size_t capacity;
+  uint32_t steps_kept;
+} fli_store;
+
+fl_status fli_store_init(fli_store *store, fl_context *context, uint64_t n,
+                         uint32_t steps_kept);
+void fli_store_free(fli_store *store);
+/* Take version `version` from f32 LE bytes; the steps kept are dropped.
+ * Unchanged on failure. */
+fl_status fli_store_set(fli_store *store, uint64_t version, const uint8_t *data,
+                        size_t size);
+/* Apply one step record and keep it. Unchanged on failure. The reference to
+ * `record` becomes the store's only on success. */
+fl_status fli_store_step(fli_store *store, const fl_compressor *compressor,
+                         fli_blob *record);
+/* Keep a step without applying it: for restoring. */
+fl_status fli_store_keep(fli_store *store, uint64_t base_version,
+                         const uint8_t base_hash[FLI_HASH_BYTES],
+                         fli_blob *record);
+/* 1 when `hash` is that of a version from which a peer can be brought up. */
+int fli_store_knows(const fli_store *store, uint64_t version,
+                    const uint8_t hash[FLI_HASH_BYTES]);
+/* The cheapest bytes that bring a peer up to date; `has_model` 0 = it holds
+ * nothing. Fills the manifest's kind and versions. *blob gets a reference. */
+fl_status fli_store_transfer(fli_store *store, int has_model,
+                             uint64_t held_version, fli_blob **blob,
+                             fli_manifest *manifest);
+
+/* ---- peers (peer_table.c, peer.c) ---- */
+
+/* What a peer still has to be told; resolved against the job's state only
+ * when its turn comes, in this order. */
+enum {
+  FLI_TODO_MODEL = 1,
+  FLI_TODO_PLAN = 2,
+  FLI_TODO_SCALE = 4,
+  FLI_TODO_EVALUATE = 8,
+  FLI_TODO_DONE = 16
+};
+
+/* Node of the crit-bit tree over peer numbers: see peer_table.c. */
+typedef struct fli_peer_node {
+  struct fli_peer_node *parent;
+  struct fli_peer_node *child[2]; /* NULL in leaves */
+  uint64_t prefix;  /* inner: number with `bit` and below zero; leaf: number */
+  uint32_t bit;     /* inner: the first bit in which the children differ */
+  uint32_t n_ready; /* leaves below (or this leaf) that have bytes to send */
+  fli_peer *peer;   /* leaves */
+} fli_peer_node;
+
+typedef struct fli_peer_table {
+  fl_context *context;
+  fli_peer_node *root;
+  uint32_t count;
+} fli_peer_table;
+
+struct fli_peer {
+  fl_server *server;
+  fli_peer_node leaf;
+  uint64_t number;
+  fli_participant *participant; /* NULL before HELLO and when closing */
+  int is_closing;
+  uint32_t todo; /* FLI_TODO_* */
+  fli_frame_parser parser;
+  fli_bytes queue;
+  fli_incoming incoming;
+  uint64_t staged; /* bytes of the staging cap that `incoming` reserves */
+  fli_outgoing outgoing;
+  fli_blob *blob; /* what `outgoing` borrows from */
+  uint64_t blob_version;
+};
+
+fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);
+fl_status fli_peer_table_insert(fli_peer_table *table, fli_peer *peer);
+void fli_peer_table_remove(fli_peer_table *table, fli_peer *peer);
+void fli_peer_table_set_ready(fli_peer *peer, int is_ready);
+/* Lowest ready number >= from; NULL when there is none. */
+fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint64_t from);
+/* Any peer, or NULL: for freeing all. */
+fli_peer *fli_peer_table_any(const fli_peer_table *table);
+
+fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number);
+void fli_peer_free(fli_peer *peer); /* takes it out of the table, too */
+/* Recompute whether the peer has something to be sent. */
+void fli_peer_touch(fli_peer *peer);
+void fli_peer_add_todo(fli_peer *peer, uint32_t todo);
+/* Give back what an upload holds. */
+void fli_peer_drop_upload(fli_peer *peer);
+void fli_peer_drop_download(fli_peer *peer);
+/* Stop talking: nothing more is read, and sent only what is queued if
+ * `keep_queue`. The participant, if any, is let go with its grace. */
+void fli_peer_close(fli_peer *peer, int keep_queue);
+/* REJECT, event, close. */
+fl_status fli_peer_reject(fli_peer *peer, uint32_t reason, const char *format,
+                          ...) FLI_PRINTF(3, 4);
+/* ACK; a reason other than NONE and STALE is an event, too. */
+fl_status fli_peer_ack(fli_peer *peer, uint64_t round, uint32_t attempt,
+                       uint32_t reason, const char *format, ...)
+    FLI_PRINTF(5, 6);
+fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text);
+
+/* ---- participants (registry.c) ---- */
+
+struct fli_participant {
+  fli_job *job;
+  char id[FLI_ID_BYTES];
+  uint8_t token[FLI_TOKEN_BYTES];
+  uint64_t hash; /* of the id, keyed: place in the table */
+  uint64_t samples;
+  uint64_t capabilities;
+  fli_peer *peer;  /* NULL = away */
+  int is_in_grace; /* in the job's list of those just lost */
+  uint64_t lost_ns;
+  fli_participant *previous, *next; /* that list, oldest first */
+  int has_model;
+  uint64_t model_version; /* held, as far as we know */
+  uint32_t member;        /* index in the running round, or FLI_NO_MEMBER */
+  uint64_t counted_round; /* last update counted */
+  uint32_t counted_attempt;
+};
+
+typedef struct fli_registry {
+  fli_participant **slots; /* open addressing, a power of two */
+  size_t capacity;
+  uint32_t count;
+  uint32_t live;
+  uint32_t trainers; /* of those live */
+  fli_participant *grace_first, *grace_last;
+} fli_registry;
+
+void fli_registry_free(fli_registry *registry, fl_context *context);
+fli_participant *fli_registry_find(const fli_job *job, const char *id);
+fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
+void fli_registry_attach(fli_participant *participant, fli_peer *peer);
+/* The connection is gone; with `has_grace` it may come back for a while. */
+void fli_registry_detach(fli_participant *participant, int has_grace);
+void fli_registry_end_grace(fli_participant *participant);
+/* Live participants with a capability (0 = everybody known, away or not), by
+ * id. Free with *count * sizeof(fli_participant *). */
+fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
+                              fli_participant ***out, uint32_t *count);
+
+/* ---- jobs (job.c) ---- */
+
+typedef enum fli_phase {
+  FLI_PHASE_WAITING = 1,
+  FLI_PHASE_NORMS,
+  FLI_PHASE_UPDATES,
+  FLI_PHASE_EVALUATING,
+  FLI_PHASE_FINISHED
+} fli_phase;
+
+/* One participant's part in the running round or evaluation. */
+typedef struct fli_member {
+  fli_participant *participant;
+  uint64_t samples; /* of its NORM */
+  double loss;      /* of its update or its score */
+  uint64_t correct, count;
+  uint32_t lost;  /* FL_REJECT_NONE = in play */
+  uint8_t is_out; /* lost for good: returning does not help */
+  uint8_t has_norm;
+  uint8_t is_counted;
+  uint8_t has_score;
+} fli_member;
+
+struct fli_job {
+  fl_server *server;
+  fl_context *context;
+  uint32_t index;
+  fl_job_options options; /* `name` and `codec` point at the two below */
+  char name[FLI_ID_BYTES];
+  fl_compressor_options codec;
+  uint8_t seed[FLI_KEY_BYTES]; /* of noise, hashed from options.seed */
+  uint8_t schema[FLI_HASH_BYTES];
+  fli_bytes description;
+  uint64_t *segments;
+  uint32_t n_segments;
+  fl_compressor *compressor;
+  uint64_t n_norms;
+  fli_store store;
+  float *momentum; /* NULL unless the options ask for it */
+  float *residual; /* NULL when steps lose nothing in encoding */
+  fli_registry registry;
+
+  fli_phase phase;
+  uint64_t round; /* the one that runs or comes next, from 1 */
+  uint32_t attempt;
+  int is_begun; /* some round was started */
+  int is_stopping;
+  uint64_t waiting_ns;  /* since when this phase is WAITING */
+  uint64_t hold_ns;     /* no start before */
+  uint64_t deadline_ns; /* of the phase; UINT64_MAX = none */
+
+  fli_member *members; /* sorted by id: index = slot */
+  uint32_t n_members;
+  uint32_t n_open;    /* members that the phase still waits for */
+  uint32_t n_reports; /* norms, or scores */
+  uint32_t n_counted;
+  uint32_t n_wanted; /* updates that end the round */
+  uint64_t weight_cap;
+  int is_public; /* this round's scale came with the plan */
+  uint8_t noise_seed[FLI_KEY_BYTES];
+  uint8_t *reported;   /* NORMS: n_members * n_norms bf16, by slot */
+  float *norms;        /* agreed */
+  uint8_t *norms_wire; /* the same as bf16 */
+  fl_partial *partial;
+  uint64_t *clamped;   /* public: sum per block */
+  float *public_norms; /* announced with the next plan; NULL = not yet */
+};
+
+/* Make a job that begins with `model`. The options are checked ones; `codec`
+ * and `name` are copied. */
+fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
+                      const fl_job_options *options, const fl_model *model);
+void fli_job_free(fli_job *job);
+fl_status fli_job_options_check(const fl_job_options *options);
+/* Read the caller's struct; the codec's goes to `codec`. */
+fl_status fli_job_options_load(fl_job_options *local,
+                               fl_compressor_options *codec,
+                               const fl_job_options *options);
+/* 1 when the server's step is the mean itself. */
+int fli_job_is_plain_mean(const fl_job_options *options);
+/* Take `weights` as version `version`; unchanged on failure. */
+fl_status fli_job_set_weights(fli_job *job, uint64_t version,
+                              const float *weights);
+/* Server now + delay, saturating. */
+uint64_t fli_job_after(const fli_job *job, uint64_t delay_ns);
+uint64_t fli_job_left_ms(const fli_job *job);
+/* Run timers and transitions until nothing changes. */
+void fli_job_advance(fli_job *job);
+uint64_t fli_job_next_timeout(const fli_job *job);
+/* The clock jumped by `delta_ns` (the host's first tick). */
+void fli_job_rebase(fli_job *job, uint64_t delta_ns);
+/* Tell one peer all it needs in the present state. */
+fl_status fli_job_resync(fli_job *job, fli_peer *peer);
+void fli_job_finish(fli_job *job);
+
+/* ---- rounds (round.c, select.c, collect.c, ...) ---- */
+
+int fli_member_is_open(const fli_job *job, const fli_member *member);
+/* Bracket a change of a member, so that n_open stays right. */
+void fli_member_lose(fli_job *job, fli_member *member, uint32_t reason,
+                     int is_out);
+void fli_member_revive(fli_job *job, fli_member *member);
+fli_member *fli_member_of(const fli_participant *participant);
+void fli_round_count_open(fli_job *job);
+void fli_round_clear(fli_job *job);
+/* A transition, if one is due: 1 = something changed. */
+int fli_round_progress(fli_job *job);
+/* The round's scale; views into the job. */
+fl_scale fli_round_scale(const fli_job *job);
+fl_status fli_round_open_partial(fli_job *job);
+/* Memory for the norms of the round; `with_reported`: also the members'. */
+fl_status fli_round_alloc_scale(fli_job *job, int with_reported);
+/* The round (and its evaluation) is over: the next one, or the end. */
+void fli_round_next(fli_job *job);
+
+/* Members: all, or `limit` drawn ones, of those there with a capability; for
+ * training also the weight cap. */
+fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit);
+/* How many a round asks at most. */
+uint32_t fli_select_size(const fli_job *job);
+
+fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm);
+fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest);
+/* The peer's upload is whole. */
+fl_status fli_collect_update(fli_peer *peer);
+
+int fli_evaluate_is_due(const fli_job *job);
+void fli_evaluate_begin(fli_job *job);
+int fli_evaluate_progress(fli_job *job);
+fl_status fli_evaluate_on_metrics(fli_peer *peer, const fli_metrics *metrics);
+
+/* Per block: cap each reported norm at 8 x the median of the non-zero ones,
+ * take the maximum. `reported` is bf16 LE, one row of n per member that
+ * has_norm. */
+fl_status fli_norms_agree(fl_context *context, const uint8_t *reported,
+                          const fli_member *members, uint32_t n_members,
+                          uint64_t n, float *agreed);
+/* Start announced norms from exchanged ones. */
+void fli_norms_publish(float *announced, const float *agreed, uint64_t n);
+/* Adapt the job's announced norms to what `count` clients had to clamp. */
+void fli_norms_adapt(fli_job *job, uint32_t count);
+
+/* Turn the round's sum into the next version. Unchanged on failure.
+ * FL_E_NOT_FINITE: the step would ruin the model. */
+fl_status fli_step_run(fli_job *job);
+/* Append fl_partial_copy_sum's bytes. */
+fl_status fli_sum_bytes(const fl_partial *partial, fli_bytes *out);
+
+/* ---- the server ---- */
+
+struct fl_server {
+  fl_context *context;
+  fl_server_options options;
+  uint8_t secret[FLI_KEY_BYTES]; /* tokens are derived from it */
+  fli_peer_table peers;
+  fli_job **jobs;
+  size_t n_jobs;
+  size_t job_capacity;
+  uint32_t n_participants; /* in all jobs */
+  uint64_t staged;         /* bytes reserved by uploads */
+  uint64_t now_ns;
+  int has_clock;    /* tick was called */
+  fli_bytes handed; /* what fl_server_send gave out last */
+  fli_events events;
+};
+
+fl_status fli_server_create(fl_server **out, fl_context *context,
+                            const fl_server_options *options);
+/* Own a job that is ready. */
+fl_status fli_server_adopt(fl_server *server, fli_job *job);
+
+/* One frame of a peer (inbox.c). Fails with FL_E_NOMEM only. */
+fl_status fli_inbox_handle(fli_peer *peer, const fli_frame *frame);
+/* Bytes could not be read: close the session, with a REJECT if there is
+ * memory for one. */
+fl_status fli_inbox_refuse(fli_peer *peer, fl_status status);
+/* Fill an empty queue with the next thing to be said (outbox.c). */
+fl_status fli_outbox_pump(fli_peer *peer);
+fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
+
+/* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
+
+enum { FLI_SERVER_STATE_VERSION = 1, FLI_SAVED_JOB_PARTS = 17 };
+
+typedef enum fli_saved_kind {
+  FLI_SAVED_U32,
+  FLI_SAVED_U64,
+  FLI_SAVED_F32,
+  FLI_SAVED_ID, /* char[FLI_ID_BYTES] */
+  FLI_SAVED_KEY /* uint8_t[FLI_KEY_BYTES] */
+} fli_saved_kind;
+
+typedef struct fli_saved_field {
+  fli_saved_kind kind;
+  size_t offset;
+} fli_saved_field;
+
+typedef struct fli_saved_table {
+  const fli_saved_field *fields;
+  size_t n_fields;
+} fli_saved_table;
+
+/* Times are what is left of them: the clock is another one after a restore. */
+typedef struct fli_saved_round {
+  uint32_t phase;
+  uint32_t attempt;
+  uint64_t round;
+  uint32_t is_begun;
+  uint32_t is_stopping;
+  uint32_t is_public;
+  uint32_t n_wanted;
+  uint64_t weight_cap;
+  uint64_t hold_left_ns;
+  uint64_t deadline_left_ns; /* UINT64_MAX = none */
+} fli_saved_round;
+
+typedef struct fli_saved_member {
+  uint32_t participant; /* place in the sorted list of all */
+  uint32_t lost;
+  uint64_t samples;
+  uint64_t loss_bits; /* of a double: NaN is a value here */
+  uint64_t correct;
+  uint64_t count;
+  uint32_t is_out;
+  uint32_t has_norm;
+  uint32_t is_counted;
+  uint32_t has_score;
+} fli_saved_member;
+
+typedef struct fli_saved_participant {
+  char id[FLI_ID_BYTES];
+  uint64_t samples;
+  uint64_t capabilities;
+  uint64_t counted_round;
+  uint32_t counted_attempt;
+  uint32_t is_expected; /* was there, or lost a moment ago */
+} fli_saved_participant;
+
+extern const fli_saved_table fli_saved_options; /* fl_job_options */
+extern const fli_saved_table fli_saved_codec;   /* fl_compressor_options */
+extern const fli_saved_table fli_saved_rounds;
+extern const fli_saved_table fli_saved_members;
+extern const fli_saved_table fli_saved_participants;
+void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
+                     const void *object);
+/* Errors stick to the reader. */
+void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
+                    void *object);
+
+#endif

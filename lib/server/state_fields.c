@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scalars of a snapshot as tables, so that what is saved and what is
+ * restored cannot drift apart: each struct is an array of its values in the
+ * order of its table. The order is the format: new rows go to the end and
+ * raise FLI_SERVER_STATE_VERSION. */
+#include "server/server.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+#define ROW(type, member, kind)  \
+  {                              \
+    kind, offsetof(type, member) \
+  }
+#define OPTION(member, kind) ROW(fl_job_options, member, kind)
+#define CODEC(member, kind) ROW(fl_compressor_options, member, kind)
+#define ROUND(member, kind) ROW(fli_saved_round, member, kind)
+#define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
+#define WHO(member, kind) ROW(fli_saved_participant, member, kind)
+#define TABLE(rows)          \
+  {                          \
+    rows, FLI_COUNT_OF(rows) \
+  }
+
+static const fli_saved_field option_rows[] = {
+    OPTION(rounds, FLI_SAVED_U32),
+    OPTION(seed, FLI_SAVED_U64),
+    OPTION(participants, FLI_SAVED_U32),
+    OPTION(min_participants, FLI_SAVED_U32),
+    OPTION(min_clients, FLI_SAVED_U32),
+    OPTION(over_selection, FLI_SAVED_F32),
+    OPTION(weighting, FLI_SAVED_U32),
+    OPTION(scale_mode, FLI_SAVED_U32),
+    OPTION(weight_cap, FLI_SAVED_U64),
+    OPTION(epochs, FLI_SAVED_U32),
+    OPTION(batch_size, FLI_SAVED_U32),
+    OPTION(learning_rate, FLI_SAVED_F32),
+    OPTION(server_learning_rate, FLI_SAVED_F32),
+    OPTION(server_momentum, FLI_SAVED_F32),
+    OPTION(evaluate_every, FLI_SAVED_U32),
+    OPTION(norm_deadline_ns, FLI_SAVED_U64),
+    OPTION(update_deadline_ns, FLI_SAVED_U64),
+    OPTION(evaluate_deadline_ns, FLI_SAVED_U64),
+    OPTION(return_grace_ns, FLI_SAVED_U64),
+    OPTION(retry_pause_ns, FLI_SAVED_U64),
+    OPTION(steps_kept, FLI_SAVED_U32),
+};
+static const fli_saved_field codec_rows[] = {
+    CODEC(codec, FLI_SAVED_U32), CODEC(thc_mode, FLI_SAVED_U32),
+    CODEC(bits, FLI_SAVED_U32),  CODEC(granularity, FLI_SAVED_U32),
+    CODEC(clip, FLI_SAVED_F32),  CODEC(rotation_seed, FLI_SAVED_KEY),
+};
+static const fli_saved_field round_rows[] = {
+    ROUND(phase, FLI_SAVED_U32),        ROUND(round, FLI_SAVED_U64),
+    ROUND(attempt, FLI_SAVED_U32),      ROUND(is_begun, FLI_SAVED_U32),
+    ROUND(is_stopping, FLI_SAVED_U32),  ROUND(is_public, FLI_SAVED_U32),
+    ROUND(n_wanted, FLI_SAVED_U32),     ROUND(weight_cap, FLI_SAVED_U64),
+    ROUND(hold_left_ns, FLI_SAVED_U64), ROUND(deadline_left_ns, FLI_SAVED_U64),
+};
+static const fli_saved_field member_rows[] = {
+    MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
+    MEMBER(loss_bits, FLI_SAVED_U64),   MEMBER(correct, FLI_SAVED_U64),
+    MEMBER(count, FLI_SAVED_U64),       MEMBER(lost, FLI_SAVED_U32),
+    MEMBER(is_out, FLI_SAVED_U32),      MEMBER(has_norm, FLI_SAVED_U32),
+    MEMBER(is_counted, FLI_SAVED_U32),  MEMBER(has_score, FLI_SAVED_U32),
+};
+static const fli_saved_field participant_rows[] = {
+    WHO(id, FLI_SAVED_ID),
+    WHO(samples, FLI_SAVED_U64),
+    WHO(capabilities, FLI_SAVED_U64),
+    WHO(counted_round, FLI_SAVED_U64),
+    WHO(counted_attempt, FLI_SAVED_U32),
+    WHO(is_expected, FLI_SAVED_U32),
+};
+
+const fli_saved_table fli_saved_options = TABLE(option_rows);
+const fli_saved_table fli_saved_codec = TABLE(codec_rows);
+const fli_saved_table fli_saved_rounds = TABLE(round_rows);
+const fli_saved_table fli_saved_members = TABLE(member_rows);
+const fli_saved_table fli_saved_participants = TABLE(participant_rows);
+
+void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
+                     const void *object)
+{
+  const char *base = object;
+  fli_writer_array(writer, (uint32_t)table->n_fields);
+  for (size_t i = 0; i < table->n_fields; i++) {
+    const char *at = base + table->fields[i].offset;
+    switch (table->fields[i].kind) {
+    case FLI_SAVED_U32: fli_writer_u64(writer, *(const uint32_t *)at); break;
+    case FLI_SAVED_U64: fli_writer_u64(writer, *(const uint64_t *)at); break;
+    case FLI_SAVED_F32: fli_writer_f32(writer, *(const float *)at); break;
+    case FLI_SAVED_ID: fli_writer_str(writer, at); break;
+    case FLI_SAVED_KEY: fli_writer_bin(writer, at, FLI_KEY_BYTES); break;
+    }
+  }
+}
+
+void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
+                    void *object)
+{
+  char *base = object;
+  if (fli_reader_array(reader) != table->n_fields) {
+    fli_reader_fail(reader, FL_E_FORMAT, "state: a struct of another size");
+    return;
+  }
+  for (size_t i = 0; i < table->n_fields; i++) {
+    char *at = base + table->fields[i].offset;
+    switch (table->fields[i].kind) {
+    case FLI_SAVED_U32: *(uint32_t *)at = fli_reader_u32(reader); break;
+    case FLI_SAVED_U64: *(uint64_t *)at = fli_reader_u64(reader); break;
+    case FLI_SAVED_F32: *(float *)at = fli_reader_f32(reader); break;
+    case FLI_SAVED_ID:
+      fli_reader_str_copy(reader, at, FLI_ID_BYTES, "state: id");
+      break;
+    case FLI_SAVED_KEY:
+      fli_reader_bin_exact(reader, (uint8_t *)at, FLI_KEY_BYTES, "state: key");
+      break;
+    }
+  }
+  fli_reader_leave(reader);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a round's sum to the next version of the model.
+ *
+ * Plain mean with THC: the integer sum itself is the step that everybody
+ * applies. Otherwise m = beta m + mean (FedAvgM: Hsu, Qi, Brown 2019; beta 0
+ * is FedAvg with a server learning rate) and
+ *   f32:  w += rate * m, and the model travels as a full copy;
+ *   else: rate * m + residual is encoded as the only update of a round of its
+ *         own; everybody applies what it decodes to, and the difference is the
+ *         next residual.
+ * All or nothing: until the new version is there, the job is as it was. A step
+ * that leaves float32 is refused where it would be applied (the store). */
+#include "server/server.h"
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/fpguard.h"
+
+/* Vectors of one step, each n long. */
+typedef struct fli_step_work {
+  float *momentum; /* the next one */
+  float *step;     /* what shall be added to the model */
+  float *decoded;  /* what will be */
+} fli_step_work;
+
+static void work_free(const fli_job *job, fli_step_work *work)
+{
+  const size_t bytes = (size_t)job->store.canonical.n * sizeof(float);
+  fli_free(job->context, work->momentum, bytes);
+  fli_free(job->context, work->step, bytes);
+  fli_free(job->context, work->decoded, bytes);
+}
+
+/* On failure work_free takes what there is. */
+static fl_status work_alloc(const fli_job *job, fli_step_work *work)
+{
+  const size_t n = (size_t)job->store.canonical.n;
+  work->momentum = fli_alloc(job->context, n, sizeof(float));
+  work->step = fli_alloc(job->context, n, sizeof(float));
+  work->decoded = fli_alloc(job->context, n, sizeof(float));
+  return work->momentum && work->step && work->decoded
+             ? FL_OK
+             : fli_nomem(n * sizeof(float));
+}
+
+fl_status fli_sum_bytes(const fl_partial *partial, fli_bytes *out)
+{
+  fl_status st = FL_OK;
+  size_t size = 0;
+  FLI_TRY(fl_partial_copy_sum(partial, NULL, 0, &size));
+  FLI_TRY(fli_bytes_reserve(out, size));
+  FLI_TRY(fl_partial_copy_sum(partial, out->data, size, &size));
+  out->size = size;
+out:
+  return st;
+}
+
+/* Write the record, apply it, keep it. */
+static fl_status publish(fli_job *job, const fl_scale *scale,
+                         const fli_bytes *payload)
+{
+  fl_status st = FL_OK;
+  fli_blob *record = fli_blob_new(job->context);
+  if (!record) return fli_nomem(sizeof *record);
+  FLI_TRY(fli_step_write(&record->bytes, job->store.canonical.version, 1.0f,
+                         scale, payload->data, payload->size));
+  FLI_TRY(fli_store_step(&job->store, job->compressor, record));
+  return FL_OK;
+out:
+  fli_blob_unref(record);
+  return st;
+}
+
+static fl_status step_by_sum(fli_job *job)
+{
+  const fl_scale scale = fli_round_scale(job);
+  fl_status st = FL_OK;
+  fli_bytes payload;
+  fli_bytes_init(&payload, job->context);
+  FLI_TRY(fli_sum_bytes(job->partial, &payload));
+  FLI_TRY(publish(job, &scale, &payload));
+out:
+  fli_bytes_free(&payload);
+  return st;
+}
+
+/* Encode work->step as the only slot of a round of its own, publish it, and
+ * leave what it decodes to in work->decoded. */
+static fl_status publish_encoded(fli_job *job, fli_step_work *work)
+{
+  const uint64_t n = job->store.canonical.n;
+  const size_t norm_bytes = (size_t)job->n_norms * sizeof(float);
+  fl_status st = FL_OK;
+  fl_scale scale;
+  fl_encode_options options;
+  fli_bytes payload;
+  size_t size = (size_t)fl_compressor_max_update_size(job->compressor);
+  float *norms = fli_alloc(job->context, (size_t)job->n_norms, sizeof *norms);
+  if (!norms) return fli_nomem(norm_bytes);
+  fli_bytes_init(&payload, job->context);
+  FLI_TRY(fl_scale_init(&scale, sizeof scale));
+  FLI_TRY(fl_encode_options_init(&options, sizeof options));
+  scale.slots = 1;
+  scale.round = job->round;
+  fli_derive(scale.noise_seed, job->seed, "server step", job->round, 0);
+  FLI_TRY(fl_compressor_measure(job->compressor, &scale, 1, work->step, n,
+                                norms, job->n_norms));
+  scale.norms = norms;
+  scale.n_norms = job->n_norms;
+  scale.clip = fl_compressor_clip(job->compressor);
+  FLI_TRY(fli_bytes_reserve(&payload, size));
+  FLI_TRY(fl_compressor_encode(job->compressor, &scale, &options, work->step, n,
+                               payload.data, size, &payload.size, NULL));
+  FLI_TRY(fl_compressor_decode(job->compressor, &scale, payload.data,
+                               payload.size, work->decoded, n));
+  FLI_TRY(publish(job, &scale, &payload));
+out:
+  fli_bytes_free(&payload);
+  fli_free(job->context, norms, norm_bytes);
+  return st;
+}
+
+static void add_residual(const fli_job *job, float *step)
+{
+  const uint64_t n = job->store.canonical.n;
+  for (uint64_t i = 0; i < n; i++)
+    step[i] += job->residual[i];
+}
+
+/* What was lost in encoding is sent with the next step. */
+static void keep_residual(fli_job *job, const fli_step_work *work)
+{
+  const uint64_t n = job->store.canonical.n;
+  for (uint64_t i = 0; i < n; i++) {
+    job->residual[i] = work->step[i] - work->decoded[i];
+  }
+}
+
+static fl_status step_by_copy(fli_job *job, fli_step_work *work)
+{
+  const fli_canonical *model = &job->store.canonical;
+  for (uint64_t i = 0; i < model->n; i++) {
+    work->decoded[i] = model->weights[i] + work->step[i];
+  }
+  return fli_job_set_weights(job, model->version + 1, work->decoded);
+}
+
+static fl_status step_by_encoding(fli_job *job, fli_step_work *work)
+{
+  add_residual(job, work->step);
+  const fl_status st = publish_encoded(job, work);
+  if (st == FL_OK) keep_residual(job, work);
+  return st;
+}
+
+/* work->momentum = beta m + mean; work->step = rate * that. */
+static fl_status prepare(const fli_job *job, fli_step_work *work)
+{
+  const uint64_t n = job->store.canonical.n;
+  const float beta = job->options.server_momentum;
+  const float rate = job->options.server_learning_rate;
+  const fl_status st = fl_partial_decode(job->partial, work->momentum, n);
+  if (st != FL_OK) return st;
+  for (uint64_t i = 0; i < n; i++) {
+    if (job->momentum) {
+      const float decayed = beta * job->momentum[i];
+      work->momentum[i] = decayed + work->momentum[i];
+    }
+    work->step[i] = rate * work->momentum[i];
+  }
+  return FL_OK;
+}
+
+static fl_status step_by_server(fli_job *job)
+{
+  fl_status st = FL_OK;
+  fli_step_work work = {0};
+  FLI_TRY(work_alloc(job, &work));
+  FLI_TRY(prepare(job, &work));
+  if (job->codec.codec == FL_CODEC_F32) {
+    FLI_TRY(step_by_copy(job, &work));
+  } else {
+    FLI_TRY(step_by_encoding(job, &work));
+  }
+  if (job->momentum) {
+    float *previous = job->momentum;
+    job->momentum = work.momentum;
+    work.momentum = previous;
+  }
+out:
+  work_free(job, &work);
+  return st;
+}
+
+fl_status fli_step_run(fli_job *job)
+{
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  const fl_status st =
+      job->codec.codec == FL_CODEC_THC && fli_job_is_plain_mean(&job->options)
+          ? step_by_sum(job)
+          : step_by_server(job);
+  fli_fpguard_leave(&guard);
+  return st;
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server that meets a failing allocation. A constructor reports it; while it
+ * serves, the worst that may happen is a closed session, an aborted attempt or
+ * a lost event: with memory again, the training goes on to its end, with all
+ * replicas equal, and every byte is given back. */
+#include "oom.h"
+
+#include "unit/server_fixture.h"
+
+enum { MEND_ROUNDS = 60 };
+
+static void configure(sv_world *world, fl_context *context, uint32_t codec,
+                      uint32_t scale_mode)
+{
+  sv_init(world, context, codec);
+  world->job_options.evaluate_every = 2;
+  world->job_options.scale_mode = scale_mode;
+  world->job_options.server_momentum =
+      scale_mode == FL_SCALE_EXCHANGED ? 0.5f : 0.0f;
+  world->job_options.min_participants = 3;
+  sv_add(world, "abe", 10);
+  sv_add(world, "bea", 20);
+  sv_add(world, "cay", 30);
+}
+
+static fl_status try_start(sv_world *world)
+{
+  const fl_status st =
+      fl_server_new(&world->server, world->context, &world->options);
+  if (st != FL_OK) return st;
+  return fl_server_add_job(world->server, world->model, &world->job_options,
+                           NULL);
+}
+
+/* Connect again whoever was cut off. */
+static void mend(sv_world *world)
+{
+  for (size_t i = 0; i < world->n_clients; i++) {
+    sv_client *client = &world->clients[i];
+    sv_clear(client);
+    sv_lose(client);
+    sv_return(client);
+  }
+}
+
+static void serve(sv_world *world, oom_heap *heap)
+{
+  sv_join(world);
+  sv_tick(world, SV_SECOND_NS);
+  sv_run(world);
+  for (int i = 0; i < MEND_ROUNDS && !sv_status(world).is_finished; i++) {
+    if (i == 2) heap->fail_at = 0; /* there is memory again */
+    mend(world);
+    sv_tick(world, 6 * SV_SECOND_NS);
+    sv_run(world);
+  }
+  CHECK_EQ_U64(sv_status(world).is_finished, 1);
+  CHECK_EQ_U64(sv_status(world).model_version, 2);
+  heap->fail_at = 0;
+  mend(world);
+  sv_run(world);
+  for (size_t i = 0; i < world->n_clients; i++) {
+    CHECK(sv_agrees(&world->clients[i]));
+    CHECK(world->clients[i].is_done);
+  }
+}
+
+/* 0 once the failure is not met any more. */
+static int run(uint32_t codec, uint32_t scale_mode, uint64_t fail_at,
+               int is_sticky)
+{
+  oom_heap heap = {.is_sticky = is_sticky};
+  fl_context *context = NULL;
+  uint64_t bytes = 1;
+  sv_world *world = malloc(sizeof *world);
+  CHECK(world != NULL);
+  CHECK_OK(oom_context(&context, &heap));
+  if (!world || !context) return 0;
+  configure(world, context, codec, scale_mode);
+  heap.fail_at = heap.asked + fail_at;
+  const fl_status st = try_start(world);
+  if (st == FL_OK) {
+    serve(world, &heap);
+  } else {
+    CHECK_STATUS(st, FL_E_NOMEM);
+  }
+  sv_free(world);
+  free(world);
+  CHECK_OK(fl_context_get_memory(context, &bytes, NULL));
+  CHECK_EQ_U64(bytes, 0);
+  fl_context_free(context);
+  CHECK_EQ_U64(heap.live_blocks, 0);
+  return heap.was_hit;
+}
+
+static void run_all(uint32_t codec, uint32_t scale_mode)
+{
+  for (int is_sticky = 0; is_sticky < 2; is_sticky++) {
+    uint64_t fail_at = 1;
+    while (run(codec, scale_mode, fail_at, is_sticky)) {
+      fail_at++;
+      CHECK(fail_at < OOM_RUNS_MAX);
+      if (fail_at >= OOM_RUNS_MAX) break;
+    }
+    CHECK(fail_at > 100);
+  }
+}
+
+static void training_survives_with_f32(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED);
+}
+
+static void training_survives_with_thc_momentum(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED);
+}
+
+static void training_survives_with_a_public_scale(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC);
+}
+
+/* arg: a snapshot. */
+static fl_status restore_and_save(fl_context *context, void *arg)
+{
+  fl_server *server = NULL;
+  fl_buffer *buffer = NULL;
+  fl_reader reader;
+  fl_writer writer;
+  fl_status st = fl_buffer_as_reader(arg, &reader);
+  if (st == FL_OK) st = fl_buffer_new(&buffer, NULL);
+  if (st == FL_OK) st = fl_buffer_as_writer(buffer, &writer);
+  if (st == FL_OK) st = fl_server_restore(&server, context, NULL, &reader);
+  if (st == FL_OK) st = fl_server_save(server, &writer);
+  fl_server_free(server);
+  fl_buffer_free(buffer);
+  return st;
+}
+
+static void restoring_and_saving_report_it(void)
+{
+  fl_buffer *snapshot = NULL;
+  fl_writer writer;
+  sv_world world;
+  configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
+  CHECK_OK(try_start(&world));
+  sv_join(&world);
+  for (size_t i = 0; i < 3; i++)
+    sv_pull(&world.clients[i]);
+  for (size_t i = 0; i < 3; i++)
+    sv_norm(&world.clients[i]);
+  sv_pull(&world.clients[0]);
+  sv_update(&world.clients[0]);
+  CHECK_OK(fl_buffer_new(&snapshot, NULL));
+  CHECK_OK(fl_buffer_as_writer(snapshot, &writer));
+  CHECK_OK(fl_server_save(world.server, &writer));
+  sv_free(&world);
+  oom_loop(restore_and_save, snapshot);
+  fl_buffer_free(snapshot);
+}
+
+int main(void)
+{
+  CHECK_CASE(training_survives_with_f32);
+  CHECK_CASE(training_survives_with_thc_momentum);
+  CHECK_CASE(training_survives_with_a_public_scale);
+  CHECK_CASE(restoring_and_saving_report_it);
+  return check_report();
+}
