@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this module share: the client's whole state.
+ *
+ * The client only ever reacts. Frames set the phase and raise `due` bits;
+ * fl_client_send turns those bits into frames, so nothing is queued twice and
+ * a repeated request costs nothing. Whatever is lost on the way comes again
+ * after a HELLO, which drops all due bits: the server's answer raises those
+ * that still matter. */
+#ifndef FLI_CLIENT_H
+#define FLI_CLIENT_H
+
+#include <fl/client.h>
+#include <fl/compress.h>
+#include "compress/canonical.h"
+#include "wire/transfer.h"
+
+/* What the wire can say. */
+#define FLI_CLIENT_MAX_SAMPLES (UINT64_C(1) << 40)
+
+typedef enum fli_link {
+  FLI_LINK_HELLO_DUE = 0,
+  FLI_LINK_HELLO_SENT,
+  FLI_LINK_WELCOMED
+} fli_link;
+
+/* The numbers are part of the saved state. */
+typedef enum fli_phase {
+  FLI_PHASE_IDLE = 0,
+  FLI_PHASE_MODEL = 1,    /* `demand` waits for its model */
+  FLI_PHASE_TRAIN = 2,    /* training asked */
+  FLI_PHASE_NORM = 3,     /* trained; SCALE awaited */
+  FLI_PHASE_UPDATE = 4,   /* encoded; ACK awaited */
+  FLI_PHASE_EVALUATE = 5, /* scoring asked */
+  FLI_PHASE_DONE = 6,
+  FLI_PHASE_ABORTED = 7
+} fli_phase;
+
+/* What a phase MODEL goes on with. */
+typedef enum fli_demand {
+  FLI_DEMAND_PLAN = 1,
+  FLI_DEMAND_EVALUATE,
+  FLI_DEMAND_DONE
+} fli_demand;
+
+/* Frames to be written by the next fl_client_send. */
+enum {
+  FLI_DUE_GET_MODEL = 1 << 0,
+  FLI_DUE_DECLINE = 1 << 1,
+  FLI_DUE_METRICS = 1 << 2,
+  FLI_DUE_NORM = 1 << 3,
+  FLI_DUE_UPDATE = 1 << 4
+};
+
+/* Events not yet taken, one bit per kind. */
+#define FLI_EVENT_BIT(kind) (1u << (kind))
+
+/* One piece of work of a round, counted so that what is older than the newest
+ * seen on this connection can be told from what is new. */
+typedef struct fli_turn {
+  uint64_t round;
+  uint32_t attempt; /* UINT32_MAX: the evaluation behind the round */
+} fli_turn;
+
+typedef struct fli_trained {
+  int is_valid;
+  fli_plan plan; /* trained for; its views are cleared */
+  float *update; /* n_weights */
+  uint64_t samples;
+  double loss;
+  int has_norms;
+  uint64_t norms_cap; /* weight cap that `norms` were measured under */
+  float *norms;       /* n_norms */
+} fli_trained;
+
+typedef struct fli_encoded {
+  int is_valid;
+  fli_turn turn;
+  uint32_t slot;
+  uint8_t scale_id[FLI_HASH_BYTES]; /* of the scale it was encoded on */
+  fli_bytes data;
+  fli_bytes clamped; /* u16 LE per norm; empty unless the scale is public */
+} fli_encoded;
+
+struct fl_client {
+  fl_context *context;
+  fl_client_options options; /* strings point to the three below */
+  char id[FLI_ID_BYTES];
+  char job[FLI_ID_BYTES];
+  char device_class[FLI_ID_BYTES];
+
+  /* The model (replica.c). */
+  fli_bytes description;
+  int has_schema;
+  uint8_t schema[FLI_HASH_BYTES];
+  uint64_t *segments;
+  uint32_t n_segments;
+  uint64_t n_weights;
+  fl_compressor *compressor;
+  fl_compressor_options codec;
+  uint64_t n_norms;
+  int has_canonical; /* its memory is there */
+  fli_canonical canonical;
+  uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
+  fli_incoming incoming;
+  int is_model_awaited; /* a transfer has begun, or GET_MODEL is out */
+  uint64_t wanted_version;
+
+  /* The connection. */
+  fli_link link;
+  fli_frame_parser parser;
+  int has_token;
+  uint8_t token[FLI_TOKEN_BYTES];
+  int has_said_hello; /* on an earlier connection */
+  int has_joined;     /* welcomed once by this handle */
+  int has_missed;     /* a frame overtook WELCOME and was dropped */
+  int is_stream_void; /* REJECT: nothing behind it counts */
+  uint32_t due;
+  fli_bytes sent;
+  fli_outgoing outgoing;
+
+  /* The work at hand. */
+  fli_phase phase;
+  fli_demand demand;
+  fli_turn newest; /* since WELCOME */
+  int has_plan;
+  fli_plan plan; /* its views are cleared; the public scale is below */
+  uint8_t noise_seed[FL_SEED_BYTES];
+  float clip;
+  float *scale_norms; /* n_norms */
+  int is_asked;       /* NEED_TRAIN or NEED_EVALUATE was given out */
+  int has_declined;
+  fli_turn declined;
+  fli_trained trained;
+  fli_encoded encoded;
+  int is_unacked; /* all of the update of turn `unacked` was sent */
+  fli_turn unacked;
+  fli_evaluate evaluate;
+  int has_metrics;
+  fli_evaluate scored; /* what `metrics` answers */
+  fli_metrics metrics;
+  fli_done done;
+
+  /* Time: what happened since the last poll, and the timers. */
+  uint64_t now_ns;
+  int is_touched; /* bytes moved: the retry timer starts over */
+  int is_retrying;
+  uint64_t retry_at_ns;
+  uint64_t pause_ns;
+  uint32_t tries;
+  int has_new_wait;
+  int is_waiting;
+  uint64_t wait_ns;
+  uint64_t wait_until_ns;
+
+  /* Events. */
+  uint32_t events;
+  uint64_t accepted_round;
+  uint64_t stale_round;
+  uint32_t stale_reason;
+  uint32_t aborted_reason;
+  uint32_t wait_reason;
+  char stale_text[FLI_TEXT_BYTES];
+  char text[FLI_TEXT_BYTES]; /* of ABORTED and WAIT */
+};
+
+static inline int fli_client_is_over(const fl_client *client)
+{
+  return client->phase == FLI_PHASE_DONE || client->phase == FLI_PHASE_ABORTED;
+}
+
+/* client.c */
+/* Check the options and make a client that has not said anything yet. */
+fl_status fli_client_make(fl_client **out, fl_context *context,
+                          const fl_client_options *options);
+/* Say HELLO next; payloads on their way in either direction are void. */
+void fli_client_resync(fl_client *client);
+void fli_client_raise(fl_client *client, uint32_t event);
+/* Cut to what fits. */
+void fli_client_copy_text(char out[FLI_TEXT_BYTES], const char *text);
+void fli_client_abort(fl_client *client, uint32_t reason, const char *text);
+/* Wait longer before the next HELLO, up to 8 times the option. */
+void fli_client_double_pause(fl_client *client);
+
+/* replica.c: the model, its codec and how both get here. */
+/* Take the model's shape. FL_E_LIMIT above max_weights. */
+fl_status fli_client_learn(fl_client *client, const fl_model *model);
+/* The same from a description; refused before memory is taken for it. */
+fl_status fli_client_learn_description(fl_client *client, const uint8_t *data,
+                                       size_t n);
+fl_status fli_client_set_codec(fl_client *client,
+                               const fl_compressor_options *codec);
+int fli_client_holds(const fl_client *client, uint64_t version,
+                     const uint8_t hash[FLI_HASH_BYTES]);
+/* Note that the canonical model is another one: what was trained on the old
+ * one is void, what waited for it goes on. */
+fl_status fli_client_model_changed(fl_client *client);
+void fli_client_ask_model(fl_client *client, uint64_t version);
+fl_status fli_client_on_manifest(fl_client *client,
+                                 const fli_manifest *manifest);
+fl_status fli_client_on_chunk(fl_client *client, const fli_chunk *chunk);
+
+/* session.c: messages in. */
+fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);
+/* Go on with what waited for the model. */
+fl_status fli_client_continue(fl_client *client);
+/* The server went on: what is at hand will not be counted. */
+void fli_client_supersede(fl_client *client, uint32_t reason, const char *text);
+
+/* upload.c: from a trained update to frames. */
+fl_status fli_client_take_result(fl_client *client,
+                                 const fl_train_result *result);
+fl_status fli_client_take_score(fl_client *client, const fl_score *score);
+/* "Not this time", to training or evaluation. */
+void fli_client_refuse(fl_client *client);
+/* Training is over: say the norms, or encode at once on a public scale. */
+fl_status fli_client_offer(fl_client *client);
+/* Encode on the scale at hand (unless that is done) and upload. */
+fl_status fli_client_upload(fl_client *client);
+void fli_client_forget_trained(fl_client *client);
+void fli_client_forget_encoded(fl_client *client);
+/* Write what is due into `sent`. */
+fl_status fli_client_write_due(fl_client *client);
+
+#endif

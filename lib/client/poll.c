@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Time, events and the host's answers. Time is what the host says it is: all
+ * timers are set and looked at here, and messages only leave notes for the
+ * next poll (is_touched, has_new_wait).
+ *
+ * Events about what has happened come before requests for work, so that a host
+ * that takes one event at a time sees them in a sensible order; each is given
+ * out once. */
+#include "client/client.h"
+
+#include <math.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "base/size.h"
+
+static uint64_t later(uint64_t now_ns, uint64_t pause_ns)
+{
+  uint64_t sum;
+  return fli_add_u64(now_ns, pause_ns, &sum) ? sum : UINT64_MAX;
+}
+
+/* 1 while the next move is the server's. */
+static int expects_answer(const fl_client *client)
+{
+  if (fli_client_is_over(client) || client->is_waiting) return 0;
+  if (client->link != FLI_LINK_WELCOMED)
+    return client->link == FLI_LINK_HELLO_SENT;
+  if (client->due || client->outgoing.is_active) return 0;
+  return client->is_model_awaited || client->phase == FLI_PHASE_MODEL ||
+         client->phase == FLI_PHASE_NORM || client->phase == FLI_PHASE_UPDATE;
+}
+
+static void run_wait_timer(fl_client *client)
+{
+  if (client->has_new_wait) {
+    client->has_new_wait = 0;
+    client->is_waiting = 1;
+    client->wait_until_ns = later(client->now_ns, client->wait_ns);
+    fli_client_raise(client, FL_CLIENT_WAIT);
+  } else if (client->is_waiting && client->now_ns >= client->wait_until_ns) {
+    client->is_waiting = 0;
+    fli_client_resync(client);
+  }
+}
+
+static void run_retry_timer(fl_client *client)
+{
+  int is_touched = client->is_touched;
+  client->is_touched = 0;
+  if (!expects_answer(client)) {
+    client->is_retrying = 0;
+    return;
+  }
+  if (!client->is_retrying || is_touched) {
+    client->is_retrying = 1;
+    client->retry_at_ns = later(client->now_ns, client->pause_ns);
+    return;
+  }
+  if (client->now_ns < client->retry_at_ns) return;
+  client->is_retrying = 0;
+  client->tries++;
+  if (client->options.max_retries > 0 &&
+      client->tries > client->options.max_retries) {
+    fli_client_abort(client, FL_REJECT_NO_ANSWER,
+                     fl_reject_text(FL_REJECT_NO_ANSWER));
+    return;
+  }
+  fli_client_resync(client);
+  fli_client_double_pause(client);
+}
+
+static int wants_work(const fl_client *client)
+{
+  return !client->is_asked && (client->phase == FLI_PHASE_TRAIN ||
+                               client->phase == FLI_PHASE_EVALUATE);
+}
+
+static fl_train_task make_task(const fl_client *client)
+{
+  return (fl_train_task){
+      .struct_size = sizeof(fl_train_task),
+      .epochs = client->plan.epochs,
+      .batch_size = client->plan.batch_size,
+      .learning_rate = client->plan.learning_rate,
+      .seed = client->plan.seed,
+      .round = client->phase == FLI_PHASE_EVALUATE ? client->evaluate.round
+                                                   : client->plan.round,
+      .model_version = client->canonical.version,
+      .weights = client->canonical.weights,
+      .n_weights = client->n_weights,
+  };
+}
+
+/* A trainer that fails declines the round; what it gave that cannot be used
+ * does so too, and is also an error of the poll, because it is a defect. */
+static fl_status run_trainer(fl_client *client)
+{
+  const fl_train_task task = make_task(client);
+  fl_train_result result = {.struct_size = sizeof result, .loss = (double)NAN};
+  fl_status st = client->options.train(&task, &result, client->options.user);
+  fli_clear_error();
+  if (st == FL_OK) {
+    st = fli_client_take_result(client, &result);
+    if (st != FL_OK) fli_client_refuse(client);
+    return st;
+  }
+  fli_log(client->context, FL_LOG_INFO, "round %llu declined: trainer gave %s",
+          (unsigned long long)task.round, fl_status_name(st));
+  fli_client_refuse(client);
+  return FL_OK;
+}
+
+static fl_status run_evaluator(fl_client *client)
+{
+  fl_score score = {.struct_size = sizeof score};
+  fl_status st =
+      client->options.evaluate(client->canonical.weights, client->n_weights,
+                               &score, client->options.user);
+  fli_clear_error();
+  if (st == FL_OK) {
+    st = fli_client_take_score(client, &score);
+    if (st != FL_OK) fli_client_refuse(client);
+    return st;
+  }
+  fli_client_refuse(client);
+  return FL_OK;
+}
+
+/* Take one of the events that tell what happened; 0 when there is none. */
+static int take_event(fl_client *client, fl_client_event *event)
+{
+  static const uint32_t order[] = {FL_CLIENT_ABORTED,     FL_CLIENT_JOINED,
+                                   FL_CLIENT_ACCEPTED,    FL_CLIENT_STALE,
+                                   FL_CLIENT_MODEL_READY, FL_CLIENT_DONE,
+                                   FL_CLIENT_WAIT};
+  uint32_t kind = FL_CLIENT_IDLE;
+  for (size_t i = 0; i < FLI_COUNT_OF(order) && kind == FL_CLIENT_IDLE; i++)
+    if (client->events & FLI_EVENT_BIT(order[i])) kind = order[i];
+  if (kind == FL_CLIENT_IDLE) return 0;
+  client->events &= ~FLI_EVENT_BIT(kind);
+  event->kind = kind;
+  switch (kind) {
+  case FL_CLIENT_ACCEPTED: event->round = client->accepted_round; break;
+  case FL_CLIENT_STALE:
+    event->round = client->stale_round;
+    event->reason = client->stale_reason;
+    event->text = client->stale_text;
+    break;
+  case FL_CLIENT_ABORTED:
+    event->reason = client->aborted_reason;
+    event->text = client->text;
+    break;
+  case FL_CLIENT_WAIT:
+    event->reason = client->wait_reason;
+    event->wait_until_ns = client->wait_until_ns;
+    event->text = client->text;
+    break;
+  case FL_CLIENT_DONE: event->round = client->done.rounds; break;
+  default: break;
+  }
+  return 1;
+}
+
+/* Run a callback, or ask the host. */
+static fl_status begin_work(fl_client *client, fl_client_event *event)
+{
+  if (client->phase == FLI_PHASE_TRAIN && client->options.train)
+    return run_trainer(client);
+  if (client->phase == FLI_PHASE_EVALUATE && client->options.evaluate)
+    return run_evaluator(client);
+  client->is_asked = 1;
+  event->kind = client->phase == FLI_PHASE_TRAIN ? FL_CLIENT_NEED_TRAIN
+                                                 : FL_CLIENT_NEED_EVALUATE;
+  event->task = make_task(client);
+  event->round = event->task.round;
+  return FL_OK;
+}
+
+fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
+                         fl_client_event *event)
+{
+  fl_status st = FL_OK;
+  fl_client_event local = {.text = ""};
+  fli_clear_error();
+  if (!client || !event)
+    return fli_error(FL_E_ARGUMENT, "fl_client_poll: NULL argument");
+  FLI_TRY(fli_options_store(event, &local, sizeof local, "fl_client_event"));
+  if (now_ns > client->now_ns) client->now_ns = now_ns;
+  run_wait_timer(client);
+  run_retry_timer(client);
+  if (!take_event(client, &local) && wants_work(client))
+    st = begin_work(client, &local);
+  if (client->has_canonical && client->canonical.is_valid)
+    local.model_version = client->canonical.version;
+  if (st == FL_OK)
+    st = fli_options_store(event, &local, sizeof local, "fl_client_event");
+out:
+  return st;
+}
+
+fl_status fl_client_next_timeout(const fl_client *client, uint64_t *deadline_ns)
+{
+  fli_clear_error();
+  if (!client || !deadline_ns)
+    return fli_error(FL_E_ARGUMENT, "fl_client_next_timeout: NULL argument");
+  int is_expecting = expects_answer(client);
+  uint64_t deadline = UINT64_MAX;
+  if (client->is_waiting) deadline = client->wait_until_ns;
+  if (is_expecting) deadline = client->retry_at_ns;
+  if (client->events || client->has_new_wait || wants_work(client) ||
+      (is_expecting && (client->is_touched || !client->is_retrying)))
+    deadline = client->now_ns;
+  *deadline_ns = deadline;
+  return FL_OK;
+}
+
+fl_status fl_client_submit(fl_client *client, const fl_train_result *result)
+{
+  fli_clear_error();
+  if (!client || !result)
+    return fli_error(FL_E_ARGUMENT, "fl_client_submit: NULL argument");
+  if (client->phase != FLI_PHASE_TRAIN || !client->is_asked)
+    return fli_error(FL_E_STATE, "submit: no training is asked for");
+  return fli_client_take_result(client, result);
+}
+
+fl_status fl_client_submit_score(fl_client *client, const fl_score *score)
+{
+  fli_clear_error();
+  if (!client || !score)
+    return fli_error(FL_E_ARGUMENT, "fl_client_submit_score: NULL argument");
+  if (client->phase != FLI_PHASE_EVALUATE || !client->is_asked)
+    return fli_error(FL_E_STATE, "submit: no evaluation is asked for");
+  return fli_client_take_score(client, score);
+}
+
+fl_status fl_client_decline(fl_client *client)
+{
+  fli_clear_error();
+  if (!client)
+    return fli_error(FL_E_ARGUMENT, "fl_client_decline: NULL argument");
+  if (!client->is_asked ||
+      (client->phase != FLI_PHASE_TRAIN && client->phase != FLI_PHASE_EVALUATE))
+    return fli_error(FL_E_STATE, "decline: nothing is asked for");
+  fli_client_refuse(client);
+  return FL_OK;
+}

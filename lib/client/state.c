@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Saving and restoring a client: one msgpack map in a container (hash, kind,
+ * version).
+ *
+ * Only what cannot be had again is saved: who we are, the model held, what
+ * training gave and its encoding. Where the round stands is not: the restored
+ * client says HELLO and the server's answer tells, and a plan that asks for
+ * what was trained already is answered without training. */
+#include "client/client.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/context.h"
+#include "base/error.h"
+#include "wire/container.h"
+
+enum {
+  STATE_VERSION = 1,
+  STATE_SLACK = 16 << 20 /* everything but vectors of the model's size */
+};
+
+/* Keys of the map. */
+enum {
+  KEY_ID = 1,
+  KEY_JOB = 2,
+  KEY_TOKEN = 3,
+  KEY_DESCRIPTION = 4,
+  KEY_CODEC = 5,
+  KEY_THC_MODE = 6,
+  KEY_BITS = 7,
+  KEY_GRANULARITY = 8,
+  KEY_CLIP = 9,
+  KEY_ROTATION_SEED = 10,
+  KEY_MODEL_VERSION = 11,
+  KEY_WEIGHTS = 12, /* f32 LE */
+  KEY_PLAN = 13,    /* body of the PLAN that was trained for */
+  KEY_SAMPLES = 14,
+  KEY_LOSS = 15,   /* absent = unknown */
+  KEY_UPDATE = 16, /* f32 LE */
+  KEY_ENCODED_ATTEMPT = 17,
+  KEY_ENCODED_SLOT = 18,
+  KEY_SCALE_ID = 19,
+  KEY_ENCODED = 20,
+  KEY_CLAMPED = 21,
+  KEY_UNACKED_ROUND = 22,
+  KEY_UNACKED_ATTEMPT = 23,
+  KEY_IS_DONE = 24
+};
+
+/* A parsed state: views into the payload. */
+typedef struct state_view {
+  const uint8_t *data;
+  size_t size;
+} state_view;
+
+typedef struct saved_state {
+  char id[FLI_ID_BYTES];
+  char job[FLI_ID_BYTES];
+  int has_token;
+  uint8_t token[FLI_TOKEN_BYTES];
+  state_view description;
+  fl_compressor_options codec; /* codec 0: not known yet */
+  uint64_t model_version;
+  state_view weights;
+  state_view plan;
+  uint64_t samples;
+  double loss;
+  state_view update;
+  uint32_t attempt;
+  uint32_t slot;
+  uint8_t scale_id[FLI_HASH_BYTES];
+  state_view encoded;
+  state_view clamped;
+  fli_turn unacked;
+  int is_done;
+} saved_state;
+
+/* ---- writing ------------------------------------------------------------ */
+
+/* Number of map entries of each part. */
+enum {
+  ENTRIES_ALWAYS = 2,
+  ENTRIES_CODEC = 6,
+  ENTRIES_MODEL = 2,
+  ENTRIES_TRAINED = 3,
+  ENTRIES_ENCODED = 5,
+  ENTRIES_UNACKED = 2
+};
+
+static int has_model(const fl_client *client)
+{
+  return client->has_canonical && client->canonical.is_valid;
+}
+
+static uint32_t count_entries(const fl_client *client)
+{
+  uint32_t n = ENTRIES_ALWAYS;
+  n += client->has_token ? 1 : 0;
+  n += client->has_schema ? 1 : 0;
+  n += client->compressor ? ENTRIES_CODEC : 0;
+  n += has_model(client) ? ENTRIES_MODEL : 0;
+  if (client->trained.is_valid) {
+    n += ENTRIES_TRAINED;
+    n += isnan(client->trained.loss) ? 0 : 1;
+    n += client->encoded.is_valid ? ENTRIES_ENCODED : 0;
+  }
+  n += client->is_unacked ? ENTRIES_UNACKED : 0;
+  n += client->phase == FLI_PHASE_DONE ? 1 : 0;
+  return n;
+}
+
+static void write_codec(fli_msg_writer *writer,
+                        const fl_compressor_options *codec)
+{
+  fli_field_u64(writer, KEY_CODEC, codec->codec);
+  fli_field_u64(writer, KEY_THC_MODE, codec->thc_mode);
+  fli_field_u64(writer, KEY_BITS, codec->bits);
+  fli_field_u64(writer, KEY_GRANULARITY, codec->granularity);
+  fli_field_f32(writer, KEY_CLIP, codec->clip);
+  fli_field_bin(writer, KEY_ROTATION_SEED, codec->rotation_seed,
+                sizeof codec->rotation_seed);
+}
+
+/* A vector of floats as a bin; `floats` is scratch. */
+static fl_status write_floats(fli_msg_writer *writer, uint32_t key,
+                              const float *values, uint64_t n,
+                              fli_bytes *floats)
+{
+  fli_bytes_clear(floats);
+  fl_status st = fli_bytes_reserve(floats, 4 * (size_t)n);
+  if (st != FL_OK) return st;
+  for (size_t i = 0; i < n; i++)
+    fli_store_f32(floats->data + 4 * i, values[i]);
+  fli_field_bin(writer, key, floats->data, 4 * (size_t)n);
+  return FL_OK;
+}
+
+static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
+                               fli_bytes *scratch)
+{
+  const fli_trained *trained = &client->trained;
+  const fli_encoded *encoded = &client->encoded;
+  fli_bytes_clear(scratch);
+  fl_status st = fli_write_plan(scratch, &trained->plan);
+  if (st != FL_OK) return st;
+  fli_field_bin(writer, KEY_PLAN, scratch->data + FLI_FRAME_HEADER,
+                scratch->size - FLI_FRAME_HEADER);
+  fli_field_u64(writer, KEY_SAMPLES, trained->samples);
+  if (!isnan(trained->loss)) fli_field_f64(writer, KEY_LOSS, trained->loss);
+  st = write_floats(writer, KEY_UPDATE, trained->update, client->n_weights,
+                    scratch);
+  if (st != FL_OK || !encoded->is_valid) return st;
+  fli_field_u64(writer, KEY_ENCODED_ATTEMPT, encoded->turn.attempt);
+  fli_field_u64(writer, KEY_ENCODED_SLOT, encoded->slot);
+  fli_field_bin(writer, KEY_SCALE_ID, encoded->scale_id,
+                sizeof encoded->scale_id);
+  fli_field_bin(writer, KEY_ENCODED, encoded->data.data, encoded->data.size);
+  fli_field_bin(writer, KEY_CLAMPED, encoded->clamped.data,
+                encoded->clamped.size);
+  return FL_OK;
+}
+
+static fl_status write_state(const fl_client *client, fli_bytes *payload,
+                             fli_bytes *scratch)
+{
+  fl_status st = FL_OK;
+  fli_msg_writer writer;
+  fli_writer_init(&writer, payload);
+  fli_writer_map(&writer, count_entries(client));
+  fli_field_str(&writer, KEY_ID, client->id);
+  fli_field_str(&writer, KEY_JOB, client->job);
+  if (client->has_token)
+    fli_field_bin(&writer, KEY_TOKEN, client->token, sizeof client->token);
+  if (client->has_schema)
+    fli_field_bin(&writer, KEY_DESCRIPTION, client->description.data,
+                  client->description.size);
+  if (client->compressor) write_codec(&writer, &client->codec);
+  if (has_model(client)) {
+    fli_field_u64(&writer, KEY_MODEL_VERSION, client->canonical.version);
+    FLI_TRY(write_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
+                         client->n_weights, scratch));
+  }
+  if (client->trained.is_valid)
+    FLI_TRY(write_trained(client, &writer, scratch));
+  if (client->is_unacked) {
+    fli_field_u64(&writer, KEY_UNACKED_ROUND, client->unacked.round);
+    fli_field_u64(&writer, KEY_UNACKED_ATTEMPT, client->unacked.attempt);
+  }
+  if (client->phase == FLI_PHASE_DONE) fli_field_u64(&writer, KEY_IS_DONE, 1);
+  st = fli_writer_status(&writer);
+out:
+  return st;
+}
+
+/* ---- reading ------------------------------------------------------------ */
+
+static void read_codec(fli_msg_reader *reader, uint32_t key,
+                       fl_compressor_options *codec)
+{
+  switch (key) {
+  case KEY_CODEC: codec->codec = fli_reader_u32(reader); break;
+  case KEY_THC_MODE: codec->thc_mode = fli_reader_u32(reader); break;
+  case KEY_BITS: codec->bits = fli_reader_u32(reader); break;
+  case KEY_GRANULARITY: codec->granularity = fli_reader_u32(reader); break;
+  case KEY_CLIP: codec->clip = fli_reader_f32(reader); break;
+  default:
+    fli_reader_bin_exact(reader, codec->rotation_seed,
+                         sizeof codec->rotation_seed, "rotation seed");
+    break;
+  }
+}
+
+static void read_encoded(fli_msg_reader *reader, uint32_t key,
+                         saved_state *state)
+{
+  switch (key) {
+  case KEY_ENCODED_ATTEMPT: state->attempt = fli_reader_u32(reader); break;
+  case KEY_ENCODED_SLOT: state->slot = fli_reader_u32(reader); break;
+  case KEY_SCALE_ID:
+    fli_reader_bin_exact(reader, state->scale_id, sizeof state->scale_id,
+                         "scale id");
+    break;
+  case KEY_ENCODED:
+    state->encoded.data = fli_reader_bin(reader, &state->encoded.size);
+    break;
+  default:
+    state->clamped.data = fli_reader_bin(reader, &state->clamped.size);
+    break;
+  }
+}
+
+static void read_trained(fli_msg_reader *reader, uint32_t key,
+                         saved_state *state)
+{
+  switch (key) {
+  case KEY_PLAN:
+    state->plan.data = fli_reader_bin(reader, &state->plan.size);
+    break;
+  case KEY_SAMPLES:
+    state->samples =
+        fli_reader_u64_in(reader, 1, FLI_CLIENT_MAX_SAMPLES, "state: samples");
+    break;
+  case KEY_LOSS: state->loss = fli_reader_f64(reader); break;
+  default:
+    state->update.data = fli_reader_bin(reader, &state->update.size);
+    break;
+  }
+}
+
+static void read_identity(fli_msg_reader *reader, uint32_t key,
+                          saved_state *state)
+{
+  switch (key) {
+  case KEY_ID:
+    fli_reader_str_copy(reader, state->id, sizeof state->id, "client id");
+    break;
+  case KEY_JOB:
+    fli_reader_str_copy(reader, state->job, sizeof state->job, "job");
+    break;
+  case KEY_TOKEN:
+    fli_reader_bin_exact(reader, state->token, sizeof state->token, "token");
+    state->has_token = 1;
+    break;
+  default:
+    state->description.data = fli_reader_bin(reader, &state->description.size);
+    break;
+  }
+}
+
+static fl_status parse_state(const fli_bytes *payload, saved_state *state)
+{
+  uint32_t key;
+  fli_msg_reader reader;
+  memset(state, 0, sizeof *state);
+  state->codec.struct_size = sizeof state->codec;
+  state->loss = (double)NAN;
+  fli_reader_init(&reader, payload->data, payload->size);
+  for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
+    if (key <= KEY_DESCRIPTION)
+      read_identity(&reader, key, state);
+    else if (key <= KEY_ROTATION_SEED)
+      read_codec(&reader, key, &state->codec);
+    else if (key == KEY_MODEL_VERSION)
+      state->model_version = fli_reader_u64(&reader);
+    else if (key == KEY_WEIGHTS)
+      state->weights.data = fli_reader_bin(&reader, &state->weights.size);
+    else if (key <= KEY_UPDATE)
+      read_trained(&reader, key, state);
+    else if (key <= KEY_CLAMPED)
+      read_encoded(&reader, key, state);
+    else if (key == KEY_UNACKED_ROUND)
+      state->unacked.round = fli_reader_u64(&reader);
+    else if (key == KEY_UNACKED_ATTEMPT)
+      state->unacked.attempt = fli_reader_u32(&reader);
+    else if (key == KEY_IS_DONE)
+      state->is_done = fli_reader_u64_in(&reader, 0, 1, "state: is done") == 1;
+    else
+      fli_fields_unknown(&f);
+  }
+  return fli_reader_finish(&reader);
+}
+
+static fl_status check_identity(const fl_client *client,
+                                const saved_state *state)
+{
+  if (strcmp(client->id, state->id) != 0)
+    return fli_error(FL_E_CONFLICT, "state: of client %s, want %s", state->id,
+                     client->id);
+  if (strcmp(client->job, state->job) != 0)
+    return fli_error(FL_E_CONFLICT, "state: of job \"%s\", want \"%s\"",
+                     state->job, client->job);
+  return FL_OK;
+}
+
+static fl_status restore_model(fl_client *client, const saved_state *state)
+{
+  fl_status st = FL_OK;
+  const state_view *description = &state->description;
+  if (!description->data) return FL_OK;
+  if (!client->has_schema)
+    FLI_TRY(fli_client_learn_description(client, description->data,
+                                         description->size));
+  else if (client->description.size != description->size ||
+           memcmp(client->description.data, description->data,
+                  description->size) != 0)
+    FLI_TRY(fli_error(FL_E_SCHEMA, "state: of a model of another schema"));
+  if (state->codec.codec == 0) return FL_OK;
+  FLI_TRY(fli_client_set_codec(client, &state->codec));
+  if (!state->weights.data) return FL_OK;
+  FLI_TRY(fli_canonical_set(&client->canonical, state->model_version,
+                            state->weights.data, state->weights.size));
+  fli_canonical_hash(&client->canonical, client->model_hash);
+out:
+  return st;
+}
+
+static fl_status restore_trained(fl_client *client, const saved_state *state)
+{
+  fl_status st = FL_OK;
+  fli_trained *trained = &client->trained;
+  size_t n = (size_t)client->n_weights;
+  if (!state->plan.data) return FL_OK;
+  FLI_TRY(fli_parse_plan(&trained->plan, state->plan.data, state->plan.size));
+  trained->plan.noise_seed = NULL;
+  trained->plan.norms = NULL;
+  trained->plan.norms_size = 0;
+  if (!client->compressor || state->samples < 1 || state->update.size != 4 * n)
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: the update does not fit the model"));
+  trained->update = fli_alloc(client->context, n, sizeof *trained->update);
+  if (!trained->update) FLI_TRY(fli_nomem(n * sizeof *trained->update));
+  for (size_t i = 0; i < n; i++) {
+    trained->update[i] = fli_load_f32(state->update.data + 4 * i);
+    if (!isfinite(trained->update[i]))
+      FLI_TRY(fli_error(FL_E_FORMAT, "state: the update is not finite"));
+  }
+  trained->samples = state->samples;
+  trained->loss = isfinite(state->loss) ? state->loss : (double)NAN;
+  trained->is_valid = 1;
+out:
+  return st;
+}
+
+static fl_status restore_encoded(fl_client *client, const saved_state *state)
+{
+  fl_status st = FL_OK;
+  fli_encoded *encoded = &client->encoded;
+  if (!client->trained.is_valid || !state->encoded.data) return FL_OK;
+  if (state->encoded.size < 1 ||
+      (state->clamped.size != 0 &&
+       state->clamped.size != 2 * (size_t)client->n_norms))
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: the encoding does not fit"));
+  FLI_TRY(fli_bytes_append(&encoded->data, state->encoded.data,
+                           state->encoded.size));
+  FLI_TRY(fli_bytes_append(&encoded->clamped, state->clamped.data,
+                           state->clamped.size));
+  encoded->turn = (fli_turn){client->trained.plan.round, state->attempt};
+  encoded->slot = state->slot;
+  memcpy(encoded->scale_id, state->scale_id, sizeof encoded->scale_id);
+  encoded->is_valid = 1;
+out:
+  return st;
+}
+
+static fl_status restore_state(fl_client *client, const fli_bytes *payload)
+{
+  fl_status st = FL_OK;
+  saved_state state;
+  FLI_TRY(parse_state(payload, &state));
+  FLI_TRY(check_identity(client, &state));
+  FLI_TRY(restore_model(client, &state));
+  FLI_TRY(restore_trained(client, &state));
+  FLI_TRY(restore_encoded(client, &state));
+  client->has_token = state.has_token;
+  memcpy(client->token, state.token, sizeof client->token);
+  client->has_said_hello = state.has_token;
+  client->is_unacked = state.unacked.round > 0;
+  client->unacked = state.unacked;
+  if (state.is_done) {
+    client->phase = FLI_PHASE_DONE;
+    fli_client_raise(client, FL_CLIENT_DONE);
+  }
+out:
+  fli_wipe(&state, sizeof state);
+  return st;
+}
+
+fl_status fl_client_save(const fl_client *client, const fl_writer *writer)
+{
+  fl_status st = FL_OK;
+  fli_bytes payload, scratch;
+  fli_clear_error();
+  if (!client || !writer || !writer->write)
+    return fli_error(FL_E_ARGUMENT, "fl_client_save: NULL argument");
+  if (client->n_weights > UINT32_MAX / sizeof(float))
+    return fli_error(FL_E_TOO_LARGE, "state: got %llu weights, want <= %llu",
+                     (unsigned long long)client->n_weights,
+                     (unsigned long long)(UINT32_MAX / sizeof(float)));
+  fli_bytes_init(&payload, client->context);
+  fli_bytes_init(&scratch, client->context);
+  FLI_TRY(write_state(client, &payload, &scratch));
+  FLI_TRY(
+      fli_container_write(writer, FLI_STATE_CLIENT, STATE_VERSION, &payload));
+out:
+  fli_bytes_free(&scratch);
+  fli_bytes_free(&payload);
+  return st;
+}
+
+fl_status fl_client_restore(fl_client **out, fl_context *context,
+                            const fl_client_options *options,
+                            const fl_reader *reader)
+{
+  fl_status st = FL_OK;
+  uint32_t version;
+  fl_client *client = NULL;
+  fli_bytes payload;
+  fli_clear_error();
+  if (!out || !options || !reader || !reader->read)
+    return fli_error(FL_E_ARGUMENT, "fl_client_restore: NULL argument");
+  fli_bytes_init(&payload, context);
+  FLI_TRY(fli_client_make(&client, context, options));
+  /* Weights, update and its encoding, none of them above 4 bytes a weight. */
+  FLI_TRY(fli_container_read(reader, FLI_STATE_CLIENT, STATE_VERSION,
+                             16 * client->options.max_weights + STATE_SLACK,
+                             &version, &payload));
+  FLI_TRY(restore_state(client, &payload));
+  *out = client;
+  client = NULL;
+out:
+  fli_bytes_free(&payload);
+  fl_client_free(client);
+  return st;
+}

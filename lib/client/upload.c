@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From what the trainer gave to what is sent: the update, its norms, its
+ * encoding on the agreed scale, and the frames that are due.
+ *
+ * The update outlives its acknowledgement: a round that is aborted and tried
+ * again wants the same update in another slot, and training is what costs. It
+ * is given up when the model moves on. */
+#include "client/client.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/context.h"
+#include "base/error.h"
+#include "base/options.h"
+
+void fli_client_forget_encoded(fl_client *client)
+{
+  client->outgoing.is_active = 0;
+  client->due &= ~(uint32_t)FLI_DUE_UPDATE;
+  client->encoded.is_valid = 0;
+  fli_bytes_free(&client->encoded.data);
+  fli_bytes_free(&client->encoded.clamped);
+}
+
+void fli_client_forget_trained(fl_client *client)
+{
+  fli_trained *trained = &client->trained;
+  fli_client_forget_encoded(client);
+  client->due &= ~(uint32_t)FLI_DUE_NORM;
+  fli_free(client->context, trained->update,
+           (size_t)client->n_weights * sizeof *trained->update);
+  fli_free(client->context, trained->norms,
+           (size_t)client->n_norms * sizeof *trained->norms);
+  memset(trained, 0, sizeof *trained);
+}
+
+static fli_turn plan_turn(const fl_client *client)
+{
+  return (fli_turn){client->plan.round, client->plan.attempt};
+}
+
+static int is_encoded_for_plan(const fl_client *client)
+{
+  const fli_encoded *encoded = &client->encoded;
+  return encoded->is_valid && encoded->turn.round == client->plan.round &&
+         encoded->turn.attempt == client->plan.attempt &&
+         encoded->slot == client->plan.slot;
+}
+
+static fl_status make_scale(const fl_client *client, fl_scale *scale)
+{
+  fl_status st = fl_scale_init(scale, sizeof *scale);
+  if (st != FL_OK) return st;
+  scale->slots = client->plan.slots;
+  scale->round = client->plan.round;
+  scale->weight_cap = client->plan.weight_cap;
+  memcpy(scale->noise_seed, client->noise_seed, sizeof scale->noise_seed);
+  scale->norms = client->scale_norms;
+  scale->n_norms = client->n_norms;
+  scale->clip = client->clip;
+  scale->is_public = client->plan.scale_mode == FL_SCALE_PUBLIC;
+  return FL_OK;
+}
+
+/* Everything of a scale that the encoded bytes depend on. */
+static void identify_scale(const fl_scale *scale, uint8_t id[FLI_HASH_BYTES])
+{
+  uint8_t norm[2];
+  fli_hasher hasher;
+  fli_hasher_init(&hasher);
+  fli_hasher_u64(&hasher, scale->slots);
+  fli_hasher_u64(&hasher, scale->round);
+  fli_hasher_u64(&hasher, scale->weight_cap);
+  fli_hasher_u64(&hasher, scale->is_public);
+  fli_hasher_u64(&hasher, fli_f32_bits(scale->clip));
+  fli_hasher_update(&hasher, scale->noise_seed, sizeof scale->noise_seed);
+  for (uint64_t i = 0; i < scale->n_norms; i++) {
+    fli_store_u16(norm, fli_bf16_from_f32(scale->norms[i]));
+    fli_hasher_update(&hasher, norm, sizeof norm);
+  }
+  fli_hasher_final(&hasher, id);
+}
+
+static fl_status measure(fl_client *client)
+{
+  fl_status st = FL_OK;
+  fl_scale scale;
+  fli_trained *trained = &client->trained;
+  if (trained->has_norms && trained->norms_cap == client->plan.weight_cap)
+    return FL_OK;
+  FLI_TRY(make_scale(client, &scale));
+  scale.norms = NULL;
+  scale.n_norms = 0;
+  if (!trained->norms)
+    trained->norms = fli_alloc(client->context, (size_t)client->n_norms,
+                               sizeof *trained->norms);
+  if (!trained->norms)
+    FLI_TRY(fli_nomem((size_t)client->n_norms * sizeof *trained->norms));
+  FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
+                                trained->update, client->n_weights,
+                                trained->norms, client->n_norms));
+  trained->has_norms = 1;
+  trained->norms_cap = client->plan.weight_cap;
+out:
+  return st;
+}
+
+fl_status fli_client_offer(fl_client *client)
+{
+  if (!is_encoded_for_plan(client)) fli_client_forget_encoded(client);
+  if (client->plan.scale_mode == FL_SCALE_PUBLIC)
+    return fli_client_upload(client);
+  fl_status st = measure(client);
+  if (st != FL_OK) return st;
+  client->phase = client->encoded.is_valid ? FLI_PHASE_UPDATE : FLI_PHASE_NORM;
+  client->due |= FLI_DUE_NORM;
+  return FL_OK;
+}
+
+/* Clamped coordinates of every block as they travel. */
+static fl_status keep_clamped(fl_client *client, const uint16_t *clamped)
+{
+  fli_bytes *bytes = &client->encoded.clamped;
+  fl_status st = fli_bytes_reserve(bytes, 2 * (size_t)client->n_norms);
+  if (st != FL_OK) return st;
+  for (uint64_t i = 0; i < client->n_norms; i++)
+    fli_store_u16(bytes->data + 2 * i, clamped[i]);
+  bytes->size = 2 * (size_t)client->n_norms;
+  return FL_OK;
+}
+
+static fl_status encode(fl_client *client, const fl_scale *scale)
+{
+  fl_status st = FL_OK;
+  fl_encode_options options;
+  fl_encode_report report;
+  uint16_t *clamped = NULL;
+  size_t n_clamped = scale->is_public ? (size_t)client->n_norms : 0;
+  size_t size = (size_t)fl_compressor_max_update_size(client->compressor);
+  fli_encoded *encoded = &client->encoded;
+  fli_client_forget_encoded(client);
+  FLI_TRY(fl_encode_options_init(&options, sizeof options));
+  FLI_TRY(fl_encode_report_init(&report, sizeof report));
+  options.slot = client->plan.slot;
+  options.samples = client->trained.samples;
+  if (n_clamped > 0) {
+    clamped = fli_alloc(client->context, n_clamped, sizeof *clamped);
+    if (!clamped) FLI_TRY(fli_nomem(n_clamped * sizeof *clamped));
+    report.block_clamped = clamped;
+    report.n_block_clamped = n_clamped;
+  }
+  FLI_TRY(fli_bytes_reserve(&encoded->data, size));
+  FLI_TRY(fl_compressor_encode(client->compressor, scale, &options,
+                               client->trained.update, client->n_weights,
+                               encoded->data.data, encoded->data.capacity,
+                               &encoded->data.size, &report));
+  if (n_clamped > 0) FLI_TRY(keep_clamped(client, clamped));
+  encoded->turn = plan_turn(client);
+  encoded->slot = client->plan.slot;
+  identify_scale(scale, encoded->scale_id);
+  encoded->is_valid = 1;
+out:
+  fli_free(client->context, clamped, n_clamped * sizeof *clamped);
+  if (st != FL_OK) fli_client_forget_encoded(client);
+  return st;
+}
+
+fl_status fli_client_upload(fl_client *client)
+{
+  fl_status st = FL_OK;
+  fl_scale scale;
+  uint8_t id[FLI_HASH_BYTES];
+  if (!client->trained.is_valid) return FL_OK;
+  FLI_TRY(make_scale(client, &scale));
+  identify_scale(&scale, id);
+  if (!is_encoded_for_plan(client) ||
+      memcmp(id, client->encoded.scale_id, sizeof id) != 0)
+    FLI_TRY(encode(client, &scale));
+  client->phase = FLI_PHASE_UPDATE;
+  if (!client->outgoing.is_active) client->due |= FLI_DUE_UPDATE;
+out:
+  return st;
+}
+
+/* ---- results of the host ------------------------------------------------ */
+
+/* The update, finite; *out is the caller's afterwards. */
+static fl_status make_update(const fl_client *client,
+                             const fl_train_result *result, float **out)
+{
+  size_t n = (size_t)client->n_weights;
+  if (!result->weights == !result->update)
+    return fli_error(FL_E_ARGUMENT, "result: want either weights or update");
+  if (result->n != client->n_weights)
+    return fli_error(FL_E_DIM, "result: got %llu values, want %llu",
+                     (unsigned long long)result->n,
+                     (unsigned long long)client->n_weights);
+  if (result->samples > FLI_CLIENT_MAX_SAMPLES)
+    return fli_error(FL_E_ARGUMENT, "result: got %llu samples, want <= 2^40",
+                     (unsigned long long)result->samples);
+  float *update = fli_alloc(client->context, n, sizeof *update);
+  if (!update) return fli_nomem(n * sizeof *update);
+  for (size_t i = 0; i < n; i++) {
+    update[i] = result->update
+                    ? result->update[i]
+                    : result->weights[i] - client->canonical.weights[i];
+    if (isfinite(update[i])) continue;
+    fli_free(client->context, update, n * sizeof *update);
+    return fli_error(FL_E_NOT_FINITE, "result: coordinate %zu is not finite",
+                     i);
+  }
+  *out = update;
+  return FL_OK;
+}
+
+fl_status fli_client_take_result(fl_client *client,
+                                 const fl_train_result *result)
+{
+  fl_status st = FL_OK;
+  fl_train_result loaded = {.loss = (double)NAN};
+  fli_trained *trained = &client->trained;
+  float *update = NULL;
+  FLI_TRY(fli_options_load(&loaded, sizeof loaded, result, "fl_train_result"));
+  FLI_TRY(make_update(client, &loaded, &update));
+  fli_client_forget_trained(client);
+  trained->plan = client->plan;
+  trained->update = update;
+  trained->samples =
+      loaded.samples > 0 ? loaded.samples : client->options.samples;
+  trained->loss = isfinite(loaded.loss) ? loaded.loss : (double)NAN;
+  trained->is_valid = 1;
+  st = fli_client_offer(client);
+  if (st != FL_OK) {
+    fli_client_forget_trained(client);
+    client->phase = FLI_PHASE_TRAIN;
+  }
+out:
+  return st;
+}
+
+static void keep_score(fl_client *client, double loss, uint64_t correct,
+                       uint64_t count)
+{
+  client->metrics = (fli_metrics){
+      .round = client->evaluate.round,
+      .model_version = client->evaluate.model_version,
+      .loss = loss,
+      .correct = correct,
+      .count = count,
+  };
+  client->scored = client->evaluate;
+  client->has_metrics = 1;
+  client->due |= FLI_DUE_METRICS;
+  client->phase = FLI_PHASE_IDLE;
+}
+
+fl_status fli_client_take_score(fl_client *client, const fl_score *score)
+{
+  fl_score loaded = {0};
+  fl_status st = fli_options_load(&loaded, sizeof loaded, score, "fl_score");
+  if (st != FL_OK) return st;
+  if (loaded.correct > loaded.count || loaded.count > FLI_CLIENT_MAX_SAMPLES)
+    return fli_error(FL_E_ARGUMENT, "score: want correct <= count <= 2^40");
+  if (loaded.count == 0) loaded.loss = 0;
+  if (!isfinite(loaded.loss))
+    return fli_error(FL_E_NOT_FINITE, "score: the loss is not finite");
+  keep_score(client, loaded.loss, loaded.correct, loaded.count);
+  return FL_OK;
+}
+
+void fli_client_refuse(fl_client *client)
+{
+  if (client->phase == FLI_PHASE_EVALUATE) {
+    keep_score(client, 0, 0, 0);
+    return;
+  }
+  client->has_declined = 1;
+  client->declined = plan_turn(client);
+  client->due |= FLI_DUE_DECLINE;
+  client->phase = FLI_PHASE_IDLE;
+}
+
+/* ---- frames out --------------------------------------------------------- */
+
+static fl_status write_hello(fl_client *client)
+{
+  fli_hello hello = {
+      .version_min = FLI_PROTOCOL_MIN,
+      .version_max = FLI_PROTOCOL_MAX,
+      .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE,
+      .samples = client->options.samples,
+      .has_schema = client->has_schema,
+      .has_token = client->has_token,
+      .has_model = client->has_canonical && client->canonical.is_valid,
+  };
+  memcpy(hello.client_id, client->id, sizeof hello.client_id);
+  memcpy(hello.job, client->job, sizeof hello.job);
+  memcpy(hello.device_class, client->device_class, sizeof hello.device_class);
+  memcpy(hello.schema, client->schema, sizeof hello.schema);
+  memcpy(hello.token, client->token, sizeof hello.token);
+  if (hello.has_model) {
+    hello.model_version = client->canonical.version;
+    memcpy(hello.model_hash, client->model_hash, sizeof hello.model_hash);
+  }
+  return fli_write_hello(&client->sent, &hello);
+}
+
+static fl_status write_norm(fl_client *client)
+{
+  size_t size = 2 * (size_t)client->n_norms;
+  uint8_t *norms = fli_alloc(client->context, size, 1);
+  if (!norms) return fli_nomem(size);
+  fli_norms_to_bf16(norms, client->trained.norms, client->n_norms);
+  const fli_norm norm = {
+      .round = client->plan.round,
+      .attempt = client->plan.attempt,
+      .norms = norms,
+      .norms_size = size,
+      .samples = client->trained.samples,
+  };
+  fl_status st = fli_write_norm(&client->sent, &norm);
+  fli_free(client->context, norms, size);
+  return st;
+}
+
+static fl_status begin_upload(fl_client *client)
+{
+  const fli_encoded *encoded = &client->encoded;
+  fli_manifest manifest = {
+      .kind = FLI_TRANSFER_UPDATE,
+      .round = encoded->turn.round,
+      .attempt = encoded->turn.attempt,
+      .loss = client->trained.loss,
+      .model_version = client->trained.plan.model_version,
+      .clamped = encoded->clamped.size > 0 ? encoded->clamped.data : NULL,
+      .clamped_size = encoded->clamped.size,
+  };
+  return fli_outgoing_begin(&client->outgoing, &client->sent, &manifest,
+                            encoded->data.data, encoded->data.size,
+                            client->options.chunk_size);
+}
+
+static fl_status write_frames(fl_client *client)
+{
+  fl_status st = FL_OK;
+  if (client->due & FLI_DUE_GET_MODEL) {
+    const fli_get_model get = {client->wanted_version};
+    FLI_TRY(fli_write_get_model(&client->sent, &get));
+  }
+  if (client->due & FLI_DUE_DECLINE) {
+    const fli_decline decline = {client->declined.round,
+                                 client->declined.attempt};
+    FLI_TRY(fli_write_decline(&client->sent, FLI_MSG_DECLINE, &decline));
+  }
+  if (client->due & FLI_DUE_METRICS)
+    FLI_TRY(fli_write_metrics(&client->sent, &client->metrics));
+  if (client->due & FLI_DUE_NORM) FLI_TRY(write_norm(client));
+  if (client->due & FLI_DUE_UPDATE) FLI_TRY(begin_upload(client));
+  if (client->outgoing.is_active) {
+    FLI_TRY(fli_outgoing_next(&client->outgoing, &client->sent));
+    if (!client->outgoing.is_active) {
+      client->is_unacked = 1;
+      client->unacked = client->encoded.turn;
+    }
+  }
+  client->due = 0;
+out:
+  return st;
+}
+
+fl_status fli_client_write_due(fl_client *client)
+{
+  fl_status st = FL_OK;
+  if (client->link == FLI_LINK_HELLO_DUE) {
+    if (client->is_waiting || client->has_new_wait) return FL_OK;
+    FLI_TRY(write_hello(client));
+    client->link = FLI_LINK_HELLO_SENT;
+  } else if (client->link == FLI_LINK_WELCOMED) {
+    FLI_TRY(write_frames(client));
+  }
+  return FL_OK;
+out:
+  fli_bytes_clear(&client->sent);
+  if (client->due & FLI_DUE_UPDATE) client->outgoing.is_active = 0;
+  return st;
+}

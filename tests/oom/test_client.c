@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client whose allocations fail: it reports FL_E_NOMEM, gives everything
+ * back, and when only one allocation failed it goes on to the end of the job
+ * with the server's model. The server's memory does not fail. */
+#include "oom.h"
+
+#include "client_pair.h"
+
+enum { ROUNDS = 3, STEPS = 200 };
+
+static fl_status whole_job(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  pair p;
+  const uint32_t *codec = arg;
+  FLI_TRY(pair_begin(&p, context, *codec, ROUNDS));
+  FLI_TRY(pair_connect(&p));
+  for (int i = 0; i < STEPS && !p.is_done; i++)
+    FLI_TRY(pair_step(&p));
+  CHECK(p.is_done);
+out:
+  pair_end(&p);
+  return st;
+}
+
+static fl_status save_and_restore(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  pair p;
+  fl_buffer *buffer = NULL;
+  fl_client *again = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  const uint32_t *codec = arg;
+  FLI_TRY(pair_begin(&p, context, *codec, ROUNDS));
+  FLI_TRY(pair_connect(&p));
+  for (int i = 0; i < 6; i++)
+    FLI_TRY(pair_step(&p));
+  FLI_TRY(fl_buffer_new(&buffer, NULL));
+  FLI_TRY(fl_buffer_as_writer(buffer, &writer));
+  FLI_TRY(fl_client_save(p.client, &writer));
+  FLI_TRY(fl_buffer_as_reader(buffer, &reader));
+  FLI_TRY(fl_client_restore(&again, context, &p.options, &reader));
+out:
+  fl_client_free(again);
+  fl_buffer_free(buffer);
+  pair_end(&p);
+  return st;
+}
+
+/* A job in which the failures are met by hosts that reconnect and go on;
+ * 1 when allocation `fail_at` was reached. */
+static int run_on(uint32_t codec, uint64_t fail_at)
+{
+  oom_heap heap = {0};
+  fl_context *context = NULL;
+  pair p;
+  float mine[PAIR_WEIGHTS], theirs[PAIR_WEIGHTS];
+  CHECK_OK(oom_context(&context, &heap));
+  heap.fail_at = heap.asked + fail_at;
+  CHECK_OK(pair_begin(&p, context, codec, ROUNDS));
+  fl_status st = pair_connect(&p);
+  if (st == FL_E_NOMEM) st = pair_connect(&p);
+  CHECK_OK(st);
+  for (int i = 0; p.client && i < STEPS && !p.is_done; i++) {
+    st = pair_step(&p);
+    if (st == FL_E_NOMEM) st = pair_reconnect(&p);
+    CHECK_OK(st);
+  }
+  CHECK(p.is_done);
+  CHECK_OK(fl_client_copy_weights(p.client, mine, PAIR_WEIGHTS, NULL));
+  CHECK_OK(fl_server_copy_weights(p.server, 0, theirs, PAIR_WEIGHTS, NULL));
+  CHECK_EQ_MEM(mine, theirs, sizeof mine);
+  pair_end(&p);
+  fl_context_free(context);
+  CHECK_EQ_U64(heap.live_blocks, 0);
+  return heap.was_hit;
+}
+
+static uint32_t codecs[] = {FL_CODEC_F32, FL_CODEC_THC};
+
+static void jobs_report_lack_of_memory(void)
+{
+  for (size_t i = 0; i < 2; i++)
+    oom_loop(whole_job, &codecs[i]);
+}
+
+static void save_and_restore_report_lack_of_memory(void)
+{
+  for (size_t i = 0; i < 2; i++)
+    oom_loop(save_and_restore, &codecs[i]);
+}
+
+static void clients_go_on_after_one_failure(void)
+{
+  for (size_t i = 0; i < 2; i++) {
+    uint64_t fail_at = 1;
+    while (check_totals.failures == 0 && run_on(codecs[i], fail_at))
+      fail_at++;
+    if (check_totals.failures > 0)
+      fprintf(stderr, "with allocation %" PRIu64 " failing\n", fail_at);
+    CHECK(fail_at > 10);
+  }
+}
+
+int main(void)
+{
+  CHECK_CASE(jobs_report_lack_of_memory);
+  CHECK_CASE(save_and_restore_report_lack_of_memory);
+  CHECK_CASE(clients_go_on_after_one_failure);
+  return check_report();
+}
