@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A file that is replaced as a whole, by libfl-host's storage. */
+#ifndef EXAMPLES_STORED_H
+#define EXAMPLES_STORED_H
+
+#include <fl/base.h>
+#include <fl/host.h>
+
+/* A path such as "state/fl.snapshot": the folder is made when missing, the
+ * last part must be [a-z0-9._-]{1,128}. */
+struct stored {
+  fl_host *host;
+  char name[256];
+};
+
+/* 0, or -1 with a line on stderr. */
+int stored_open(struct stored *stored, const char *path);
+void stored_close(struct stored *stored);
+/* 1 when the file is there. */
+int stored_exists(const struct stored *stored);
+
+typedef fl_status (*stored_save_fn)(const fl_writer *writer, void *user);
+typedef fl_status (*stored_load_fn)(const fl_reader *reader, void *user);
+/* Replace the file by what `save` writes, durably; or leave it as it was. */
+fl_status stored_save(const struct stored *stored, stored_save_fn save,
+                      void *user);
+fl_status stored_load(const struct stored *stored, stored_load_fn load,
+                      void *user);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Settings of fl-aggregator: their table, defaults, and how they become a job
+ * of the library.
+ */
+#include "fl_aggregator/config.h"
+
+#include <err.h>
+#include <stddef.h>
+#include <string.h>
+
+static const uint64_t second_ns = UINT64_C(1000000000);
+
+#define AT(member) offsetof(struct config, member)
+#define SEEDS 9007199254740992.0 /* 2^53: what JSON carries exactly */
+
+static const struct setting table[] = {
+    {"listen", SETTING_TEXT, AT(listen), 0, 0, NULL, "HOST:PORT",
+     "address to serve; port 0 takes a free one"},
+    {"port-file", SETTING_TEXT, AT(port_file), 0, 0, NULL, "FILE",
+     "write the port in use to FILE"},
+    {"rounds", SETTING_COUNT, AT(rounds), 1, 1e6, NULL, "N", "rounds to train"},
+    {"participants", SETTING_COUNT, AT(participants), 0, FL_MAX_SLOTS, NULL,
+     "N", "updates wanted per round; 0 = of everybody who is there"},
+    {"min-participants", SETTING_COUNT, AT(min_participants), 1, FL_MAX_SLOTS,
+     NULL, "N", "fewer updates than this abort the round"},
+    {"min-clients", SETTING_COUNT, AT(min_clients), 1, 1e6, NULL, "N",
+     "clients that must have joined before the first round"},
+    {"codec", SETTING_TEXT, AT(codec), 0, 0, "f32|bf16|thc", "NAME",
+     "how updates travel: f32, bf16 or thc"},
+    {"epochs", SETTING_COUNT, AT(epochs), 1, 10000, NULL, "N",
+     "local epochs per round"},
+    {"batch", SETTING_COUNT, AT(batch), 1, 1e6, NULL, "N", "batch size"},
+    {"lr", SETTING_REAL, AT(lr), 0, 1000, NULL, "X",
+     "learning rate of the participants"},
+    {"seed", SETTING_COUNT, AT(seed), 0, SEEDS, NULL, "N",
+     "seed of the initial model and of all draws"},
+    {"server-lr", SETTING_REAL, AT(server_lr), 0, 1000, NULL, "X",
+     "factor on the mean update"},
+    {"server-momentum", SETTING_REAL, AT(server_momentum), 0, 0.9999, NULL, "X",
+     "momentum over rounds"},
+    {"model-description", SETTING_TEXT, AT(model_description), 0, 0, NULL,
+     "FILE", "train this model (description bytes) instead of MLP 784-128-10"},
+    {"test-data", SETTING_TEXT, AT(test_data), 0, 0, NULL, "DIR",
+     "score the model on the t10k IDX files in DIR after every round"},
+    {"log", SETTING_TEXT, AT(log), 0, 0, NULL, "FILE",
+     "append one JSON object per event to FILE; - is standard output"},
+    {"snapshot", SETTING_TEXT, AT(snapshot), 0, 0, NULL, "FILE",
+     "save the state to FILE after every round and on SIGTERM; go on from it "
+     "at the start"},
+    {"fresh", SETTING_FLAG, AT(fresh), 0, 0, NULL, NULL,
+     "begin anew even if the snapshot is there"},
+    {"exit-when-done", SETTING_FLAG, AT(exit_when_done), 0, 0, NULL, NULL,
+     "leave when the job is over and the clients have fetched the end"},
+    {"poll-seconds", SETTING_COUNT, AT(poll_seconds), 1, 600, NULL, "N",
+     "how long a request with nothing to answer is held"},
+    {"grace-seconds", SETTING_COUNT, AT(grace_seconds), 0, 86400, NULL, "N",
+     "how long a client whose connection broke may stay away"},
+    {"norm-deadline-seconds", SETTING_COUNT, AT(norm_deadline_seconds), 1,
+     86400, NULL, "N", "time for local training, from the plan on"},
+    {"update-deadline-seconds", SETTING_COUNT, AT(update_deadline_seconds), 1,
+     86400, NULL, "N", "time for sending updates"},
+    {"max-sessions", SETTING_COUNT, AT(max_sessions), 1, 65536, NULL, "N",
+     "sessions at once"},
+};
+
+const struct settings aggregator_settings = {
+    .program_doc =
+        "Serve one federated training over HTTP."
+        "\v"
+        "Exit status: 0 the job is over (--exit-when-done) or SIGTERM or "
+        "SIGINT came and the state is saved, 1 failure at run time, 2 bad "
+        "option or configuration.",
+    .table = table,
+    .n = sizeof table / sizeof table[0],
+};
+
+void config_defaults(struct config *config)
+{
+  *config = (struct config){
+      .listen = "127.0.0.1:8437",
+      .codec = "thc",
+      .rounds = 15,
+      .min_participants = 1,
+      .min_clients = 1,
+      .epochs = 1,
+      .batch = 32,
+      .seed = 1,
+      .poll_seconds = 20,
+      .grace_seconds = 10,
+      .norm_deadline_seconds = 600,
+      .update_deadline_seconds = 600,
+      .max_sessions = 4096,
+      .lr = .05,
+      .server_lr = 1,
+  };
+}
+
+int config_check(const struct config *config)
+{
+  const char *colon = strrchr(config->listen, ':');
+  if (!colon || colon == config->listen || !colon[1]) {
+    warnx("listen: got \"%s\", want HOST:PORT", config->listen);
+    return -1;
+  }
+  if (config->participants > 0 &&
+      config->min_participants > config->participants) {
+    warnx("min_participants: got %llu, want participants (%llu) at most",
+          (unsigned long long)config->min_participants,
+          (unsigned long long)config->participants);
+    return -1;
+  }
+  return 0;
+}
+
+void config_job(const struct config *config, fl_job_options *job,
+                fl_compressor_options *codec)
+{
+  fl_compressor_options_init(codec, sizeof *codec);
+  codec->codec = FL_CODEC_THC;
+  if (strcmp(config->codec, "f32") == 0) codec->codec = FL_CODEC_F32;
+  if (strcmp(config->codec, "bf16") == 0) codec->codec = FL_CODEC_BF16;
+  fl_job_options_init(job, sizeof *job);
+  job->codec = codec;
+  job->rounds = (uint32_t)config->rounds;
+  job->seed = config->seed;
+  job->participants = (uint32_t)config->participants;
+  job->min_participants = (uint32_t)config->min_participants;
+  job->min_clients = (uint32_t)config->min_clients;
+  job->epochs = (uint32_t)config->epochs;
+  job->batch_size = (uint32_t)config->batch;
+  job->learning_rate = (float)config->lr;
+  job->server_learning_rate = (float)config->server_lr;
+  job->server_momentum = (float)config->server_momentum;
+  job->return_grace_ns = config->grace_seconds * second_ns;
+  job->norm_deadline_ns = config->norm_deadline_seconds * second_ns;
+  job->update_deadline_ns = config->update_deadline_seconds * second_ns;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings of fl-aggregator. */
+#ifndef FL_AGGREGATOR_CONFIG_H
+#define FL_AGGREGATOR_CONFIG_H
+
+#include <stdint.h>
+
+#include <fl/server.h>
+
+#include "common/settings.h"
+
+struct config {
+  char listen[SETTING_TEXT_BYTES];
+  char port_file[SETTING_TEXT_BYTES];
+  char codec[SETTING_TEXT_BYTES];
+  char model_description[SETTING_TEXT_BYTES];
+  char test_data[SETTING_TEXT_BYTES];
+  char log[SETTING_TEXT_BYTES];
+  char snapshot[SETTING_TEXT_BYTES];
+  uint64_t rounds;
+  uint64_t participants;
+  uint64_t min_participants;
+  uint64_t min_clients;
+  uint64_t epochs;
+  uint64_t batch;
+  uint64_t seed;
+  uint64_t poll_seconds;
+  uint64_t grace_seconds;
+  uint64_t norm_deadline_seconds;
+  uint64_t update_deadline_seconds;
+  uint64_t max_sessions;
+  double lr;
+  double server_lr;
+  double server_momentum;
+  int fresh;
+  int exit_when_done;
+};
+
+extern const struct settings aggregator_settings;
+
+void config_defaults(struct config *config);
+/* What settings say together: 0, or -1 with a line on stderr. */
+int config_check(const struct config *config);
+/* The job that they describe; `codec` is filled in and borrowed. */
+void config_job(const struct config *config, fl_job_options *job,
+                fl_compressor_options *codec);
+
+#endif

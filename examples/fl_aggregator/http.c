@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The listening side, on the process's one thread: libmicrohttpd in epoll mode
+ * is driven from the main loop. Besides its descriptor the epoll set here
+ * holds the connections of held requests (see request.c).
+ */
+#include "fl_aggregator/http.h"
+
+#include <err.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fl_aggregator/request.h"
+
+static const uint64_t second_ns = UINT64_C(1000000000);
+/* A session without a connection for this long counts as lost; a client that
+ * merely opens another connection is faster. */
+static const uint64_t reconnect_ns = UINT64_C(500000000);
+
+static void on_connection(void *user, struct MHD_Connection *connection,
+                          void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+  struct http *http = user;
+  struct sessions *sessions = &http->run->sessions;
+  if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+    if (*context) link_close(sessions, *context, http->now_ns);
+    return;
+  }
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  if (!info) return;
+  const int on = 1;
+  (void)setsockopt(info->connect_fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  *context = link_open(sessions, info->connect_fd);
+}
+
+/* "host:port" or "[v6]:port" to an address. */
+static struct addrinfo *resolve(const char *listen)
+{
+  char host[SETTING_TEXT_BYTES];
+  const char *colon = strrchr(listen, ':');
+  const char *from = listen;
+  size_t n = (size_t)(colon - listen);
+  if (n >= 2 && listen[0] == '[' && listen[n - 1] == ']') {
+    from++;
+    n -= 2;
+  }
+  memcpy(host, from, n);
+  host[n] = 0;
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                                 .ai_socktype = SOCK_STREAM,
+                                 .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+  struct addrinfo *found = NULL;
+  int error = getaddrinfo(host, colon + 1, &hints, &found);
+  if (error == 0) return found;
+  warnx("listen: %s: %s", listen, gai_strerror(error));
+  return NULL;
+}
+
+/* Bytes are counted by the kernel: say at the start when it cannot. */
+static int check_counters(const struct http *http)
+{
+  uint64_t received;
+  uint64_t sent;
+  const union MHD_DaemonInfo *info =
+      MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_LISTEN_FD);
+  if (info && tcp_bytes(info->listen_fd, &received, &sent) == 0) return 0;
+  warn("TCP_INFO: this kernel does not count bytes per socket, want Linux "
+       "4.19 or later");
+  return -1;
+}
+
+static struct MHD_Daemon *start_daemon(struct http *http)
+{
+  const struct config *config = http->config;
+  struct addrinfo *address = resolve(config->listen);
+  if (!address) return NULL;
+  unsigned flags =
+      MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
+  if (address->ai_family == AF_INET6) flags |= MHD_USE_IPv6;
+  struct MHD_Daemon *daemon = MHD_start_daemon(
+      flags, 0, NULL, NULL, request_handle, http, MHD_OPTION_SOCK_ADDR,
+      address->ai_addr, MHD_OPTION_NOTIFY_COMPLETED, request_completed, http,
+      MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
+      MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_sessions + 16,
+      MHD_OPTION_END);
+  if (!daemon) warn("listen: %s", config->listen);
+  freeaddrinfo(address);
+  return daemon;
+}
+
+int http_start(struct http *http, const struct config *config, struct run *run)
+{
+  memset(http, 0, sizeof *http);
+  http->run = run;
+  http->config = config;
+  http->epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (http->epoll < 0) {
+    warn("epoll");
+    return -1;
+  }
+  http->daemon = start_daemon(http);
+  if (!http->daemon || check_counters(http) != 0) return -1;
+  const union MHD_DaemonInfo *info =
+      MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+  struct epoll_event event = {.events = EPOLLIN};
+  if (info &&
+      epoll_ctl(http->epoll, EPOLL_CTL_ADD, info->epoll_fd, &event) == 0)
+    return 0;
+  warn("epoll");
+  return -1;
+}
+
+uint16_t http_port(const struct http *http)
+{
+  const union MHD_DaemonInfo *info =
+      MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_BIND_PORT);
+  return info ? info->port : 0;
+}
+
+void http_run(struct http *http, uint64_t now_ns)
+{
+  struct epoll_event events[64];
+  http->now_ns = now_ns;
+  int n = epoll_wait(http->epoll, events, 64, 0);
+  for (int i = 0; i < n; i++) {
+    /* NULL: libmicrohttpd's own descriptor. Else the client hung up. */
+    if (events[i].data.ptr) request_release(events[i].data.ptr);
+  }
+  MHD_run(http->daemon);
+}
+
+static int is_due(const struct http *http, const struct request *request)
+{
+  const struct session *session = request->link->session;
+  if (!session || session->is_closed || http->is_draining) return 1;
+  if (http->now_ns - request->waiting_since_ns >=
+      http->config->poll_seconds * second_ns)
+    return 1;
+  return fl_server_wants_close(http->run->server, session->peer) != 0;
+}
+
+static void forget_gone(struct http *http)
+{
+  struct sessions *sessions = &http->run->sessions;
+  for (size_t i = 0; i < sessions->used; i++) {
+    struct session *session = &sessions->slots[i];
+    if (!session->id[0] || session->gone_since_ns == 0) continue;
+    if (!session->is_closed &&
+        http->now_ns - session->gone_since_ns < reconnect_ns)
+      continue;
+    (void)fl_server_disconnected(http->run->server, session->peer);
+    sessions_drop(sessions, session);
+  }
+}
+
+void http_answer(struct http *http, uint64_t now_ns)
+{
+  http->now_ns = now_ns;
+  uint64_t peer = UINT64_MAX;
+  while (fl_server_next_ready(http->run->server, &peer) == FL_OK) {
+    struct session *session = sessions_find_peer(&http->run->sessions, peer);
+    if (session && session->waiting) request_release(session->waiting);
+  }
+  for (struct request *next, *at = http->waiting; at; at = next) {
+    next = at->next;
+    if (is_due(http, at)) request_release(at);
+  }
+  forget_gone(http);
+  http->has_news = 0;
+  MHD_run(http->daemon);
+}
+
+uint64_t http_next_deadline(const struct http *http)
+{
+  if (http->has_news) return http->now_ns;
+  uint64_t deadline = UINT64_MAX;
+  MHD_UNSIGNED_LONG_LONG ms = 0;
+  if (MHD_get_timeout(http->daemon, &ms) == MHD_YES)
+    deadline = http->now_ns + ms * 1000000;
+  if (http->waiting) {
+    uint64_t due = http->waiting->waiting_since_ns +
+                   http->config->poll_seconds * second_ns;
+    if (due < deadline) deadline = due;
+  }
+  const struct sessions *sessions = &http->run->sessions;
+  for (size_t i = 0; i < sessions->used; i++) {
+    const struct session *session = &sessions->slots[i];
+    if (!session->id[0] || session->gone_since_ns == 0) continue;
+    uint64_t due = session->gone_since_ns + reconnect_ns;
+    if (due < deadline) deadline = due;
+  }
+  return deadline;
+}
+
+void http_drain(struct http *http)
+{
+  if (http->is_draining) return;
+  http->is_draining = 1;
+  MHD_socket listener = MHD_quiesce_daemon(http->daemon);
+  if (listener != MHD_INVALID_SOCKET) close(listener);
+}
+
+int http_is_deserted(const struct http *http)
+{
+  for (const struct link *link = http->run->sessions.links; link;
+       link = link->next)
+    if (link->session) return 0;
+  return 1;
+}
+
+void http_stop(struct http *http)
+{
+  if (http->daemon) {
+    while (http->waiting)
+      request_release(http->waiting);
+    MHD_run(http->daemon);
+    MHD_stop_daemon(http->daemon);
+    http->daemon = NULL;
+  }
+  if (http->epoll >= 0) close(http->epoll);
+  http->epoll = -1;
+}

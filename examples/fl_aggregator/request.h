@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One HTTP request on a session, between its headers and its answer. */
+#ifndef FL_AGGREGATOR_REQUEST_H
+#define FL_AGGREGATOR_REQUEST_H
+
+#include "fl_aggregator/http.h"
+
+enum request_state {
+  REQUEST_FEEDING = 1, /* the body comes in */
+  REQUEST_WAITING,     /* suspended */
+  REQUEST_RELEASED     /* to be answered with what is there */
+};
+
+struct request {
+  struct http *http;
+  struct MHD_Connection *connection;
+  struct link *link;
+  enum request_state state;
+  uint64_t body_size;
+  uint64_t waiting_since_ns;
+  int is_superseded; /* a later request of the session took its place */
+  struct request *next;
+  struct request *previous;
+};
+
+/* Callbacks of libmicrohttpd; `user` is the struct http. */
+enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
+                               const char *url, const char *method,
+                               const char *version, const char *upload,
+                               size_t *upload_size, void **state);
+void request_completed(void *user, struct MHD_Connection *connection,
+                       void **state, enum MHD_RequestTerminationCode code);
+/* Let a held request be answered. */
+void request_release(struct request *request);
+
+#endif

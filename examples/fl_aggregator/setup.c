@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a run begins with: the model (the MLP of the quick start unless a
+ * description is given), the test data, and the server, new or restored.
+ */
+#include "fl_aggregator/setup.h"
+
+#include <err.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MAX_DESCRIPTION = 256 * 1024, SIDE = 28, HIDDEN = 128, CLASSES = 10 };
+
+/* Fashion-MNIST's pixels have mean .286 and deviation .353. */
+static const float pixel_mean = .286f;
+static const float pixel_deviation = .353f;
+
+static fl_status build_mlp(fl_model **model)
+{
+  const uint64_t dims[] = {SIDE, SIDE};
+  fl_model_builder *builder = NULL;
+  fl_status st = fl_model_builder_new(&builder, NULL);
+  if (st != FL_OK) return st;
+  /* A builder keeps its first error, so only build is checked. */
+  fl_model_builder_input(builder, dims, 2, 1.0f / (255.0f * pixel_deviation),
+                         -pixel_mean / pixel_deviation);
+  fl_model_builder_flatten(builder, "flatten");
+  fl_model_builder_dense(builder, "fc1", HIDDEN);
+  fl_model_builder_relu(builder, "relu1");
+  fl_model_builder_dense(builder, "fc2", CLASSES);
+  fl_model_builder_softmax_cross_entropy(builder, "loss");
+  st = fl_model_builder_build(builder, model);
+  fl_model_builder_free(builder);
+  return st;
+}
+
+static int load_described(fl_model **model, const char *path)
+{
+  static uint8_t bytes[MAX_DESCRIPTION + 1];
+  FILE *file = fopen(path, "rbe");
+  if (!file) {
+    warn("%s", path);
+    return -1;
+  }
+  size_t n = fread(bytes, 1, sizeof bytes, file);
+  fclose(file);
+  if (n > MAX_DESCRIPTION) {
+    warnx("%s: got more than %d bytes", path, MAX_DESCRIPTION);
+    return -1;
+  }
+  if (fl_model_from_description(model, NULL, bytes, n) == FL_OK) return 0;
+  warnx("%s: %s", path, fl_last_error());
+  return -1;
+}
+
+int setup_model(fl_model **model, const struct config *config)
+{
+  if (*config->model_description) {
+    if (load_described(model, config->model_description) != 0) return -1;
+  } else if (build_mlp(model) != FL_OK) {
+    warnx("model: %s", fl_last_error());
+    return -1;
+  }
+  if (fl_model_init_weights(*model, config->seed) == FL_OK) return 0;
+  warnx("model: %s", fl_last_error());
+  return -1;
+}
+
+int setup_test_data(struct idx_set *test, const fl_model *model,
+                    const struct config *config)
+{
+  char error[SETTING_TEXT_BYTES + 256];
+  if (!*config->test_data) return 0;
+  if (idx_load(test, config->test_data, "t10k", error, sizeof error) != 0) {
+    warnx("test data: %s", error);
+    return -1;
+  }
+  if (test->sample_size != fl_model_input_count(model)) {
+    warnx("test data: %u values per sample, the model wants %llu",
+          test->sample_size, (unsigned long long)fl_model_input_count(model));
+    return -1;
+  }
+  return 0;
+}
+
+struct restored {
+  fl_server *server;
+  const fl_server_options *options;
+};
+
+static fl_status restore_server(const fl_reader *reader, void *user)
+{
+  struct restored *restored = user;
+  return fl_server_restore(&restored->server, NULL, restored->options, reader);
+}
+
+static fl_server *restore(const fl_model *model, const struct stored *snapshot,
+                          const struct config *config,
+                          const fl_server_options *options)
+{
+  struct restored restored = {.options = options};
+  fl_job_status status;
+  fl_job_status_init(&status, sizeof status);
+  if (stored_load(snapshot, restore_server, &restored) != FL_OK ||
+      fl_server_get_status(restored.server, 0, &status) != FL_OK) {
+    warnx("%s: %s (--fresh begins anew)", config->snapshot, fl_last_error());
+    fl_server_free(restored.server);
+    return NULL;
+  }
+  if (status.n_weights != fl_model_weight_count(model)) {
+    warnx("%s: holds another model: got %llu weights, want %llu (--fresh "
+          "begins anew)",
+          config->snapshot, (unsigned long long)status.n_weights,
+          (unsigned long long)fl_model_weight_count(model));
+    fl_server_free(restored.server);
+    return NULL;
+  }
+  return restored.server;
+}
+
+fl_server *setup_server(const fl_model *model, const struct stored *snapshot,
+                        const struct config *config, int *is_restored)
+{
+  fl_server *server = NULL;
+  fl_server_options options;
+  fl_job_options job_options;
+  fl_compressor_options codec;
+  fl_server_options_init(&options, sizeof options);
+  *is_restored = snapshot->host && !config->fresh && stored_exists(snapshot);
+  if (*is_restored) return restore(model, snapshot, config, &options);
+  config_job(config, &job_options, &codec);
+  uint32_t job = 0;
+  if (fl_server_new(&server, NULL, &options) == FL_OK &&
+      fl_server_add_job(server, model, &job_options, &job) == FL_OK)
+    return server;
+  warnx("server: %s", fl_last_error());
+  fl_server_free(server);
+  return NULL;
+}

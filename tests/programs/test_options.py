@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and configuration files of fl-aggregator and fl-participant."""
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+
+from programs import AGGREGATOR, ENVIRONMENT, PARTICIPANT, run_script, want
+
+FOLDER = tempfile.TemporaryDirectory(prefix="libfl-options-")
+
+
+def _run(program, *arguments):
+    done = subprocess.run([str(program), *map(str, arguments)],
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, env=ENVIRONMENT, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _file(text):
+    path = pathlib.Path(FOLDER.name) / "config.json"
+    path.write_text(text)
+    return path
+
+
+def _refused(program, arguments, *says):
+    status, _, errors = _run(program, *arguments)
+    want(status == 2, f"exit status: got {status}, want 2", errors)
+    want(len(errors.strip().splitlines()) <= 2, errors)
+    for text in says:
+        want(text in errors, f"want '{text}' in:", errors)
+
+
+def help_names_every_option_and_the_exit_status():
+    for program in (AGGREGATOR, PARTICIPANT):
+        status, text, _ = _run(program, "--help")
+        want(status == 0, status)
+        for word in ("--config=FILE", "--check-config", "--seed=N",
+                     "Exit status"):
+            want(word in text, f"no {word} in:", text)
+
+
+def version_is_the_librarys():
+    status, text, _ = _run(AGGREGATOR, "--version")
+    want(status == 0 and "fl-aggregator (libfl 0.1.0)" in text, text)
+
+
+def unknown_options_and_arguments_are_refused():
+    _refused(AGGREGATOR, ["--bogus"], "--bogus")
+    _refused(AGGREGATOR, ["stray"], "stray")
+    _refused(PARTICIPANT, ["--rounds=3"], "--rounds")
+
+
+def bad_values_name_option_and_range():
+    _refused(AGGREGATOR, ["--rounds=0"], "--rounds: got 0, want 1..")
+    _refused(AGGREGATOR, ["--rounds=3x"], '--rounds: got "3x"')
+    _refused(AGGREGATOR, ["--rounds=-1"], '--rounds: got "-1"')
+    _refused(AGGREGATOR, ["--rounds=99999999999999999999"], "--rounds")
+    _refused(AGGREGATOR, ["--lr=nan"], "--lr")
+    _refused(AGGREGATOR, ["--lr=-1"], "--lr: got -1")
+    _refused(AGGREGATOR, ["--codec=zip"], '--codec: got "zip"', "f32|bf16|thc")
+    _refused(AGGREGATOR, ["--listen=nowhere"], "want HOST:PORT")
+    _refused(AGGREGATOR, [f"--log={'x' * 2000}"], "2000 bytes")
+
+
+def settings_that_disagree_are_refused():
+    _refused(AGGREGATOR, ["--participants=2", "--min-participants=3"],
+             "min_participants")
+    _refused(PARTICIPANT, ["--id=a", "--data=.", "--index=4",
+                           "--participants=4"], "index: got 4")
+    _refused(PARTICIPANT, ["--data=."], "--id NAME")
+    _refused(PARTICIPANT, ["--id=a"], "--data DIR")
+    _refused(PARTICIPANT, ["--id=a", "--data=.", "--server=ftp://x"],
+             "want http://")
+
+
+def check_config_prints_a_config_that_is_accepted():
+    status, text, errors = _run(AGGREGATOR, "--check-config", "--rounds=7",
+                                "--codec=bf16", "--lr=0.125", "--fresh")
+    want(status == 0, errors)
+    settings = json.loads(text)
+    want(settings["rounds"] == 7 and settings["codec"] == "bf16"
+         and settings["lr"] == 0.125 and settings["fresh"] is True, text)
+    status, again, errors = _run(AGGREGATOR, "--check-config", "--config",
+                                 _file(text))
+    want(status == 0 and again == text, errors, again)
+
+
+def options_win_over_the_file_wherever_they_stand():
+    path = _file('{"rounds": 3, "server_lr": 0.5}')
+    for arguments in (["--rounds=9", "--config", path],
+                      ["--config", path, "--rounds=9"]):
+        status, text, errors = _run(AGGREGATOR, "--check-config", *arguments)
+        want(status == 0, errors)
+        settings = json.loads(text)
+        want(settings["rounds"] == 9 and settings["server_lr"] == 0.5, text)
+
+
+def bad_config_files_say_what_is_wrong():
+    def check(text, *says):
+        _refused(AGGREGATOR, ["--check-config", "--config", _file(text)],
+                 *says)
+
+    check('{"round": 3}', 'unknown key "round"')
+    check('{"rounds": "3"}', 'rounds: got "3", want an integer')
+    check('{"rounds": 3.5}', "rounds: got 3.5, want an integer")
+    check('{"rounds": -3}', "rounds: got -3, want an integer")
+    check('{"rounds": 0}', "rounds: got 0, want 1..")
+    check('{"fresh": 1}', "fresh: got 1, want true or false")
+    check('{"lr": "fast"}', 'lr: got "fast", want a number')
+    check('{"log": []}', "log: got [], want a string")
+    check('{"rounds": 1, "rounds": 2}', "line 1")
+    check('{"rounds": 1', "line 1")
+    check("[]", "want a JSON object")
+    _refused(AGGREGATOR, ["--config=/nonexistent.json"], "/nonexistent.json")
+
+
+def missing_data_and_models_are_named():
+    status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
+                             "--test-data=/nonexistent")
+    want(status == 1 and "/nonexistent/t10k-images-idx3-ubyte" in errors,
+         status, errors)
+    status, _, errors = _run(PARTICIPANT, "--id=a", "--data=/nonexistent")
+    want(status == 1 and "/nonexistent/train-images-idx3-ubyte" in errors,
+         status, errors)
+    status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
+                             "--model-description=/nonexistent")
+    want(status == 1 and "/nonexistent" in errors, status, errors)
+    path = _file("no description")
+    status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
+                             "--model-description", path)
+    want(status == 1 and str(path) in errors, status, errors)
+
+
+def an_address_that_cannot_be_had_is_an_error():
+    status, _, errors = _run(AGGREGATOR, "--listen=192.0.2.1:1")
+    want(status == 1 and "192.0.2.1:1" in errors, status, errors)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, _, errors = _run(AGGREGATOR, f"--listen={address}")
+        want(status == 1 and address in errors, status, errors)
+
+
+if __name__ == "__main__":
+    run_script(sys.modules[__name__])

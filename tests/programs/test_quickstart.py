@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""examples/quickstart: options, what it says when it fails, its tables."""
+import contextlib
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+from programs import (BUILD, Bench, ENVIRONMENT, ROOT, end_of, run_script,
+                      wait_for, want)
+
+QUICKSTART = ROOT / "examples" / "quickstart"
+
+
+def _run(*arguments, environment=None):
+    done = subprocess.run([str(QUICKSTART), *map(str, arguments)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True,
+                          env=environment or ENVIRONMENT, timeout=500,
+                          check=False)
+    return done.returncode, done.stdout
+
+
+def _users_of(path):
+    """Processes that have the path on their command line."""
+    found = []
+    for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(path).encode() in line.read_bytes():
+                found.append(line.parent.name)
+    return found
+
+
+def _small(bench, *arguments):
+    return _run("--build", BUILD, "--data", bench.data, *arguments,
+                environment=dict(ENVIRONMENT, TMPDIR=str(bench.folder)))
+
+
+def help_works_before_anything_is_installed():
+    done = subprocess.run(["/bin/bash", str(QUICKSTART), "--help"],
+                          env={"PATH": "/usr/bin:/bin"}, timeout=60,
+                          capture_output=True, text=True, check=False)
+    want(done.returncode == 0, done.stderr)
+    for option in ("--rounds", "--participants", "--seed", "--data",
+                   "--codec", "--kill-one", "--json", "Exit status"):
+        want(option in done.stdout, option)
+
+
+def bad_options_are_refused_with_status_1():
+    for arguments, says in [
+            (["--bogus"], "--bogus"), (["--rounds"], "--rounds: want a value"),
+            (["--rounds", "0"], "want 1..10000"),
+            (["--rounds", "x"], "want a number"),
+            (["--participants", "65"], "want 1..64"),
+            (["--codec", "zip"], "thc, bf16 or f32"), (["extra"], "extra")]:
+        status, text = _run(*arguments)
+        want(status == 1 and says in text, arguments, status, text)
+
+
+def a_missing_data_folder_is_named():
+    with Bench() as bench:
+        status, text = _run("--data", bench.folder / "none")
+        want(status == 1 and "none' is missing" in text, status, text)
+        (bench.data / "t10k-labels-idx1-ubyte.gz").unlink()
+        status, text = _run("--data", bench.data)
+        want(status == 1 and "no t10k-labels-idx1-ubyte.gz" in text, text)
+
+
+def a_damaged_data_file_ends_it_with_the_reason():
+    with Bench() as bench:
+        (bench.data / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+        status, text = _small(bench, "--participants", 2)
+        want(status == 1 and "train-labels-idx1-ubyte.gz: ends early" in text,
+             status, text)
+
+
+def three_rounds_with_four_participants_are_compared():
+    with Bench() as bench:
+        report = bench.folder / "figures.json"
+        status, text = _small(bench, "--rounds", 3, "--participants", 4,
+                              "--json", report)
+        want(status == 0, text)
+        want(len(re.findall(r"^ +[123] +\d+\.\d\d % +\d+ +\d+ +\d", text,
+                            re.M)) == 6, text)
+        want(re.search(r"^thc vs f32: accuracy .* points\), .*x less up, "
+                       r".*x less down", text, re.M), text)
+        figures = json.loads(report.read_text())
+        want([r["codec"] for r in figures["runs"]] == ["thc", "f32"], figures)
+        want(figures["comparison"]["up"] > 7
+             and figures["comparison"]["down_from_round_2"] > 3.5, text)
+
+
+def float32_runs_once():
+    with Bench() as bench:
+        status, text = _small(bench, "--rounds", 1, "--participants", 2,
+                              "--codec", "f32")
+        want(status == 0 and " vs " not in text, status, text)
+        want(text.count("bytes per participant") == 1, text)
+
+
+def bf16_is_compared_too():
+    with Bench() as bench:
+        status, text = _small(bench, "--rounds", 2, "--participants", 2,
+                              "--codec", "bf16")
+        want(status == 0 and "bf16 vs f32" in text, status, text)
+
+
+def kill_one_finishes_names_it_and_exits_with_2():
+    with Bench() as bench:
+        status, text = _small(bench, "--rounds", 3, "--participants", 4,
+                              "--codec", "f32", "--kill-one")
+        want(status == 2, status, text)
+        want(re.search(r"^participant p3: killed by SIGKILL, lost in round 2",
+                       text, re.M), text)
+        want(len(re.findall(r"^ +3 +\d", text, re.M)) == 1, text)
+
+
+def an_interrupted_run_leaves_no_process():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with Bench() as bench:
+            process = bench.start("quickstart", QUICKSTART, "--build", BUILD,
+                                  "--data", bench.data, "--rounds", 10000)
+            wait_for("ten processes",
+                     lambda: len(_users_of(bench.data)) >= 10, process)
+            process.send_signal(number)
+            want(end_of(process) == 1, bench.errors("quickstart"))
+            want("interrupted" in bench.errors("quickstart"),
+                 bench.errors("quickstart"))
+            want(not _users_of(bench.data), _users_of(bench.data))
+
+
+if __name__ == "__main__":
+    run_script(sys.modules[__name__])
