@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base of the classes that own a handle of the library.
+
+The handle itself lives in a small object of its own, which arrays that look
+into the handle's memory keep as well: close() drops this object's share, and
+the memory goes when nobody looks at it any more.
+"""
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Callable, TypeVar
+
+_H = TypeVar("_H", bound="Handle")
+
+
+class Resource:
+    """One handle, freed when the last reference to this object is gone.
+    `keep` is what the handle needs for as long: its callbacks, its context."""
+
+    __slots__ = ("pointer", "_free", "_keep")
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None],
+                 keep: tuple[object, ...]) -> None:
+        self.pointer = pointer
+        self._free = free
+        self._keep = keep
+
+    def __del__(self) -> None:
+        self._free(self.pointer)
+
+
+class Handle:
+    """Something to be closed: by close(), by `with`, or when it is dropped."""
+
+    _resource: Resource | None = None
+
+    def _own(self, pointer: Any, free: Callable[[Any], None],
+             *keep: object) -> None:
+        self._resource = Resource(pointer, free, keep)
+
+    @property
+    def _handle(self) -> Any:
+        """The pointer to pass on; ValueError after close()."""
+        return self._lease().pointer
+
+    def _lease(self) -> Resource:
+        if self._resource is None:
+            raise ValueError(f"{type(self).__name__} is closed")
+        return self._resource
+
+    @property
+    def is_closed(self) -> bool:
+        return self._resource is None
+
+    def close(self) -> None:
+        """Free the handle. Closing twice is fine."""
+        self._resource = None
+
+    def __enter__(self: _H) -> _H:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None,
+                 error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()

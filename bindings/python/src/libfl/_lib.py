@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that touches ctypes: the library, its structs and signatures.
+
+The declarations mirror include/fl/*.h one to one; tests/python/test_abi.py
+compares them with what a C compiler says about the headers. Every function
+has argtypes and restype, and every function that returns a status goes
+through the one `_check`, which raises what failed. Exceptions of Python
+callbacks are kept while C code is on the stack and raised when it returns.
+"""
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import pathlib
+import sys
+import threading
+from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_float
+from ctypes import c_int32, c_uint8, c_uint16, c_void_p, cast, sizeof
+# What the other modules take from here is named twice, for type checkers.
+from ctypes import byref as byref
+from ctypes import c_double as c_double
+from ctypes import c_size_t as c_size_t
+from ctypes import c_uint32 as c_uint32
+from ctypes import c_uint64 as c_uint64
+from ctypes import pointer as pointer
+from typing import Any, Callable, TypeVar
+
+from . import _err
+
+# Major and minor version of the headers that this file mirrors. Before 1.0
+# the minor version may change the ABI, so both have to agree.
+ABI = (0, 1)
+
+Status = c_int32
+F32P = POINTER(c_float)
+I32P = POINTER(c_int32)
+U8P = POINTER(c_uint8)
+U16P = POINTER(c_uint16)
+U32P = POINTER(c_uint32)
+U64P = POINTER(c_uint64)
+SizeP = POINTER(c_size_t)
+
+
+def _opaque(name: str) -> Any:
+    """Make the type of pointers to a handle that only C looks into."""
+    return POINTER(type(name, (Structure,), {}))
+
+
+Buffer = _opaque("fl_buffer")
+Cancel = _opaque("fl_cancel")
+Client = _opaque("fl_client")
+Compressor = _opaque("fl_compressor")
+Context = _opaque("fl_context")
+Model = _opaque("fl_model")
+ModelBuilder = _opaque("fl_model_builder")
+Partial = _opaque("fl_partial")
+Server = _opaque("fl_server")
+
+
+# ---- base.h ----------------------------------------------------------------
+
+ReadFn = CFUNCTYPE(Status, c_void_p, c_void_p, c_size_t, SizeP)
+WriteFn = CFUNCTYPE(Status, c_void_p, c_void_p, c_size_t)
+LogFn = CFUNCTYPE(None, c_void_p, c_uint32, c_char_p)
+
+
+class Reader(Structure):
+    _fields_ = [("read", ReadFn), ("user", c_void_p)]
+
+
+class Writer(Structure):
+    _fields_ = [("write", WriteFn), ("user", c_void_p)]
+
+
+# The hooks that stay NULL here are plain addresses.
+class ContextOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("log_level", c_uint32),
+                ("user", c_void_p), ("alloc", c_void_p),
+                ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
+                ("entropy", c_void_p), ("parallel_for", c_void_p),
+                ("storage", c_void_p), ("memory_cap", c_uint64)]
+
+
+# ---- model.h ---------------------------------------------------------------
+
+MAX_DIMS = 8
+HASH_BYTES = 32
+
+
+class TensorInfo(Structure):
+    _fields_ = [("struct_size", c_uint32), ("dtype", c_uint32),
+                ("name", c_char_p), ("module", c_uint32),
+                ("is_trainable", c_uint32), ("n_dims", c_uint32),
+                ("reserved", c_uint32), ("dims", c_uint64 * MAX_DIMS),
+                ("count", c_uint64), ("offset", c_uint64)]
+
+
+class Dataset(Structure):
+    _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
+                ("x", c_void_p), ("y", I32P), ("n", c_uint64),
+                ("indices", U32P), ("n_indices", c_uint64)]
+
+
+class FitProgress(Structure):
+    _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
+                ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]
+
+
+FitProgressFn = CFUNCTYPE(Status, POINTER(FitProgress), c_void_p)
+
+
+class FitOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
+                ("batch_size", c_uint32), ("shuffle", c_uint32),
+                ("learning_rate", c_float), ("progress_every", c_uint32),
+                ("seed", c_uint64), ("cancel", Cancel),
+                ("progress", FitProgressFn), ("user", c_void_p)]
+
+
+class FitResult(Structure):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("steps", c_uint64), ("samples", c_uint64),
+                ("mean_loss", c_double)]
+
+
+class Evaluation(Structure):
+    _fields_ = [("struct_size", c_uint32), ("n_classes", c_uint32),
+                ("loss", c_double), ("count", c_uint64),
+                ("correct", c_uint64), ("class_count", U64P),
+                ("class_correct", U64P), ("class_capacity", c_uint32),
+                ("reserved", c_uint32)]
+
+
+# ---- compress.h ------------------------------------------------------------
+
+SEED_BYTES = 32
+
+
+class CompressorOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("codec", c_uint32),
+                ("thc_mode", c_uint32), ("bits", c_uint32),
+                ("granularity", c_uint32), ("clip", c_float),
+                ("rotation_seed", c_uint8 * SEED_BYTES)]
+
+
+class Scale(Structure):
+    _fields_ = [("struct_size", c_uint32), ("slots", c_uint32),
+                ("round", c_uint64), ("weight_cap", c_uint64),
+                ("noise_seed", c_uint8 * SEED_BYTES), ("norms", F32P),
+                ("n_norms", c_uint64), ("clip", c_float),
+                ("is_public", c_uint32)]
+
+
+class EncodeOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("slot", c_uint32),
+                ("samples", c_uint64), ("segments", U8P),
+                ("n_segments", c_uint32), ("reserved", c_uint32)]
+
+
+class EncodeReport(Structure):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("clamped", c_uint64), ("rescaled", c_uint64),
+                ("block_clamped", U16P), ("n_block_clamped", c_uint64)]
+
+
+# ---- client.h --------------------------------------------------------------
+
+
+class TrainTask(Structure):
+    _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
+                ("batch_size", c_uint32), ("learning_rate", c_float),
+                ("seed", c_uint64), ("round", c_uint64),
+                ("model_version", c_uint64), ("weights", F32P),
+                ("n_weights", c_uint64)]
+
+
+class TrainResult(Structure):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("weights", F32P), ("update", F32P), ("n", c_uint64),
+                ("samples", c_uint64), ("loss", c_double)]
+
+
+class Score(Structure):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("loss", c_double), ("correct", c_uint64),
+                ("count", c_uint64)]
+
+
+TrainFn = CFUNCTYPE(Status, POINTER(TrainTask), POINTER(TrainResult), c_void_p)
+EvaluateFn = CFUNCTYPE(Status, F32P, c_uint64, POINTER(Score), c_void_p)
+
+
+class ClientOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("max_frame_size", c_uint32),
+                ("client_id", c_char_p), ("job", c_char_p),
+                ("device_class", c_char_p), ("samples", c_uint64),
+                ("model", Model), ("retry_ns", c_uint64),
+                ("max_retries", c_uint32), ("chunk_size", c_uint32),
+                ("max_weights", c_uint64), ("train", TrainFn),
+                ("evaluate", EvaluateFn), ("user", c_void_p)]
+
+
+class ClientEvent(Structure):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("round", c_uint64), ("model_version", c_uint64),
+                ("wait_until_ns", c_uint64), ("reason", c_uint32),
+                ("reserved", c_uint32), ("text", c_char_p),
+                ("task", TrainTask)]
+
+
+# ---- server.h --------------------------------------------------------------
+
+
+class ServerOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("max_peers", c_uint32),
+                ("max_clients", c_uint32), ("max_control_size", c_uint32),
+                ("chunk_size", c_uint32), ("reserved", c_uint32),
+                ("staging_cap", c_uint64)]
+
+
+class JobOptions(Structure):
+    _fields_ = [("struct_size", c_uint32), ("rounds", c_uint32),
+                ("name", c_char_p), ("codec", POINTER(CompressorOptions)),
+                ("seed", c_uint64), ("participants", c_uint32),
+                ("min_participants", c_uint32), ("min_clients", c_uint32),
+                ("over_selection", c_float), ("weighting", c_uint32),
+                ("scale_mode", c_uint32), ("weight_cap", c_uint64),
+                ("epochs", c_uint32), ("batch_size", c_uint32),
+                ("learning_rate", c_float),
+                ("server_learning_rate", c_float),
+                ("server_momentum", c_float), ("evaluate_every", c_uint32),
+                ("norm_deadline_ns", c_uint64),
+                ("update_deadline_ns", c_uint64),
+                ("evaluate_deadline_ns", c_uint64),
+                ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
+                ("steps_kept", c_uint32), ("reserved", c_uint32)]
+
+
+class ServerEvent(Structure):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("job", c_uint32), ("reason", c_uint32),
+                ("round", c_uint64), ("peer", c_uint64),
+                ("client_id", c_char_p), ("text", c_char_p),
+                ("model_version", c_uint64), ("selected", c_uint32),
+                ("accepted", c_uint32), ("samples", c_uint64),
+                ("loss", c_double), ("correct", c_uint64),
+                ("count", c_uint64)]
+
+
+class JobStatus(Structure):
+    _fields_ = [("struct_size", c_uint32), ("is_finished", c_uint32),
+                ("round", c_uint64), ("rounds", c_uint64),
+                ("model_version", c_uint64), ("n_weights", c_uint64),
+                ("clients", c_uint32), ("selected", c_uint32),
+                ("accepted", c_uint32), ("reserved", c_uint32)]
+
+
+# ---- signatures ------------------------------------------------------------
+
+# Functions that return fl_status: checked, so to Python they return None.
+CHECKED: dict[str, list[Any]] = {
+    "fl_cancel_new": [POINTER(Cancel)],
+    "fl_context_new": [POINTER(Context), POINTER(ContextOptions)],
+    "fl_context_get_memory": [Context, U64P, U64P],
+    "fl_buffer_new": [POINTER(Buffer), Context],
+    "fl_buffer_append": [Buffer, c_void_p, c_size_t],
+    "fl_buffer_get": [Buffer, POINTER(U8P), SizeP],
+    "fl_buffer_as_writer": [Buffer, POINTER(Writer)],
+    "fl_buffer_as_reader": [Buffer, POINTER(Reader)],
+
+    "fl_model_builder_new": [POINTER(ModelBuilder), Context],
+    "fl_model_builder_module": [ModelBuilder, c_uint32],
+    "fl_model_builder_tensor": [ModelBuilder, c_char_p, U64P, c_uint32,
+                                c_int32],
+    "fl_model_builder_input": [ModelBuilder, U64P, c_uint32, c_float, c_float],
+    "fl_model_builder_flatten": [ModelBuilder, c_char_p],
+    "fl_model_builder_dense": [ModelBuilder, c_char_p, c_uint64],
+    "fl_model_builder_relu": [ModelBuilder, c_char_p],
+    "fl_model_builder_softmax_cross_entropy": [ModelBuilder, c_char_p],
+    "fl_model_builder_build": [ModelBuilder, POINTER(Model)],
+    "fl_model_from_description": [POINTER(Model), Context, U8P, c_size_t],
+    "fl_model_copy_description": [Model, U8P, c_size_t, SizeP],
+    "fl_model_get_tensor": [Model, c_uint32, POINTER(TensorInfo)],
+    "fl_model_find_tensor": [Model, c_char_p, U32P],
+    "fl_model_copy_tensor": [Model, c_uint32, F32P, c_uint64],
+    "fl_model_set_tensor": [Model, c_uint32, F32P, c_uint64],
+    "fl_model_get_weights": [Model, POINTER(F32P), U64P],
+    "fl_model_copy_weights": [Model, F32P, c_uint64],
+    "fl_model_set_weights": [Model, U8P, F32P, c_uint64],
+    "fl_model_init_weights": [Model, c_uint64],
+    "fl_model_copy_schema": [Model, U8P],
+    "fl_model_self_test": [Model],
+    "fl_model_copy_segments": [Model, U64P, c_uint32],
+    "fl_model_step": [Model, POINTER(Dataset), c_float, POINTER(c_double)],
+    "fl_model_fit": [Model, POINTER(Dataset), POINTER(FitOptions),
+                     POINTER(FitResult)],
+    "fl_model_evaluate": [Model, POINTER(Dataset), POINTER(Evaluation)],
+    "fl_model_predict": [Model, POINTER(Dataset), F32P, c_uint64],
+
+    "fl_compressor_new": [POINTER(Compressor), Context,
+                          POINTER(CompressorOptions), U64P, c_uint32],
+    "fl_compressor_measure": [Compressor, POINTER(Scale), c_uint64, F32P,
+                              c_uint64, F32P, c_uint64],
+    "fl_norms_merge": [F32P, F32P, c_uint64],
+    "fl_compressor_encode": [Compressor, POINTER(Scale),
+                             POINTER(EncodeOptions), F32P, c_uint64, U8P,
+                             c_size_t, SizeP, POINTER(EncodeReport)],
+    "fl_compressor_decode": [Compressor, POINTER(Scale), U8P, c_size_t, F32P,
+                             c_uint64],
+    "fl_partial_new": [POINTER(Partial), Compressor, POINTER(Scale)],
+    "fl_partial_add": [Partial, U8P, c_size_t],
+    "fl_partial_peek": [Partial, U8P, c_size_t, U32P, U64P],
+    "fl_partial_merge": [Partial, Partial],
+    "fl_partial_merge_bytes": [Partial, U8P, c_size_t],
+    "fl_partial_copy_sum": [Partial, U8P, c_size_t, SizeP],
+    "fl_partial_decode": [Partial, F32P, c_uint64],
+
+    "fl_client_new": [POINTER(Client), Context, POINTER(ClientOptions)],
+    "fl_client_recv": [Client, U8P, c_size_t],
+    "fl_client_send": [Client, POINTER(U8P), SizeP],
+    "fl_client_disconnected": [Client],
+    "fl_client_poll": [Client, c_uint64, POINTER(ClientEvent)],
+    "fl_client_next_timeout": [Client, U64P],
+    "fl_client_submit": [Client, POINTER(TrainResult)],
+    "fl_client_submit_score": [Client, POINTER(Score)],
+    "fl_client_decline": [Client],
+    "fl_client_get_description": [Client, POINTER(U8P), SizeP],
+    "fl_client_copy_weights": [Client, F32P, c_uint64, U64P],
+    "fl_client_save": [Client, POINTER(Writer)],
+    "fl_client_restore": [POINTER(Client), Context, POINTER(ClientOptions),
+                          POINTER(Reader)],
+
+    "fl_server_new": [POINTER(Server), Context, POINTER(ServerOptions)],
+    "fl_server_add_job": [Server, Model, POINTER(JobOptions), U32P],
+    "fl_server_recv": [Server, c_uint64, U8P, c_size_t],
+    "fl_server_send": [Server, c_uint64, POINTER(U8P), SizeP],
+    "fl_server_next_ready": [Server, U64P],
+    "fl_server_disconnected": [Server, c_uint64],
+    "fl_server_tick": [Server, c_uint64],
+    "fl_server_next_timeout": [Server, U64P],
+    "fl_server_poll": [Server, POINTER(ServerEvent)],
+    "fl_server_get_status": [Server, c_uint32, POINTER(JobStatus)],
+    "fl_server_copy_weights": [Server, c_uint32, F32P, c_uint64, U64P],
+    "fl_server_stop_job": [Server, c_uint32],
+    "fl_server_save": [Server, POINTER(Writer)],
+    "fl_server_restore": [POINTER(Server), Context, POINTER(ServerOptions),
+                          POINTER(Reader)],
+}
+
+# Structs that the library fills with defaults: fl_<name>_init.
+INITIALISED: dict[type[Structure], str] = {
+    ContextOptions: "fl_context_options_init",
+    TensorInfo: "fl_tensor_info_init",
+    Dataset: "fl_dataset_init",
+    FitOptions: "fl_fit_options_init",
+    FitResult: "fl_fit_result_init",
+    Evaluation: "fl_evaluation_init",
+    CompressorOptions: "fl_compressor_options_init",
+    Scale: "fl_scale_init",
+    EncodeOptions: "fl_encode_options_init",
+    EncodeReport: "fl_encode_report_init",
+    TrainResult: "fl_train_result_init",
+    Score: "fl_score_init",
+    ClientOptions: "fl_client_options_init",
+    ClientEvent: "fl_client_event_init",
+    ServerOptions: "fl_server_options_init",
+    JobOptions: "fl_job_options_init",
+    ServerEvent: "fl_server_event_init",
+    JobStatus: "fl_job_status_init",
+}
+for _struct, _name in INITIALISED.items():
+    CHECKED[_name] = [POINTER(_struct), c_size_t]
+del _struct, _name
+
+# Functions that cannot fail: (restype, argtypes).
+PLAIN: dict[str, tuple[Any, list[Any]]] = {
+    "fl_status_name": (c_char_p, [Status]),
+    "fl_status_text": (c_char_p, [Status]),
+    "fl_status_count": (c_uint32, []),
+    "fl_status_at": (Status, [c_uint32]),
+    "fl_last_error": (c_char_p, []),
+    "fl_version_number": (c_uint32, []),
+    "fl_version_string": (c_char_p, []),
+    "fl_feature": (c_int32, [c_uint32]),
+    "fl_build_info": (c_char_p, []),
+    "fl_cancel_free": (None, [Cancel]),
+    "fl_cancel_request": (None, [Cancel]),
+    "fl_cancel_reset": (None, [Cancel]),
+    "fl_cancel_is_requested": (c_int32, [Cancel]),
+    "fl_context_free": (None, [Context]),
+    "fl_buffer_free": (None, [Buffer]),
+    "fl_buffer_clear": (None, [Buffer]),
+    "fl_model_builder_free": (None, [ModelBuilder]),
+    "fl_model_free": (None, [Model]),
+    "fl_model_tensor_count": (c_uint32, [Model]),
+    "fl_model_weight_count": (c_uint64, [Model]),
+    "fl_model_segment_count": (c_uint32, [Model]),
+    "fl_model_input_count": (c_uint64, [Model]),
+    "fl_model_output_count": (c_uint64, [Model]),
+    "fl_compressor_free": (None, [Compressor]),
+    "fl_compressor_dim": (c_uint64, [Compressor]),
+    "fl_compressor_norm_count": (c_uint64, [Compressor]),
+    "fl_compressor_clip": (c_float, [Compressor]),
+    "fl_compressor_max_update_size": (c_uint64, [Compressor]),
+    "fl_partial_free": (None, [Partial]),
+    "fl_partial_count": (c_uint32, [Partial]),
+    "fl_partial_has_slot": (c_int32, [Partial, c_uint32]),
+    "fl_partial_samples": (c_uint64, [Partial]),
+    "fl_protocol_version_min": (c_uint32, []),
+    "fl_protocol_version_max": (c_uint32, []),
+    "fl_reject_name": (c_char_p, [c_uint32]),
+    "fl_reject_text": (c_char_p, [c_uint32]),
+    "fl_client_free": (None, [Client]),
+    "fl_server_free": (None, [Server]),
+    "fl_server_job_count": (c_uint32, [Server]),
+    "fl_server_wants_close": (c_int32, [Server, c_uint64]),
+}
+
+
+# ---- loading ---------------------------------------------------------------
+
+_pending = threading.local()
+
+
+def _check(status: int, function: Any, _arguments: Any) -> None:
+    """Raise what a callback raised during the call, or the call's error."""
+    raised = getattr(_pending, "raised", None)
+    if raised is not None:
+        _pending.raised = None
+        raise raised
+    if status != 0:
+        detail = lib.fl_last_error().decode("utf-8", "replace")
+        raise _err.from_status(status, function.__name__, detail)
+
+
+def _candidates() -> list[str]:
+    """Where the library may be, best first."""
+    named = os.environ.get("LIBFL_LIBRARY")
+    if named:
+        return [named]
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    packaged = pathlib.Path(__file__).with_name(f"libfl.{suffix}")
+    if packaged.exists():
+        return [str(packaged)]
+    found = ctypes.util.find_library("fl")
+    return ["libfl.so.%d.%d" % ABI] + ([found] if found else [])
+
+
+def _open() -> CDLL:
+    errors = []
+    for path in _candidates():
+        try:
+            return CDLL(path)
+        except OSError as error:
+            errors.append(str(error))
+    raise ImportError("libfl: cannot load the shared library: "
+                      + "; ".join(errors)
+                      + " (LIBFL_LIBRARY may name its path)")
+
+
+def _declare(library: CDLL) -> None:
+    try:
+        for name, argtypes in CHECKED.items():
+            function = getattr(library, name)
+            function.argtypes = argtypes
+            function.restype = Status
+            function.errcheck = _check
+        for name, (restype, argtypes) in PLAIN.items():
+            function = getattr(library, name)
+            function.argtypes = argtypes
+            function.restype = restype
+    except AttributeError as error:
+        raise ImportError(f"libfl: the shared library lacks a function: "
+                          f"{error}") from None
+
+
+def _verify(library: CDLL) -> None:
+    """Refuse a library of another ABI before anything is called with it."""
+    try:
+        library.fl_version_number.restype = c_uint32
+        number = library.fl_version_number()
+    except AttributeError:
+        raise ImportError(f"libfl: {library._name} is no libfl") from None
+    have = (number // 1000000, number // 1000 % 1000)
+    if have != ABI:
+        raise ImportError("libfl: the shared library %s is version %d.%d, "
+                          "want %d.%d" % (library._name, *have, *ABI))
+
+
+def _verify_structs() -> None:
+    for kind, name in INITIALISED.items():
+        if init(kind).struct_size != sizeof(kind):
+            raise ImportError(f"libfl: {name} does not take "
+                              f"{sizeof(kind)} bytes")
+
+
+# ---- what the other modules share ------------------------------------------
+
+_S = TypeVar("_S", bound=Structure)
+
+
+def init(kind: type[_S]) -> _S:
+    """Make a struct that holds the library's defaults."""
+    value = kind()
+    getattr(lib, INITIALISED[kind])(byref(value), sizeof(kind))
+    return value
+
+
+def new(kind: Any, function: Any, *arguments: Any) -> Any:
+    """Call a constructor whose first parameter receives the handle."""
+    out = kind()
+    function(byref(out), *arguments)
+    return out
+
+
+def copy_bytes(function: Any, *arguments: Any) -> bytes:
+    """Call a function that ends in (buffer, capacity, &needed)."""
+    needed = c_size_t()
+    function(*arguments, None, 0, byref(needed))
+    buffer = (c_uint8 * needed.value)()
+    function(*arguments, buffer, needed.value, byref(needed))
+    return bytes(buffer)[:needed.value]
+
+
+def take_bytes(function: Any, *arguments: Any) -> bytes:
+    """Call a function that ends in (&data, &n), and copy what it lends."""
+    data, n = U8P(), c_size_t()
+    function(*arguments, byref(data), byref(n))
+    return ctypes.string_at(data, n.value) if n.value else b""
+
+
+def save(function: Any, handle: Any, context: Any) -> bytes:
+    """Call a _save function with a writer that ends in memory."""
+    buffer = new(Buffer, lib.fl_buffer_new, context)
+    try:
+        writer = Writer()
+        lib.fl_buffer_as_writer(buffer, byref(writer))
+        function(handle, byref(writer))
+        return take_bytes(lib.fl_buffer_get, buffer)
+    finally:
+        lib.fl_buffer_free(buffer)
+
+
+def restore(kind: Any, function: Any, context: Any, options: Any,
+            state: bytes) -> Any:
+    """Call a _restore function with a reader over bytes."""
+    buffer = new(Buffer, lib.fl_buffer_new, context)
+    try:
+        lib.fl_buffer_append(buffer, state, len(state))
+        reader = Reader()
+        lib.fl_buffer_as_reader(buffer, byref(reader))
+        return new(kind, function, context, byref(options), byref(reader))
+    finally:
+        lib.fl_buffer_free(buffer)
+
+
+def keep_exceptions(function: Callable[..., int | None]
+                    ) -> Callable[..., int]:
+    """Wrap the body of a callback, which returns a status or None: what it
+    raises is raised again by the library call that it runs under; C only
+    sees FL_E_CALLBACK. The first exception wins. Callbacks run on the thread
+    that made the call."""
+    def run(*arguments: Any) -> int:
+        try:
+            return function(*arguments) or 0
+        except BaseException as error:
+            if getattr(_pending, "raised", None) is None:
+                _pending.raised = error
+            return callback_failed()
+    return run
+
+
+def callback_failed() -> int:
+    """Return FL_E_CALLBACK: the host's callback did not do it."""
+    return _err.CALLBACK
+
+
+def address(value: Any) -> int:
+    """Return the address that a pointer holds."""
+    return cast(value, c_void_p).value or 0
+
+
+def text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "replace")
+
+
+lib = _open()
+_verify(lib)
+_declare(lib)
+_err.load([(lib.fl_status_at(i),
+            text(lib.fl_status_name(lib.fl_status_at(i))),
+            text(lib.fl_status_text(lib.fl_status_at(i))))
+           for i in range(lib.fl_status_count())])
+_verify_structs()

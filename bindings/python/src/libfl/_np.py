@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays on their way into and out of the library.
+
+An array that is float32 and C-contiguous already goes in as it is, without a
+copy; others are converted once. What cannot be meant (strings, complex
+numbers, wrong element counts) is refused here, with the parameter's name.
+"""
+from __future__ import annotations
+
+from typing import Any, Sequence, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _lib
+
+F32Array = npt.NDArray[np.float32]
+BytesLike = Union[bytes, bytearray, memoryview, npt.NDArray[np.uint8]]
+
+
+def f32(x: npt.ArrayLike, name: str, count: int | None = None) -> F32Array:
+    """Return `x` as a C-contiguous float32 array, itself when it is one."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: got dtype {array.dtype}, want real numbers")
+    array = np.asarray(array, np.float32, order="C")
+    if count is not None and array.size != count:
+        raise ValueError(f"{name}: got {array.size} values "
+                         f"{list(array.shape)}, want {count}")
+    return array
+
+
+def i32(x: npt.ArrayLike, name: str, count: int) -> npt.NDArray[np.int32]:
+    """Return integer labels as a C-contiguous int32 array."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got dtype {array.dtype}, want integers")
+    if array.shape != (count,):
+        raise ValueError(f"{name}: got shape {list(array.shape)}, "
+                         f"want [{count}]")
+    if array.size and (array.max() > np.iinfo(np.int32).max
+                       or array.min() < np.iinfo(np.int32).min):
+        raise ValueError(f"{name}: a value does not fit int32")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:
+    """Return memory to write into: the caller's if it fits, else new."""
+    if out is None:
+        return np.empty(tuple(shape), np.float32)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32:
+        raise TypeError(f"{name}: got {getattr(out, 'dtype', type(out))}, "
+                        f"want a float32 array")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError(f"{name}: want a C-contiguous writable array")
+    if out.size != int(np.prod(shape)):
+        raise ValueError(f"{name}: got {out.size} values, "
+                         f"want {int(np.prod(shape))}")
+    return out
+
+
+def f32_pointer(array: F32Array) -> Any:
+    return array.ctypes.data_as(_lib.F32P)
+
+
+def u64_pointer(array: npt.NDArray[np.uint64]) -> Any:
+    return array.ctypes.data_as(_lib.U64P)
+
+
+def data(value: BytesLike, name: str) -> tuple[Any, int]:
+    """Return (pointer, size) of bytes, without a copy. The pointer keeps the
+    memory alive."""
+    try:
+        view = memoryview(value).cast("B")  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: got {type(value).__name__}, want "
+                        f"contiguous bytes") from None
+    if view.nbytes == 0:
+        return None, 0
+    array = np.frombuffer(view, np.uint8)
+    return array.ctypes.data_as(_lib.U8P), array.size
+
+
+class _Memory:
+    """Memory of the library that numpy may look at; keeps its owner."""
+
+    def __init__(self, address: int, count: int, owner: object) -> None:
+        self.__array_interface__ = {
+            "version": 3, "shape": (count,), "typestr": "<f4",
+            "data": (address, False)}
+        self._owner = owner
+
+
+def view(pointer: Any, count: int, owner: object) -> F32Array:
+    """Return float32 memory of the library as an array, without a copy. The
+    array keeps `owner` alive, and so the memory."""
+    if count == 0:
+        return np.empty(0, np.float32)
+    memory = _Memory(_lib.address(pointer), count, owner)
+    return np.asarray(memory)
+
+
+def copied(pointer: Any, count: int) -> F32Array:
+    """Return a copy of float32 memory that is about to go away."""
+    return view(pointer, count, None).copy()

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Client: one participant of a federated training, without sockets.
+
+The host moves bytes (`send`, `recv`) and passes time (`poll`). With a
+`train` function the client trains by itself inside poll; without one the
+event NEED_TRAIN asks the host for `submit`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, Callable, Union
+
+import numpy as np
+
+from . import _lib, _np, protocol
+from ._handle import Handle
+from ._lib import byref, c_uint64, lib
+from ._np import BytesLike, F32Array
+from .context import Context, lease_of
+from .model import Model
+from .protocol import Declined, RejectReason, Score, TrainResult, TrainTask
+
+TrainFunction = Callable[[TrainTask], Union[TrainResult, F32Array]]
+EvaluateFunction = Callable[[F32Array], Score]
+
+
+class ClientEventKind(enum.IntEnum):
+    """What a client has to say; see Client.poll."""
+
+    IDLE = 0
+    JOINED = 1
+    NEED_TRAIN = 2
+    NEED_EVALUATE = 3
+    MODEL_READY = 4
+    ACCEPTED = 5
+    STALE = 6
+    WAIT = 7
+    DONE = 8
+    ABORTED = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientEvent:
+    """`task` is set for NEED_TRAIN and NEED_EVALUATE, `wait_until_ns` for
+    WAIT, `reason` and `text` for ABORTED and STALE."""
+
+    kind: ClientEventKind
+    round: int
+    model_version: int
+    wait_until_ns: int
+    reason: RejectReason
+    text: str
+    task: TrainTask | None
+
+
+class Client(Handle):
+    """A participant called `client_id` that joins `job` ("" = the server's
+    first).
+
+    `samples`: how many the local data has. `model`: the model at hand, whose
+    schema must be the server's; None takes the server's description.
+    `train(task)` returns trained weights or a TrainResult; `evaluate(weights)`
+    returns a Score. Either may raise Declined; any other exception counts as
+    declined as well and comes out of `poll`. Times are in seconds.
+    """
+
+    def __init__(self, client_id: str, *, job: str = "", samples: int = 1,
+                 model: Model | None = None,
+                 train: TrainFunction | None = None,
+                 evaluate: EvaluateFunction | None = None,
+                 device_class: str = "", retry: float | None = None,
+                 max_retries: int | None = None,
+                 chunk_size: int | None = None,
+                 max_frame_size: int | None = None,
+                 max_weights: int | None = None,
+                 state: bytes | None = None,
+                 context: Context | None = None) -> None:
+        options = _lib.init(_lib.ClientOptions)
+        options.client_id = client_id.encode()
+        options.job = job.encode()
+        options.device_class = device_class.encode()
+        options.samples = samples
+        if model is not None:
+            options.model = model._handle
+        if retry is not None:
+            options.retry_ns = protocol.to_ns(retry, "retry")
+        for name, value in (("max_retries", max_retries),
+                            ("chunk_size", chunk_size),
+                            ("max_frame_size", max_frame_size),
+                            ("max_weights", max_weights)):
+            if value is not None:
+                setattr(options, name, value)
+        hooks = _Hooks(train, evaluate)
+        hooks.fill(options)
+        pointer, lease = lease_of(context)
+        if state is None:
+            client = _lib.new(_lib.Client, lib.fl_client_new, pointer,
+                              byref(options))
+        else:
+            client = _lib.restore(_lib.Client, lib.fl_client_restore, pointer,
+                                  options, bytes(state))
+        self._context = pointer
+        self._own(client, lib.fl_client_free, lease, hooks)
+
+    def send(self) -> bytes:
+        """Take the next bytes for the server; b"" = nothing to send."""
+        return _lib.take_bytes(lib.fl_client_send, self._handle)
+
+    def recv(self, data: BytesLike) -> None:
+        """Take bytes from the server, in any cut. An error means that the
+        other side is no server of ours: call `disconnected`."""
+        lib.fl_client_recv(self._handle, *_np.data(data, "data"))
+
+    def disconnected(self) -> None:
+        """Say that the transport broke."""
+        lib.fl_client_disconnected(self._handle)
+
+    def poll(self, now_ns: int) -> ClientEvent:
+        """Advance to a monotonic time and take one event. Runs `train` and
+        `evaluate`, and raises what they raised."""
+        event = _lib.init(_lib.ClientEvent)
+        lib.fl_client_poll(self._handle, now_ns, byref(event))
+        kind = ClientEventKind(event.kind)
+        asks = kind in (ClientEventKind.NEED_TRAIN,
+                        ClientEventKind.NEED_EVALUATE)
+        return ClientEvent(kind, event.round, event.model_version,
+                           event.wait_until_ns, RejectReason(event.reason),
+                           _lib.text(event.text),
+                           protocol.task_from(event.task) if asks else None)
+
+    def next_timeout(self) -> int | None:
+        """When poll wants to be called at the latest; None = no timer."""
+        deadline = c_uint64()
+        lib.fl_client_next_timeout(self._handle, byref(deadline))
+        return None if deadline.value == protocol.NEVER else deadline.value
+
+    def submit(self, result: TrainResult | F32Array) -> None:
+        """Answer NEED_TRAIN with trained weights or a TrainResult."""
+        struct = _lib.init(_lib.TrainResult)
+        kept = protocol.fill_result(struct, result)
+        lib.fl_client_submit(self._handle, byref(struct))
+        del kept
+
+    def submit_score(self, score: Score) -> None:
+        """Answer NEED_EVALUATE."""
+        struct = _lib.init(_lib.Score)
+        protocol.fill_score(struct, score)
+        lib.fl_client_submit_score(self._handle, byref(struct))
+
+    def decline(self) -> None:
+        """Answer NEED_TRAIN or NEED_EVALUATE with "not this time"."""
+        lib.fl_client_decline(self._handle)
+
+    @property
+    def description(self) -> bytes:
+        """The model's description as the server sent it; EmptyError before
+        JOINED."""
+        return _lib.take_bytes(lib.fl_client_get_description, self._handle)
+
+    def copy_weights(self, count: int) -> tuple[F32Array, int]:
+        """Return the model held now, `count` weights, and its version."""
+        weights = np.empty(count, np.float32)
+        version = c_uint64()
+        lib.fl_client_copy_weights(self._handle, _np.f32_pointer(weights),
+                                   count, byref(version))
+        return weights, version.value
+
+    def save(self) -> bytes:
+        """Return everything that is needed to go on later:
+        Client(..., state=bytes)."""
+        return _lib.save(lib.fl_client_save, self._handle, self._context)
+
+
+class _Hooks:
+    """The C callbacks of one client. They refer to the functions only, not
+    to the client, which so can be dropped without a cycle."""
+
+    def __init__(self, train: TrainFunction | None,
+                 evaluate: EvaluateFunction | None) -> None:
+        self.train = _train_hook(train) if train else None
+        self.evaluate = _evaluate_hook(evaluate) if evaluate else None
+
+    def fill(self, options: Any) -> None:
+        if self.train is not None:
+            options.train = self.train
+        if self.evaluate is not None:
+            options.evaluate = self.evaluate
+
+
+def _train_hook(train: TrainFunction) -> Any:
+    # The result's memory has to live until the next call of the trainer.
+    kept: list[object] = [None]
+
+    def run(task: Any, result: Any, _user: Any) -> None:
+        answer = train(protocol.task_from(task.contents))
+        kept[0] = protocol.fill_result(result.contents, answer)
+
+    return _lib.TrainFn(_declinable(run))
+
+
+def _evaluate_hook(evaluate: EvaluateFunction) -> Any:
+    def run(weights: Any, count: int, score: Any, _user: Any) -> None:
+        protocol.fill_score(score.contents,
+                            evaluate(_np.copied(weights, count)))
+
+    return _lib.EvaluateFn(_declinable(run))
+
+
+def _declinable(run: Callable[..., None]) -> Callable[..., int]:
+    """Turn Declined into a bare failure status; keep other exceptions."""
+    def body(*arguments: Any) -> int:
+        try:
+            run(*arguments)
+        except Declined:
+            return _lib.callback_failed()
+        return 0
+
+    return _lib.keep_exceptions(body)

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Summable compression of updates: Compressor, Scale, Partial.
+
+A round: every worker measures its update, the norms are merged, every worker
+encodes, anybody adds the bytes to a Partial, and the mean is decoded once.
+Everything here gives the same bytes on every machine.
+"""
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _lib, _np
+from ._handle import Handle
+from ._lib import byref, c_size_t, c_uint32, c_uint64, lib
+from ._np import BytesLike, F32Array
+from .context import Context, lease_of
+
+
+class Codec(enum.IntEnum):
+    """How numbers travel: as they are, halved, or summably compressed."""
+
+    F32 = 1
+    BF16 = 2
+    THC = 3
+
+
+class ThcMode(enum.IntEnum):
+    """How THC rounds; DITHER has less error and needs slots."""
+
+    UNIFORM = 1
+    DITHER = 2
+
+
+def _seed(value: bytes, name: str) -> bytes:
+    if len(value) != _lib.SEED_BYTES:
+        raise ValueError(f"{name}: got {len(value)} bytes, "
+                         f"want {_lib.SEED_BYTES}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecOptions:
+    """How updates are encoded. None and 0 leave the choice to the library.
+
+    `bits`: THC, per coordinate, 1..8. `clip`: THC, half width of the grid in
+    standard deviations. `rotation_seed`: 32 bytes, the same for everybody
+    for the whole job; all zero lets a server's job derive one.
+    """
+
+    codec: Codec | str = Codec.THC
+    thc_mode: ThcMode | None = None
+    bits: int | None = None
+    granularity: int = 0
+    clip: float = 0.0
+    rotation_seed: bytes = bytes(_lib.SEED_BYTES)
+
+    def _struct(self) -> Any:
+        codec = self.codec
+        if isinstance(codec, str):
+            try:
+                codec = Codec[codec.upper()]
+            except KeyError:
+                raise ValueError(f"codec: got {codec!r}, want one of "
+                                 f"{[c.name.lower() for c in Codec]}"
+                                 ) from None
+        options = _lib.init(_lib.CompressorOptions)
+        options.codec = int(codec)
+        if self.thc_mode is not None:
+            options.thc_mode = int(self.thc_mode)
+        if self.bits is not None:
+            options.bits = self.bits
+        options.granularity = self.granularity
+        options.clip = self.clip
+        options.rotation_seed[:] = _seed(self.rotation_seed, "rotation_seed")
+        return options
+
+
+def codec_options(codec: CodecOptions | Codec | str) -> CodecOptions:
+    """Return full options for a codec given by name."""
+    if isinstance(codec, CodecOptions):
+        return codec
+    return CodecOptions(codec)
+
+
+@dataclasses.dataclass
+class Scale:
+    """What all workers of a round agree on.
+
+    `slots`: workers at most, 1..65535. `weight_cap`: the samples one update
+    may claim; 0 = all count the same. `noise_seed`: 32 bytes, new every
+    round. `norms`: the merged norms; measuring needs none yet.
+    """
+
+    slots: int = 1
+    round: int = 0
+    weight_cap: int = 0
+    noise_seed: bytes = bytes(_lib.SEED_BYTES)
+    norms: npt.ArrayLike | None = None
+    clip: float = 0.0
+    is_public: bool = False
+
+    def _struct(self) -> Any:
+        scale = _lib.init(_lib.Scale)
+        scale.slots = self.slots
+        scale.round = self.round
+        scale.weight_cap = self.weight_cap
+        scale.noise_seed[:] = _seed(self.noise_seed, "noise_seed")
+        if self.norms is not None:
+            norms = _np.f32(self.norms, "norms")
+            scale.norms = _np.f32_pointer(norms)
+            scale.n_norms = norms.size
+            scale.kept = norms  # alive as long as the struct
+        scale.clip = self.clip
+        scale.is_public = int(self.is_public)
+        return scale
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeReport:
+    """`clamped`: coordinates outside the grid; `rescaled`: blocks scaled
+    down to the agreed norm; `block_clamped`: clamped per block."""
+
+    clamped: int
+    rescaled: int
+    block_clamped: npt.NDArray[np.uint16]
+
+
+class Compressor(Handle):
+    """Encode and decode float32 vectors.
+
+    `sizes`: the vector's length, or the lengths of its segments
+    (Model.segments).
+    """
+
+    def __init__(self, sizes: int | Sequence[int],
+                 codec: CodecOptions | Codec | str = Codec.THC, *,
+                 context: Context | None = None) -> None:
+        runs = np.atleast_1d(np.asarray(sizes))
+        if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
+            raise ValueError("sizes: want positive integers")
+        runs = runs.astype(np.uint64)
+        options = codec_options(codec)._struct()
+        pointer, lease = lease_of(context)
+        self._own(_lib.new(_lib.Compressor, lib.fl_compressor_new, pointer,
+                           byref(options), _np.u64_pointer(runs), runs.size),
+                  lib.fl_compressor_free, lease)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return int(lib.fl_compressor_dim(self._handle))
+
+    @property
+    def norm_count(self) -> int:
+        return int(lib.fl_compressor_norm_count(self._handle))
+
+    @property
+    def clip(self) -> float:
+        """Half width of the grid in standard deviations; 0 without one."""
+        return float(lib.fl_compressor_clip(self._handle))
+
+    @property
+    def max_update_size(self) -> int:
+        """Upper bound in bytes of what encode returns."""
+        return int(lib.fl_compressor_max_update_size(self._handle))
+
+    def measure(self, x: npt.ArrayLike, scale: Scale | None = None, *,
+                samples: int = 1) -> F32Array:
+        """Return the norm of every block of the weighted update."""
+        array = _np.f32(x, "x", self.dim)
+        norms = np.empty(self.norm_count, np.float32)
+        lib.fl_compressor_measure(
+            self._handle, byref((scale or Scale())._struct()), samples,
+            _np.f32_pointer(array), array.size, _np.f32_pointer(norms),
+            norms.size)
+        return norms
+
+    def encode(self, x: npt.ArrayLike, scale: Scale, *, slot: int = 0,
+               samples: int = 1,
+               segments: Sequence[bool] | None = None) -> bytes:
+        """Encode one update; `slot` is this worker's own in the round,
+        `segments` says which runs to send (default: all)."""
+        return self._encode(x, scale, slot, samples, segments, None)
+
+    def encode_with_report(
+            self, x: npt.ArrayLike, scale: Scale, *, slot: int = 0,
+            samples: int = 1, segments: Sequence[bool] | None = None
+    ) -> tuple[bytes, EncodeReport]:
+        """Encode, and say what did not fit the grid."""
+        blocks = np.zeros(self.norm_count, np.uint16)
+        report = _lib.init(_lib.EncodeReport)
+        report.block_clamped = blocks.ctypes.data_as(_lib.U16P)
+        report.n_block_clamped = blocks.size
+        encoded = self._encode(x, scale, slot, samples, segments,
+                               byref(report))
+        return encoded, EncodeReport(report.clamped, report.rescaled, blocks)
+
+    def _encode(self, x: npt.ArrayLike, scale: Scale, slot: int, samples: int,
+                segments: Sequence[bool] | None, report: Any) -> bytes:
+        array = _np.f32(x, "x", self.dim)
+        options = _lib.init(_lib.EncodeOptions)
+        options.slot = slot
+        options.samples = samples
+        if segments is not None:
+            chosen = np.asarray(segments, bool).astype(np.uint8)
+            options.segments = chosen.ctypes.data_as(_lib.U8P)
+            options.n_segments = chosen.size
+        buffer = np.empty(self.max_update_size, np.uint8)
+        needed = c_size_t()
+        lib.fl_compressor_encode(
+            self._handle, byref(scale._struct()), byref(options),
+            _np.f32_pointer(array), array.size,
+            buffer.ctypes.data_as(_lib.U8P), buffer.size, byref(needed),
+            report)
+        return buffer[:needed.value].tobytes()
+
+    def decode(self, data: BytesLike, scale: Scale,
+               out: F32Array | None = None) -> F32Array:
+        """Decode the weighted mean from a sum's bytes or from one update.
+        Segments that nobody sent come out as zeros."""
+        pointer, size = _np.data(data, "data")
+        result = _np.output(out, "out", [self.dim])
+        lib.fl_compressor_decode(self._handle, byref(scale._struct()),
+                                 pointer, size, _np.f32_pointer(result),
+                                 result.size)
+        return result
+
+    def partial(self, scale: Scale) -> Partial:
+        """Start an empty sum for one round."""
+        return Partial(self, scale)
+
+
+class Partial(Handle):
+    """The running sum of one round's encoded updates. Adding commutes: any
+    order and any tree of sums gives the same bytes."""
+
+    def __init__(self, compressor: Compressor, scale: Scale) -> None:
+        self._dim = compressor.dim
+        lease = compressor._lease()
+        self._own(_lib.new(_lib.Partial, lib.fl_partial_new, lease.pointer,
+                           byref(scale._struct())),
+                  lib.fl_partial_free, lease)
+
+    def add(self, data: BytesLike) -> None:
+        """Add one encoded update. On any error the sum is as it was."""
+        lib.fl_partial_add(self._handle, *_np.data(data, "data"))
+
+    def peek(self, data: BytesLike) -> tuple[int, int]:
+        """Return (slot, samples) of an encoded update without adding it."""
+        slot, samples = c_uint32(), c_uint64()
+        lib.fl_partial_peek(self._handle, *_np.data(data, "data"),
+                            byref(slot), byref(samples))
+        return slot.value, samples.value
+
+    def merge(self, other: Partial | BytesLike) -> None:
+        """Add another sum of the same round, or one that came as bytes."""
+        if isinstance(other, Partial):
+            lib.fl_partial_merge(self._handle, other._handle)
+        else:
+            lib.fl_partial_merge_bytes(self._handle,
+                                       *_np.data(other, "other"))
+
+    def __len__(self) -> int:
+        """Number of updates in the sum."""
+        return int(lib.fl_partial_count(self._handle))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, slot: int) -> bool:
+        return bool(lib.fl_partial_has_slot(self._handle, slot))
+
+    @property
+    def samples(self) -> int:
+        """Sum of the samples that the updates count with."""
+        return int(lib.fl_partial_samples(self._handle))
+
+    def to_bytes(self) -> bytes:
+        """Return the sum as bytes, for Compressor.decode or merge."""
+        return _lib.copy_bytes(lib.fl_partial_copy_sum, self._handle)
+
+    def decode(self, out: F32Array | None = None) -> F32Array:
+        """Return the weighted mean."""
+        result = _np.output(out, "out", [self._dim])
+        lib.fl_partial_decode(self._handle, _np.f32_pointer(result),
+                              result.size)
+        return result
+
+
+def merge_norms(norms: Iterable[npt.ArrayLike]) -> F32Array:
+    """Return the elementwise maximum of what the workers measured."""
+    merged: F32Array | None = None
+    for one in norms:
+        array = _np.f32(one, "norms", None if merged is None else merged.size)
+        if merged is None:
+            merged = np.zeros(array.size, np.float32)
+        lib.fl_norms_merge(_np.f32_pointer(merged), _np.f32_pointer(array),
+                           array.size)
+    if merged is None:
+        raise ValueError("norms: got none, want at least one")
+    return merged

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What client and server have in common: reasons, training tasks, scores."""
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from typing import Any
+
+from . import _lib, _np
+from ._lib import lib
+from ._np import F32Array
+
+# How the library says "no timer runs", "no peer".
+NEVER = 2**64 - 1
+
+NS_PER_SECOND = 1_000_000_000
+
+
+class RejectReason(enum.IntEnum):
+    """Why a peer or a message of it was refused."""
+
+    NONE = 0
+    FORMAT = 1
+    TOO_LARGE = 2
+    VERSION = 3
+    SCHEMA = 4
+    UNKNOWN_JOB = 5
+    ID_IN_USE = 6
+    STALE = 7
+    DUPLICATE = 8
+    RANGE = 9
+    STATE = 10
+    NOT_SELECTED = 11
+    LIMIT = 12
+    VANISHED = 13
+    DEADLINE = 14
+    DECLINED = 15
+    NO_ANSWER = 16
+    STOPPED = 17
+
+    @property
+    def text(self) -> str:
+        """The reason's one-line meaning."""
+        return _lib.text(lib.fl_reject_text(int(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTask:
+    """What to train, and from where. `weights` is the task's own array: it
+    may be trained in place."""
+
+    round: int
+    model_version: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    weights: F32Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What came out of training: exactly one of `weights` (trained) and
+    `update` (trained - start), flat. `samples` 0 = as many as the client
+    declared, `loss` NaN = unknown."""
+
+    weights: F32Array | None = None
+    update: F32Array | None = None
+    samples: int = 0
+    loss: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Local score of a model: mean loss, hits, samples scored on."""
+
+    loss: float
+    correct: int
+    count: int
+
+
+class Declined(Exception):
+    """Raised by a trainer or evaluator that sits this round out."""
+
+
+def protocol_versions() -> range:
+    """Return the versions of the wire protocol that are spoken."""
+    return range(lib.fl_protocol_version_min(),
+                 lib.fl_protocol_version_max() + 1)
+
+
+def task_from(struct: Any) -> TrainTask:
+    """Copy a task out of memory that the client lends for a moment."""
+    return TrainTask(struct.round, struct.model_version, struct.epochs,
+                     struct.batch_size, struct.learning_rate, struct.seed,
+                     _np.copied(struct.weights, struct.n_weights))
+
+
+def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
+    """Write a result into fl_train_result; returns what has to live as long
+    as C reads it. A bare array stands for trained weights."""
+    if not isinstance(result, TrainResult):
+        result = TrainResult(weights=result)
+    if (result.weights is None) == (result.update is None):
+        raise ValueError("TrainResult: want exactly one of weights and "
+                         "update")
+    is_update = result.weights is None
+    array = _np.f32(result.update if is_update else  # type: ignore[arg-type]
+                    result.weights, "update" if is_update else "weights")
+    if is_update:
+        struct.update = _np.f32_pointer(array)
+    else:
+        struct.weights = _np.f32_pointer(array)
+    struct.n = array.size
+    struct.samples = result.samples
+    struct.loss = result.loss
+    return array
+
+
+def fill_score(struct: Any, score: Score) -> None:
+    struct.loss = score.loss
+    struct.correct = score.correct
+    struct.count = score.count
+
+
+def to_ns(seconds: float, name: str) -> int:
+    """Return a duration in nanoseconds."""
+    if not 0 <= seconds < NEVER / NS_PER_SECOND:
+        raise ValueError(f"{name}: got {seconds}, want seconds >= 0")
+    return round(seconds * NS_PER_SECOND)

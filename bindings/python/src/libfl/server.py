@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Server: the aggregator, without sockets, threads or clock.
+
+The host names each connection by a number (`peer`), moves bytes (`recv`,
+`send`), passes time (`tick`) and reads events (`events`). What a peer does
+wrong is an event, never an exception.
+"""
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Iterator
+
+from . import _lib, _np, protocol
+from ._err import EmptyError
+from ._handle import Handle
+from ._lib import byref, c_uint32, c_uint64, lib
+from ._np import BytesLike, F32Array
+from .compress import Codec, CodecOptions, codec_options
+from .context import Context, lease_of
+from .model import Model
+from .protocol import RejectReason
+
+
+class Weighting(enum.IntEnum):
+    """What an update counts: its samples (FedAvg), or the same for all."""
+
+    SAMPLES = 1
+    UNIFORM = 2
+
+
+class ScaleMode(enum.IntEnum):
+    """Norms are exchanged each round, or announced with the plan (THC)."""
+
+    EXCHANGED = 1
+    PUBLIC = 2
+
+
+class ServerEventKind(enum.IntEnum):
+    """What happened on a server; see Server.events."""
+
+    CLIENT_JOINED = 1
+    CLIENT_RETURNED = 2
+    PEER_REJECTED = 3
+    ROUND_STARTED = 4
+    SCALE_AGREED = 5
+    UPDATE_ACCEPTED = 6
+    CLIENT_LOST = 7
+    ROUND_FINISHED = 8
+    ROUND_ABORTED = 9
+    EVALUATED = 10
+    JOB_FINISHED = 11
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerEvent:
+    """`round` 0 = none, `peer` None = none, `client_id` "" = unknown, `loss`
+    NaN = unknown. Which of the other fields are set depends on the kind."""
+
+    kind: ServerEventKind
+    job: int
+    round: int
+    peer: int | None
+    client_id: str
+    reason: RejectReason
+    text: str
+    model_version: int
+    selected: int
+    accepted: int
+    samples: int
+    loss: float
+    correct: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class JobStatus:
+    """`round` is the one that runs, from 1; 0 = not begun. `model_version` 0
+    = the initial model."""
+
+    is_finished: bool
+    round: int
+    rounds: int
+    model_version: int
+    n_weights: int
+    clients: int
+    selected: int
+    accepted: int
+
+
+class Job:
+    """One job of a server; it is the server's and lives as long."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self._server = server
+        self.number = number
+
+    @property
+    def status(self) -> JobStatus:
+        status = _lib.init(_lib.JobStatus)
+        lib.fl_server_get_status(self._server._handle, self.number,
+                                 byref(status))
+        return JobStatus(bool(status.is_finished), status.round,
+                         status.rounds, status.model_version,
+                         status.n_weights, status.clients, status.selected,
+                         status.accepted)
+
+    def copy_weights(self, out: F32Array | None = None
+                     ) -> tuple[F32Array, int]:
+        """Return the canonical model, what clients hold bit for bit, and
+        its version."""
+        weights = _np.output(out, "out", [self.status.n_weights])
+        version = c_uint64()
+        lib.fl_server_copy_weights(self._server._handle, self.number,
+                                   _np.f32_pointer(weights), weights.size,
+                                   byref(version))
+        return weights, version.value
+
+    def stop(self) -> None:
+        """End the job after the running round."""
+        lib.fl_server_stop_job(self._server._handle, self.number)
+
+    def __repr__(self) -> str:
+        return f"Job({self.number}, {self.status})"
+
+
+class Server(Handle):
+    """An aggregator that holds any number of jobs. None leaves a limit to
+    the library. `state` is what an earlier server's `save` returned."""
+
+    def __init__(self, *, max_peers: int | None = None,
+                 max_clients: int | None = None,
+                 max_control_size: int | None = None,
+                 chunk_size: int | None = None,
+                 staging_cap: int | None = None, state: bytes | None = None,
+                 context: Context | None = None) -> None:
+        options = _lib.init(_lib.ServerOptions)
+        for name, value in (("max_peers", max_peers),
+                            ("max_clients", max_clients),
+                            ("max_control_size", max_control_size),
+                            ("chunk_size", chunk_size),
+                            ("staging_cap", staging_cap)):
+            if value is not None:
+                setattr(options, name, value)
+        pointer, lease = lease_of(context)
+        if state is None:
+            server = _lib.new(_lib.Server, lib.fl_server_new, pointer,
+                              byref(options))
+        else:
+            server = _lib.restore(_lib.Server, lib.fl_server_restore, pointer,
+                                  options, bytes(state))
+        self._context = pointer
+        self._own(server, lib.fl_server_free, lease)
+
+    def add_job(self, model: Model, *, name: str = "default",
+                rounds: int = 10,
+                codec: CodecOptions | Codec | str = Codec.THC, seed: int = 0,
+                participants: int = 0, min_participants: int = 1,
+                min_clients: int = 1, over_selection: float = 1.0,
+                weighting: Weighting = Weighting.SAMPLES,
+                scale_mode: ScaleMode = ScaleMode.EXCHANGED,
+                weight_cap: int = 0, epochs: int = 1, batch_size: int = 32,
+                learning_rate: float = 0.05,
+                server_learning_rate: float = 1.0,
+                server_momentum: float = 0.0, evaluate_every: int = 0,
+                norm_deadline: float = 60.0, update_deadline: float = 600.0,
+                evaluate_deadline: float = 60.0, return_grace: float = 10.0,
+                retry_pause: float = 5.0, steps_kept: int = 8) -> Job:
+        """Add a job that trains a copy of `model`.
+
+        `participants` updates are wanted per round (0 = of all clients that
+        are there), `over_selection` times as many are asked. Deadlines and
+        pauses are in seconds. See fl_job_options for every setting.
+        """
+        compressor = codec_options(codec)._struct()
+        options = _lib.init(_lib.JobOptions)
+        options.name = name.encode()
+        options.codec = _lib.pointer(compressor)
+        plain = {
+            "rounds": rounds, "seed": seed, "participants": participants,
+            "min_participants": min_participants, "min_clients": min_clients,
+            "over_selection": over_selection, "weighting": int(weighting),
+            "scale_mode": int(scale_mode), "weight_cap": weight_cap,
+            "epochs": epochs, "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "server_learning_rate": server_learning_rate,
+            "server_momentum": server_momentum,
+            "evaluate_every": evaluate_every, "steps_kept": steps_kept}
+        seconds = {
+            "norm_deadline": norm_deadline,
+            "update_deadline": update_deadline,
+            "evaluate_deadline": evaluate_deadline,
+            "return_grace": return_grace, "retry_pause": retry_pause}
+        for field, value in plain.items():
+            setattr(options, field, value)
+        for field, duration in seconds.items():
+            setattr(options, field + "_ns", protocol.to_ns(duration, field))
+        number = c_uint32()
+        lib.fl_server_add_job(self._handle, model._handle, byref(options),
+                              byref(number))
+        return Job(self, number.value)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, restored ones included."""
+        return [Job(self, number)
+                for number in range(lib.fl_server_job_count(self._handle))]
+
+    def recv(self, peer: int, data: BytesLike) -> None:
+        """Take bytes that a peer sent, in any cut."""
+        lib.fl_server_recv(self._handle, peer, *_np.data(data, "data"))
+
+    def send(self, peer: int) -> bytes:
+        """Take the next bytes for a peer, about a chunk at most; b"" =
+        nothing to send."""
+        return _lib.take_bytes(lib.fl_server_send, self._handle, peer)
+
+    def ready(self) -> Iterator[int]:
+        """Go once over the peers that have something to be sent."""
+        peer = c_uint64(protocol.NEVER)
+        while True:
+            try:
+                lib.fl_server_next_ready(self._handle, byref(peer))
+            except EmptyError:
+                return
+            yield peer.value
+
+    def wants_close(self, peer: int) -> bool:
+        """True when the peer was rejected: send what is left, then close."""
+        return bool(lib.fl_server_wants_close(self._handle, peer))
+
+    def disconnected(self, peer: int) -> None:
+        """Say that a peer's connection is gone."""
+        lib.fl_server_disconnected(self._handle, peer)
+
+    def tick(self, now_ns: int) -> None:
+        """Advance to a monotonic time."""
+        lib.fl_server_tick(self._handle, now_ns)
+
+    def next_timeout(self) -> int | None:
+        """When tick wants to be called at the latest; None = no timer."""
+        deadline = c_uint64()
+        lib.fl_server_next_timeout(self._handle, byref(deadline))
+        return None if deadline.value == protocol.NEVER else deadline.value
+
+    def poll(self) -> ServerEvent | None:
+        """Take the next event; None when there is none."""
+        event = _lib.init(_lib.ServerEvent)
+        try:
+            lib.fl_server_poll(self._handle, byref(event))
+        except EmptyError:
+            return None
+        peer = None if event.peer == protocol.NEVER else event.peer
+        return ServerEvent(
+            ServerEventKind(event.kind), event.job, event.round, peer,
+            _lib.text(event.client_id), RejectReason(event.reason),
+            _lib.text(event.text), event.model_version, event.selected,
+            event.accepted, event.samples, event.loss, event.correct,
+            event.count)
+
+    def events(self) -> Iterator[ServerEvent]:
+        """Take all events that are there."""
+        event = self.poll()
+        while event is not None:
+            yield event
+            event = self.poll()
+
+    def save(self) -> bytes:
+        """Return all jobs, clients and running rounds:
+        Server(state=bytes)."""
+        return _lib.save(lib.fl_server_save, self._handle, self._context)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python examples, run as a reader would run them."""
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+
+import libfl as fl
+
+
+def run(root, name, *arguments):
+    result = subprocess.run(
+        [sys.executable, root / "examples" / "python" / name, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def accuracies(output):
+    return [float(value) for value in
+            re.findall(r"accuracy ([\d.]+)%", output)]
+
+
+def test_first_steps_learns_in_25_lines(root):
+    text = (root / "examples" / "python" / "first_steps.py").read_text()
+    assert len(text.splitlines()) <= 25
+    assert accuracies(run(root, "first_steps.py"))[0] > 90
+
+
+def test_compress_numpy_shows_size_and_error(root):
+    rows = re.findall(r"^(\w+) +([\d.]+) bits .* ([\d.e+-]+)$",
+                      run(root, "compress_numpy.py"), re.M)
+    assert [row[0] for row in rows] == ["f32", "bf16", "thc"]
+    bits = [float(row[1]) for row in rows]
+    assert bits[0] < 32.1 and bits[1] < 16.1 and bits[2] < 4.2
+    assert float(rows[0][2]) < 1e-6 and float(rows[2][2]) < 0.1
+
+
+@pytest.mark.parametrize("codec", ["f32", "bf16", "thc"])
+def test_federated_numpy_learns(root, codec):
+    output = run(root, "federated_numpy.py", "--codec", codec)
+    assert len(accuracies(output)) == 10
+    assert accuracies(output)[-1] > 80
+    assert "bytes up" in output
+
+
+def test_own_trainer_torch_learns(root):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
+    output = run(root, "own_trainer_torch.py")
+    assert len(accuracies(output)) == 8
+    assert accuracies(output)[-1] > 90
+
+
+def test_torch_parameters_are_libfls_tensors():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    module = torch.nn.Linear(5, 3)
+    with fl.Model([fl.Input((5,)), fl.Dense(3), fl.SoftmaxCrossEntropy()],
+                  seed=4) as model:
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(model["dense1.weight"]))
+            module.bias.copy_(torch.from_numpy(model["dense1.bias"]))
+        x, y = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+        assert model.predict(x.numpy()) == pytest.approx(
+            module(x).detach().numpy(), abs=1e-5)
+        # One step of SGD is the same step.
+        loss = torch.nn.functional.cross_entropy(module(x), y)
+        loss.backward()
+        assert model.step(x.numpy(), y.numpy(), 0.1) == pytest.approx(
+            loss.item(), abs=1e-5)
+        assert model["dense1.weight"] == pytest.approx(
+            (module.weight - 0.1 * module.weight.grad).detach().numpy(),
+            abs=1e-5)
