@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents stay true: every code is explained, links lead somewhere, and
+the README's examples are the files that are built and run."""
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from cases import ROOT, Cases, command
+
+
+def tables(cases):
+    page = (ROOT / "docs" / "errors.md").read_text()
+    for header, prefix in (("base.h", "FL_E_|FL_OK"),
+                           ("protocol.h", "FL_REJECT_")):
+        text = (ROOT / "include" / "fl" / header).read_text()
+        rows = re.findall(rf"X\(((?:{prefix})\w*), (-?\d+),", text)
+        missing = [f"{name} {number}" for name, number in rows
+                   if f"| `{name}` | {number} |" not in page]
+        cases.check(f"error_page_lists_every_code_of_{header}",
+                    missing if len(rows) > 10 else ["no table found"])
+
+
+def links(cases):
+    broken = []
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+    pages += sorted((ROOT / "docs").rglob("*.md"))
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)",
+                                 page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    cases.check("links_between_documents_lead_somewhere", broken)
+
+
+def names_in_backticks(cases):
+    """Functions (and metrics) that a page names exist."""
+    sources = [*(ROOT / "include" / "fl").glob("*.h"),
+               *(ROOT / "examples" / "fl_aggregator").glob("*.c")]
+    known = set(re.findall(r"\bfl_\w+",
+                           "".join(path.read_text() for path in sources)))
+    bad = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for name in re.findall(r"`(fl_\w+?)(?:\(\))?`", page.read_text()):
+            # OpenMetrics appends _total to counters.
+            if not {name, re.sub("_total$", "", name)} & known:
+                bad.append(f"{page.relative_to(ROOT)}: {name}")
+    cases.check("functions_named_in_documents_exist", bad)
+
+
+def readme_blocks(cases):
+    """The fenced C and Python blocks are examples/first_steps.*"""
+    readme = (ROOT / "README.md").read_text()
+    for language, path in (("c", "examples/first_steps.c"),
+                           ("python", "examples/python/first_steps.py")):
+        block = re.search(rf"```{language}\n(.*?)```", readme, re.S)
+        body = re.sub(r"\A(?:(?:#|/\*| \*).*\n)+", "",
+                      (ROOT / path).read_text())
+        problems = []
+        if not block:
+            problems = [f"README has no ```{language} block"]
+        elif block.group(1).strip() != body.strip():
+            problems = [f"README's block differs from {path}"]
+        elif len(block.group(1).split("\n")) > 45:
+            problems = ["longer than a reader's patience (45 lines)"]
+        cases.check(f"readme_{language}_block_is_the_built_example", problems)
+
+
+def first_lines(cases):
+    head = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
+    cases.check("readme_has_the_two_commands_at_its_top",
+                [f"missing: {name}" for name in
+                 ("./examples/quickstart", "./tests/run") if name not in head])
+
+
+def shell(cases):
+    scripts = [path for folder in ("tests", "tools", "examples", ".ci", "fuzz")
+               for path in sorted((ROOT / folder).rglob("*"))
+               if path.is_file() and path.stat().st_size < 100000 and
+               path.read_bytes()[:20].startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
+    status, output = command(["shellcheck", "-x", *scripts])
+    cases.check("shell_scripts_pass_shellcheck",
+                output.splitlines() if status else [])
+
+
+def main():
+    cases = Cases()
+    tables(cases)
+    links(cases)
+    names_in_backticks(cases)
+    readme_blocks(cases)
+    first_lines(cases)
+    shell(cases)
+    cases.close()
+
+
+main()

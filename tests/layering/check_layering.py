@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Includes go down the layers only, and each outside library has one user."""
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from cases import ROOT, Cases
+
+# Module -> modules whose headers it may include (its own always).
+BELOW = {"base": set()}
+BELOW["kernels"] = {"base"}
+BELOW["crypto"] = {"base"}
+BELOW["linalg"] = {"base"}
+BELOW["wire"] = {"base", "crypto"}
+BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
+BELOW["compress"] = BELOW["model"] | {"model"}
+BELOW["client"] = BELOW["compress"] | {"compress"}
+BELOW["server"] = BELOW["compress"] | {"compress"}
+
+# Public headers by the module that implements them.
+PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
+          "compress.h": "compress", "client.h": "client",
+          "server.h": "server"}
+
+# Outside header -> the one module that may include it.
+ENGINES = {"sodium.h": "crypto", "msgpack.h": "wire", "cblas.h": "linalg"}
+
+# stdio.h is there for snprintf; tests/abi/check_symbols.py sees what is called.
+FORBIDDEN = ["time.h", "pthread.h", "unistd.h", "signal.h",
+             "locale.h", "threads.h", "sys/"]
+
+def includes(path):
+    text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+    return re.findall(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', text, re.M)
+
+
+def main():
+    cases = Cases()
+    upward, engines, system = [], [], []
+    files = 0
+    for path in sorted((ROOT / "lib").rglob("*.[ch]")):
+        relative = path.relative_to(ROOT / "lib")
+        module = relative.parts[0]
+        if module not in BELOW:
+            continue
+        files += 1
+        allowed = BELOW[module] | {module}
+        for name in includes(path):
+            target = None
+            if name.startswith("fl/"):
+                target = PUBLIC.get(name[3:])
+                if name == "fl/fl.h":
+                    upward.append(f"{relative}: the umbrella header")
+            elif "/" in name and name.split("/")[0] in BELOW:
+                target = name.split("/")[0]
+            if target and target not in allowed:
+                upward.append(f"{relative} includes {name}")
+            if ENGINES.get(name, module) != module:
+                engines.append(f"{relative} includes {name}")
+            if any(name.startswith(bad) for bad in FORBIDDEN):
+                system.append(f"{relative} includes {name}")
+    cases.check("there_are_files_to_check", [] if files > 30 else [str(files)])
+    cases.check("includes_go_down_the_layers", upward)
+    cases.check("each_engine_has_one_module", engines)
+    cases.check("core_includes_no_threads_clock_files", system)
+    cases.close()
+
+
+main()
