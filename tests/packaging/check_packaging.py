@@ -53,6 +53,12 @@ def steps(commands, want, environment=None):
     return [] if want in output else [f"got {output!r}, want {want!r}"]
 
 
+def install(build, prefix, *options):
+    return [["meson", "setup", build, f"--prefix={prefix}", "--libdir=lib",
+             "-Dtests=false", "-Dexamples=false", *options],
+            ["ninja", "-C", build, "install"]]
+
+
 def main():
     build = Path(sys.argv[1])
     cases = Cases()
@@ -62,23 +68,28 @@ def main():
         source = folder / "main.c"
         source.write_text(PROGRAM)
         cases.check("installs_into_a_prefix", steps([
-            ["meson", "setup", folder / "build", f"--prefix={prefix}",
-             "--libdir=lib", "-Dtests=false", "-Dexamples=false"],
-            ["ninja", "-C", folder / "build", "install"]], "libfl.pc"))
+            *install(folder / "build", prefix)], "libfl.pc"))
         environment = {
             "PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig",
             "LD_LIBRARY_PATH": f"{prefix}/lib",
             "CMAKE_PREFIX_PATH": str(prefix),
+            "CMAKE_GENERATOR": "Ninja",
         }
         consumer = folder / "consumer"
-        for kind, flags in (("shared", ""), ("static", "--static")):
-            archive = (f"$(pkg-config --libs {flags} libfl)" if not flags else
-                       f"-L{prefix}/lib -l:libfl.a "
-                       "$(pkg-config --libs --static libfl | sed s/-lfl//)")
-            cases.check(f"pkg_config_consumer_{kind}", steps([
-                ["sh", "-c", f"cc -std=c11 $(pkg-config --cflags libfl) "
-                             f"{source} -o {consumer} {archive}"],
-                [consumer]], "0.1.0 1000", environment))
+        compile_consumer = (f"cc -std=c11 {source} -o {consumer} "
+                            "$(pkg-config --cflags libfl) ")
+        cases.check("pkg_config_consumer_shared", steps([
+            ["sh", "-c", compile_consumer + "$(pkg-config --libs libfl)"],
+            [consumer]], "0.1.0 1000", environment))
+        # As an app does it: libfl.a alone, without BLAS.
+        phone = folder / "phone"
+        cases.check("pkg_config_consumer_static", steps([
+            *install(folder / "build-phone", phone, "-Dblas=none",
+                     "-Ddefault_library=static", "-Dhost=false"),
+            ["sh", "-c", compile_consumer +
+             "$(pkg-config --libs --static libfl)"],
+            [consumer]], "0.1.0 1000",
+            {"PKG_CONFIG_PATH": f"{phone}/lib/pkgconfig"}))
         cmake = folder / "cmake"
         cmake.mkdir()
         shutil.copy(source, cmake)
