@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "linalg/linalg.h"
 
@@ -22,7 +23,15 @@
 #  define COMPILER_TEXT "unknown compiler"
 #endif
 
-enum { INFO_BYTES = 256, INFO_NONE = 0, INFO_IN_WORK, INFO_READY };
+#ifdef FLI_HAVE_OPENBLAS
+#  define LINALG_TEXT "OpenBLAS "
+#else
+#  define LINALG_TEXT ""
+#endif
+#define INFO_TEXT \
+  "libfl " VERSION_TEXT ", " COMPILER_TEXT ", kernels c, linalg " LINALG_TEXT
+
+enum { INFO_BYTES = 256 };
 
 int32_t fl_feature(uint32_t feature)
 {
@@ -48,19 +57,19 @@ const char *fl_version_string(void)
   return VERSION_TEXT;
 }
 
-/* Only OpenBLAS knows its core type, and only at run time: so the text is made
- * by the first caller. Others that come meanwhile wait for one snprintf. */
+/* Only OpenBLAS knows its core type, and only at run time. Nobody waits for
+ * anybody: callers that come before the first text is there make one each, all
+ * the same, and the first to publish its own wins. It stays until the process
+ * ends. */
 const char *fl_build_info(void)
 {
-  static char info[INFO_BYTES];
-  static atomic_int state = INFO_NONE;
-  int expected = INFO_NONE;
-  if (atomic_compare_exchange_strong(&state, &expected, INFO_IN_WORK)) {
-    snprintf(info, sizeof info, "libfl %s, %s, kernels c, linalg %s",
-             VERSION_TEXT, COMPILER_TEXT, fli_linalg_name());
-    atomic_store(&state, INFO_READY);
-  }
-  while (atomic_load(&state) != INFO_READY) {
-  }
-  return info;
+  static _Atomic(char *) published;
+  char *first = atomic_load(&published);
+  if (first) return first;
+  char *info = malloc(INFO_BYTES);
+  if (!info) return INFO_TEXT "(out of memory)";
+  snprintf(info, INFO_BYTES, "%s%s", INFO_TEXT, fli_linalg_name());
+  if (atomic_compare_exchange_strong(&published, &first, info)) return info;
+  free(info);
+  return first;
 }

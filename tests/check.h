@@ -46,6 +46,7 @@ static inline void check_end_case(const char *name)
 /* Print "N passed, N failed"; the exit status of main. */
 static inline int check_report(void)
 {
+  if (atomic_load(&check_totals.failures) > 0) check_end_case("between cases");
   printf("%u passed, %u failed\n", check_totals.passed, check_totals.failed);
   return check_totals.failed > 0 || check_totals.passed == 0;
 }

@@ -256,7 +256,8 @@ FL_API fl_status fl_context_get_memory(const fl_context *context,
 typedef struct fl_buffer fl_buffer;
 FL_API fl_status fl_buffer_new(fl_buffer **out, fl_context *context);
 FL_API void fl_buffer_free(fl_buffer *buffer);
-/** Append bytes. FL_E_NOMEM leaves the buffer as it was. */
+/** Append bytes, which are not the buffer's own. FL_E_NOMEM leaves the buffer
+ * as it was. */
 FL_API fl_status fl_buffer_append(fl_buffer *buffer, const void *data,
                                   size_t n);
 /** Drop the content and start reading at 0. */

@@ -66,7 +66,9 @@ fl_status fli_options_store(void *dst, const void *src, size_t full,
   memcpy(&size, dst, SIZE_FIELD);
   fl_status st = check_size(size, name);
   if (st != FL_OK) return st;
-  memcpy(dst, src, size < full ? size : full);
+  size_t known = size < full ? size : full;
+  memcpy(dst, src, known);
+  memset((uint8_t *)dst + known, 0, size - known);
   memcpy(dst, &size, SIZE_FIELD);
   return FL_OK;
 }

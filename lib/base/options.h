@@ -17,8 +17,9 @@ fl_status fli_options_init(void *options, size_t size, const void *defaults,
  * error text. FL_E_OPTIONS. */
 fl_status fli_options_load(void *local, size_t full, const void *src,
                            const char *name);
-/* Write a result struct: the first min(dst->struct_size, full) bytes of `src`,
- * keeping dst->struct_size. FL_E_OPTIONS: struct_size < 4. */
+/* Write a result struct: the first min(dst->struct_size, full) bytes of `src`
+ * and zeros to the rest of a newer host's, keeping dst->struct_size.
+ * FL_E_OPTIONS: struct_size < 4 or > 64 KiB. */
 fl_status fli_options_store(void *dst, const void *src, size_t full,
                             const char *name);
 

@@ -47,7 +47,7 @@ void fli_sgemm(const fli_gemm *gemm)
 
 const char *fli_linalg_name(void)
 {
-  return openblas_get_config();
+  return openblas_get_corename();
 }
 #else
 void fli_sgemm(const fli_gemm *gemm)

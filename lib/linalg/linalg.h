@@ -27,9 +27,9 @@ typedef struct fli_gemm {
 void fli_sgemm(const fli_gemm *gemm);
 /* Always the built-in kernel (also the test's other side). */
 void fli_sgemm_builtin(const fli_gemm *gemm);
-/* "builtin", or what OpenBLAS says of itself, its core type included: for
- * fl_build_info. Static text; OpenBLAS writes it anew at each call, so call it
- * under a once guard. */
+/* "builtin", or OpenBLAS's core type ("Haswell"), for fl_build_info. Static
+ * text, any thread (what openblas_get_config returns is written anew at each
+ * call). */
 const char *fli_linalg_name(void);
 
 #endif

@@ -16,11 +16,12 @@ enum { HEADER_BYTES = 20, READ_STEP = 1 << 16 };
 
 static const uint8_t magic[4] = {'F', 'L', 'S', '1'};
 
-/* fl_buffer streams run out of memory; all else is the stream's own affair. */
+/* fl_buffer streams run out of memory; all else is the stream's own affair. A
+ * host's stream leaves no text, or that of another call. */
 static fl_status stream_failed(fl_status status, const char *what)
 {
-  if (status == FL_E_NOMEM) return status;
-  return fli_error(FL_E_IO, "stream: %s gave status %" PRId32, what, status);
+  return fli_error(status == FL_E_NOMEM ? FL_E_NOMEM : FL_E_IO,
+                   "stream: %s gave status %" PRId32, what, status);
 }
 
 static fl_status write_all(const fl_writer *writer, const void *data, size_t n)

@@ -293,6 +293,9 @@ fl_status fli_write_chunk(fli_bytes *out, const fli_chunk *message)
   return fli_frame_end(out, begin, st);
 }
 
+/* The largest norm of fl_scale, as bf16. */
+enum { BF16_2_127 = 0x7f00 };
+
 fl_status fli_norms_from_bf16(float *norms, uint64_t n, const uint8_t *data,
                               size_t size)
 {
@@ -304,6 +307,8 @@ fl_status fli_norms_from_bf16(float *norms, uint64_t n, const uint8_t *data,
     if ((bits & 0x7f80) == 0x7f80)
       return fli_error(FL_E_NOT_FINITE, "norms: one is not finite");
     if (bits & 0x8000) return fli_error(FL_E_RANGE, "norms: one is negative");
+    if (bits > BF16_2_127)
+      return fli_error(FL_E_RANGE, "norms: one is above 2^127");
   }
   for (uint64_t i = 0; i < n; i++)
     norms[i] = fli_f32_from_bf16(fli_load_u16(data + 2 * i));

@@ -233,7 +233,7 @@ fl_status fli_write_decline(fli_bytes *out, uint8_t type,
                             const fli_decline *message);
 
 /* Norms on the wire; data must be on the bf16 grid. FL_E_DIM, FL_E_NOT_FINITE,
- * FL_E_RANGE (negative): norms untouched. */
+ * FL_E_RANGE (negative, above 2^127): norms untouched. */
 fl_status fli_norms_from_bf16(float *norms, uint64_t n, const uint8_t *data,
                               size_t size);
 void fli_norms_to_bf16(uint8_t *data, const float *norms, uint64_t n);

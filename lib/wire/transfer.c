@@ -87,12 +87,20 @@ fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
                              fli_manifest *manifest, const uint8_t *data,
                              size_t n, uint32_t chunk_size)
 {
+  fli_hash(manifest->hash, data, n);
+  return fli_outgoing_begin_hashed(outgoing, out, manifest, data, n,
+                                   chunk_size);
+}
+
+fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
+                                    fli_manifest *manifest, const uint8_t *data,
+                                    size_t n, uint32_t chunk_size)
+{
   assert(n >= 1 && n <= FLI_TRANSFER_MAX);
   assert(chunk_size >= FLI_CHUNK_MIN && chunk_size <= FLI_CHUNK_MAX);
   manifest->transfer = outgoing->transfer + 1;
   manifest->total = n;
   manifest->chunk_size = chunk_size;
-  fli_hash(manifest->hash, data, n);
   fl_status status = fli_write_manifest(out, manifest);
   if (status != FL_OK) return status;
   outgoing->data = data;

@@ -41,6 +41,11 @@ typedef struct fli_outgoing {
 fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
                              fli_manifest *manifest, const uint8_t *data,
                              size_t n, uint32_t chunk_size);
+/* The same when the manifest's hash is filled in already, because many are
+ * sent the same bytes. */
+fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
+                                    fli_manifest *manifest, const uint8_t *data,
+                                    size_t n, uint32_t chunk_size);
 /* Append the next CHUNK frame; is_active becomes 0 after the last. */
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out);
 

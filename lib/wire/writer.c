@@ -78,8 +78,11 @@ void fli_writer_init(fli_msg_writer *writer, fli_bytes *bytes)
   writer->status = FL_OK;
 }
 
+/* Calls between the failure and this one may have cleared its text. */
 fl_status fli_writer_status(const fli_msg_writer *writer)
 {
+  if (writer->status != FL_OK && fl_last_error()[0] == '\0')
+    return fli_error(writer->status, "memory: none left for a message");
   return writer->status;
 }
 

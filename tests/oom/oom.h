@@ -2,8 +2,8 @@
 /* Out of memory, everywhere: run a scenario again and again, with its 1st,
  * 2nd, 3rd ... allocation failing, until it gets through without meeting the
  * failure. Twice: failing once only (the next allocation works again) and
- * failing from there on. Each run has to report FL_E_NOMEM and to give back
- * every byte, counted by the allocator and by the context.
+ * failing from there on. Each run has to report FL_E_NOMEM with a text, and to
+ * give back every byte, counted by the allocator and by the context.
  *
  *   static fl_status scenario(fl_context *context, void *arg)
  *   {
@@ -86,6 +86,7 @@ static inline int oom_run(oom_scenario scenario, void *arg, uint64_t fail_at,
   fl_status st = scenario(context, arg);
   uint64_t bytes = 0;
   CHECK_STATUS(st, heap.was_hit ? FL_E_NOMEM : FL_OK);
+  if (heap.was_hit) CHECK(strlen(fl_last_error()) > 0);
   CHECK_OK(fl_context_get_memory(context, &bytes, NULL));
   CHECK_EQ_U64(bytes, 0);
   fl_context_free(context);

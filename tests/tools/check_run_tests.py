@@ -63,6 +63,8 @@ def main():
            count_output("x", CRITERION.format(0, 0, 0, 0), True), 0, 1, 0)
     expect(cases, "plain_lines_are_counted",
            count_output("x", "ok a\n3 passed, 0 failed\n", True), 3, 0, 0)
+    expect(cases, "plain_without_tests_fails",
+           count_output("x", "0 passed, 0 failed\n", True), 0, 1, 0)
     expect(cases, "last_plain_line_counts",
            count_output("x", "9 passed, 9 failed\n3 passed, 1 failed\n",
                         False), 3, 1, 0)

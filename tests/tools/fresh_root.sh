@@ -15,8 +15,9 @@ if [ ! -e "$root/etc/debian_version" ]; then
 fi
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 # What a proxy or a mirror of this network needs, if anything.
-for file in /etc/apt/apt.conf.d/*registry* /etc/apt/apt.conf.d/*proxy*; do
-  [ -e "$file" ] && cp "$file" "$root/etc/apt/apt.conf.d/"
+for file in /etc/apt/apt.conf.d/*; do
+  ! grep -qsE '^[[:space:]]*Acquire::(http|Check)' "$file" ||
+    cp "$file" "$root/etc/apt/apt.conf.d/"
 done
 rm -rf "$root/libfl"
 git clone --quiet --no-hardlinks . "$root/libfl"

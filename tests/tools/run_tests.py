@@ -66,6 +66,8 @@ def count_output(name, output, is_ok):
         count.passed, count.failed = int(passed), int(failed)
         reasons = SKIP.findall(output)
         count.skips = [(name, reason) for reason in reasons]
+        if not int(passed) + int(failed) + int(skipped or 0):
+            count.fail(name, "ran no test\n" + output)
         if int(skipped or 0) != len(reasons):
             count.fail(name, f"{skipped} skipped, but {len(reasons)} lines "
                              f"`SKIP: reason`\n" + output)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/error.h"
 
 enum { KIND = FLI_STATE_CLIENT, VERSION = 3, MAX_SIZE = 1 << 20 };
 
@@ -17,12 +18,13 @@ typedef struct stream {
   size_t at;
   size_t step;
   int fail_after; /* -1 = never */
+  fl_status failure;
 } stream;
 
 static fl_status stream_read(void *user, void *buf, size_t n, size_t *got)
 {
   stream *s = user;
-  if (s->fail_after == 0) return FL_E_CALLBACK;
+  if (s->fail_after == 0) return s->failure;
   if (s->fail_after > 0) s->fail_after--;
   if (n > s->step) n = s->step;
   if (n > s->bytes.size - s->at) n = s->bytes.size - s->at;
@@ -35,7 +37,7 @@ static fl_status stream_read(void *user, void *buf, size_t n, size_t *got)
 static fl_status stream_write(void *user, const void *buf, size_t n)
 {
   stream *s = user;
-  if (s->fail_after == 0) return FL_E_CALLBACK;
+  if (s->fail_after == 0) return s->failure;
   if (s->fail_after > 0) s->fail_after--;
   return fli_bytes_append(&s->bytes, buf, n);
 }
@@ -46,6 +48,7 @@ static void stream_init(stream *s)
   s->at = 0;
   s->step = SIZE_MAX;
   s->fail_after = -1;
+  s->failure = FL_E_CALLBACK;
 }
 
 /* A container with `text` in it. */
@@ -187,6 +190,26 @@ Test(container, failing_streams_are_io_errors)
                  FL_E_IO);
     fli_bytes_free(&sink.bytes);
   }
+  fli_bytes_free(&s.bytes);
+}
+
+/* A host's hooks set no text of their own. */
+Test(container, stream_out_of_memory_has_its_code_and_a_text)
+{
+  stream s;
+  save(&s, "some state");
+  fl_writer writer = {stream_write, &s};
+  fli_bytes payload;
+  fli_bytes_init(&payload, NULL);
+  s.failure = FL_E_NOMEM;
+  s.fail_after = 0;
+  fli_clear_error();
+  cr_assert_eq(load(&s, MAX_SIZE, ""), FL_E_NOMEM);
+  cr_assert_str_eq(fl_last_error(), "stream: read gave status -200");
+  fli_clear_error();
+  cr_assert_eq(fli_container_write(&writer, KIND, VERSION, &payload),
+               FL_E_NOMEM);
+  cr_assert_str_eq(fl_last_error(), "stream: write gave status -200");
   fli_bytes_free(&s.bytes);
 }
 

@@ -76,6 +76,7 @@ Test(host, build_info_names_version_and_kernels)
   const char *info = fl_build_info();
   cr_assert_not_null(strstr(info, fl_version_string()));
   cr_assert_not_null(strstr(info, "kernels"));
+  cr_assert_eq(strstr(info, "OpenBLAS") != NULL, fl_feature(FL_FEATURE_BLAS));
   cr_assert_eq(fl_build_info(), info);
   cr_assert_null(strchr(info, '\n'));
 }
@@ -136,6 +137,54 @@ Test(host, bad_options_are_refused)
   cr_assert_eq(fl_host_options_init(NULL, sizeof options), FL_E_OPTIONS);
   cr_assert_eq(fl_host_options_init(&options, 3), FL_E_OPTIONS);
   cr_assert_null(made);
+}
+
+Test(host, absurd_struct_size_is_refused_whatever_lies_behind)
+{
+  static union {
+    fl_host_options options;
+    uint8_t zeros[65537];
+  } block;
+  fl_host *made = NULL;
+  block.options = default_options();
+  block.options.struct_size = sizeof block.zeros;
+  cr_assert_eq(fl_host_new(&made, &block.options), FL_E_OPTIONS);
+  cr_assert_null(made);
+  cr_assert_eq(fl_host_options_init(&block.options, sizeof block.zeros),
+               FL_E_OPTIONS);
+  cr_assert_eq(fl_host_options_init(&block.options, sizeof block.zeros - 1),
+               FL_OK);
+  cr_assert_eq(fl_host_new(&made, &block.options), FL_OK);
+  fl_host_free(made);
+}
+
+Test(host, pools_of_several_threads_start_and_end)
+{
+  const uint32_t threads[] = {0, 2, 8};
+  for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+    fl_host *made = NULL;
+    fl_host_options options = default_options();
+    options.threads = threads[i];
+    cr_assert_eq(fl_host_new(&made, &options), FL_OK);
+    fl_host_free(made);
+  }
+}
+
+Test(host, missing_folder_is_made_and_found_again)
+{
+  char parent[] = P_tmpdir "/fl-test-host-XXXXXX";
+  char path[sizeof parent + 8];
+  cr_assert_not_null(mkdtemp(parent));
+  snprintf(path, sizeof path, "%s/state", parent);
+  for (int i = 0; i < 2; i++) {
+    fl_host *made = NULL;
+    fl_host_options options = default_options();
+    options.storage_path = path;
+    cr_assert_eq(fl_host_new(&made, &options), FL_OK);
+    fl_host_free(made);
+  }
+  cr_assert_eq(rmdir(path), 0);
+  cr_assert_eq(rmdir(parent), 0);
 }
 
 Test(host, folder_that_cannot_be_made_is_an_io_error)

@@ -130,19 +130,23 @@ Test(options, store_stays_inside_an_older_hosts_struct)
   cr_assert_eq(result.second, 77);
 }
 
-Test(options, store_keeps_a_newer_hosts_size)
+Test(options, store_keeps_a_newer_hosts_size_and_zeroes_what_is_unknown)
 {
   longer_sample result = {{sizeof result, 0, 0, 0, 0}, {9, 9}};
   cr_assert_eq(fli_options_store(&result, &defaults, sizeof defaults, "sample"),
                FL_OK);
   cr_assert_eq(result.known.struct_size, sizeof result);
   cr_assert_eq(result.known.third, 33);
-  cr_assert_eq(result.unknown[0], 9);
+  cr_assert_eq(result.unknown[0], 0);
+  cr_assert_eq(result.unknown[1], 0);
 }
 
-Test(options, store_refuses_size_zero)
+Test(options, store_refuses_absurd_sizes)
 {
   sample result = {0, 1, 1, 1, 1};
+  cr_assert_eq(fli_options_store(&result, &defaults, sizeof defaults, "sample"),
+               FL_E_OPTIONS);
+  result.struct_size = 65537;
   cr_assert_eq(fli_options_store(&result, &defaults, sizeof defaults, "sample"),
                FL_E_OPTIONS);
   cr_assert_eq(result.first, 1);

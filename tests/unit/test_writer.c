@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "base/error.h"
 #include "base/rng.h"
 #include "wire/reader.h"
 
@@ -197,7 +198,9 @@ Test(writer, running_out_of_memory_sticks)
   size_t size = bytes.size;
   fli_writer_u64(&writer, 1);
   cr_assert_eq(bytes.size, size);
+  fli_clear_error(); /* as any public function called meanwhile does */
   cr_assert_eq(fli_writer_status(&writer), FL_E_NOMEM);
+  cr_assert_str_neq(fl_last_error(), "");
   fli_bytes_free(&bytes);
   fl_context_free(context);
 }

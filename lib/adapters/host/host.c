@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* As in the core: a larger struct_size was never set by an _init. */
+enum { STRUCT_SIZE_MAX = 64 * 1024 };
+
 static const fl_host_options host_defaults = {
     .struct_size = sizeof(fl_host_options),
     .threads = 1,
@@ -46,7 +49,7 @@ static fl_status load_options(fl_host_options *local,
   *local = host_defaults;
   if (!options) return FL_OK;
   uint32_t size = options->struct_size;
-  if (size < sizeof size) return FL_E_OPTIONS;
+  if (size < sizeof size || size > STRUCT_SIZE_MAX) return FL_E_OPTIONS;
   const unsigned char *bytes = (const unsigned char *)options;
   for (size_t i = sizeof *local; i < size; i++) {
     if (bytes[i] != 0) return FL_E_OPTIONS;
@@ -83,7 +86,8 @@ static fl_status make_context(fl_host *host, const fl_host_options *options)
 
 fl_status fl_host_options_init(fl_host_options *options, size_t size)
 {
-  if (!options || size < sizeof options->struct_size || size > UINT32_MAX) {
+  if (!options || size < sizeof options->struct_size ||
+      size > STRUCT_SIZE_MAX) {
     return FL_E_OPTIONS;
   }
   memset(options, 0, size);

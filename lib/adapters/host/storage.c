@@ -195,11 +195,23 @@ static void storage_unmap(void *user, const void *data, size_t n)
   if (n > 0) munmap((void *)(uintptr_t)data, n);
 }
 
+/* A new folder's own entry is in its parent; without the right to read that,
+ * there is nothing to be done. */
+static void sync_parent(int folder)
+{
+  int parent = openat(folder, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (parent < 0) return;
+  (void)fsync(parent);
+  close(parent);
+}
+
 fl_status fli_host_storage_new(fli_host_storage **out, const char *path)
 {
-  if (mkdir(path, FOLDER_MODE) != 0 && errno != EEXIST) return FL_E_IO;
+  int is_new = mkdir(path, FOLDER_MODE) == 0;
+  if (!is_new && errno != EEXIST) return FL_E_IO;
   int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return FL_E_IO;
+  if (is_new) sync_parent(folder);
   fli_host_storage *storage = malloc(sizeof *storage);
   if (!storage || pthread_mutex_init(&storage->writing, NULL) != 0) {
     free(storage);
