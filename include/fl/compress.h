@@ -129,9 +129,12 @@ typedef struct fl_encode_report {
 } fl_encode_report;
 FL_API fl_status fl_encode_report_init(fl_encode_report *report, size_t size);
 
-/** Encode one update. A block whose own norm is above the agreed one is
- * scaled down to it (see fl_scale.is_public). `report` may be NULL. FL_E_SIZE sets *needed;
- * FL_E_NOT_FINITE; FL_E_ARGUMENT (slot). */
+/** Encode one update. A block whose own norm is above the agreed one is scaled
+ * down to it (see fl_scale.is_public). `options` NULL = defaults; `needed` and
+ * `report` may be NULL. FL_E_SIZE sets *needed; FL_E_ARGUMENT (NULL, slot,
+ * samples); FL_E_DIM (counts); FL_E_RANGE, FL_E_CONFLICT (the scale's values);
+ * FL_E_OPTIONS; FL_E_NOMEM; FL_E_NOT_FINITE names the coordinate, and what is
+ * in `buffer` and `block_clamped` is then unspecified. */
 FL_API fl_status fl_compressor_encode(const fl_compressor *compressor,
                                       const fl_scale *scale,
                                       const fl_encode_options *options,

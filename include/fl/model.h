@@ -248,11 +248,9 @@ FL_API fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
  * FL_E_DIM. They may be infinite or NaN when inputs or weights are. */
 FL_API fl_status fl_model_predict(fl_model *model, const fl_dataset *data,
                                   float *out, uint64_t count);
-/** Values per input sample: the product of the input's dims, which `x` of a
- * fl_dataset must have; 0 when there is no graph. */
-FL_API uint64_t fl_model_input_count(const fl_model *model);
-/** Values per sample of the input; 0 when there is no graph. A caller that
- * knows the size of its data compares the two: fl_dataset does not say. */
+/** Values per sample of the input, the product of its dims; 0 when there is no
+ * graph. A caller that knows the size of its data compares the two: fl_dataset
+ * does not say. */
 FL_API uint64_t fl_model_input_count(const fl_model *model);
 /** Outputs per sample (classes); 0 when there is no graph. */
 FL_API uint64_t fl_model_output_count(const fl_model *model);

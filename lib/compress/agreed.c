@@ -10,8 +10,8 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "base/fpguard.h"
 #include "base/options.h"
-#include "base/size.h"
 #include "compress/compressor.h"
 
 static const fl_scale scale_defaults = {
@@ -227,8 +227,12 @@ fl_status fl_norms_merge(float *into, const float *other, uint64_t n)
   }
   fl_status st = check_norms(other, n);
   if (st != FL_OK) return st;
+  /* Flush-to-zero would take the smallest norms for zeros. */
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
   for (uint64_t i = 0; i < n; i++) {
     if (other[i] > into[i]) into[i] = other[i];
   }
+  fli_fpguard_leave(&guard);
   return FL_OK;
 }

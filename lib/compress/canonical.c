@@ -6,10 +6,8 @@
  * record changes nothing. */
 #include "compress/canonical.h"
 
-#include <math.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -173,7 +171,7 @@ static fl_status read_step(fli_msg_reader *reader, step *s)
   fl_scale_init(&s->scale, sizeof s->scale);
   fli_fields fields = fli_fields_begin(reader);
   while (fli_fields_next(&fields, &key)) {
-    if (key <= STEP_FIELDS) seen++;
+    seen += key >= STEP_BASE && key <= STEP_FIELDS;
     read_field(reader, &fields, key, s);
   }
   fl_status st = fli_reader_status(reader);

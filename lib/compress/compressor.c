@@ -56,7 +56,7 @@ static fl_status make_signs(fl_compressor *compressor,
                             const uint8_t seed[FL_SEED_BYTES])
 {
   if (!compressor->codec->is_rotated) return FL_OK;
-  /* An eighth of a byte per float: no overflow where the floats had none. */
+  /* At most 2 bytes for a coordinate, far from what the layout allows. */
   compressor->signs_size =
       (size_t)compressor->layout.n_units * (FLI_UNIT_MAX / 8);
   compressor->signs = fli_alloc(compressor->context, compressor->signs_size, 1);

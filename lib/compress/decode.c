@@ -3,7 +3,6 @@
  * before it was encoded (c: the weight cap), so the mean over the m updates of
  * a segment is multiplied by m c / sum of min(n_k, c). Encoded bytes, of one
  * update or of a sum, are decoded as the sum that they make alone. */
-#include <math.h>
 #include <string.h>
 
 #include "base/bytes.h"

@@ -2,13 +2,11 @@
 /* The codecs f32 and bf16: values travel as they are and are summed as int64
  * fixed point, so that order, tree and threads change no bit. The agreed norm
  * l of a segment bounds its coordinates; a value x becomes the integer nearest
- * to x 2^s with the largest s for which slots * l * 2^s stays below 2^62.
- * l lies on the bf16 grid, therefore rounding a value to bf16 does not carry
- * it over l, and l 2^s is an integer. */
+ * to x 2^s, with s such that slots * l * 2^s stays below 2^61: far from where
+ * int64 ends. l lies on the bf16 grid, therefore rounding a value to bf16 does
+ * not carry it over l, and l 2^s is an integer. */
 #include <math.h>
-#include <string.h>
 
-#include "base/error.h"
 #include "compress/compressor.h"
 
 /* 2^s. With l < 2^e and slots <= 2^k: s = 61 - k - e. */

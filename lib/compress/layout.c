@@ -3,8 +3,6 @@
  * depend on the number of units alone, never on the number of threads. */
 #include "compress/layout.h"
 
-#include <string.h>
-
 #include "base/context.h"
 #include "base/error.h"
 #include "base/size.h"
@@ -18,6 +16,10 @@ static uint32_t padded_size(uint32_t n)
     padded *= 2;
   return padded;
 }
+
+/* Sizes are checked for coordinates, not floats: a segment of one float is
+ * padded to 256. At most 64 bytes are ever kept for a coordinate. */
+enum { COORDINATE_BYTES = 64 };
 
 static void place_segment(fli_layout *layout, fli_segment *segment, uint64_t n)
 {
@@ -44,21 +46,25 @@ fl_status fli_layout_init(fli_layout *layout, fl_context *context,
   }
   layout->segments = fli_alloc(context, n_segments, sizeof(fli_segment));
   if (!layout->segments) return fli_nomem(n_segments * sizeof(fli_segment));
+  uint64_t coordinates = 0;
   for (uint32_t i = 0; i < n_segments; i++) {
-    uint64_t dim, bytes;
+    const fli_segment *segment = &layout->segments[i];
+    uint64_t bytes;
     size_t fits;
     if (sizes[i] == 0) {
       fli_layout_free(layout);
       return fli_error(FL_E_DIM, "segment %u: size, got 0, want >= 1", i);
     }
-    if (!fli_add_u64(layout->dim, sizes[i], &dim) ||
-        !fli_mul_u64(dim, 8 * sizeof(int64_t), &bytes) ||
+    place_segment(layout, &layout->segments[i], sizes[i]);
+    uint64_t padding = segment->tail_padded - segment->tail;
+    if (!fli_add_u64(coordinates, sizes[i], &coordinates) ||
+        !fli_add_u64(coordinates, padding, &coordinates) ||
+        !fli_mul_u64(coordinates, COORDINATE_BYTES, &bytes) ||
         !fli_to_size(bytes, &fits)) {
       fli_layout_free(layout);
       return fli_error(FL_E_DIM, "segment %u: the vector fits no memory", i);
     }
-    place_segment(layout, &layout->segments[i], sizes[i]);
-    layout->dim = dim;
+    layout->dim += sizes[i];
   }
   return FL_OK;
 }

@@ -5,8 +5,6 @@
  * when one more would not fit, and never wrap. */
 #include "compress/partial.h"
 
-#include <string.h>
-
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -289,7 +287,10 @@ fl_status fl_partial_new(fl_partial **out, const fl_compressor *compressor,
   fl_status st = FL_OK;
   fl_partial *partial = fli_alloc(compressor->context, 1, sizeof *partial);
   if (!partial) return fli_nomem(sizeof *partial);
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
   st = fli_agreed_init(&partial->agreed, compressor, scale);
+  fli_fpguard_leave(&guard);
   if (st != FL_OK) {
     fli_free(compressor->context, partial, sizeof *partial);
     return st;

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "base/fpguard.h"
 #include "compress/partial.h"
 #include "compress/update.h"
 
@@ -258,12 +259,15 @@ fl_status fl_partial_merge_bytes(fl_partial *partial, const uint8_t *data,
   }
   fl_status st = FL_OK;
   parsed_sum sum = {0};
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
   FLI_TRY(parsed_init(&sum, partial));
   FLI_TRY(parse(&sum, partial, data, n));
   fli_sum_view view = {
       .all = sum.all, .tallies = sum.tallies, .lanes = sum.lanes};
   FLI_TRY(fli_partial_merge_view(partial, &view));
 out:
+  fli_fpguard_leave(&guard);
   parsed_free(&sum, partial->agreed.compressor->context);
   return st;
 }

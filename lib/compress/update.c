@@ -103,8 +103,8 @@ fl_status fli_check_length(const char *what, size_t got, size_t want)
                    "%s: got %zu bytes, want %zu", what, got, want);
 }
 
-/* Never overflows: the layout refused vectors whose floats at 64 bytes each
- * fit no memory. */
+/* Never overflows: the layout refused vectors whose coordinates at 64 bytes
+ * each fit no memory. */
 size_t fli_payload_size(const fli_agreed *agreed, uint64_t count)
 {
   return (size_t)(count * agreed->compressor->bits / 8);

@@ -66,9 +66,9 @@ fl_status fli_dataset_load(const fl_model *model, const fl_dataset *data,
     return fli_error(FL_E_ARGUMENT, "data set: x_dtype is %u, want %d or %d",
                      loaded->x_dtype, FL_DTYPE_F32, FL_DTYPE_U8);
   }
-  if (!loaded->x) return fli_error(FL_E_ARGUMENT, "data set: x is NULL");
   *count = loaded->indices ? loaded->n_indices : loaded->n;
   if (*count == 0) return fli_error(FL_E_EMPTY, "data set: has no samples");
+  if (!loaded->x) return fli_error(FL_E_ARGUMENT, "data set: x is NULL");
   if (loaded->indices) FLI_TRY(check_indices(loaded));
   if (needs_labels) {
     FLI_TRY(check_labels(loaded, *count, fli_model_classes(model)));

@@ -83,6 +83,7 @@ static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
 {
   fli_node node = {0};
   uint32_t key = 0;
+  uint32_t n_attributes = 0;
   int has_module = 0;
   for (fli_fields f = fli_fields_begin(reader); fli_fields_next(&f, &key);) {
     switch (key) {
@@ -96,8 +97,11 @@ static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
       has_module = 1;
       break;
     default:
-      if (!node.op || !node.op->unpack || !node.op->unpack(&node, key, reader))
+      if (node.op && node.op->unpack && node.op->unpack(&node, key, reader)) {
+        n_attributes++;
+      } else {
         fli_fields_unknown(&f);
+      }
       break;
     }
   }
@@ -106,6 +110,11 @@ static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
   if (node.op->parameters && !has_module) {
     return fli_error(FL_E_FORMAT, "description: node %s has no module",
                      node.name);
+  }
+  if (n_attributes != node.op->n_attributes) {
+    return fli_error(FL_E_FORMAT,
+                     "description: attributes of node %s, got %u, want %u",
+                     node.name, n_attributes, node.op->n_attributes);
   }
   return fli_builder_add(builder, &node);
 }

@@ -6,8 +6,6 @@
  * then dW = dy^T x and db = column sums of dy go straight into the sink. */
 #include "model/node.h"
 
-#include <inttypes.h>
-
 #include "base/error.h"
 #include "linalg/linalg.h"
 

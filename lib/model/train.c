@@ -231,6 +231,11 @@ fl_status fl_model_fit(fl_model *model, const fl_dataset *data,
   FLI_TRY(fli_options_load(&run.options, sizeof run.options, options,
                            "fl_fit_options"));
   FLI_TRY(check_options(&run.options));
+  if (result) {
+    FLI_TRY(fli_options_load(&run.result, sizeof run.result, result,
+                             "fl_fit_result"));
+    run.result = (fl_fit_result){0};
+  }
   FLI_TRY(fli_dataset_load(model, data, 1, &run.data, &run.count));
   if (run.count > UINT32_MAX) {
     return fli_error(FL_E_ARGUMENT, "data set: want at most 2^32 - 1 samples");

@@ -2,7 +2,8 @@
 /* Time of one training step of the MLP 784-128-10 at batch 32, pixels as bytes:
  * CPU time of the thread, median over rounds, and of the step's matrix products
  * alone, by the front and by the built-in kernel. The step with the built-in
- * kernel is the step with the other products put in their place. */
+ * kernel is not measured here but estimated, with the other products put in
+ * their place; a build with -Dblas=none measures it. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <fl/model.h>
 
@@ -122,16 +123,20 @@ int main(void)
   data.n = SAMPLES;
   printf("linalg %s\n", fli_linalg_name());
   double step = step_us(model, &data);
+  if (step < 0.0) {
+    fprintf(stderr, "fit: %s\n", fl_last_error());
+    return 1;
+  }
   double products = products_us(memory, c, fli_sgemm);
   double builtin = products_us(memory, c, fli_sgemm_builtin);
   printf("mlp_step_us %.1f\n", step);
   printf("mlp_products_us %.1f\n", products);
   printf("mlp_products_builtin_us %.1f\n", builtin);
-  printf("mlp_step_builtin_us %.1f\n", step - products + builtin);
+  printf("mlp_step_builtin_estimated_us %.1f\n", step - products + builtin);
   fl_model_free(model);
   free(x);
   free(y);
   free(memory);
   free(c);
-  return step < 0.0;
+  return 0;
 }

@@ -228,3 +228,28 @@ Test(canonical, compressor_of_another_length_is_refused)
   cf_close(&other);
   chain_close(&c);
 }
+
+Test(canonical, every_field_of_a_record_is_required)
+{
+  chain c;
+  chain_open(&c);
+  make_step(&c.r, &c.steps, 7, 1.0f);
+  size_t n = c.steps.size;
+  uint8_t *record = cf_get(n);
+  /* Map of 10; the last field, 10: 0, takes two bytes. */
+  cr_assert_eq(c.steps.data[0], 0x8a);
+  cr_assert_eq(c.steps.data[n - 2], 10);
+  memcpy(record, c.steps.data, n - 2);
+  record[0] = 0x89;
+  cr_expect_eq(fli_canonical_apply(&c.model, c.r.compressor, record, n - 2),
+               FL_E_FORMAT);
+  /* The same with a field that nobody knows, 0: 0, in its place. */
+  record[0] = 0x8a;
+  record[1] = record[2] = 0;
+  memcpy(record + 3, c.steps.data + 1, n - 3);
+  cr_expect_eq(fli_canonical_apply(&c.model, c.r.compressor, record, n),
+               FL_E_FORMAT);
+  cr_expect_eq(c.model.version, 7);
+  free(record);
+  chain_close(&c);
+}

@@ -65,6 +65,7 @@ Test(model_builder, mlp_has_pytorchs_tensors_in_order)
   fl_model *model = build(builder);
   cr_assert_eq(fl_model_tensor_count(model), 4);
   cr_assert_eq(fl_model_weight_count(model), 101770);
+  cr_assert_eq(fl_model_input_count(model), 784);
   cr_assert_eq(fl_model_output_count(model), 10);
   for (uint32_t i = 0; i < 4; i++) {
     fl_tensor_info info;
@@ -133,6 +134,7 @@ Test(model_builder, fixed_tensors_lie_behind_the_flat_weights)
   cr_assert_eq(fl_model_builder_tensor(builder, "scale", NULL, 0, 1), FL_OK);
   fl_model *model = build(builder);
   cr_assert_eq(fl_model_weight_count(model), 7);
+  cr_assert_eq(fl_model_input_count(model), 0);
   cr_assert_eq(fl_model_output_count(model), 0);
   cr_assert_eq(model->tensors[1].offset, 0);
   cr_assert_eq(fli_tensor_values(model, &model->tensors[1]), model->values + 7);

@@ -221,12 +221,14 @@ Test(model_description, critical_unknown_key_is_refused_and_others_skipped)
     fli_msg_writer writer;
     fl_model *model = NULL;
     begin(&writer, &bytes, 1, 1);
-    fli_writer_map(&writer, 5);
+    fli_writer_map(&writer, 6);
     fli_field_str(&writer, 1, "tensor");
     fli_field_str(&writer, 2, "w");
     fli_field_u64(&writer, 3, 0);
     fli_writer_u64(&writer, 16);
     fli_writer_array(&writer, 0);
+    fli_writer_u64(&writer, 17);
+    fli_writer_bool(&writer, 1);
     fli_field_u64(&writer, keys[i], 1);
     cr_assert_eq(
         fl_model_from_description(&model, NULL, bytes.data, bytes.size),
@@ -234,6 +236,31 @@ Test(model_description, critical_unknown_key_is_refused_and_others_skipped)
     fl_model_free(model);
     fli_bytes_free(&bytes);
   }
+}
+
+Test(model_description, missing_attribute_is_refused)
+{
+  fli_bytes bytes;
+  fli_msg_writer writer;
+  begin(&writer, &bytes, 1, 1);
+  fli_writer_map(&writer, 4);
+  fli_field_str(&writer, 1, "tensor");
+  fli_field_str(&writer, 2, "w");
+  fli_field_u64(&writer, 3, 0);
+  fli_writer_u64(&writer, 17);
+  fli_writer_bool(&writer, 1);
+  assert_refused(&writer, FL_E_FORMAT); /* no dims */
+  begin(&writer, &bytes, 1, 3);
+  fli_writer_map(&writer, 4);
+  fli_field_str(&writer, 1, "input");
+  fli_field_str(&writer, 2, "input");
+  fli_writer_u64(&writer, 16);
+  fli_writer_array(&writer, 1);
+  fli_writer_u64(&writer, 4);
+  fli_field_f32(&writer, 18, 0.0f); /* no scale: would read all as 0 */
+  add_layer(&writer, "softmax_cross_entropy", "l");
+  add_tensor(&writer, "w", 1, 1);
+  assert_refused(&writer, FL_E_FORMAT);
 }
 
 Test(model_description, builder_rules_hold_for_peers_too)

@@ -266,6 +266,7 @@ Test(model_tensors, null_arguments_are_refused)
   cr_assert_eq(fl_model_weight_count(NULL), 0);
   cr_assert_eq(fl_model_tensor_count(NULL), 0);
   cr_assert_eq(fl_model_segment_count(NULL), 0);
+  cr_assert_eq(fl_model_input_count(NULL), 0);
   cr_assert_eq(fl_model_output_count(NULL), 0);
   fl_model_free(model);
 }

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Steps, fits, evaluation and prediction: what they learn, what they refuse,
- * and what memory they take. */
+/* Steps, fits, evaluation and prediction: what they learn, what they refuse. */
 #include <fl/model.h>
 
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "model/model.h"
@@ -224,6 +222,9 @@ Test(model_train, loss_that_is_not_finite_stops_the_step_unharmed)
     cr_assert_eq(fl_model_set_weights(model, NULL, before, WEIGHTS), FL_OK);
     cr_assert_eq(fl_model_step(model, &data, 0.1f, &loss), FL_E_NOT_FINITE);
     cr_assert_eq(fl_model_fit(model, &data, NULL, NULL), FL_E_NOT_FINITE);
+    fl_evaluation evaluation;
+    cr_assert_eq(fl_evaluation_init(&evaluation, sizeof evaluation), FL_OK);
+    cr_assert_eq(fl_model_evaluate(model, &data, &evaluation), FL_E_NOT_FINITE);
     cr_assert(loss == -1.0);
     cr_assert_eq(fl_model_copy_weights(model, after, WEIGHTS), FL_OK);
     cr_assert_arr_eq(after, before, sizeof before);
@@ -308,6 +309,49 @@ Test(model_train, cancelled_fit_keeps_whole_steps_and_says_how_many)
   fl_model_free(model);
 }
 
+Test(model_train, largest_epochs_and_batches_can_be_cancelled)
+{
+  fl_model *model = fixture_small_mlp();
+  sample_set set;
+  reports seen = {.cancel_after = 3};
+  fl_fit_options options;
+  fl_fit_result result;
+  fixture_samples(&set, SEED);
+  fl_dataset data = fixture_data(set.x, set.y, MAX_N);
+  cr_assert_eq(fl_cancel_new(&seen.cancel), FL_OK);
+  cr_assert_eq(fl_fit_options_init(&options, sizeof options), FL_OK);
+  cr_assert_eq(fl_fit_result_init(&result, sizeof result), FL_OK);
+  options.epochs = UINT32_MAX;
+  options.batch_size = UINT32_MAX; /* one step an epoch */
+  options.progress_every = 1;
+  options.progress = on_progress;
+  options.user = &seen;
+  options.cancel = seen.cancel;
+  cr_assert_eq(fl_model_fit(model, &data, &options, &result), FL_E_CANCELLED);
+  cr_assert_eq(seen.steps, UINT32_MAX);
+  cr_assert_eq(seen.last_epoch, 2);
+  cr_assert_eq(result.steps, 3);
+  cr_assert_eq(result.samples, 3 * MAX_N);
+  fl_cancel_free(seen.cancel);
+  fl_model_free(model);
+}
+
+Test(model_train, unusable_result_is_refused_before_any_step)
+{
+  fl_model *model = fixture_small_mlp();
+  sample_set set;
+  float before[WEIGHTS];
+  float after[WEIGHTS];
+  fl_fit_result result = {.struct_size = 0};
+  fixture_samples(&set, SEED);
+  fl_dataset data = fixture_data(set.x, set.y, MAX_N);
+  cr_assert_eq(fl_model_copy_weights(model, before, WEIGHTS), FL_OK);
+  cr_assert_eq(fl_model_fit(model, &data, NULL, &result), FL_E_OPTIONS);
+  cr_assert_eq(fl_model_copy_weights(model, after, WEIGHTS), FL_OK);
+  cr_assert_arr_eq(after, before, sizeof before);
+  fl_model_free(model);
+}
+
 Test(model_train, progress_callback_stops_with_its_status)
 {
   fl_model *model = fixture_small_mlp();
@@ -383,6 +427,8 @@ Test(model_train, data_sets_that_make_no_sense_are_refused)
   cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_ARGUMENT);
   data = good;
   data.n = 0;
+  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_EMPTY);
+  data.x = NULL;
   cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_EMPTY);
   data = good;
   data.struct_size = 0;
@@ -476,77 +522,4 @@ Test(model_train, class_counts_need_room_for_all_classes)
   cr_assert_eq(fl_model_evaluate(model, &data, &evaluation), FL_OK);
   cr_assert_eq(fl_model_evaluate(model, &data, NULL), FL_E_ARGUMENT);
   fl_model_free(model);
-}
-
-/* ---- memory ----------------------------------------------------------------
- */
-
-Test(model_train, steps_allocate_nothing_once_the_largest_batch_was_there)
-{
-  fl_context *context = NULL;
-  sample_set set;
-  uint64_t now[3];
-  uint64_t peak[2];
-  cr_assert_eq(fl_context_new(&context, NULL), FL_OK);
-  fl_model *model = fixture_mlp(context, INPUTS, HIDDEN, CLASSES);
-  fixture_samples(&set, SEED);
-  fl_dataset data = fixture_data(set.x, set.y, 32);
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
-  cr_assert_eq(fl_context_get_memory(context, &now[0], &peak[0]), FL_OK);
-  for (uint64_t n = 1; n <= 32; n++) {
-    data.n = n;
-    cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
-  }
-  cr_assert_eq(fl_context_get_memory(context, &now[1], &peak[1]), FL_OK);
-  cr_assert_eq(now[1], now[0]);
-  cr_assert_eq(peak[1], peak[0]);
-  data.n = MAX_N;
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
-  cr_assert_eq(fl_context_get_memory(context, &now[2], NULL), FL_OK);
-  cr_assert_gt(now[2], now[1]);
-  fl_model_free(model);
-  cr_assert_eq(fl_context_get_memory(context, &now[2], NULL), FL_OK);
-  cr_assert_eq(now[2], 0);
-  fl_context_free(context);
-}
-
-Test(model_train, buffers_of_a_plan_share_memory_when_lifetimes_allow)
-{
-  const uint64_t inputs = 64;
-  fl_model_builder *builder = NULL;
-  fl_model *model = NULL;
-  cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
-  (void)fl_model_builder_input(builder, &inputs, 1, 1.0f, 0.0f);
-  for (char name[] = "a"; name[0] < 'i'; name[0]++) {
-    (void)fl_model_builder_dense(builder, name, 64);
-  }
-  (void)fl_model_builder_softmax_cross_entropy(builder, "loss");
-  cr_assert_eq(fl_model_builder_build(builder, &model), FL_OK);
-  fl_model_builder_free(builder);
-  cr_assert_eq(fli_workspace_reserve(model, 16, 0), FL_OK);
-  cr_assert_eq(fli_workspace_reserve(model, 16, 1), FL_OK);
-  /* Inference: a layer's input and output. Training: all inputs of layers,
-   * the logits, and two gradients at a time at most. */
-  cr_assert_eq(model->workspace.plans[0].n_floats, 2 * 16 * 64);
-  cr_assert_leq(model->workspace.plans[1].n_floats, 11 * 16 * 64);
-  fl_model_free(model);
-}
-
-Test(model_train, memory_cap_stops_a_batch_that_is_too_large)
-{
-  enum { N = 4096 };
-  static float x[N * INPUTS];
-  static int32_t y[N];
-  fl_context *context = NULL;
-  fl_context_options options;
-  cr_assert_eq(fl_context_options_init(&options, sizeof options), FL_OK);
-  options.memory_cap = 64 * 1024;
-  cr_assert_eq(fl_context_new(&context, &options), FL_OK);
-  fl_model *model = fixture_mlp(context, INPUTS, HIDDEN, CLASSES);
-  fl_dataset data = fixture_data(x, y, N);
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_NOMEM);
-  data.n = 32;
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
-  fl_model_free(model);
-  fl_context_free(context);
 }

@@ -9,6 +9,11 @@
 #include "compress/partial.h"
 #include "compress_fixture.h"
 
+#if defined(__SSE2__)
+#  include <xmmintrin.h>
+#  define HAVE_FLUSH 1
+#endif
+
 enum { KINDS = 4, WORKERS = 6 };
 static const struct {
   uint32_t codec;
@@ -460,3 +465,56 @@ Test(partial, sum_outlives_compressor_and_scale)
   free(out);
   fl_partial_free(partial);
 }
+
+#ifdef HAVE_FLUSH
+/* A zero norm and a denormal one; the host's mode takes the two for equal. */
+Test(partial, hosts_flush_to_zero_mode_changes_no_sum)
+{
+  fl_compressor_options options;
+  cf_round r;
+  fl_partial *partial = NULL;
+  const uint64_t two[2] = {20, 30};
+  float x[50] = {0};
+  for (int i = 20; i < 50; i++)
+    x[i] = (float)i * 0x1p-140f;
+  cf_options(&options, FL_CODEC_F32, 0, 0);
+  cf_open(&r, NULL, &options, two, 2, 2);
+  cf_agree(&r, x, 1);
+  fl_partial *want = cf_partial(&r);
+  cf_bytes update = cf_encode(&r, 0, x), other = cf_encode(&r, 1, x);
+  add(want, update);
+  cf_bytes half = cf_sum(want);
+  add(want, other);
+  unsigned int before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040u);
+  fl_status made = fl_partial_new(&partial, r.compressor, &r.scale);
+  fl_status added = fl_partial_add(partial, other.data, other.size);
+  fl_status merged = fl_partial_merge_bytes(partial, half.data, half.size);
+  _mm_setcsr(before);
+  cr_assert_eq(made, FL_OK);
+  cr_expect_eq(added, FL_OK);
+  cr_expect_eq(merged, FL_OK);
+  cf_bytes a = cf_sum(partial), b = cf_sum(want);
+  cr_expect(cf_equal(a, b));
+  free(a.data);
+  free(b.data);
+  free(half.data);
+  free(update.data);
+  free(other.data);
+  fl_partial_free(partial);
+  fl_partial_free(want);
+  cf_close(&r);
+}
+
+Test(partial, hosts_flush_to_zero_mode_hides_no_norm)
+{
+  float into[2] = {0.0f, 0x1p-128f};
+  const float other[2] = {0x1p-130f, 0x1p-127f};
+  unsigned int before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040u);
+  fl_status st = fl_norms_merge(into, other, 2);
+  _mm_setcsr(before);
+  cr_expect_eq(st, FL_OK);
+  cr_expect_arr_eq(into, other, sizeof other);
+}
+#endif
