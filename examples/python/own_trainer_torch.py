@@ -18,16 +18,8 @@ def network():
                                torch.nn.Linear(24, CLASSES))
 
 
-def federated(module):
-    """Return a libfl model with the module's parameters as its tensors."""
-    return fl.Model.from_tensors({
-        name: value.detach().numpy()
-        for name, value in module.named_parameters()})
-
-
 def flat(module):
-    return torch.nn.utils.parameters_to_vector(
-        module.parameters()).detach().numpy()
+    return torch.nn.utils.parameters_to_vector(module.parameters())
 
 
 def set_flat(module, weights):
@@ -41,7 +33,7 @@ class TorchTrainer:
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
 
     def train(self, task):
-        set_flat(self.module, task.weights.copy())
+        set_flat(self.module, task.weights)
         generator = torch.Generator().manual_seed(task.seed % 2**63)
         optimiser = torch.optim.SGD(self.module.parameters(),
                                     lr=task.learning_rate)
@@ -72,7 +64,7 @@ def main():
     test_x, test_y = draw(rng, centres, 1000)
 
     module = network()
-    model = federated(module)
+    model = fl.Model.from_tensors(dict(module.named_parameters()))
     model.self_test()
     server = fl.Server()
     job = server.add_job(model, rounds=ROUNDS, min_clients=CLIENTS,

@@ -8,6 +8,10 @@
  * - A function that can fail returns fl_status: 0 is success, errors are
  *   negative, positive values do not occur. On failure outputs are untouched
  *   unless the comment says otherwise.
+ * - Any function may return FL_E_ARGUMENT (a NULL that its comment does not
+ *   allow), FL_E_OPTIONS (a struct whose struct_size cannot be) and, where it
+ *   allocates, FL_E_NOMEM; comments name the other codes. A function that
+ *   returns a value takes a NULL handle and returns 0.
  * - Constructors put the handle they make first. `_free(NULL)` does nothing.
  * - `_get_` borrows (valid as long as the comment says), `_copy_` writes into
  *   the caller's memory. Copying functions take (buffer, capacity, &needed):
@@ -254,6 +258,7 @@ FL_API fl_status fl_context_get_memory(const fl_context *context,
 /** Bytes in memory behind an fl_writer and an fl_reader: the easy way to save
  * a handle into memory and to restore it. */
 typedef struct fl_buffer fl_buffer;
+/** Make an empty buffer. FL_E_NOMEM. */
 FL_API fl_status fl_buffer_new(fl_buffer **out, fl_context *context);
 FL_API void fl_buffer_free(fl_buffer *buffer);
 /** Append bytes, which are not the buffer's own. FL_E_NOMEM leaves the buffer

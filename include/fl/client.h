@@ -61,7 +61,8 @@ typedef struct fl_train_result {
 FL_API fl_status fl_train_result_init(fl_train_result *result, size_t size);
 
 /** A trainer: train on `task`, fill `result` with memory that lives until the
- * next call of the trainer. A status other than FL_OK declines the round. */
+ * next call of the trainer. A status other than FL_OK declines the round.
+ * Neither trainer nor evaluator may use the client that calls it. */
 typedef fl_status (*fl_train_fn)(const fl_train_task *task,
                                  fl_train_result *result, void *user);
 
@@ -160,16 +161,17 @@ FL_API fl_status fl_client_event_init(fl_client_event *event, size_t size);
 /** Advance to `now_ns` (any monotonic clock) and take one event; each is given
  * out once, DONE and ABORTED too, and FL_CLIENT_IDLE says that there is none.
  * Runs the callbacks if they are set. Pointers in the event are valid until
- * the next call on the client. FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT: what
- * a callback gave cannot be used; the round is declined. */
+ * the next call on the client. FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT,
+ * FL_E_RANGE: what a callback gave cannot be used; the round is declined. */
 FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
                                 fl_client_event *event);
 /** When poll wants to be called at the latest; UINT64_MAX = no timer runs. */
 FL_API fl_status fl_client_next_timeout(const fl_client *client,
                                         uint64_t *deadline_ns);
 
-/** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; FL_E_DIM;
- * FL_E_NOT_FINITE (still asked). Copied. */
+/** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; still asked after
+ * FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT (not one of weights and update;
+ * samples) and FL_E_RANGE (a norm of the update above 2^127). Copied. */
 FL_API fl_status fl_client_submit(fl_client *client,
                                   const fl_train_result *result);
 /** Answer NEED_EVALUATE. FL_E_STATE; FL_E_ARGUMENT (correct above count);
@@ -179,8 +181,8 @@ FL_API fl_status fl_client_submit_score(fl_client *client,
 /** Answer NEED_TRAIN or NEED_EVALUATE with "not this time". */
 FL_API fl_status fl_client_decline(fl_client *client);
 
-/** Borrow the model's description as the server sent it (after JOINED);
- * FL_E_EMPTY before. */
+/** Borrow the model's description: that of options.model, else as the server
+ * sent it (after JOINED; FL_E_EMPTY before). */
 FL_API fl_status fl_client_get_description(const fl_client *client,
                                            const uint8_t **data, size_t *n);
 /** Copy the model held now, flat, and its version (may be NULL). `count` is
@@ -190,13 +192,13 @@ FL_API fl_status fl_client_copy_weights(const fl_client *client, float *weights,
                                         uint64_t count, uint64_t *version);
 
 /** Save everything that a client killed now needs to go on: identity, model,
- * plan, encoded update. Guarded by a hash. */
+ * plan, encoded update. Guarded by a hash. FL_E_IO: the writer failed. */
 FL_API fl_status fl_client_save(const fl_client *client,
                                 const fl_writer *writer);
 /** Restore. Options must name the same client and job (FL_E_CONFLICT) and a
  * model of the same schema, if any (FL_E_SCHEMA). A torn or foreign state is
- * refused (FL_E_FORMAT, FL_E_VERSION, FL_E_TRUNCATED). The restored client
- * begins with HELLO. */
+ * refused (FL_E_FORMAT, FL_E_VERSION, FL_E_TRUNCATED, FL_E_TOO_LARGE);
+ * FL_E_IO: the reader failed. The restored client begins with HELLO. */
 FL_API fl_status fl_client_restore(fl_client **out, fl_context *context,
                                    const fl_client_options *options,
                                    const fl_reader *reader);

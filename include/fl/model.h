@@ -66,6 +66,7 @@ FL_API fl_status fl_model_builder_flatten(fl_model_builder *builder,
  * [units, inputs] and "<name>.bias" [units]. `units` >= 1. */
 FL_API fl_status fl_model_builder_dense(fl_model_builder *builder,
                                         const char *name, uint64_t units);
+/** max(x, 0), element by element. */
 FL_API fl_status fl_model_builder_relu(fl_model_builder *builder,
                                        const char *name);
 /** Loss: softmax cross-entropy, mean over the batch. Labels 0..classes-1. */
@@ -109,6 +110,7 @@ typedef struct fl_tensor_info {
 } fl_tensor_info;
 
 FL_API fl_status fl_tensor_info_init(fl_tensor_info *info, size_t size);
+/** Number of tensors; they are numbered 0..count-1. */
 FL_API uint32_t fl_model_tensor_count(const fl_model *model);
 /** Describe tensor `index`. FL_E_NOT_FOUND. */
 FL_API fl_status fl_model_get_tensor(const fl_model *model, uint32_t index,
@@ -129,6 +131,7 @@ FL_API uint64_t fl_model_weight_count(const fl_model *model);
  * The host may write to them between calls. */
 FL_API fl_status fl_model_get_weights(fl_model *model, float **weights,
                                       uint64_t *count);
+/** Copy the flat weights. `count` must be fl_model_weight_count: FL_E_DIM. */
 FL_API fl_status fl_model_copy_weights(const fl_model *model, float *weights,
                                        uint64_t count);
 /** Replace all trainable weights. `schema` (FL_HASH_BYTES) is the schema hash
@@ -153,6 +156,7 @@ FL_API fl_status fl_model_self_test(fl_model *model);
 /** Segments: element counts of the runs of the flat weights, in order; what
  * fl_compressor_new wants. */
 FL_API uint32_t fl_model_segment_count(const fl_model *model);
+/** Copy them. `count` must be fl_model_segment_count: FL_E_DIM. */
 FL_API fl_status fl_model_copy_segments(const fl_model *model, uint64_t *sizes,
                                         uint32_t count);
 
@@ -173,7 +177,8 @@ typedef struct fl_dataset {
 FL_API fl_status fl_dataset_init(fl_dataset *data, size_t size);
 
 /** What a fit reports after every `progress_every` steps; a status other than
- * FL_OK stops it with that status. */
+ * FL_OK stops it with that status. The callback may score and read the model,
+ * not free it. */
 typedef struct fl_fit_progress {
   uint32_t struct_size;
   uint32_t epoch; /**< from 0 */

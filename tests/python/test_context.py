@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contexts, handles and their lives: nothing leaks, nothing dangles."""
+import copy
 import gc
 import logging
+import os
+import pickle
+import threading
+import time
 import weakref
 
 import numpy as np
@@ -141,3 +146,172 @@ def test_every_handle_class_names_its_pointer_type():
     for name in ("Buffer", "Cancel", "Client", "Compressor", "Context",
                  "Model", "ModelBuilder", "Partial", "Server"):
         assert getattr(_lib, name)._type_.__name__.startswith("fl_")
+
+
+def test_copies_and_pickles_of_a_model_are_its_own(mlp):
+    with mlp() as model:
+        for other in (copy.copy(model), copy.deepcopy(model),
+                      pickle.loads(pickle.dumps(model))):
+            assert other.schema == model.schema
+            assert (other.weights == model.weights).all()
+            other.weights[:] = 0
+            assert (model.weights != 0).any()
+
+
+def test_other_handles_cannot_be_copied():
+    for handle in handles(None)[1:]:
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot be copied or pickled"):
+                copied(handle)
+
+
+def test_progress_may_look_at_the_model(mlp, blobs):
+    x, y = blobs(600)
+    with mlp() as model:
+        seen = []
+
+        def told(progress):
+            # Larger batches than those of the training want new memory.
+            seen.append((progress.step, model.evaluate(x, y).loss))
+
+        model.fit(x, y, epochs=2, progress=told, progress_every=1)
+        assert [step for step, _ in seen] == list(range(1, 39))
+        assert seen[-1][1] == model.evaluate(x, y).loss
+        with mlp() as plain:
+            plain.fit(x, y, epochs=2, progress=False)
+            assert (plain.weights == model.weights).all()
+
+
+def test_closing_during_fit_waits_for_its_end(context, mlp, blobs):
+    x, y = blobs(64)
+    model, cancel = mlp(context=context), fl.Cancel()
+
+    def told(progress):
+        model.close()
+        cancel.close()
+        gc.collect()
+        assert context.memory > 0
+
+    result = model.fit(x, y, epochs=5, progress=told, progress_every=1,
+                       cancel=cancel)
+    assert result.steps == 10 and model.is_closed
+    assert context.memory == 0
+
+
+def test_progress_that_raises_ends_fit_even_without_its_flag(mlp, blobs):
+    cancel = fl.Cancel()
+
+    def told(progress):
+        cancel.close()
+        raise KeyError(progress.step)
+
+    with mlp() as model, pytest.raises(KeyError, match="1"):
+        model.fit(*blobs(64), epochs=10**8, progress=told, progress_every=1,
+                  cancel=cancel)
+
+
+def federate(train, context=None):
+    """Run one round with one client."""
+    with fl.Model([fl.Tensor("w", [500])]) as model, fl.Server() as server:
+        server.add_job(model, rounds=1)
+        client = fl.Client("c", train=lambda task: train(client, task),
+                           context=context)
+        with client:
+            fl.Loopback(server, [client]).run()
+
+
+def test_trainer_may_close_its_client(context):
+    def train(client, task):
+        client.close()
+        return task.weights
+
+    with pytest.raises(ValueError, match="Client is closed"):
+        federate(train, context)
+
+
+@pytest.mark.parametrize("call", [
+    lambda client: client.poll(0), lambda client: client.send(),
+    lambda client: client.disconnected(), lambda client: client.save()])
+def test_trainer_may_not_use_its_client(call):
+    with pytest.raises(RuntimeError, match="Client is at work"):
+        federate(lambda client, task: call(client))
+
+
+def test_closing_on_another_thread_waits_for_the_call(context, mlp, blobs):
+    x, y = blobs(64)
+    model, cancel = mlp(context=context), fl.Cancel()
+    begun = threading.Event()
+
+    def close():
+        begun.wait()
+        model.close()
+        cancel.request()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    with pytest.raises(fl.CancelledError):
+        model.fit(x, y, epochs=10**8, cancel=cancel, progress_every=10,
+                  progress=lambda progress: begun.set())
+    thread.join()
+    assert context.memory == 0
+
+
+def test_arrays_may_go_while_their_struct_is_in_use():
+    scale = fl.Scale(norms=[1.0])  # converted: nobody else has the array
+    struct = scale._struct()
+    scale.norms = None
+    gc.collect()
+    assert struct.norms[0] == 1.0
+    model = fl.Model([fl.Input((4,)), fl.Dense(2), fl.SoftmaxCrossEntropy()])
+    data = model._dataset([[1, 2, 3, 4]], [1], [0])
+    gc.collect()
+    assert (data.y[0], data.indices[0]) == (1, 0)
+
+
+def test_a_handle_whose_constructor_raises_late_is_freed(context):
+    def made(out, *arguments):
+        _lib.lib.fl_server_new(out, context._handle, None)
+        raise KeyError("a log callback")
+
+    with pytest.raises(KeyError):
+        _lib.new(_lib.Server, made)
+    assert context.memory == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_handles_live_on_in_a_forked_child(mlp, blobs):
+    x, y = blobs(64)
+    with mlp() as model:
+        loss = model.evaluate(x, y).loss
+        child = os.fork()
+        if child == 0:
+            is_same = model.evaluate(x, y).loss == loss
+            model.fit(x, y, progress=False)
+            model.close()
+            os._exit(0 if is_same else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert model.evaluate(x, y).loss == loss
+
+
+def test_other_threads_run_while_c_works(mlp, blobs):
+    x, y = blobs(100_000)
+    with mlp() as model:
+        x, y = np.tile(x, (20, 1)), np.tile(y, 20)
+        data, score = model._dataset(x, y), _lib.init(_lib.Evaluation)
+        marks = []
+
+        def work():
+            marks.append(time.monotonic())
+            _lib.lib.fl_model_evaluate(model._handle, _lib.byref(data),
+                                       _lib.byref(score))
+            marks.append(time.monotonic())
+
+        thread = threading.Thread(target=work)
+        longest, last = 0.0, time.monotonic()
+        thread.start()
+        while len(marks) < 2:
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        thread.join()
+        # With the GIL held this thread would stand still for all of it.
+        assert longest < 0.8 * (marks[1] - marks[0])

@@ -379,5 +379,5 @@ def test_loopback_needs_trainers(mlp):
 def test_loopback_says_when_nothing_can_happen(mlp):
     with mlp() as model, fl.Server() as server:
         server.add_job(model, min_clients=5)
-        with pytest.raises(RuntimeError, match="nobody waits"):
+        with pytest.raises(RuntimeError, match="nobody has anything to say"):
             fl.Loopback(server, [fl.Client("c", train=lazy(1))]).run()

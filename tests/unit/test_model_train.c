@@ -279,6 +279,50 @@ Test(model_train, progress_comes_as_often_as_asked_and_at_the_end)
   fl_model_free(model);
 }
 
+typedef struct scorer {
+  fl_model *model;
+  const fl_dataset *data;
+  double loss;
+} scorer;
+
+/* More samples than a batch: the model has to get more memory meanwhile. */
+static fl_status score_now(const fl_fit_progress *progress, void *user)
+{
+  scorer *s = user;
+  fl_evaluation evaluation;
+  cr_assert_gt(progress->step, 0);
+  cr_assert_eq(fl_evaluation_init(&evaluation, sizeof evaluation), FL_OK);
+  cr_assert_eq(fl_model_evaluate(s->model, s->data, &evaluation), FL_OK);
+  s->loss = evaluation.loss;
+  return FL_OK;
+}
+
+Test(model_train, progress_may_score_the_model_and_changes_nothing)
+{
+  float weights[2][WEIGHTS];
+  sample_set set;
+  fixture_samples(&set, SEED);
+  fl_dataset data = fixture_data(set.x, set.y, MAX_N);
+  for (int k = 0; k < 2; k++) {
+    fl_fit_options options;
+    fl_evaluation after;
+    fl_model *model = fixture_small_mlp();
+    scorer s = {.model = model, .data = &data};
+    cr_assert_eq(fl_fit_options_init(&options, sizeof options), FL_OK);
+    options.batch_size = 3;
+    options.progress_every = 1;
+    options.progress = k ? score_now : NULL;
+    options.user = &s;
+    cr_assert_eq(fl_model_fit(model, &data, &options, NULL), FL_OK);
+    cr_assert_eq(fl_evaluation_init(&after, sizeof after), FL_OK);
+    cr_assert_eq(fl_model_evaluate(model, &data, &after), FL_OK);
+    if (k) cr_assert_eq(s.loss, after.loss);
+    cr_assert_eq(fl_model_copy_weights(model, weights[k], WEIGHTS), FL_OK);
+    fl_model_free(model);
+  }
+  cr_assert_arr_eq(weights[0], weights[1], sizeof weights[0]);
+}
+
 Test(model_train, cancelled_fit_keeps_whole_steps_and_says_how_many)
 {
   fl_model *model = fixture_small_mlp();

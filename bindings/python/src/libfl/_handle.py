@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base of the classes that own a handle of the library.
 
-The handle itself lives in a small object of its own, which arrays that look
-into the handle's memory keep as well: close() drops this object's share, and
-the memory goes when nobody looks at it any more.
+The handle itself lives in a small object of its own, which is also what goes
+into calls and what arrays that look into the handle's memory keep: close()
+drops this object's share, and the memory goes when no call is at work on it
+and nobody looks at it any more.
 """
 from __future__ import annotations
 
@@ -15,15 +16,22 @@ _H = TypeVar("_H", bound="Handle")
 
 class Resource:
     """One handle, freed when the last reference to this object is gone.
-    `keep` is what the handle needs for as long: its callbacks, its context."""
+    `keep` is what the handle needs for as long: its callbacks, its context.
+    """
 
-    __slots__ = ("pointer", "_free", "_keep")
+    __slots__ = ("pointer", "is_busy", "_free", "_keep")
 
     def __init__(self, pointer: Any, free: Callable[[Any], None],
                  keep: tuple[object, ...]) -> None:
         self.pointer = pointer
+        self.is_busy = False
         self._free = free
         self._keep = keep
+
+    @property
+    def _as_parameter_(self) -> Any:
+        """What ctypes passes on: arguments keep this object during a call."""
+        return self.pointer
 
     def __del__(self) -> None:
         self._free(self.pointer)
@@ -39,13 +47,16 @@ class Handle:
         self._resource = Resource(pointer, free, keep)
 
     @property
-    def _handle(self) -> Any:
-        """The pointer to pass on; ValueError after close()."""
-        return self._lease().pointer
+    def _handle(self) -> Resource:
+        """The handle as an argument of a call; ValueError after close()."""
+        return self._lease()
 
     def _lease(self) -> Resource:
         if self._resource is None:
             raise ValueError(f"{type(self).__name__} is closed")
+        if self._resource.is_busy:
+            raise RuntimeError(f"{type(self).__name__} is at work: a callback "
+                               f"of its call may not use it")
         return self._resource
 
     @property
@@ -55,6 +66,10 @@ class Handle:
     def close(self) -> None:
         """Free the handle. Closing twice is fine."""
         self._resource = None
+
+    def __reduce__(self) -> Any:
+        """Neither pickle nor copy can follow a pointer into the library."""
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled")
 
     def __enter__(self: _H) -> _H:
         return self

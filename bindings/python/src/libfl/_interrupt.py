@@ -3,17 +3,17 @@
 
 Python delivers signals to the main thread between two instructions, which is
 never while that thread is inside C. So the call runs on a thread of its own
-and the caller waits where signals get through. An exception there (Ctrl-C,
-or one of `on_report`) raises the cancel flag, waits until the call has
-stopped at a whole step, and goes on its way.
+and the caller waits where signals get through. Only one of the two is at work
+at any time: the call stands still while `on_report` runs, which so may look
+at what the call works on. An exception of the caller (Ctrl-C, or one of
+`on_report`) raises the cancel flag, waits until the call has stopped at a
+whole step, and goes on its way.
 """
 from __future__ import annotations
 
 import _thread
 import queue
 from typing import Callable, Optional, TypeVar
-
-from .context import Cancel
 
 _T = TypeVar("_T")
 
@@ -22,19 +22,26 @@ _T = TypeVar("_T")
 _GLANCE = 0.1
 
 
-def run(call: Callable[[Callable[[_T], None]], None], cancel: Cancel,
+def run(call: Callable[[Callable[[_T], None]], None],
+        cancel: Callable[[], object],
         on_report: Optional[Callable[[_T], None]]) -> None:
     """Run call(report) on a worker thread. What it passes to `report` is
-    handed to `on_report` on the calling thread."""
+    handed to `on_report` on the calling thread, and `report` returns when
+    that has. `cancel` makes the call end soon."""
     # Values to report; None wakes the caller up at the end. The end itself
     # is read off `outcome`: a value that was being handed over when Ctrl-C
     # came is lost.
     messages: queue.SimpleQueue[Optional[_T]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[None] = queue.SimpleQueue()
     outcome: list[Optional[BaseException]] = []
+
+    def report(value: _T) -> None:
+        messages.put(value)
+        answers.get()
 
     def work() -> None:
         try:
-            call(messages.put)
+            call(report)
             outcome.append(None)
         except BaseException as error:
             outcome.append(error)
@@ -51,12 +58,15 @@ def run(call: Callable[[Callable[[_T], None]], None], cancel: Cancel,
             outcome.append(error)
         while not outcome or not messages.empty():
             value = _take(messages)
-            if value is not None and on_report is not None:
-                on_report(value)
+            if value is not None:
+                if on_report is not None:
+                    on_report(value)
+                answers.put(None)
     except BaseException:
         while not outcome:
             try:
-                cancel.request()
+                cancel()
+                answers.put(None)
                 _take(messages)
             except BaseException:  # no impatience: C is still at work
                 pass

@@ -27,6 +27,7 @@ from ctypes import pointer as pointer
 from typing import Any, Callable, TypeVar
 
 from . import _err
+from ._args import whole
 
 # Major and minor version of the headers that this file mirrors. Before 1.0
 # the minor version may change the ABI, so both have to agree.
@@ -40,6 +41,24 @@ U16P = POINTER(c_uint16)
 U32P = POINTER(c_uint32)
 U64P = POINTER(c_uint64)
 SizeP = POINTER(c_size_t)
+
+
+class Struct(Structure):
+    """A struct whose unsigned fields take what fits them, and nothing
+    else."""
+
+    _limits: dict[str, int]
+
+    def __init_subclass__(cls) -> None:
+        unsigned = (c_uint8, c_uint16, c_uint32, c_uint64)
+        cls._limits = {field[0]: 2 ** (8 * sizeof(field[1])) - 1
+                       for field in cls._fields_ if field[1] in unsigned}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        limit = self._limits.get(name)
+        if limit is not None:
+            value = whole(value, limit, name)
+        super().__setattr__(name, value)
 
 
 def _opaque(name: str) -> Any:
@@ -65,16 +84,16 @@ WriteFn = CFUNCTYPE(Status, c_void_p, c_void_p, c_size_t)
 LogFn = CFUNCTYPE(None, c_void_p, c_uint32, c_char_p)
 
 
-class Reader(Structure):
+class Reader(Struct):
     _fields_ = [("read", ReadFn), ("user", c_void_p)]
 
 
-class Writer(Structure):
+class Writer(Struct):
     _fields_ = [("write", WriteFn), ("user", c_void_p)]
 
 
 # The hooks that stay NULL here are plain addresses.
-class ContextOptions(Structure):
+class ContextOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("log_level", c_uint32),
                 ("user", c_void_p), ("alloc", c_void_p),
                 ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
@@ -88,7 +107,7 @@ MAX_DIMS = 8
 HASH_BYTES = 32
 
 
-class TensorInfo(Structure):
+class TensorInfo(Struct):
     _fields_ = [("struct_size", c_uint32), ("dtype", c_uint32),
                 ("name", c_char_p), ("module", c_uint32),
                 ("is_trainable", c_uint32), ("n_dims", c_uint32),
@@ -96,13 +115,13 @@ class TensorInfo(Structure):
                 ("count", c_uint64), ("offset", c_uint64)]
 
 
-class Dataset(Structure):
+class Dataset(Struct):
     _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
                 ("x", c_void_p), ("y", I32P), ("n", c_uint64),
                 ("indices", U32P), ("n_indices", c_uint64)]
 
 
-class FitProgress(Structure):
+class FitProgress(Struct):
     _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
                 ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]
 
@@ -110,7 +129,7 @@ class FitProgress(Structure):
 FitProgressFn = CFUNCTYPE(Status, POINTER(FitProgress), c_void_p)
 
 
-class FitOptions(Structure):
+class FitOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
                 ("batch_size", c_uint32), ("shuffle", c_uint32),
                 ("learning_rate", c_float), ("progress_every", c_uint32),
@@ -118,13 +137,13 @@ class FitOptions(Structure):
                 ("progress", FitProgressFn), ("user", c_void_p)]
 
 
-class FitResult(Structure):
+class FitResult(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("steps", c_uint64), ("samples", c_uint64),
                 ("mean_loss", c_double)]
 
 
-class Evaluation(Structure):
+class Evaluation(Struct):
     _fields_ = [("struct_size", c_uint32), ("n_classes", c_uint32),
                 ("loss", c_double), ("count", c_uint64),
                 ("correct", c_uint64), ("class_count", U64P),
@@ -137,14 +156,14 @@ class Evaluation(Structure):
 SEED_BYTES = 32
 
 
-class CompressorOptions(Structure):
+class CompressorOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("codec", c_uint32),
                 ("thc_mode", c_uint32), ("bits", c_uint32),
                 ("granularity", c_uint32), ("clip", c_float),
                 ("rotation_seed", c_uint8 * SEED_BYTES)]
 
 
-class Scale(Structure):
+class Scale(Struct):
     _fields_ = [("struct_size", c_uint32), ("slots", c_uint32),
                 ("round", c_uint64), ("weight_cap", c_uint64),
                 ("noise_seed", c_uint8 * SEED_BYTES), ("norms", F32P),
@@ -152,13 +171,13 @@ class Scale(Structure):
                 ("is_public", c_uint32)]
 
 
-class EncodeOptions(Structure):
+class EncodeOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("slot", c_uint32),
                 ("samples", c_uint64), ("segments", U8P),
                 ("n_segments", c_uint32), ("reserved", c_uint32)]
 
 
-class EncodeReport(Structure):
+class EncodeReport(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("clamped", c_uint64), ("rescaled", c_uint64),
                 ("block_clamped", U16P), ("n_block_clamped", c_uint64)]
@@ -167,7 +186,7 @@ class EncodeReport(Structure):
 # ---- client.h --------------------------------------------------------------
 
 
-class TrainTask(Structure):
+class TrainTask(Struct):
     _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
                 ("batch_size", c_uint32), ("learning_rate", c_float),
                 ("seed", c_uint64), ("round", c_uint64),
@@ -175,13 +194,13 @@ class TrainTask(Structure):
                 ("n_weights", c_uint64)]
 
 
-class TrainResult(Structure):
+class TrainResult(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("weights", F32P), ("update", F32P), ("n", c_uint64),
                 ("samples", c_uint64), ("loss", c_double)]
 
 
-class Score(Structure):
+class Score(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("loss", c_double), ("correct", c_uint64),
                 ("count", c_uint64)]
@@ -191,7 +210,7 @@ TrainFn = CFUNCTYPE(Status, POINTER(TrainTask), POINTER(TrainResult), c_void_p)
 EvaluateFn = CFUNCTYPE(Status, F32P, c_uint64, POINTER(Score), c_void_p)
 
 
-class ClientOptions(Structure):
+class ClientOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("max_frame_size", c_uint32),
                 ("client_id", c_char_p), ("job", c_char_p),
                 ("device_class", c_char_p), ("samples", c_uint64),
@@ -201,7 +220,7 @@ class ClientOptions(Structure):
                 ("evaluate", EvaluateFn), ("user", c_void_p)]
 
 
-class ClientEvent(Structure):
+class ClientEvent(Struct):
     _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
                 ("round", c_uint64), ("model_version", c_uint64),
                 ("wait_until_ns", c_uint64), ("reason", c_uint32),
@@ -212,14 +231,14 @@ class ClientEvent(Structure):
 # ---- server.h --------------------------------------------------------------
 
 
-class ServerOptions(Structure):
+class ServerOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("max_peers", c_uint32),
                 ("max_clients", c_uint32), ("max_control_size", c_uint32),
                 ("chunk_size", c_uint32), ("reserved", c_uint32),
                 ("staging_cap", c_uint64)]
 
 
-class JobOptions(Structure):
+class JobOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("rounds", c_uint32),
                 ("name", c_char_p), ("codec", POINTER(CompressorOptions)),
                 ("seed", c_uint64), ("participants", c_uint32),
@@ -237,7 +256,7 @@ class JobOptions(Structure):
                 ("steps_kept", c_uint32), ("reserved", c_uint32)]
 
 
-class ServerEvent(Structure):
+class ServerEvent(Struct):
     _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
                 ("job", c_uint32), ("reason", c_uint32),
                 ("round", c_uint64), ("peer", c_uint64),
@@ -248,7 +267,7 @@ class ServerEvent(Structure):
                 ("count", c_uint64)]
 
 
-class JobStatus(Structure):
+class JobStatus(Struct):
     _fields_ = [("struct_size", c_uint32), ("is_finished", c_uint32),
                 ("round", c_uint64), ("rounds", c_uint64),
                 ("model_version", c_uint64), ("n_weights", c_uint64),
@@ -423,8 +442,9 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
 _pending = threading.local()
 
 
-def _check(status: int, function: Any, _arguments: Any) -> None:
+def _check(status: int, function: Any, arguments: Any) -> None:
     """Raise what a callback raised during the call, or the call's error."""
+    del arguments  # tracebacks keep frames, and frames would keep handles
     raised = getattr(_pending, "raised", None)
     if raised is not None:
         _pending.raised = None
@@ -510,7 +530,12 @@ def init(kind: type[_S]) -> _S:
 def new(kind: Any, function: Any, *arguments: Any) -> Any:
     """Call a constructor whose first parameter receives the handle."""
     out = kind()
-    function(byref(out), *arguments)
+    try:
+        function(byref(out), *arguments)
+    except BaseException:
+        if out:  # it was made, and then a log callback raised
+            getattr(lib, f"{kind._type_.__name__}_free")(out)
+        raise
     return out
 
 
@@ -528,31 +553,6 @@ def take_bytes(function: Any, *arguments: Any) -> bytes:
     data, n = U8P(), c_size_t()
     function(*arguments, byref(data), byref(n))
     return ctypes.string_at(data, n.value) if n.value else b""
-
-
-def save(function: Any, handle: Any, context: Any) -> bytes:
-    """Call a _save function with a writer that ends in memory."""
-    buffer = new(Buffer, lib.fl_buffer_new, context)
-    try:
-        writer = Writer()
-        lib.fl_buffer_as_writer(buffer, byref(writer))
-        function(handle, byref(writer))
-        return take_bytes(lib.fl_buffer_get, buffer)
-    finally:
-        lib.fl_buffer_free(buffer)
-
-
-def restore(kind: Any, function: Any, context: Any, options: Any,
-            state: bytes) -> Any:
-    """Call a _restore function with a reader over bytes."""
-    buffer = new(Buffer, lib.fl_buffer_new, context)
-    try:
-        lib.fl_buffer_append(buffer, state, len(state))
-        reader = Reader()
-        lib.fl_buffer_as_reader(buffer, byref(reader))
-        return new(kind, function, context, byref(options), byref(reader))
-    finally:
-        lib.fl_buffer_free(buffer)
 
 
 def keep_exceptions(function: Callable[..., int | None]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays on their way into and out of the library.
 
-An array that is float32 and C-contiguous already goes in as it is, without a
-copy; others are converted once. What cannot be meant (strings, complex
-numbers, wrong element counts) is refused here, with the parameter's name.
+An array that is float32, C-contiguous and aligned already goes in as it is,
+without a copy; others are converted once. What cannot be meant (strings,
+complex numbers, wrong element counts) is refused here, with the parameter's
+name.
 """
 from __future__ import annotations
 
@@ -18,12 +19,22 @@ F32Array = npt.NDArray[np.float32]
 BytesLike = Union[bytes, bytearray, memoryview, npt.NDArray[np.uint8]]
 
 
+def plain(x: npt.ArrayLike) -> np.ndarray[Any, Any]:
+    """Return anything array-like as an array. PyTorch's tensors may have a
+    gradient and lie on a device."""
+    detach = getattr(x, "detach", None)
+    return np.asarray(x if detach is None else detach().cpu())
+
+
 def f32(x: npt.ArrayLike, name: str, count: int | None = None) -> F32Array:
-    """Return `x` as a C-contiguous float32 array, itself when it is one."""
-    array = np.asarray(x)
+    """Return `x` as a C-contiguous aligned float32 array, itself when it is
+    one."""
+    array = plain(x)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: got dtype {array.dtype}, want real numbers")
-    array = np.asarray(array, np.float32, order="C")
+    # A number too large for float32 becomes infinite, which C complains of.
+    with np.errstate(over="ignore"):
+        array = np.require(array, np.float32, ["C", "A"])
     if count is not None and array.size != count:
         raise ValueError(f"{name}: got {array.size} values "
                          f"{list(array.shape)}, want {count}")
@@ -31,8 +42,8 @@ def f32(x: npt.ArrayLike, name: str, count: int | None = None) -> F32Array:
 
 
 def i32(x: npt.ArrayLike, name: str, count: int) -> npt.NDArray[np.int32]:
-    """Return integer labels as a C-contiguous int32 array."""
-    array = np.asarray(x)
+    """Return integer labels as a C-contiguous aligned int32 array."""
+    array = plain(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: got dtype {array.dtype}, want integers")
     if array.shape != (count,):
@@ -41,7 +52,7 @@ def i32(x: npt.ArrayLike, name: str, count: int) -> npt.NDArray[np.int32]:
     if array.size and (array.max() > np.iinfo(np.int32).max
                        or array.min() < np.iinfo(np.int32).min):
         raise ValueError(f"{name}: a value does not fit int32")
-    return np.ascontiguousarray(array, np.int32)
+    return np.require(array, np.int32, ["C", "A"])
 
 
 def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:
@@ -51,8 +62,9 @@ def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:
     if not isinstance(out, np.ndarray) or out.dtype != np.float32:
         raise TypeError(f"{name}: got {getattr(out, 'dtype', type(out))}, "
                         f"want a float32 array")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError(f"{name}: want a C-contiguous writable array")
+    if not out.flags.carray:
+        raise ValueError(f"{name}: want a C-contiguous aligned writable "
+                         f"array")
     if out.size != int(np.prod(shape)):
         raise ValueError(f"{name}: got {out.size} values, "
                          f"want {int(np.prod(shape))}")
@@ -86,7 +98,8 @@ class _Memory:
 
     def __init__(self, address: int, count: int, owner: object) -> None:
         self.__array_interface__ = {
-            "version": 3, "shape": (count,), "typestr": "<f4",
+            "version": 3, "shape": (count,),
+            "typestr": np.dtype(np.float32).str,
             "data": (address, False)}
         self._owner = owner
 

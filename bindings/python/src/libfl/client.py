@@ -13,7 +13,7 @@ from typing import Any, Callable, Union
 
 import numpy as np
 
-from . import _lib, _np, protocol
+from . import _args, _lib, _np, _state, protocol
 from ._handle import Handle
 from ._lib import byref, c_uint64, lib
 from ._np import BytesLike, F32Array
@@ -77,12 +77,14 @@ class Client(Handle):
                  state: bytes | None = None,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ClientOptions)
-        options.client_id = client_id.encode()
-        options.job = job.encode()
-        options.device_class = device_class.encode()
+        options.client_id = _args.c_text(client_id, "client_id")
+        options.job = _args.c_text(job, "job")
+        options.device_class = _args.c_text(device_class, "device_class")
         options.samples = samples
+        self._count: int | None = None
         if model is not None:
-            options.model = model._handle
+            options.model = model._handle.pointer
+            self._count = model.weight_count
         if retry is not None:
             options.retry_ns = protocol.to_ns(retry, "retry")
         for name, value in (("max_retries", max_retries),
@@ -98,8 +100,9 @@ class Client(Handle):
             client = _lib.new(_lib.Client, lib.fl_client_new, pointer,
                               byref(options))
         else:
-            client = _lib.restore(_lib.Client, lib.fl_client_restore, pointer,
-                                  options, bytes(state))
+            client = _state.restore(_lib.Client, lib.fl_client_restore,
+                                    pointer, options,
+                                    bytes(memoryview(state)))
         self._context = pointer
         self._own(client, lib.fl_client_free, lease, hooks)
 
@@ -118,16 +121,18 @@ class Client(Handle):
 
     def poll(self, now_ns: int) -> ClientEvent:
         """Advance to a monotonic time and take one event. Runs `train` and
-        `evaluate`, and raises what they raised."""
+        `evaluate`, and raises what they raised. They may not use this
+        client, but they may close it."""
         event = _lib.init(_lib.ClientEvent)
-        lib.fl_client_poll(self._handle, now_ns, byref(event))
-        kind = ClientEventKind(event.kind)
-        asks = kind in (ClientEventKind.NEED_TRAIN,
-                        ClientEventKind.NEED_EVALUATE)
-        return ClientEvent(kind, event.round, event.model_version,
-                           event.wait_until_ns, RejectReason(event.reason),
-                           _lib.text(event.text),
-                           protocol.task_from(event.task) if asks else None)
+        lease = self._handle
+        lease.is_busy = True
+        try:
+            lib.fl_client_poll(lease, _args.u64(now_ns, "now_ns"),
+                               byref(event))
+            return _event_from(event)
+        finally:
+            lease.is_busy = False
+            del lease  # a traceback would keep it longer
 
     def next_timeout(self) -> int | None:
         """When poll wants to be called at the latest; None = no timer."""
@@ -158,8 +163,14 @@ class Client(Handle):
         JOINED."""
         return _lib.take_bytes(lib.fl_client_get_description, self._handle)
 
-    def copy_weights(self, count: int) -> tuple[F32Array, int]:
-        """Return the model held now, `count` weights, and its version."""
+    def copy_weights(self, count: int | None = None
+                     ) -> tuple[F32Array, int]:
+        """Return the model held now and its version. `count`: its weights;
+        None = as the client's own or the server's model has them."""
+        count = self._count if count is None else count
+        if count is None:
+            with Model.from_description(self.description) as model:
+                count = model.weight_count
         weights = np.empty(count, np.float32)
         version = c_uint64()
         lib.fl_client_copy_weights(self._handle, _np.f32_pointer(weights),
@@ -169,7 +180,17 @@ class Client(Handle):
     def save(self) -> bytes:
         """Return everything that is needed to go on later:
         Client(..., state=bytes)."""
-        return _lib.save(lib.fl_client_save, self._handle, self._context)
+        return _state.save(lib.fl_client_save, self._handle, self._context)
+
+
+def _event_from(struct: Any) -> ClientEvent:
+    """Copy an event out of memory that the client lends for a moment."""
+    kind = ClientEventKind(struct.kind)
+    asks = kind in (ClientEventKind.NEED_TRAIN, ClientEventKind.NEED_EVALUATE)
+    return ClientEvent(kind, struct.round, struct.model_version,
+                       struct.wait_until_ns, RejectReason(struct.reason),
+                       _lib.text(struct.text),
+                       protocol.task_from(struct.task) if asks else None)
 
 
 class _Hooks:

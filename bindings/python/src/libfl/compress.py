@@ -14,7 +14,7 @@ from typing import Any, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from . import _lib, _np
+from . import _args, _lib, _np
 from ._handle import Handle
 from ._lib import byref, c_size_t, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
@@ -175,9 +175,9 @@ class Compressor(Handle):
         array = _np.f32(x, "x", self.dim)
         norms = np.empty(self.norm_count, np.float32)
         lib.fl_compressor_measure(
-            self._handle, byref((scale or Scale())._struct()), samples,
-            _np.f32_pointer(array), array.size, _np.f32_pointer(norms),
-            norms.size)
+            self._handle, byref((scale or Scale())._struct()),
+            _args.u64(samples, "samples"), _np.f32_pointer(array), array.size,
+            _np.f32_pointer(norms), norms.size)
         return norms
 
     def encode(self, x: npt.ArrayLike, scale: Scale, *, slot: int = 0,
@@ -273,7 +273,8 @@ class Partial(Handle):
         return True
 
     def __contains__(self, slot: int) -> bool:
-        return bool(lib.fl_partial_has_slot(self._handle, slot))
+        return bool(lib.fl_partial_has_slot(self._handle,
+                                            _args.u32(slot, "slot")))
 
     @property
     def samples(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Sequence, Union
 
 import numpy as np
 
-from . import _lib, _np
+from . import _args, _lib, _np
 from ._lib import lib
 
 
@@ -19,8 +19,8 @@ def _dims(shape: Sequence[int], name: str) -> tuple[Any, int]:
     """Return (pointer, count) of a shape; C checks it again."""
     if any(size < 1 for size in shape):
         raise ValueError(f"{name}: got shape {list(shape)}, want sizes >= 1")
-    array = np.array(shape, np.uint64)
-    return _np.u64_pointer(array), len(shape)
+    sizes = [_args.u64(size, name) for size in shape]
+    return _np.u64_pointer(np.array(sizes, np.uint64)), len(sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Flatten:
     name: str = ""
 
     def _add(self, builder: Any, name: str) -> None:
-        lib.fl_model_builder_flatten(builder, name.encode())
+        lib.fl_model_builder_flatten(builder, _args.c_text(name, "name"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Dense:
 
     def _add(self, builder: Any, name: str) -> None:
         _module(builder, self.module)
-        lib.fl_model_builder_dense(builder, name.encode(), self.units)
+        lib.fl_model_builder_dense(builder, _args.c_text(name, "name"),
+                                   _args.u64(self.units, f"{name}: units"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ReLU:
     name: str = ""
 
     def _add(self, builder: Any, name: str) -> None:
-        lib.fl_model_builder_relu(builder, name.encode())
+        lib.fl_model_builder_relu(builder, _args.c_text(name, "name"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,8 @@ class SoftmaxCrossEntropy:
     name: str = ""
 
     def _add(self, builder: Any, name: str) -> None:
-        lib.fl_model_builder_softmax_cross_entropy(builder, name.encode())
+        lib.fl_model_builder_softmax_cross_entropy(
+            builder, _args.c_text(name, "name"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Tensor:
 
     def _add(self, builder: Any, name: str) -> None:
         _module(builder, self.module)
-        lib.fl_model_builder_tensor(builder, name.encode(),
+        lib.fl_model_builder_tensor(builder, _args.c_text(name, "name"),
                                     *_dims(self.shape, name),
                                     int(self.is_trainable))
 
@@ -104,7 +106,7 @@ Layer = Union[Input, Flatten, Dense, ReLU, SoftmaxCrossEntropy, Tensor]
 
 def _module(builder: Any, module: int | None) -> None:
     if module is not None:
-        lib.fl_model_builder_module(builder, module)
+        lib.fl_model_builder_module(builder, _args.u32(module, "module"))
 
 
 def add_all(builder: Any, layers: Sequence[Layer]) -> None:

@@ -89,5 +89,6 @@ class Loopback:
         timers.append(self.server.next_timeout())
         running = [timer for timer in timers if timer is not None]
         if not running:
-            raise RuntimeError("Loopback: nobody waits for anything")
+            raise RuntimeError("Loopback: nobody has anything to say and no "
+                               "timer runs; fewer clients than min_clients?")
         self.now_ns = max(self.now_ns + 1, min(running))

@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from . import _interrupt, _lib, _np, _progress
+from . import _args, _interrupt, _lib, _np, _progress
 from . import layers as _layers
 from ._handle import Handle
 from ._lib import byref, c_double, c_uint32, c_uint64, lib
@@ -128,7 +128,8 @@ class Model(Handle, Mapping[str, F32Array]):
     def find(self, name: str) -> int:
         """Return a tensor's index; NotFoundError."""
         index = c_uint32()
-        lib.fl_model_find_tensor(self._handle, name.encode(), byref(index))
+        lib.fl_model_find_tensor(self._handle, _args.c_text(name, "name"),
+                                 byref(index))
         return index.value
 
     @property
@@ -174,14 +175,20 @@ class Model(Handle, Mapping[str, F32Array]):
     def __repr__(self) -> str:
         if self.is_closed:
             return "Model(closed)"
-        lines = [f"Model({self.weight_count:,} weights, "
-                 f"{self.output_count} outputs)"]
+        outputs = self.output_count
+        lines = [f"Model({self.weight_count:,} weights"
+                 + (f", {outputs} outputs)" if outputs else ")")]
         width = max(map(len, self._index), default=0)
         for info in self._index.values():
             kept = "" if info.is_trainable else ", not trainable"
             lines.append(f"  {info.name:{width}}  {list(info.shape)}  "
                          f"module {info.module}{kept}")
         return "\n".join(lines)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles have a model of their own: the description and
+        the tensors' values, without the context."""
+        return _rebuild, (self.description, dict(self))
 
     # Two models with equal tensors are still two models.
     __hash__ = object.__hash__
@@ -257,7 +264,7 @@ class Model(Handle, Mapping[str, F32Array]):
 
     def init_weights(self, seed: int) -> None:
         """Draw initial weights, the same on every machine."""
-        lib.fl_model_init_weights(self._handle, seed)
+        lib.fl_model_init_weights(self._handle, _args.u64(seed, "seed"))
 
     # ---- training --------------------------------------------------------
 
@@ -279,8 +286,9 @@ class Model(Handle, Mapping[str, F32Array]):
             cancel: Cancel | None = None) -> FitResult:
         """Train with SGD on float32 or uint8 samples `x` and labels `y`.
 
-        `progress`: a function that is told every `progress_every` steps;
-        None = a bar when stderr is a terminal, True = always, False = never.
+        `progress`: a function that is told every `progress_every` steps and
+        may look at the model, which stands still meanwhile; None = a bar
+        when stderr is a terminal, True = always, False = never.
         Ctrl-C stops after the running step (KeyboardInterrupt), and so does
         `cancel.request()` from another thread (CancelledError); the weights
         are then those of the last whole step.
@@ -295,8 +303,9 @@ class Model(Handle, Mapping[str, F32Array]):
         options.progress_every = progress_every
         flag = cancel or Cancel()
         result = _lib.init(_lib.FitResult)
-        options.cancel = flag._handle
-        handle = self._handle
+        # Kept until the end, whoever closes them meanwhile.
+        raised, handle = flag._handle, self._handle
+        options.cancel = raised.pointer
 
         def call(report: Callable[[FitProgress], None]) -> None:
             def on_progress(pointer: Any, _user: Any) -> None:
@@ -309,8 +318,12 @@ class Model(Handle, Mapping[str, F32Array]):
             lib.fl_model_fit(handle, byref(data), byref(options),
                              byref(result))
 
-        with _progress.reporter(progress) as on_report:
-            _interrupt.run(call, flag, on_report)
+        try:
+            with _progress.reporter(progress) as on_report:
+                _interrupt.run(call, lambda: lib.fl_cancel_request(raised),
+                               on_report)
+        finally:
+            del raised, handle  # a traceback would keep them longer
         return FitResult(result.steps, result.samples, result.mean_loss)
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
@@ -338,14 +351,15 @@ class Model(Handle, Mapping[str, F32Array]):
     def _dataset(self, x: npt.ArrayLike, y: npt.ArrayLike | None,
                  indices: npt.ArrayLike | None = None) -> Any:
         """Return fl_dataset, which keeps the arrays that it points to."""
-        samples: np.ndarray[Any, Any] = np.asarray(x)
+        samples = _np.plain(x)
+        shape = samples.shape
         if samples.dtype != np.uint8:
             samples = _np.f32(samples, "x")
         samples = np.ascontiguousarray(samples)
         # C reads n samples of the model's size wherever x ends.
         want = self.input_count
-        if want and (np.ndim(x) == 0 or samples.size != len(samples) * want):
-            raise ValueError(f"x: got shape {list(np.shape(x))}, want samples "
+        if want and (not shape or samples.size != len(samples) * want):
+            raise ValueError(f"x: got shape {list(shape)}, want samples "
                              f"of {want} values each")
         data = _lib.init(_lib.Dataset)
         data.x_dtype = int(Dtype.U8 if samples.dtype == np.uint8
@@ -364,8 +378,14 @@ class Model(Handle, Mapping[str, F32Array]):
         return data
 
 
+def _rebuild(description: bytes, tensors: dict[str, F32Array]) -> Model:
+    model = Model.from_description(description)
+    model.load(tensors)
+    return model
+
+
 def _indices(indices: npt.ArrayLike, count: int) -> npt.NDArray[np.uint32]:
-    array = np.asarray(indices)
+    array = _np.plain(indices)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError("indices: want a vector of integers")
     if array.size and (array.min() < 0 or array.max() >= count):

@@ -39,6 +39,15 @@ class RejectReason(enum.IntEnum):
     NO_ANSWER = 16
     STOPPED = 17
 
+    @classmethod
+    def _missing_(cls, value: object) -> RejectReason | None:
+        """A newer peer may have reasons that this version has no name for."""
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_, member._value_ = f"REASON_{value}", value
+        return member
+
     @property
     def text(self) -> str:
         """The reason's one-line meaning."""

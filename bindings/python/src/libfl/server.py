@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from typing import Iterator
 
-from . import _lib, _np, protocol
+from . import _args, _lib, _np, _state, protocol
 from ._err import EmptyError
 from ._handle import Handle
 from ._lib import byref, c_uint32, c_uint64, lib
@@ -147,8 +147,9 @@ class Server(Handle):
             server = _lib.new(_lib.Server, lib.fl_server_new, pointer,
                               byref(options))
         else:
-            server = _lib.restore(_lib.Server, lib.fl_server_restore, pointer,
-                                  options, bytes(state))
+            server = _state.restore(_lib.Server, lib.fl_server_restore,
+                                    pointer, options,
+                                    bytes(memoryview(state)))
         self._context = pointer
         self._own(server, lib.fl_server_free, lease)
 
@@ -174,7 +175,7 @@ class Server(Handle):
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
-        options.name = name.encode()
+        options.name = _args.c_text(name, "name")
         options.codec = _lib.pointer(compressor)
         plain = {
             "rounds": rounds, "seed": seed, "participants": participants,
@@ -208,12 +209,14 @@ class Server(Handle):
 
     def recv(self, peer: int, data: BytesLike) -> None:
         """Take bytes that a peer sent, in any cut."""
-        lib.fl_server_recv(self._handle, peer, *_np.data(data, "data"))
+        lib.fl_server_recv(self._handle, _args.u64(peer, "peer"),
+                           *_np.data(data, "data"))
 
     def send(self, peer: int) -> bytes:
         """Take the next bytes for a peer, about a chunk at most; b"" =
         nothing to send."""
-        return _lib.take_bytes(lib.fl_server_send, self._handle, peer)
+        return _lib.take_bytes(lib.fl_server_send, self._handle,
+                               _args.u64(peer, "peer"))
 
     def ready(self) -> Iterator[int]:
         """Go once over the peers that have something to be sent."""
@@ -227,15 +230,16 @@ class Server(Handle):
 
     def wants_close(self, peer: int) -> bool:
         """True when the peer was rejected: send what is left, then close."""
-        return bool(lib.fl_server_wants_close(self._handle, peer))
+        return bool(lib.fl_server_wants_close(self._handle,
+                                              _args.u64(peer, "peer")))
 
     def disconnected(self, peer: int) -> None:
         """Say that a peer's connection is gone."""
-        lib.fl_server_disconnected(self._handle, peer)
+        lib.fl_server_disconnected(self._handle, _args.u64(peer, "peer"))
 
     def tick(self, now_ns: int) -> None:
         """Advance to a monotonic time."""
-        lib.fl_server_tick(self._handle, now_ns)
+        lib.fl_server_tick(self._handle, _args.u64(now_ns, "now_ns"))
 
     def next_timeout(self) -> int | None:
         """When tick wants to be called at the latest; None = no timer."""
@@ -268,4 +272,4 @@ class Server(Handle):
     def save(self) -> bytes:
         """Return all jobs, clients and running rounds:
         Server(state=bytes)."""
-        return _lib.save(lib.fl_server_save, self._handle, self._context)
+        return _state.save(lib.fl_server_save, self._handle, self._context)

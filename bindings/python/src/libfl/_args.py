@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers and text on their way into C, where each has its size and end."""
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def whole(value: Any, limit: int, name: str) -> int:
+    """Return an integer of any kind (numpy's, too) that is in 0..limit.
+    ctypes would take -1 and 2**32 without a word and drop the upper bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, want an integer") from None
+    if not 0 <= number <= limit:
+        raise ValueError(f"{name}: got {number}, want 0..{limit}")
+    return number
+
+
+def u32(value: Any, name: str) -> int:
+    return whole(value, 2**32 - 1, name)
+
+
+def u64(value: Any, name: str) -> int:
+    return whole(value, 2**64 - 1, name)
+
+
+def c_text(value: str, name: str) -> bytes:
+    """Return text for C, which would end it at the first NUL."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: got {value!r}, want text")
+    if "\0" in value:
+        raise ValueError(f"{name}: got {value!r}, which has a NUL in it")
+    return value.encode()
