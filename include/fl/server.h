@@ -29,17 +29,21 @@ typedef struct fl_server fl_server;
 
 typedef struct fl_server_options {
   uint32_t struct_size;
-  uint32_t max_peers; /**< connections at once; default 65536 */
-  uint32_t max_clients; /**< registered ids in all jobs; default 2^20 */
-  uint32_t max_control_size; /**< bytes of a control message; default 1 MiB */
+  uint32_t max_peers; /**< connections at once, >= 1; default 65536 */
+  uint32_t max_clients; /**< registered ids in all jobs, >= 1; default 2^20 */
+  uint32_t max_control_size; /**< bytes of a control message, 4 KiB..1 MiB,
+                                  the default */
   uint32_t chunk_size; /**< of downloads, 4 KiB..4 MiB; default 256 KiB */
   uint32_t reserved;
   /** Bytes of all uploads that are not committed yet; beyond it peers are
-   * told to wait. Default 256 MiB. */
+   * told to wait, those too whose upload has stood still for 30 s. >= 1;
+   * default 256 MiB. */
   uint64_t staging_cap;
 } fl_server_options;
 FL_API fl_status fl_server_options_init(fl_server_options *options,
                                         size_t size);
+/** Make a server without jobs. `options` NULL = defaults. FL_E_OPTIONS: a value
+ * out of range. */
 FL_API fl_status fl_server_new(fl_server **out, fl_context *context,
                                const fl_server_options *options);
 FL_API void fl_server_free(fl_server *server);
@@ -61,7 +65,7 @@ typedef struct fl_job_options {
    * round begins. */
   uint32_t participants;
   uint32_t min_participants; /**< fewer: the round is aborted, and tried again;
-                                  default 1 */
+                                  1..65535, default 1 */
   /** Clients that must have joined before the first round; default 1. */
   uint32_t min_clients;
   /** Ask round(participants * over_selection) clients, take the first
@@ -96,8 +100,9 @@ typedef struct fl_job_options {
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
 /** Add a job that trains `model` (description and weights are copied).
- * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken;
- * FL_E_NOT_FINITE: a weight. */
+ * FL_E_OPTIONS: a setting out of range; FL_E_CONFLICT: settings exclude each
+ * other; FL_E_ARGUMENT: name taken; FL_E_NOT_FINITE: a weight; FL_E_LIMIT: the
+ * model has more norms (2 bytes each) than max_control_size has room for. */
 FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
                                    const fl_job_options *options,
                                    uint32_t *job);
@@ -105,13 +110,13 @@ FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
 FL_API uint32_t fl_server_job_count(const fl_server *server);
 
 /** Take bytes that peer `peer` sent, in any cut; the first ones open the
- * session. Misbehaviour comes as FL_SERVER_PEER_REJECTED. Errors: FL_E_NOMEM
- * only, and the peer's session is then closed. */
+ * session. Misbehaviour comes as FL_SERVER_PEER_REJECTED. FL_E_ARGUMENT: peer
+ * UINT64_MAX, which is none. FL_E_NOMEM: the peer's session is then closed. */
 FL_API fl_status fl_server_recv(fl_server *server, uint64_t peer,
                                 const uint8_t *data, size_t n);
 /** Take what is to be sent to a peer: *n bytes at *data, 0 = nothing. They
  * count as sent; valid until the next call on the server. At most about one
- * chunk at a time: call until *n is 0. */
+ * chunk at a time: call until *n is 0. FL_E_NOMEM: call again later. */
 FL_API fl_status fl_server_send(fl_server *server, uint64_t peer,
                                 const uint8_t **data, size_t *n);
 /** 1 when the server wants the peer's connection closed after what is still
@@ -179,21 +184,26 @@ typedef struct fl_job_status {
   uint32_t reserved;
 } fl_job_status;
 FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);
+/** Say where a job is. FL_E_NOT_FOUND: no such job. */
 FL_API fl_status fl_server_get_status(const fl_server *server, uint32_t job,
                                       fl_job_status *status);
-/** Copy a job's canonical model: what clients hold, bit for bit. */
+/** Copy a job's canonical model: what clients hold, bit for bit, and its
+ * version (may be NULL). FL_E_NOT_FOUND: no such job; FL_E_DIM: `count` is not
+ * the model's. */
 FL_API fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
                                         float *weights, uint64_t count,
                                         uint64_t *version);
-/** End a job after the running round; it then finishes like any other. */
+/** End a job after the running round; it then finishes like any other.
+ * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
 
 /** Save all jobs, clients and the running rounds (uploads that are not
- * committed yet are sent again by their clients). Guarded by a hash. */
+ * committed yet are sent again by their clients). Guarded by a hash.
+ * FL_E_IO: the writer failed. */
 FL_API fl_status fl_server_save(const fl_server *server,
                                 const fl_writer *writer);
 /** Restore into a new server; every connection is new afterwards. FL_E_FORMAT,
- * FL_E_VERSION, FL_E_TRUNCATED. */
+ * FL_E_VERSION, FL_E_TRUNCATED, FL_E_TOO_LARGE; FL_E_IO: the reader failed. */
 FL_API fl_status fl_server_restore(fl_server **out, fl_context *context,
                                    const fl_server_options *options,
                                    const fl_reader *reader);

@@ -8,11 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
-
-enum { FLI_STAGING_WAIT_MS = 1000 };
 
 static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                         uint32_t reason)
@@ -106,11 +103,10 @@ static fl_status refuse_update(fli_peer *peer, const fli_manifest *manifest,
                       text);
 }
 
-/* FL_OK when the announced upload may begin, FL_E_LIMIT when it must wait;
- * else the text says what is wrong with it. */
+/* FL_OK when the upload is one that this round can take; else the text says
+ * what is wrong with it. */
 static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
 {
-  const fl_server *server = job->server;
   const uint64_t largest = fl_compressor_max_update_size(job->compressor);
   const size_t clamped = job->is_public ? (size_t)job->n_norms * 2 : 0;
   if (manifest->kind != FLI_TRANSFER_UPDATE)
@@ -123,11 +119,6 @@ static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
   if (job->is_public && manifest->clamped_size != clamped)
     return fli_error(FL_E_FORMAT, "manifest.clamped: got %zu bytes, want %zu",
                      manifest->clamped_size, clamped);
-  /* One upload always fits, or a cap below its size would stop the job. */
-  if (server->staged > 0 &&
-      (manifest->total > server->options.staging_cap ||
-       server->staged > server->options.staging_cap - manifest->total))
-    return fli_error(FL_E_LIMIT, "uploads: at the server's limit");
   return FL_OK;
 }
 
@@ -143,17 +134,17 @@ fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
                          "update: got one before the scale was agreed");
   }
   st = check_upload(job, manifest);
-  if (st == FL_E_LIMIT) {
-    return fli_peer_wait(peer, FLI_STAGING_WAIT_MS, fl_last_error());
-  }
   if (st != FL_OK) {
     return refuse_update(peer, manifest, FL_REJECT_FORMAT, fl_last_error());
   }
-  st = fli_incoming_begin(&peer->incoming, manifest, manifest->total);
+  st = fli_peer_reserve(peer, manifest->total);
+  if (st == FL_E_LIMIT) {
+    return fli_peer_wait(peer, FLI_STAGING_WAIT_MS, fl_last_error());
+  }
   if (st != FL_OK) return st;
-  peer->staged = manifest->total;
-  peer->server->staged += manifest->total;
-  return FL_OK;
+  st = fli_incoming_begin(&peer->incoming, manifest, manifest->total);
+  if (st != FL_OK) fli_peer_drop_upload(peer);
+  return st;
 }
 
 static uint64_t capped(const fli_job *job, uint64_t samples)
@@ -178,14 +169,6 @@ static fl_status check_header(const fli_job *job, const fli_member *member,
                      (unsigned long long)*samples,
                      (unsigned long long)member->samples);
   return FL_OK;
-}
-
-static void count_clamped(fli_job *job, const fli_bytes *clamped)
-{
-  for (size_t i = 0; job->is_public && i < job->n_norms; i++) {
-    const uint32_t n = fli_load_u16(clamped->data + 2 * i);
-    job->clamped[i] += n < FL_THC_BLOCK ? n : FL_THC_BLOCK;
-  }
 }
 
 static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
@@ -240,7 +223,7 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
-  count_clamped(job, &incoming->clamped);
+  if (job->is_public) fli_norms_count(job, &incoming->clamped);
   count_update(peer, member, samples);
   return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
 }

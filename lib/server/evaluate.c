@@ -43,7 +43,8 @@ static void report(const fli_job *job)
     event.correct += member->correct;
     event.count += member->count;
   }
-  if (event.count > 0) event.loss = sum / (double)event.count;
+  /* Absurd scores may add up to no number. */
+  if (event.count > 0 && isfinite(sum)) event.loss = sum / (double)event.count;
   fli_events_add(&job->server->events, &event, "",
                  "round %llu: %u of %u scores", (unsigned long long)job->round,
                  job->n_reports, job->n_members);

@@ -100,6 +100,11 @@ void fli_events_add(fli_events *events, const fl_server_event *event,
 
 fl_status fli_events_poll(fli_events *events, fl_server_event *event)
 {
+  const fl_server_event none = {.client_id = "", .text = ""};
+  /* A struct that cannot be filled must not cost the event. */
+  const fl_status st =
+      fli_options_store(event, &none, sizeof none, "fl_server_event");
+  if (st != FL_OK) return st;
   if (!events->first && events->dropped) {
     const uint64_t dropped = events->dropped;
     fl_server_event lost = fli_event_blank(FL_SERVER_PEER_REJECTED, 0);

@@ -117,6 +117,7 @@ static fl_status start_over(fli_peer *peer, fli_participant *who,
   fli_member *member = fli_member_of(who);
   peer->todo = 0;
   fli_bytes_clear(&peer->queue);
+  peer->answers = 0;
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
   fli_registry_detach(who, 0);
@@ -174,6 +175,7 @@ static fl_status on_chunk(fli_peer *peer, const fli_frame *frame)
   const fli_manifest manifest = peer->incoming.manifest;
   fl_status st = fli_parse_chunk(&chunk, frame->body, frame->size);
   if (st != FL_OK) return st;
+  const size_t held = peer->incoming.data.size;
   st = fli_incoming_chunk(&peer->incoming, &chunk, &is_complete);
   if (st == FL_E_EMPTY) return FL_OK; /* of an upload that was refused */
   if (st == FL_E_FORMAT) {
@@ -182,7 +184,9 @@ static fl_status on_chunk(fli_peer *peer, const fli_frame *frame)
     fli_peer_drop_upload(peer);
     return st;
   }
-  if (st != FL_OK || !is_complete) return st;
+  if (st != FL_OK) return st;
+  fli_peer_progress(peer, peer->incoming.data.size - held);
+  if (!is_complete) return FL_OK;
   st = fli_collect_update(peer);
   if (!peer->is_closing) fli_peer_drop_upload(peer);
   return st;

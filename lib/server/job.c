@@ -12,6 +12,8 @@
 #include "base/error.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
+/* More than a PLAN or MANIFEST has besides its norms. */
+enum { FLI_MESSAGE_SLACK = 512 };
 
 int fli_job_is_plain_mean(const fl_job_options *options)
 {
@@ -34,6 +36,19 @@ static void derive_seeds(fli_job *job)
   }
 }
 
+/* Norms travel in one control message, both ways. */
+static fl_status check_norm_count(const fli_job *job)
+{
+  const uint32_t size = job->server->options.max_control_size;
+  const uint64_t most = (size - FLI_MESSAGE_SLACK) / 2;
+  if (job->n_norms <= most) return FL_OK;
+  return fli_error(FL_E_LIMIT,
+                   "model: got %llu norms, want <= %llu in messages of "
+                   "max_control_size %u",
+                   (unsigned long long)job->n_norms, (unsigned long long)most,
+                   size);
+}
+
 static fl_status take_description(fli_job *job, const fl_model *model)
 {
   fl_status st = FL_OK;
@@ -53,6 +68,7 @@ static fl_status take_description(fli_job *job, const fl_model *model)
   FLI_TRY(fl_compressor_new(&job->compressor, job->context, &job->codec,
                             job->segments, job->n_segments));
   job->n_norms = fl_compressor_norm_count(job->compressor);
+  FLI_TRY(check_norm_count(job));
 out:
   return st;
 }
@@ -148,10 +164,14 @@ void fli_job_free(fli_job *job)
 
 /* ---- time ---- */
 
+uint64_t fli_later(uint64_t a_ns, uint64_t b_ns)
+{
+  return a_ns < UINT64_MAX - b_ns ? a_ns + b_ns : UINT64_MAX;
+}
+
 uint64_t fli_job_after(const fli_job *job, uint64_t delay_ns)
 {
-  const uint64_t now = job->server->now_ns;
-  return delay_ns < UINT64_MAX - now ? now + delay_ns : UINT64_MAX;
+  return fli_later(job->server->now_ns, delay_ns);
 }
 
 uint64_t fli_job_left_ms(const fli_job *job)
@@ -162,8 +182,7 @@ uint64_t fli_job_left_ms(const fli_job *job)
 
 static uint64_t grace_end(const fli_job *job, uint64_t since_ns)
 {
-  const uint64_t grace = job->options.return_grace_ns;
-  return grace < UINT64_MAX - since_ns ? since_ns + grace : UINT64_MAX;
+  return fli_later(since_ns, job->options.return_grace_ns);
 }
 
 static void expire_grace(fli_job *job)
@@ -215,8 +234,8 @@ uint64_t fli_job_next_timeout(const fli_job *job)
 void fli_job_rebase(fli_job *job, uint64_t delta_ns)
 {
   job->waiting_ns += delta_ns;
-  if (job->hold_ns > 0) job->hold_ns += delta_ns;
-  if (job->deadline_ns < UINT64_MAX - delta_ns) job->deadline_ns += delta_ns;
+  if (job->hold_ns > 0) job->hold_ns = fli_later(job->hold_ns, delta_ns);
+  job->deadline_ns = fli_later(job->deadline_ns, delta_ns);
   for (fli_participant *who = job->registry.grace_first; who; who = who->next) {
     who->lost_ns += delta_ns;
   }

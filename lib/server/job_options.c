@@ -82,10 +82,11 @@ static fl_status check_numbers(const fl_job_options *options)
   if (options->participants > FL_MAX_SLOTS)
     return fli_error(FL_E_OPTIONS, "participants: got %u, want <= %d",
                      options->participants, FL_MAX_SLOTS);
-  if (options->min_participants < 1 || options->min_clients < 1)
-    return fli_error(FL_E_OPTIONS,
-                     "min_participants, min_clients: got %u, %u, want >= 1",
-                     options->min_participants, options->min_clients);
+  if (options->min_participants < 1 || options->min_participants > FL_MAX_SLOTS)
+    return fli_error(FL_E_OPTIONS, "min_participants: got %u, want 1..%d",
+                     options->min_participants, FL_MAX_SLOTS);
+  if (options->min_clients < 1)
+    return fli_error(FL_E_OPTIONS, "min_clients: got 0, want >= 1");
   if (options->epochs < 1 || options->epochs > FLI_MAX_PASSES ||
       options->batch_size < 1 || options->batch_size > FLI_MAX_PASSES)
     return fli_error(FL_E_OPTIONS, "epochs, batch_size: got %u, %u, want 1..%d",

@@ -14,7 +14,10 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 
-enum { FLI_NORM_CAP = 8, FLI_BF16_MAX = 0x7f7f };
+/* Times the expected share of clamped coordinates. */
+#define FLI_GROW_ABOVE 4.0
+/* 0x7f00 is 2^127, the largest norm that fl_scale takes. */
+enum { FLI_NORM_CAP = 8, FLI_NORM_MAX_BF16 = 0x7f00 };
 
 static int compare_u16(const void *a, const void *b)
 {
@@ -23,10 +26,10 @@ static int compare_u16(const void *a, const void *b)
   return (left > right) - (left < right);
 }
 
-/* Next bf16 value at or above v >= 0, at most the largest finite one. */
+/* Next bf16 value at or above v >= 0, at most the largest norm. */
 static float round_up(float v)
 {
-  const float largest = fli_f32_from_bf16(FLI_BF16_MAX);
+  const float largest = fli_f32_from_bf16(FLI_NORM_MAX_BF16);
   return v >= largest ? largest : fli_f32_from_bf16(fli_bf16_from_f32_up(v));
 }
 
@@ -63,7 +66,7 @@ fl_status fli_norms_agree(fl_context *context, const uint8_t *reported,
   return FL_OK;
 }
 
-void fli_norms_publish(float *announced, const float *agreed, uint64_t n)
+int fli_norms_publish(float *announced, const float *agreed, uint64_t n)
 {
   float smallest = 0.0f;
   for (uint64_t i = 0; i < n; i++) {
@@ -75,6 +78,7 @@ void fli_norms_publish(float *announced, const float *agreed, uint64_t n)
   for (uint64_t i = 0; i < n; i++) {
     announced[i] = agreed[i] > 0.0f ? agreed[i] : smallest;
   }
+  return smallest > 0.0f;
 }
 
 /* Rotated coordinates of the block that begins `left` before its segment's
@@ -87,10 +91,38 @@ static uint64_t block_size(uint64_t left)
   return size;
 }
 
+/* Share of coordinates that a normal distribution has outside the clip. */
+static double expected_share(const fli_job *job)
+{
+  return 2.0 * fli_normal_tail((double)fl_compressor_clip(job->compressor));
+}
+
+/* Counts are claims. Twice the threshold of growing is the most that one
+ * client's can weigh, so that it takes half of the clients to make a norm
+ * grow. */
+void fli_norms_count(fli_job *job, const fli_bytes *clamped)
+{
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  const double largest = 2.0 * FLI_GROW_ABOVE * expected_share(job);
+  uint64_t block = 0;
+  for (uint32_t i = 0; i < job->n_segments; i++) {
+    for (uint64_t at = 0; at < job->segments[i]; at += FL_THC_BLOCK) {
+      const double size = (double)block_size(job->segments[i] - at);
+      const uint64_t most =
+          1 + (uint64_t)(largest < 1.0 ? largest * size : size);
+      const uint64_t n = fli_load_u16(clamped->data + 2 * block);
+      job->clamped[block] += n < most ? n : most;
+      block++;
+    }
+  }
+  fli_fpguard_leave(&guard);
+}
+
 static float adapt(float norm, double clamped, double coordinates, double share)
 {
   const double outside = clamped / coordinates;
-  if (outside > 4.0 * share) return round_up(norm * 1.5f);
+  if (outside > FLI_GROW_ABOVE * share) return round_up(norm * 1.5f);
   if (outside < share / 2.0) return round_up(norm * 0.9f);
   return norm;
 }
@@ -99,8 +131,7 @@ void fli_norms_adapt(fli_job *job, uint32_t count)
 {
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  const double share =
-      2.0 * fli_normal_tail((double)fl_compressor_clip(job->compressor));
+  const double share = expected_share(job);
   uint64_t block = 0;
   for (uint32_t i = 0; i < job->n_segments; i++) {
     for (uint64_t at = 0; at < job->segments[i]; at += FL_THC_BLOCK) {

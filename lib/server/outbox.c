@@ -54,9 +54,10 @@ static fl_status begin_model(fli_peer *peer)
                                     &blob, &manifest);
   if (st != FL_OK) return st;
   manifest.round = who->job->round;
-  st = fli_outgoing_begin(&peer->outgoing, &peer->queue, &manifest,
-                          blob->bytes.data, blob->bytes.size,
-                          peer->server->options.chunk_size);
+  memcpy(manifest.hash, fli_blob_hash(blob), sizeof manifest.hash);
+  st = fli_outgoing_begin_hashed(&peer->outgoing, &peer->queue, &manifest,
+                                 blob->bytes.data, blob->bytes.size,
+                                 peer->server->options.chunk_size);
   if (st != FL_OK) {
     fli_blob_unref(blob);
     return st;

@@ -13,6 +13,8 @@
 
 /* Answers that a peer may let pile up before it counts as not listening. */
 enum { FLI_MAX_ANSWERS = 64 * 1024 };
+/* An upload without a chunk for so long gives way when others need its room. */
+#define FLI_STALLED_NS UINT64_C(30000000000)
 
 fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number)
 {
@@ -56,11 +58,78 @@ void fli_peer_add_todo(fli_peer *peer, uint32_t todo)
   fli_peer_touch(peer);
 }
 
+/* ---- uploads ---- */
+
+static void unlink_upload(fli_peer *peer)
+{
+  fl_server *server = peer->server;
+  if (peer->upload_previous) {
+    peer->upload_previous->upload_next = peer->upload_next;
+  } else {
+    server->upload_first = peer->upload_next;
+  }
+  if (peer->upload_next) {
+    peer->upload_next->upload_previous = peer->upload_previous;
+  } else {
+    server->upload_last = peer->upload_previous;
+  }
+  peer->upload_previous = peer->upload_next = NULL;
+}
+
+static void link_upload(fli_peer *peer)
+{
+  fl_server *server = peer->server;
+  peer->progress_ns = server->now_ns;
+  peer->upload_previous = server->upload_last;
+  if (server->upload_last) {
+    server->upload_last->upload_next = peer;
+  } else {
+    server->upload_first = peer;
+  }
+  server->upload_last = peer;
+}
+
 void fli_peer_drop_upload(fli_peer *peer)
 {
   fli_incoming_reset(&peer->incoming);
+  if (peer->staged == 0) return;
+  unlink_upload(peer);
   peer->server->staged -= peer->staged;
   peer->staged = 0;
+}
+
+/* One upload always fits, or a cap below its size would stop the job. */
+static int has_room(const fl_server *server, uint64_t size)
+{
+  const uint64_t cap = server->options.staging_cap;
+  return server->staged == 0 || (size <= cap && server->staged <= cap - size);
+}
+
+fl_status fli_peer_reserve(fli_peer *peer, uint64_t size)
+{
+  fl_server *server = peer->server;
+  fli_peer *oldest = server->upload_first;
+  while (!has_room(server, size) && oldest &&
+         server->now_ns - oldest->progress_ns >= FLI_STALLED_NS) {
+    fli_peer_drop_upload(oldest);
+    /* A courtesy: without it the client asks again by HELLO. */
+    (void)fli_peer_wait(oldest, FLI_STAGING_WAIT_MS, "upload: stood still");
+    oldest = server->upload_first;
+  }
+  if (!has_room(server, size))
+    return fli_error(FL_E_LIMIT, "uploads: at the server's limit");
+  peer->staged = size;
+  server->staged += size;
+  link_upload(peer);
+  return FL_OK;
+}
+
+void fli_peer_progress(fli_peer *peer, uint64_t n)
+{
+  /* A trickle of bytes is no progress. */
+  if (peer->staged == 0 || n < FLI_CHUNK_MIN) return;
+  unlink_upload(peer);
+  link_upload(peer);
 }
 
 void fli_peer_drop_download(fli_peer *peer)
@@ -113,11 +182,19 @@ fl_status fli_peer_reject(fli_peer *peer, uint32_t reason, const char *format,
   return st;
 }
 
-/* A peer that sends without reading the answers must not fill our memory. */
-static int is_overrun(const fli_peer *peer)
+/* A peer that sends without reading the answers must not fill our memory. What
+ * else is in the queue was not its doing: one message or chunk, however long.
+ */
+static int is_overrun(fli_peer *peer)
 {
-  return peer->queue.size >
-         (size_t)peer->server->options.chunk_size + FLI_MAX_ANSWERS;
+  if (peer->queue.size == 0) peer->answers = 0;
+  return peer->answers > FLI_MAX_ANSWERS;
+}
+
+static void count_answer(fli_peer *peer, size_t size_before)
+{
+  peer->answers += peer->queue.size - size_before;
+  fli_peer_touch(peer);
 }
 
 fl_status fli_peer_ack(fli_peer *peer, uint64_t round, uint32_t attempt,
@@ -134,10 +211,11 @@ fl_status fli_peer_ack(fli_peer *peer, uint64_t round, uint32_t attempt,
   if (is_overrun(peer)) {
     return fli_peer_reject(peer, FL_REJECT_LIMIT,
                            "answers: got %zu bytes unread, want <= %d",
-                           peer->queue.size, FLI_MAX_ANSWERS);
+                           peer->answers, FLI_MAX_ANSWERS);
   }
+  const size_t before = peer->queue.size;
   const fl_status st = fli_write_ack(&peer->queue, &message);
-  fli_peer_touch(peer);
+  count_answer(peer, before);
   return st;
 }
 
@@ -146,7 +224,8 @@ fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text)
   fli_wait message = {.wait_ms = wait_ms};
   if (is_overrun(peer)) return FL_OK;
   snprintf(message.text, sizeof message.text, "%s", text);
+  const size_t before = peer->queue.size;
   const fl_status st = fli_write_wait(&peer->queue, &message);
-  fli_peer_touch(peer);
+  count_answer(peer, before);
   return st;
 }

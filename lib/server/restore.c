@@ -5,6 +5,7 @@
  * the usual grace to return, counted from the host's first tick. */
 #include "server/server.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -29,6 +30,7 @@ static fl_status read_floats(fli_msg_reader *reader, float *values, uint64_t n,
   }
   for (size_t i = 0; i < size / sizeof *values; i++) {
     values[i] = fli_load_f32(data + 4 * i);
+    if (!isfinite(values[i])) return malformed(what);
   }
   return FL_OK;
 }

@@ -190,7 +190,8 @@ static double mean_loss(const fli_job *job)
     sum += weight * member->loss;
     weights += weight;
   }
-  return weights > 0.0 ? sum / weights : (double)NAN;
+  /* Absurd losses may add up to no number. */
+  return weights > 0.0 && isfinite(sum) ? sum / weights : (double)NAN;
 }
 
 void fli_round_next(fli_job *job)
@@ -276,14 +277,18 @@ fl_status fli_round_alloc_scale(fli_job *job, int with_reported)
   return FL_OK;
 }
 
-/* The first exchanged norms of a job with announced ones start these. */
+/* The first exchanged norms of a job with announced ones start these, unless
+ * nobody had anything to report: then the next round exchanges, too. */
 static fl_status keep_public_norms(fli_job *job)
 {
   const size_t n = (size_t)job->n_norms;
   if (job->options.scale_mode != FL_SCALE_PUBLIC) return FL_OK;
   float *announced = fli_alloc(job->context, n, sizeof *announced);
   if (!announced) return fli_nomem(n * sizeof *announced);
-  fli_norms_publish(announced, job->norms, job->n_norms);
+  if (!fli_norms_publish(announced, job->norms, job->n_norms)) {
+    fli_free(job->context, announced, n * sizeof *announced);
+    return FL_OK;
+  }
   fli_free(job->context, job->public_norms, n * sizeof *announced);
   job->public_norms = announced;
   return FL_OK;
@@ -310,11 +315,6 @@ out:
 
 /* ---- begin ---- */
 
-static uint64_t later(uint64_t a_ns, uint64_t b_ns)
-{
-  return a_ns < UINT64_MAX - b_ns ? a_ns + b_ns : UINT64_MAX;
-}
-
 static fl_status open_round(fli_job *job)
 {
   const fl_job_options *options = &job->options;
@@ -333,7 +333,7 @@ static fl_status open_round(fli_job *job)
            (size_t)job->n_norms * sizeof *job->norms);
     FLI_TRY(fli_round_open_partial(job));
     job->deadline_ns = fli_job_after(
-        job, later(options->norm_deadline_ns, options->update_deadline_ns));
+        job, fli_later(options->norm_deadline_ns, options->update_deadline_ns));
   } else {
     job->phase = FLI_PHASE_NORMS;
     fli_round_count_open(job);

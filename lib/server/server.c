@@ -342,6 +342,8 @@ fl_status fl_server_tick(fl_server *server, uint64_t now_ns)
   }
   server->has_clock = 1;
   if (now_ns > server->now_ns) server->now_ns = now_ns;
+  /* Which is never: a pause that ends then must not end at once. */
+  if (server->now_ns == UINT64_MAX) server->now_ns--;
   for (size_t i = 0; i < server->n_jobs; i++) {
     fli_job_advance(server->jobs[i]);
   }

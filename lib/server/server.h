@@ -21,7 +21,7 @@ typedef struct fli_job fli_job;
 typedef struct fli_peer fli_peer;
 typedef struct fli_participant fli_participant;
 
-enum { FLI_NO_MEMBER = UINT32_MAX };
+enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
 
 /* ---- events (events.c) ---- */
 
@@ -59,12 +59,17 @@ fl_status fli_events_poll(fli_events *events, fl_server_event *event);
 typedef struct fli_blob {
   uint32_t references;
   fli_bytes bytes;
+  int has_hash;
+  uint8_t hash[FLI_HASH_BYTES]; /* see fli_blob_hash */
 } fli_blob;
 
 fli_blob *
 fli_blob_new(fl_context *context); /* one reference; NULL: no memory */
 fli_blob *fli_blob_ref(fli_blob *blob);
 void fli_blob_unref(fli_blob *blob);
+/* Hash of the bytes, computed once: asking for a download again must not cost
+ * the server a pass over it. */
+const uint8_t *fli_blob_hash(fli_blob *blob);
 
 /* The canonical model and how to bring others up to it. */
 typedef struct fli_step {
@@ -146,8 +151,11 @@ struct fli_peer {
   uint32_t todo; /* FLI_TODO_* */
   fli_frame_parser parser;
   fli_bytes queue;
+  size_t answers; /* bytes of `queue` that are ACKs and WAITs */
   fli_incoming incoming;
-  uint64_t staged; /* bytes of the staging cap that `incoming` reserves */
+  uint64_t staged;      /* bytes of the staging cap that `incoming` reserves */
+  uint64_t progress_ns; /* when the upload last got further */
+  fli_peer *upload_previous, *upload_next; /* list of those with `staged` */
   fli_outgoing outgoing;
   fli_blob *blob; /* what `outgoing` borrows from */
   uint64_t blob_version;
@@ -167,6 +175,12 @@ void fli_peer_free(fli_peer *peer); /* takes it out of the table, too */
 /* Recompute whether the peer has something to be sent. */
 void fli_peer_touch(fli_peer *peer);
 void fli_peer_add_todo(fli_peer *peer, uint32_t todo);
+/* Reserve `size` bytes of the staging cap for the upload that begins;
+ * FL_E_LIMIT when they are not to be had. Uploads that have stood still for
+ * long make room: their senders are told to wait. */
+fl_status fli_peer_reserve(fli_peer *peer, uint64_t size);
+/* The upload got `n` bytes further. */
+void fli_peer_progress(fli_peer *peer, uint64_t n);
 /* Give back what an upload holds. */
 void fli_peer_drop_upload(fli_peer *peer);
 void fli_peer_drop_download(fli_peer *peer);
@@ -306,6 +320,8 @@ int fli_job_is_plain_mean(const fl_job_options *options);
 /* Take `weights` as version `version`; unchanged on failure. */
 fl_status fli_job_set_weights(fli_job *job, uint64_t version,
                               const float *weights);
+/* a + b, saturating: UINT64_MAX is never. */
+uint64_t fli_later(uint64_t a_ns, uint64_t b_ns);
 /* Server now + delay, saturating. */
 uint64_t fli_job_after(const fli_job *job, uint64_t delay_ns);
 uint64_t fli_job_left_ms(const fli_job *job);
@@ -360,8 +376,11 @@ fl_status fli_evaluate_on_metrics(fli_peer *peer, const fli_metrics *metrics);
 fl_status fli_norms_agree(fl_context *context, const uint8_t *reported,
                           const fli_member *members, uint32_t n_members,
                           uint64_t n, float *agreed);
-/* Start announced norms from exchanged ones. */
-void fli_norms_publish(float *announced, const float *agreed, uint64_t n);
+/* Start announced norms from exchanged ones; 0 = there is nothing to start
+ * from, all are zero. */
+int fli_norms_publish(float *announced, const float *agreed, uint64_t n);
+/* Add one client's clamp counts (u16 LE per norm) to the round's. */
+void fli_norms_count(fli_job *job, const fli_bytes *clamped);
 /* Adapt the job's announced norms to what `count` clients had to clamp. */
 void fli_norms_adapt(fli_job *job, uint32_t count);
 
@@ -381,8 +400,9 @@ struct fl_server {
   fli_job **jobs;
   size_t n_jobs;
   size_t job_capacity;
-  uint32_t n_participants; /* in all jobs */
-  uint64_t staged;         /* bytes reserved by uploads */
+  uint32_t n_participants;              /* in all jobs */
+  uint64_t staged;                      /* bytes reserved by uploads */
+  fli_peer *upload_first, *upload_last; /* the one that waited longest first */
   uint64_t now_ns;
   int has_clock;    /* tick was called */
   fli_bytes handed; /* what fl_server_send gave out last */

@@ -36,6 +36,15 @@ void fli_blob_unref(fli_blob *blob)
   fli_free(context, blob, sizeof *blob);
 }
 
+const uint8_t *fli_blob_hash(fli_blob *blob)
+{
+  if (!blob->has_hash) {
+    fli_hash(blob->hash, blob->bytes.data, blob->bytes.size);
+    blob->has_hash = 1;
+  }
+  return blob->hash;
+}
+
 static void step_release(fli_step *step)
 {
   fli_blob_unref(step->record);

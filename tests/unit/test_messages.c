@@ -458,11 +458,10 @@ Test(messages, bad_norms_leave_the_output_alone)
   static const struct {
     uint16_t bits;
     fl_status want;
-  } cases[] = {{0x7f80, FL_E_NOT_FINITE},
-               {0x7fc0, FL_E_NOT_FINITE},
-               {0xff80, FL_E_NOT_FINITE},
-               {0xbf80, FL_E_RANGE},
-               {0x8000, FL_E_RANGE}};
+  } cases[] = {{0x7f80, FL_E_NOT_FINITE}, {0x7fc0, FL_E_NOT_FINITE},
+               {0xff80, FL_E_NOT_FINITE}, {0xbf80, FL_E_RANGE},
+               {0x8000, FL_E_RANGE},      {0x7f01, FL_E_RANGE},
+               {0x7f7f, FL_E_RANGE}};
   for (size_t i = 0; i < FLI_COUNT_OF(cases); i++) {
     uint8_t data[4] = {0x80, 0x3f};
     float norms[2] = {7, 7};
@@ -470,6 +469,14 @@ Test(messages, bad_norms_leave_the_output_alone)
     cr_assert_eq(fli_norms_from_bf16(norms, 2, data, 4), cases[i].want);
     cr_assert_eq(norms[0], 7.0f);
   }
+}
+
+Test(messages, largest_norm_is_two_to_the_127)
+{
+  const uint8_t data[2] = {0x00, 0x7f};
+  float norm = 0;
+  cr_assert_eq(fli_norms_from_bf16(&norm, 1, data, 2), FL_OK);
+  cr_assert_eq(norm, 0x1p127f);
 }
 
 Test(messages, norms_count_has_to_agree)

@@ -76,6 +76,30 @@ Test(server_collect, negative_norm_is_refused_and_the_round_goes_on)
   expect_norm_refused(0xbf80, 0);
 }
 
+Test(server_collect, norm_above_the_largest_is_refused_and_the_round_goes_on)
+{
+  expect_norm_refused(0x7f01, 0);
+}
+
+Test(server_collect, largest_norm_in_a_block_of_zeros_does_not_stop_the_round)
+{
+  sv_world world;
+  float norms[SV_MAX_NORMS] = {0};
+  sv_begin(&world, FL_CODEC_THC);
+  for (size_t i = 0; i < 3; i++)
+    sv_pull(&world.clients[i]);
+  norms[0] = 1.0f;
+  sv_norm_with(&world.clients[0], norms);
+  sv_norm_with(&world.clients[1], norms);
+  norms[1] = 0x1p127f;
+  sv_norm_with(&world.clients[2], norms);
+  sv_pull(&world.clients[0]);
+  cr_expect_eq(world.clients[0].has_scale, 1);
+  cr_expect_eq(sv_events(&world, FL_SERVER_SCALE_AGREED, NULL), 1u);
+  cr_expect_eq(sv_events(&world, FL_SERVER_ROUND_ABORTED, NULL), 0u);
+  sv_free(&world);
+}
+
 Test(server_collect, wrong_number_of_norms_is_refused_and_the_round_goes_on)
 {
   expect_norm_refused(0x3f80, 1);

@@ -35,6 +35,7 @@ CHANGE(unprintable_name, o->name = "a\nb")
 CHANGE(small_draw, o->over_selection = 0.5f)
 CHANGE(nan_draw, o->over_selection = NAN)
 CHANGE(no_minimum, o->min_participants = 0)
+CHANGE(high_minimum, o->min_participants = 65536)
 CHANGE(many_participants, o->participants = 65536)
 CHANGE(unknown_weighting, o->weighting = 9)
 CHANGE(unknown_scale, o->scale_mode = 9)
@@ -59,6 +60,7 @@ Test(server_job, options_out_of_range_are_refused)
   cr_expect_eq(add_with(small_draw), FL_E_OPTIONS);
   cr_expect_eq(add_with(nan_draw), FL_E_OPTIONS);
   cr_expect_eq(add_with(no_minimum), FL_E_OPTIONS);
+  cr_expect_eq(add_with(high_minimum), FL_E_OPTIONS);
   cr_expect_eq(add_with(many_participants), FL_E_OPTIONS);
   cr_expect_eq(add_with(unknown_weighting), FL_E_OPTIONS);
   cr_expect_eq(add_with(unknown_scale), FL_E_OPTIONS);
@@ -198,6 +200,24 @@ Test(server_job, evaluation_adds_up_over_clients)
   cr_expect_eq(event->body.correct, 9u);
   cr_expect_eq(event->body.count, 12u);
   cr_expect_float_eq(event->body.loss, 3.0, 1e-12);
+  sv_free(&world);
+}
+
+Test(server_job, absurd_scores_leave_the_loss_unknown)
+{
+  sv_world world;
+  const sv_event *event = NULL;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.job_options.evaluate_every = 1;
+  begin(&world);
+  for (size_t i = 0; i < 3; i++)
+    world.clients[i].loss = i == 0 ? 1e308 : 1.0;
+  sv_run(&world);
+  cr_assert_eq(sv_events(&world, FL_SERVER_EVALUATED, &event), 2u);
+  cr_expect_eq(event->body.count, 12u);
+  cr_expect(isnan(event->body.loss));
+  cr_assert_eq(sv_events(&world, FL_SERVER_ROUND_FINISHED, &event), 2u);
+  cr_expect(isnan(event->body.loss));
   sv_free(&world);
 }
 
@@ -362,6 +382,40 @@ Test(server_job, public_norms_grow_where_much_is_clamped)
   announced(many_clamped, norms);
   cr_expect_gt(norms[0], 0.0f);
   cr_expect_float_eq(norms[1] / norms[0], 1.5f, 0.01f);
+}
+
+static uint32_t all_clamped_by_one(const sv_client *client, uint64_t block)
+{
+  (void)block;
+  return client->id[0] == 'a' ? 65535 : 0;
+}
+
+Test(server_job, one_liar_does_not_make_public_norms_grow)
+{
+  float norms[2] = {0};
+  announced(all_clamped_by_one, norms);
+  cr_expect_gt(norms[0], 0.0f);
+  cr_expect_leq(norms[1], norms[0]);
+}
+
+static float no_change(const sv_client *client, uint64_t round, size_t i)
+{
+  return round == 1 ? 0.0f : sv_train(client, round, i);
+}
+
+Test(server_job, public_norms_do_not_start_from_nothing)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_THC);
+  world.job_options.scale_mode = FL_SCALE_PUBLIC;
+  world.job_options.rounds = 3;
+  world.train = no_change;
+  begin(&world);
+  sv_run(&world);
+  cr_expect(sv_is_finished(&world));
+  cr_expect_eq(sv_events(&world, FL_SERVER_SCALE_AGREED, NULL), 2u);
+  cr_expect_eq(world.clients[0].plan.scale_mode, (uint32_t)FL_SCALE_PUBLIC);
+  sv_free(&world);
 }
 
 Test(server_job, public_update_without_clamp_counts_is_refused)

@@ -68,6 +68,34 @@ Test(server_limits, peer_that_never_reads_is_closed)
   fl_context_free(context);
 }
 
+Test(server_limits, floods_of_requests_are_answered_once)
+{
+  fl_context *context = NULL;
+  uint64_t before = 0, now = 0;
+  const fli_get_model get = {0};
+  sv_world world;
+  cr_assert_eq(fl_context_new(&context, NULL), FL_OK);
+  sv_init(&world, context, FL_CODEC_F32);
+  sv_start(&world);
+  sv_client *client = sv_add(&world, "eve", 1);
+  for (int i = 0; i < 2000; i++) {
+    sv_hello(client);
+    cr_assert_eq(fli_write_get_model(&client->out, &get), FL_OK);
+    cr_assert_eq(sv_push(client), FL_OK);
+    if (i == 0) {
+      cr_assert_eq(fl_context_get_memory(context, &before, NULL), FL_OK);
+    }
+  }
+  cr_assert_eq(fl_context_get_memory(context, &now, NULL), FL_OK);
+  cr_expect_leq(now, before + 1024, "%llu, %llu", (unsigned long long)before,
+                (unsigned long long)now);
+  sv_pull(client);
+  cr_expect_eq(client->got[FLI_MSG_WELCOME], 1u);
+  cr_expect_eq(client->got[FLI_MSG_MANIFEST], 1u);
+  sv_free(&world);
+  fl_context_free(context);
+}
+
 Test(server_limits, uploads_beyond_the_staging_cap_wait)
 {
   sv_world world;
@@ -105,6 +133,127 @@ Test(server_limits, uploads_beyond_the_staging_cap_wait)
   sv_run(&world);
   cr_expect_eq(sv_status(&world).is_finished, 1u);
   free(data);
+  sv_free(&world);
+}
+
+Test(server_limits, upload_that_stands_still_gives_way)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.options.staging_cap = 2000;
+  sv_start(&world);
+  sv_add_three(&world);
+  sv_join(&world);
+  sv_tick(&world, SV_SECOND_NS);
+  for (size_t i = 0; i < 3; i++)
+    sv_pull(&world.clients[i]);
+  for (size_t i = 0; i < 3; i++)
+    sv_norm(&world.clients[i]);
+  for (size_t i = 0; i < 3; i++)
+    sv_pull(&world.clients[i]);
+  sv_client *first = &world.clients[0], *second = &world.clients[1];
+  fli_manifest manifest = sv_manifest(first);
+  size_t size = 0;
+  uint8_t *data = sv_encode(first, first->plan.slot, 10, &size);
+  cr_assert_eq(fli_outgoing_begin(&first->outgoing, &first->out, &manifest,
+                                  data, size, FLI_CHUNK_MIN),
+               FL_OK);
+  sv_push(first);
+  sv_tick(&world, 29 * SV_SECOND_NS);
+  sv_update(second);
+  sv_pull(second);
+  cr_expect_eq(second->got[FLI_MSG_WAIT], 1u);
+  sv_tick(&world, SV_SECOND_NS);
+  sv_clear(second);
+  sv_update(second);
+  sv_pull(second);
+  cr_expect_eq(second->got[FLI_MSG_WAIT], 0u);
+  cr_expect_eq(second->got[FLI_MSG_ACK], 1u);
+  cr_expect_eq(second->ack.reason, (uint32_t)FL_REJECT_NONE);
+  sv_pull(first);
+  cr_expect_eq(first->got[FLI_MSG_WAIT], 1u);
+  /* What it still sends of the upload is ignored; a new one is counted. */
+  while (first->outgoing.is_active) {
+    cr_assert_eq(fli_outgoing_next(&first->outgoing, &first->out), FL_OK);
+  }
+  sv_push(first);
+  sv_pull(first);
+  cr_expect_eq(first->got[FLI_MSG_ACK], 0u);
+  sv_hello(first);
+  sv_run(&world);
+  cr_expect_eq(sv_status(&world).is_finished, 1u);
+  free(data);
+  sv_free(&world);
+}
+
+/* A model whose description is long. */
+static void use_many_modules(sv_world *world, uint32_t n)
+{
+  const uint64_t one = 1;
+  fl_model_builder *builder = NULL;
+  fl_model_free(world->model);
+  cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
+  for (uint32_t i = 0; i < n; i++) {
+    char name[40];
+    snprintf(name, sizeof name, "a.tensor.with.a.long.name.%05u", i);
+    cr_assert_eq(fl_model_builder_module(builder, i), FL_OK);
+    cr_assert_eq(fl_model_builder_tensor(builder, name, &one, 1, 1), FL_OK);
+  }
+  cr_assert_eq(fl_model_builder_build(builder, &world->model), FL_OK);
+  fl_model_builder_free(builder);
+}
+
+Test(server_limits, long_messages_are_no_unread_answers)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  use_many_modules(&world, 1700);
+  sv_start(&world);
+  sv_client *client = sv_add(&world, "abe", 1);
+  fli_hello hello = sv_hello_message(client);
+  const uint8_t *data = NULL;
+  size_t n = 0;
+  hello.has_schema = 0;
+  sv_send_hello(client, &hello);
+  client->plan.round = 5;
+  sv_decline(client, FLI_MSG_DECLINE);
+  cr_expect_eq(fl_server_wants_close(world.server, client->peer), 0);
+  cr_assert_eq(fl_server_send(world.server, client->peer, &data, &n), FL_OK);
+  cr_expect_gt(n, 4096u + 65536u);
+  sv_free(&world);
+}
+
+Test(server_limits, model_whose_norms_exceed_a_message_is_refused)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.options.max_control_size = 4096;
+  use_many_modules(&world, 1793);
+  cr_assert_eq(fl_server_new(&world.server, NULL, &world.options), FL_OK);
+  cr_expect_eq(
+      fl_server_add_job(world.server, world.model, &world.job_options, NULL),
+      FL_E_LIMIT);
+  cr_expect_not_null(strstr(fl_last_error(), "got 1793 norms, want <= 1792"));
+  use_many_modules(&world, 1792);
+  cr_expect_eq(
+      fl_server_add_job(world.server, world.model, &world.job_options, NULL),
+      FL_OK);
+  sv_free(&world);
+}
+
+Test(server_limits, event_struct_of_a_wrong_size_does_not_cost_the_event)
+{
+  sv_world world;
+  fl_server_event event;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  sv_start(&world);
+  sv_hello(sv_add(&world, "abe", 1));
+  cr_assert_eq(fl_server_event_init(&event, sizeof event), FL_OK);
+  event.struct_size = 3;
+  cr_expect_eq(fl_server_poll(world.server, &event), FL_E_OPTIONS);
+  event.struct_size = (uint32_t)sizeof event;
+  cr_expect_eq(fl_server_poll(world.server, &event), FL_OK);
+  cr_expect_eq(event.kind, (uint32_t)FL_SERVER_CLIENT_JOINED);
   sv_free(&world);
 }
 

@@ -543,6 +543,38 @@ Test(server_round, no_clients_at_all_means_no_timer_and_no_round)
   sv_free(&world);
 }
 
+Test(server_round, clock_at_its_end_aborts_once)
+{
+  sv_world world;
+  sv_begin(&world, FL_CODEC_F32);
+  cr_assert_eq(fl_server_tick(world.server, UINT64_MAX), FL_OK);
+  cr_expect_eq(sv_events(&world, FL_SERVER_ROUND_ABORTED, NULL), 1u);
+  cr_assert_eq(fl_server_tick(world.server, 0), FL_OK);
+  cr_expect_eq(sv_events(&world, FL_SERVER_ROUND_STARTED, NULL), 1u);
+  sv_free(&world);
+}
+
+Test(server_round, endless_pause_survives_the_first_tick)
+{
+  sv_world world;
+  uint64_t deadline = 0;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.job_options.retry_pause_ns = UINT64_MAX;
+  sv_start(&world);
+  sv_add_three(&world);
+  sv_join(&world);
+  for (size_t i = 0; i < 3; i++) {
+    sv_pull(&world.clients[i]);
+    sv_decline(&world.clients[i], FLI_MSG_DECLINE);
+  }
+  cr_assert_eq(sv_events(&world, FL_SERVER_ROUND_ABORTED, NULL), 1u);
+  sv_tick(&world, 1000 * SV_SECOND_NS);
+  cr_expect_eq(sv_events(&world, FL_SERVER_ROUND_STARTED, NULL), 1u);
+  cr_assert_eq(fl_server_next_timeout(world.server, &deadline), FL_OK);
+  cr_expect_eq(deadline, UINT64_MAX);
+  sv_free(&world);
+}
+
 Test(server_round, deadlines_count_from_the_first_tick)
 {
   sv_world world;

@@ -269,6 +269,40 @@ Test(server_state, changed_snapshot_is_refused)
   fl_buffer_free(buffer);
 }
 
+/* A momentum that is no number would stop every step to come. */
+Test(server_state, vectors_that_are_not_finite_are_refused)
+{
+  uint32_t found = 0;
+  fl_buffer *buffer = snapshot(&settings[1]);
+  fl_reader reader;
+  fl_writer writer;
+  fli_bytes payload;
+  const uint8_t *data = NULL;
+  size_t n = 0, at = 0, vectors = 0;
+  fli_bytes_init(&payload, NULL);
+  cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
+  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER, 1, UINT64_MAX,
+                                  &found, &payload),
+               FL_OK);
+  /* Heads of bins of SV_WEIGHTS floats: weights, then momentum. */
+  for (at = 0; at + 3 < payload.size && vectors < 2; at++) {
+    vectors += payload.data[at] == 0xc5 &&
+               payload.data[at + 1] == (4 * SV_WEIGHTS) >> 8 &&
+               payload.data[at + 2] == ((4 * SV_WEIGHTS) & 0xff);
+  }
+  cr_assert_eq(vectors, 2u);
+  memset(payload.data + at + 2, 0xff, 4);
+  fl_buffer_clear(buffer);
+  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
+  cr_assert_eq(fli_container_write(&writer, FLI_STATE_SERVER, 1, &payload),
+               FL_OK);
+  cr_assert_eq(fl_buffer_get(buffer, &data, &n), FL_OK);
+  cr_expect_eq(restore_bytes(data, n), FL_E_FORMAT);
+  cr_expect_not_null(strstr(fl_last_error(), "momentum"));
+  fli_bytes_free(&payload);
+  fl_buffer_free(buffer);
+}
+
 /* The same payload in a container of another kind or version, or damaged
  * under a hash that is right. */
 static fl_status rewrapped(const setting *how, uint32_t kind, uint32_t version,
