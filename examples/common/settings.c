@@ -78,7 +78,8 @@ static void set_text(const struct setting *setting, void *config,
 static void set_count(const struct setting *setting, void *config,
                       const char *where, uint64_t value)
 {
-  if ((double)value < setting->min || (double)value > setting->max)
+  /* The bounds are whole numbers that double and uint64_t both hold. */
+  if (value < (uint64_t)setting->min || value > (uint64_t)setting->max)
     usage_error("%s: got %llu, want %.0f..%.0f", where,
                 (unsigned long long)value, setting->min, setting->max);
   memcpy((char *)config + setting->offset, &value, sizeof value);

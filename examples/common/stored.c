@@ -8,7 +8,22 @@
 #include "common/stored.h"
 
 #include <err.h>
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+
+/* libfl-host leaves a status and errno, the core a text. */
+static void keep_error(struct stored *stored, fl_status st, const char *text)
+{
+  if (!*text) text = errno != 0 ? strerror(errno) : fl_status_text(st);
+  snprintf(stored->error, sizeof stored->error, "%s", text);
+}
+
+static int is_name(const char *name)
+{
+  size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-");
+  return n > 0 && n <= STORED_NAME_MAX && !name[n] && name[0] != '.';
+}
 
 int stored_open(struct stored *stored, const char *path)
 {
@@ -17,10 +32,10 @@ int stored_open(struct stored *stored, const char *path)
   const char *name = slash ? slash + 1 : path;
   size_t folder_size = slash ? (size_t)(slash - path) : 0;
   if (slash == path) folder_size = 1;
-  if (folder_size >= sizeof folder || strlen(name) >= sizeof stored->name ||
-      !*name) {
-    warnx("%s: want a path to a file of 1..%zu bytes", path,
-          sizeof stored->name - 1);
+  if (folder_size >= sizeof folder || !is_name(name)) {
+    warnx("%s: the file's name: got \"%s\", want 1..%d of a-z 0-9 . _ - and no "
+          "dot first",
+          path, name, STORED_NAME_MAX);
     return -1;
   }
   if (folder_size > 0) {
@@ -31,11 +46,12 @@ int stored_open(struct stored *stored, const char *path)
   fl_host_options options;
   fl_host_options_init(&options, sizeof options);
   options.storage_path = folder;
-  if (fl_host_new(&stored->host, &options) != FL_OK) {
-    warnx("%s: %s", path, fl_last_error());
-    return -1;
-  }
-  return 0;
+  errno = 0;
+  fl_status st = fl_host_new(&stored->host, &options);
+  if (st == FL_OK) return 0;
+  keep_error(stored, st, "");
+  warnx("%s: folder %s: %s", path, folder, stored->error);
+  return -1;
 }
 
 void stored_close(struct stored *stored)
@@ -44,35 +60,52 @@ void stored_close(struct stored *stored)
   stored->host = NULL;
 }
 
-int stored_exists(const struct stored *stored)
+int stored_exists(struct stored *stored)
 {
   const fl_storage *storage = fl_host_storage(stored->host);
   uint64_t size = 0;
-  return storage->size(storage->user, stored->name, &size) == FL_OK;
+  errno = 0;
+  fl_status st = storage->size(storage->user, stored->name, &size);
+  if (st == FL_OK || st == FL_E_NOT_FOUND) return st == FL_OK;
+  keep_error(stored, st, errno ? "" : "is no file");
+  return -1;
 }
 
-fl_status stored_save(const struct stored *stored, stored_save_fn save,
-                      void *user)
+fl_status stored_save(struct stored *stored, stored_save_fn save, void *user)
 {
   fl_host_file *file = NULL;
   fl_writer writer;
+  errno = 0;
   fl_status st =
       fl_host_file_create(&file, stored->host, stored->name, &writer);
-  if (st != FL_OK) return st;
+  if (st != FL_OK) {
+    keep_error(stored, st, "");
+    return st;
+  }
   st = save(&writer, user);
-  if (st == FL_OK) return fl_host_file_close(file);
-  fl_host_file_discard(file);
+  if (st != FL_OK) {
+    keep_error(stored, st, fl_last_error());
+    fl_host_file_discard(file);
+    return st;
+  }
+  errno = 0;
+  st = fl_host_file_close(file);
+  if (st != FL_OK) keep_error(stored, st, "");
   return st;
 }
 
-fl_status stored_load(const struct stored *stored, stored_load_fn load,
-                      void *user)
+fl_status stored_load(struct stored *stored, stored_load_fn load, void *user)
 {
   fl_host_file *file = NULL;
   fl_reader reader;
+  errno = 0;
   fl_status st = fl_host_file_open(&file, stored->host, stored->name, &reader);
-  if (st != FL_OK) return st;
+  if (st != FL_OK) {
+    keep_error(stored, st, "");
+    return st;
+  }
   st = load(&reader, user);
+  if (st != FL_OK) keep_error(stored, st, fl_last_error());
   fl_host_file_discard(file);
   return st;
 }

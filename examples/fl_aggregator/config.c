@@ -7,6 +7,7 @@
 
 #include <err.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint64_t second_ns = UINT64_C(1000000000);
@@ -96,11 +97,23 @@ void config_defaults(struct config *config)
   };
 }
 
+/* HOST:PORT or [V6]:PORT. */
+static int is_address(const char *text)
+{
+  const char *colon = strrchr(text, ':');
+  if (!colon || colon == text) return 0;
+  const char *other = memchr(text, ':', (size_t)(colon - text));
+  if (other && !(text[0] == '[' && colon[-1] == ']')) return 0;
+  size_t digits = strspn(colon + 1, "0123456789");
+  if (digits == 0 || digits > 5 || colon[1 + digits]) return 0;
+  return strtoul(colon + 1, NULL, 10) <= 65535;
+}
+
 int config_check(const struct config *config)
 {
-  const char *colon = strrchr(config->listen, ':');
-  if (!colon || colon == config->listen || !colon[1]) {
-    warnx("listen: got \"%s\", want HOST:PORT", config->listen);
+  if (!is_address(config->listen)) {
+    warnx("listen: got \"%s\", want HOST:PORT, PORT being 0..65535",
+          config->listen);
     return -1;
   }
   if (config->participants > 0 &&

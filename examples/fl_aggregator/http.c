@@ -7,11 +7,13 @@
 #include "fl_aggregator/http.h"
 
 #include <err.h>
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +23,11 @@ static const uint64_t second_ns = UINT64_C(1000000000);
 /* A session without a connection for this long counts as lost; a client that
  * merely opens another connection is faster. */
 static const uint64_t reconnect_ns = UINT64_C(500000000);
+
+/* To a connection that has none yet. */
+static const unsigned stranger_seconds = 60;
+
+enum { SPARE_CONNECTIONS = 16, SPARE_DESCRIPTORS = 32 };
 
 static void on_connection(void *user, struct MHD_Connection *connection,
                           void **context,
@@ -76,6 +83,41 @@ static int check_counters(const struct http *http)
   return -1;
 }
 
+/* Connections that we can hold and still open a snapshot. The usual limit of
+ * 1024 descriptors is less than we may raise it to. */
+static unsigned connection_limit(uint64_t max_sessions)
+{
+  rlim_t connections = max_sessions + SPARE_CONNECTIONS;
+  rlim_t wanted = connections + SPARE_DESCRIPTORS;
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return SPARE_CONNECTIONS;
+  if (limit.rlim_cur < wanted) {
+    rlim_t had = limit.rlim_cur;
+    limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = had;
+  }
+  if (limit.rlim_cur < wanted) {
+    warnx("max_sessions: %llu descriptors are allowed (ulimit -n), all "
+          "sessions want %llu",
+          (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
+    connections = SPARE_CONNECTIONS;
+    if (limit.rlim_cur > SPARE_CONNECTIONS + SPARE_DESCRIPTORS)
+      connections = limit.rlim_cur - SPARE_DESCRIPTORS;
+  }
+  return (unsigned)connections;
+}
+
+/* As long as a client may be busy with its training, or be held. */
+static unsigned longest_silence(const struct config *config)
+{
+  uint64_t longest = config->poll_seconds;
+  if (config->norm_deadline_seconds > longest)
+    longest = config->norm_deadline_seconds;
+  if (config->update_deadline_seconds > longest)
+    longest = config->update_deadline_seconds;
+  return (unsigned)longest + stranger_seconds;
+}
+
 static struct MHD_Daemon *start_daemon(struct http *http)
 {
   const struct config *config = http->config;
@@ -84,12 +126,15 @@ static struct MHD_Daemon *start_daemon(struct http *http)
   unsigned flags =
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
   if (address->ai_family == AF_INET6) flags |= MHD_USE_IPv6;
+  http->silence_seconds = longest_silence(config);
+  errno = 0;
   struct MHD_Daemon *daemon = MHD_start_daemon(
       flags, 0, NULL, NULL, request_handle, http, MHD_OPTION_SOCK_ADDR,
       address->ai_addr, MHD_OPTION_NOTIFY_COMPLETED, request_completed, http,
       MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
       MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-      MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_sessions + 16,
+      MHD_OPTION_CONNECTION_TIMEOUT, stranger_seconds,
+      MHD_OPTION_CONNECTION_LIMIT, connection_limit(config->max_sessions),
       MHD_OPTION_END);
   if (!daemon) warn("listen: %s", config->listen);
   freeaddrinfo(address);

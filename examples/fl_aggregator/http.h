@@ -16,9 +16,10 @@ struct http {
   int epoll;               /* readable when http_run has something to do */
   struct request *waiting; /* held requests, oldest first */
   struct request *last_waiting;
-  uint64_t now_ns;   /* as of the last http_run */
-  uint32_t requests; /* begun and not completed */
-  int has_news;      /* a request came in after time was passed */
+  uint64_t now_ns;          /* as of the last http_run */
+  uint32_t requests;        /* begun and not completed */
+  unsigned silence_seconds; /* allowed to a connection that has a session */
+  int has_news;             /* a request came in after time was passed */
   int is_draining;
 };
 

@@ -96,7 +96,7 @@ static const char *serve(struct http *http, struct run *run, int signals)
                            {.fd = signals, .events = POLLIN}};
     int timeout = wait_ms(http, run, fl_host_now(), leave_at_ns);
     if (poll(fds, 2, timeout) < 0 && errno != EINTR) err(1, "poll");
-    if (take_signal(signals)) {
+    if (take_signal(signals) && !http->is_draining) {
       http_drain(http);
       leave_at_ns = fl_host_now() + drain_ns;
     }
@@ -136,7 +136,7 @@ int main(int argc, char **argv)
   const char *reason = serve(&http, &run, signals);
   http_stop(&http);
   run_log_exit(&run, reason);
-  result = run_save(&run) == 0 ? 0 : 1;
+  result = run_save(&run) == 0 && !run.log.has_failed ? 0 : 1;
 out:
   http_stop(&http);
   run_close(&run);

@@ -6,6 +6,7 @@
 #include "fl_aggregator/metrics.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -76,8 +77,10 @@ static void round_histogram(FILE *out, const struct metrics *metrics)
   fprintf(out, "# HELP %s Time from one model version to the next.\n", name);
   for (size_t i = 0; i < METRICS_BUCKETS; i++) {
     below += metrics->round_buckets[i];
-    fprintf(out, "%s_bucket{le=\"%.4g\"} %" PRIu64 "\n", name, bucket_bounds[i],
-            below);
+    /* Canonical numbers: another text would be another series. */
+    int is_whole = rint(bucket_bounds[i]) == bucket_bounds[i];
+    fprintf(out, "%s_bucket{le=\"%.4g%s\"} %" PRIu64 "\n", name,
+            bucket_bounds[i], is_whole ? ".0" : "", below);
   }
   below += metrics->round_buckets[METRICS_BUCKETS];
   fprintf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, below);

@@ -37,6 +37,18 @@ static enum MHD_Result reply_text(struct MHD_Connection *connection,
                                                MHD_RESPMEM_PERSISTENT));
 }
 
+/* With the methods there are, as RFC 9110 asks of a 405. */
+static enum MHD_Result reply_wrong_method(struct MHD_Connection *connection,
+                                          const char *allowed)
+{
+  static const char text[] = "wrong method: the header Allow has the right\n";
+  struct MHD_Response *response = MHD_create_response_from_buffer(
+      sizeof text - 1, (void *)text, MHD_RESPMEM_PERSISTENT);
+  if (response)
+    MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allowed);
+  return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", response);
+}
+
 static enum MHD_Result reply_health(struct http *http,
                                     struct MHD_Connection *connection)
 {
@@ -83,6 +95,8 @@ static enum MHD_Result begin_request(struct http *http,
   request->connection = connection;
   request->link = link;
   request->state = REQUEST_FEEDING;
+  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                            http->silence_seconds);
   link_use(&http->run->sessions, link, session, http->now_ns);
   http->requests++;
   *state = request;
@@ -125,18 +139,19 @@ static enum MHD_Result begin(struct http *http,
                              const char *method, void **state)
 {
   http->run->metrics.requests++;
-  int is_get = strcmp(method, MHD_HTTP_METHOD_GET) == 0;
+  int is_get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
+               strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+  int is_health = strcmp(url, "/healthz") == 0;
+  int is_metrics = strcmp(url, "/metrics") == 0;
   int is_put = strcmp(method, MHD_HTTP_METHOD_PUT) == 0;
   int is_post = strcmp(method, MHD_HTTP_METHOD_POST) == 0;
-  if (strcmp(url, "/healthz") == 0 && is_get)
-    return reply_health(http, connection);
-  if (strcmp(url, "/metrics") == 0 && is_get)
-    return reply_metrics(http, connection);
+  if ((is_health || is_metrics) && !is_get)
+    return reply_wrong_method(connection, "GET, HEAD");
+  if (is_health) return reply_health(http, connection);
+  if (is_metrics) return reply_metrics(http, connection);
   if (strncmp(url, session_prefix, sizeof session_prefix - 1) != 0)
     return reply_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
-  if (!is_put && !is_post)
-    return reply_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED,
-                      "session: want PUT or POST\n");
+  if (!is_put && !is_post) return reply_wrong_method(connection, "PUT, POST");
   return begin_session(http, connection, url + sizeof session_prefix - 1,
                        is_put, state);
 }

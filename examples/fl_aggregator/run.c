@@ -171,7 +171,7 @@ int run_save(struct run *run)
 {
   if (!run->snapshot.host) return 0;
   if (stored_save(&run->snapshot, save_server, run) == FL_OK) return 0;
-  warnx("%s: %s", run->config->snapshot, fl_last_error());
+  warnx("%s: not saved: %s", run->config->snapshot, run->snapshot.error);
   return -1;
 }
 
@@ -206,6 +206,8 @@ static void on_restored(struct run *run)
   fl_job_status_init(&status, sizeof status);
   if (fl_server_get_status(run->server, 0, &status) != FL_OK) return;
   if (status.is_finished) run->finished_at_ns = fl_host_now();
+  /* Of a round that was running, this process sees the rest. */
+  run->round_began_ns = fl_host_now();
   log_event(&run->log, "restored",
             json_pack("{s:I,s:I}", "round", (json_int_t)status.round, "version",
                       (json_int_t)status.model_version));
@@ -215,6 +217,7 @@ int run_open(struct run *run, const struct config *config)
 {
   memset(run, 0, sizeof *run);
   run->config = config;
+  run->log.fd = -1;
   if (sessions_init(&run->sessions, config->max_sessions, &run->ledger) != 0) {
     warnx("out of memory");
     return -1;

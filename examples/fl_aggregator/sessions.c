@@ -123,10 +123,12 @@ void link_sample(struct sessions *sessions, struct link *link)
   uint64_t received;
   uint64_t sent;
   if (tcp_bytes(link->fd, &received, &sent) != 0) return;
-  uint64_t up = received - link->received;
-  uint64_t down = sent - link->sent;
-  link->received = received;
-  link->sent = sent;
+  /* A repetition that the kernel counted but could not send, or a reset
+   * taken for a FIN, makes a figure smaller. */
+  uint64_t up = received > link->received ? received - link->received : 0;
+  uint64_t down = sent > link->sent ? sent - link->sent : 0;
+  link->received += up;
+  link->sent += down;
   struct session *session = link->session;
   if (session && session->account == LEDGER_NOBODY) {
     session->pending_up += up;

@@ -43,6 +43,11 @@ static int load_described(fl_model **model, const char *path)
     return -1;
   }
   size_t n = fread(bytes, 1, sizeof bytes, file);
+  if (ferror(file)) {
+    warn("%s", path);
+    fclose(file);
+    return -1;
+  }
   fclose(file);
   if (n > MAX_DESCRIPTION) {
     warnx("%s: got more than %d bytes", path, MAX_DESCRIPTION);
@@ -94,15 +99,18 @@ static fl_status restore_server(const fl_reader *reader, void *user)
   return fl_server_restore(&restored->server, NULL, restored->options, reader);
 }
 
-static fl_server *restore(const fl_model *model, const struct stored *snapshot,
+static fl_server *restore(const fl_model *model, struct stored *snapshot,
                           const struct config *config,
                           const fl_server_options *options)
 {
   struct restored restored = {.options = options};
   fl_job_status status;
   fl_job_status_init(&status, sizeof status);
-  if (stored_load(snapshot, restore_server, &restored) != FL_OK ||
-      fl_server_get_status(restored.server, 0, &status) != FL_OK) {
+  if (stored_load(snapshot, restore_server, &restored) != FL_OK) {
+    warnx("%s: %s (--fresh begins anew)", config->snapshot, snapshot->error);
+    return NULL;
+  }
+  if (fl_server_get_status(restored.server, 0, &status) != FL_OK) {
     warnx("%s: %s (--fresh begins anew)", config->snapshot, fl_last_error());
     fl_server_free(restored.server);
     return NULL;
@@ -118,7 +126,7 @@ static fl_server *restore(const fl_model *model, const struct stored *snapshot,
   return restored.server;
 }
 
-fl_server *setup_server(const fl_model *model, const struct stored *snapshot,
+fl_server *setup_server(const fl_model *model, struct stored *snapshot,
                         const struct config *config, int *is_restored)
 {
   fl_server *server = NULL;
@@ -126,8 +134,15 @@ fl_server *setup_server(const fl_model *model, const struct stored *snapshot,
   fl_job_options job_options;
   fl_compressor_options codec;
   fl_server_options_init(&options, sizeof options);
-  *is_restored = snapshot->host && !config->fresh && stored_exists(snapshot);
-  if (*is_restored) return restore(model, snapshot, config, &options);
+  *is_restored = 0;
+  if (snapshot->host && !config->fresh) {
+    int is_there = stored_exists(snapshot);
+    if (is_there < 0)
+      warnx("%s: %s (--fresh begins anew)", config->snapshot, snapshot->error);
+    if (is_there < 0) return NULL;
+    *is_restored = is_there;
+    if (is_there) return restore(model, snapshot, config, &options);
+  }
   config_job(config, &job_options, &codec);
   uint32_t job = 0;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&

@@ -18,7 +18,7 @@ int setup_test_data(struct idx_set *test, const fl_model *model,
                     const struct config *config);
 /* A server with the job: from the snapshot when there is one, else new.
  * NULL on failure. */
-fl_server *setup_server(const fl_model *model, const struct stored *snapshot,
+fl_server *setup_server(const fl_model *model, struct stored *snapshot,
                         const struct config *config, int *is_restored);
 
 #endif

@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <string.h>
 
+#include <curl/curl.h>
+
+enum { ID_MAX = 64 };
+
 #define AT(member) offsetof(struct config, member)
 #define SEEDS 9007199254740992.0 /* 2^53: what JSON carries exactly */
 
@@ -62,10 +66,33 @@ void config_defaults(struct config *config)
   };
 }
 
+static int is_printable(const char *text)
+{
+  for (; *text; text++)
+    if (*text < ' ' || *text > '~') return 0;
+  return 1;
+}
+
+/* Ends in what the session's path can be appended to. */
+static int is_server(const char *url)
+{
+  if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+    return 0;
+  CURLU *parts = curl_url();
+  int is_good = parts && !strpbrk(url, "?#") &&
+                curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK;
+  curl_url_cleanup(parts);
+  return is_good;
+}
+
 int config_check(const struct config *config)
 {
   if (!*config->id) {
     warnx("id: got nothing, want --id NAME");
+    return -1;
+  }
+  if (!is_printable(config->id) || strlen(config->id) > ID_MAX) {
+    warnx("id: want 1 to %d printable ASCII characters", ID_MAX);
     return -1;
   }
   if (!*config->data) {
@@ -78,9 +105,9 @@ int config_check(const struct config *config)
           (unsigned long long)config->participants);
     return -1;
   }
-  if (strncmp(config->server, "http://", 7) != 0 &&
-      strncmp(config->server, "https://", 8) != 0) {
-    warnx("server: got \"%s\", want http://... or https://...", config->server);
+  if (!is_server(config->server)) {
+    warnx("server: got \"%s\", want http://HOST:PORT or https://HOST:PORT",
+          config->server);
     return -1;
   }
   return 0;

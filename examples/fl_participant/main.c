@@ -82,7 +82,7 @@ static fl_status save_client(const fl_writer *writer, void *user)
 static void save(struct participant *self)
 {
   if (self->state.host && stored_save(&self->state, save_client, self) != FL_OK)
-    warnx("%s: %s", self->config->state, fl_last_error());
+    warnx("%s: not saved: %s", self->config->state, self->state.error);
 }
 
 static fl_status take_description(struct participant *self)
@@ -285,17 +285,21 @@ static int open_client(struct participant *self)
   options.max_retries = 0;
   if (*config->state && stored_open(&self->state, config->state) != 0)
     return -1;
-  fl_status st;
-  if (self->state.host && stored_exists(&self->state)) {
-    struct restored restored = {.options = &options};
-    st = stored_load(&self->state, restore_client, &restored);
-    self->client = restored.client;
-  } else {
-    st = fl_client_new(&self->client, NULL, &options);
+  int is_there = self->state.host ? stored_exists(&self->state) : 0;
+  if (is_there == 0) {
+    if (fl_client_new(&self->client, NULL, &options) == FL_OK) return 0;
+    warnx("client: %s", fl_last_error());
+    return -1;
   }
-  if (st == FL_OK) return 0;
-  warnx("client: %s", fl_last_error());
-  return -1;
+  struct restored restored = {.options = &options};
+  if (is_there < 0 ||
+      stored_load(&self->state, restore_client, &restored) != FL_OK) {
+    warnx("%s: %s (without the file we begin anew)", config->state,
+          self->state.error);
+    return -1;
+  }
+  self->client = restored.client;
+  return 0;
 }
 
 static void close_all(struct participant *self)

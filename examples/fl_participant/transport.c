@@ -104,15 +104,28 @@ void transport_renew(struct transport *transport)
   transport->is_open = 0;
 }
 
-/* The text of a refusal, one line of it. */
+/* The text of a refusal, one line of it, and nothing that a terminal would
+ * obey: whoever answers need not be an aggregator. */
 static void keep_refusal(struct transport *transport, long status)
 {
-  size_t n = transport->reply_size < 100 ? transport->reply_size : 100;
-  const char *text = n ? (const char *)transport->reply : "";
-  const char *end = n ? memchr(text, '\n', n) : NULL;
-  if (end) n = (size_t)(end - text);
-  snprintf(transport->error, sizeof transport->error, "HTTP status %ld: %.*s",
-           status, (int)n, text);
+  char text[100];
+  size_t n = 0;
+  while (n < transport->reply_size && n + 1 < sizeof text &&
+         transport->reply[n] != '\n') {
+    uint8_t byte = transport->reply[n];
+    text[n++] = byte >= ' ' && byte <= '~' ? (char)byte : '?';
+  }
+  text[n] = 0;
+  snprintf(transport->error, sizeof transport->error, "HTTP status %ld%s%s",
+           status, n ? ": " : "", text);
+}
+
+/* Statuses that another try may change. 404: our session is gone; but one
+ * that we wanted to open is only not found where there is no aggregator. */
+static int may_pass(long status, int was_open)
+{
+  if (status == 404) return was_open;
+  return status == 429 || (status >= 500 && status != 501 && status != 505);
 }
 
 enum transport_result transport_exchange(struct transport *transport,
@@ -120,6 +133,7 @@ enum transport_result transport_exchange(struct transport *transport,
 {
   char url[2048];
   CURL *curl = transport->curl;
+  int was_open = transport->is_open;
   size_t base = strlen(transport->server);
   while (base > 0 && transport->server[base - 1] == '/')
     base--;
@@ -150,5 +164,5 @@ enum transport_result transport_exchange(struct transport *transport,
     return TRANSPORT_OK;
   }
   keep_refusal(transport, status);
-  return status == 404 || status >= 500 ? TRANSPORT_BROKEN : TRANSPORT_REFUSED;
+  return may_pass(status, was_open) ? TRANSPORT_BROKEN : TRANSPORT_REFUSED;
 }

@@ -89,26 +89,29 @@ class Bench:
         texts = [path.read_text(errors="replace")
                  for path in self.folder.glob("*.err")]
         shutil.rmtree(self.folder)
-        reports = [text for text in texts if "runtime error:" in text]
+        reports = [text for text in texts
+                   if "runtime error:" in text or "Sanitizer:" in text]
         if reports and not failure:
             raise AssertionError("\n".join(reports))
 
-    def start(self, name, program, *arguments):
+    def start(self, name, program, *arguments, preexec=None):
         with (self.folder / f"{name}.err").open("ab") as errors:
             process = subprocess.Popen(
                 [str(program), *map(str, arguments)], env=ENVIRONMENT,
-                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                preexec_fn=preexec)
         self.processes.append(process)
         return process
 
-    def aggregator(self, *arguments, port=0):
+    def aggregator(self, *arguments, port=0, preexec=None):
         port_file = self.folder / "port"
         with contextlib.suppress(FileNotFoundError):
             port_file.unlink()
         process = self.start(
             "aggregator", AGGREGATOR, f"--listen=127.0.0.1:{port}",
             f"--port-file={port_file}", f"--log={self.log}",
-            f"--test-data={self.data}", "--grace-seconds=1", *arguments)
+            f"--test-data={self.data}", "--grace-seconds=1", *arguments,
+            preexec=preexec)
         wait_for("port file", port_file.exists, process)
         self.port = int(port_file.read_text())
         return process

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """fl-aggregator from outside: its pages, its log, and peers that misbehave."""
+import contextlib
 import http.client
+import json
 import random
+import resource
+import select
 import socket
 import sys
+import threading
+import time
 
 from programs import Bench, PARTICIPANT, end_of, run_script, want, wait_for
 
@@ -39,6 +45,8 @@ def healthz_and_metrics_answer_before_any_client():
         status, body, headers = bench.request("GET", "/healthz")
         want(status == 200 and body == b'{"status":"ok"}\n'
              and headers["Content-Type"] == "application/json", status, body)
+        status, body, headers = bench.request("HEAD", "/healthz")
+        want(status == 200 and body == b"", status, body)
         status, body, headers = bench.request("GET", "/metrics")
         want(status == 200, status)
         want(headers["Content-Type"] == "application/openmetrics-text; "
@@ -63,6 +71,7 @@ def metrics_parse_with_the_prometheus_client_if_there():
         want(values["fl_rounds_total"] == 1
              and values["fl_updates_accepted_total"] == 2
              and values["fl_round_duration_seconds_count"] == 1
+             and values['fl_round_duration_seconds_bucket{le="300.0"}'] == 1
              and 0 <= values["fl_test_accuracy_ratio"] <= 1
              and values["fl_received_bytes_total"] > 100000, body.decode())
         if text_string_to_metric_families:
@@ -115,6 +124,192 @@ def bytes_are_those_of_the_sockets():
     want(sizes["f32"]["down"] / sizes["thc"]["down"] > 3.5, sizes)
 
 
+def strangers_bytes_are_counted_exactly():
+    """Also those of a connection that ends, whose FIN is none of them."""
+    up = down = 0
+    with Bench() as bench:
+        aggregator = bench.aggregator()
+        for text in (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"\xff garbage \r\n\r\n", b"GET /no HTTP/1.1\r\n\r\n",
+                     b"PUT " + SESSION.encode() + b"3" * 32 + b" HTTP/1.1\r\n"
+                     b"Host: x\r\nContent-Length: 9\r\n\r\nnineteeth"):
+            with socket.create_connection(("127.0.0.1", bench.port)) as raw:
+                raw.settimeout(60)
+                raw.sendall(text)
+                raw.shutdown(socket.SHUT_WR)
+                up += len(text)
+                while data := raw.recv(4096):
+                    down += len(data)
+        aggregator.terminate()
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        end = bench.events("exit")[0]
+        want((end["up"], end["down"]) == (up, down), (up, down), end)
+
+
+class _Proxy(threading.Thread):
+    """Passes TCP on and counts, for one client, without libfl."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.target = port
+        self.up = self.down = 0
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                near, _ = self.server.accept()
+            except OSError:
+                return
+            with near, socket.create_connection(
+                    ("127.0.0.1", self.target)) as far:
+                self._pass_on(near, far)
+
+    def _pass_on(self, near, far):
+        while True:
+            for source in select.select([near, far], [], [])[0]:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (far if source is near else near).sendall(data)
+                if source is near:
+                    self.up += len(data)
+                else:
+                    self.down += len(data)
+
+
+def a_clients_bytes_are_those_that_a_proxy_saw():
+    with Bench() as bench:
+        aggregator = bench.aggregator("--rounds=3", "--exit-when-done")
+        proxy = _Proxy(bench.port)
+        bench.port = proxy.port
+        _finish(bench, aggregator, [bench.participant(0, 1)])
+        proxy.server.close()
+        end = bench.events("exit")[0]
+        want(end["clients"]["p0"] == {"up": proxy.up, "down": proxy.down},
+             end, proxy.up, proxy.down)
+        want(end["up"] == proxy.up and end["down"] == proxy.down, end)
+
+
+def ids_with_quotes_and_backslashes_leave_valid_lines():
+    with Bench() as bench:
+        aggregator = bench.aggregator("--rounds=1", "--exit-when-done")
+        name = '"}\\n\'{<%s%n\\u0000'
+        process = bench.start("odd", PARTICIPANT, "--id", name,
+                              f"--server=http://127.0.0.1:{bench.port}",
+                              f"--data={bench.data}")
+        want(end_of(process) == 0, bench.errors("odd"))
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        want(bench.events("joined")[0]["client"] == name, bench.events())
+        want(name in bench.events("round_finished")[0]["clients"], "row")
+
+
+def a_log_that_cannot_be_written_is_told_and_the_run_goes_on():
+    with Bench() as bench:
+        bench.log = "/dev/full"
+        aggregator = bench.aggregator("--rounds=2", "--exit-when-done")
+        want(end_of(bench.participant(0, 1)) == 0, bench.errors("p0"))
+        want(end_of(aggregator) == 1, "exit status")
+        errors = bench.errors("aggregator").splitlines()
+        want(len(errors) == 1 and "/dev/full" in errors[0]
+             and "No space left" in errors[0], errors)
+
+
+def a_log_that_ends_in_half_a_line_goes_on_with_a_new_one():
+    with Bench() as bench:
+        bench.log.write_text('{"event":"old"}\n{"event":"cu')
+        bench.aggregator()
+        wait_for("a line", lambda: bench.log.read_text().endswith("}\n"))
+        lines = bench.log.read_text().splitlines()
+        want(lines[:2] == ['{"event":"old"}', '{"event":"cu']
+             and json.loads(lines[2])["event"] == "listening", lines)
+
+
+def slow_and_idle_connections_do_not_hold_up_a_run():
+    with Bench() as bench:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Fewer descriptors than connections, the hard limit included.
+        aggregator = bench.aggregator(
+            "--rounds=5", "--exit-when-done", "--max-sessions=64",
+            f"--snapshot={bench.folder / 'state'}",
+            preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE,
+                                               (60, min(60, limit[1]))))
+        want("ulimit -n" in bench.errors("aggregator"),
+             bench.errors("aggregator"))
+        process = bench.participant(0, 1)
+        wait_for("joined", lambda: bench.events("joined"), aggregator)
+        idle = []
+        for i in range(100):
+            raw = socket.create_connection(("127.0.0.1", bench.port))
+            raw.sendall(b"PUT " + SESSION.encode()[:i % 16])
+            idle.append(raw)
+        want(end_of(process) == 0, bench.errors("p0"))
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        want("not saved" not in bench.errors("aggregator"),
+             bench.errors("aggregator"))
+        for raw in idle:
+            raw.close()
+
+
+def many_peers_with_garbage_do_not_disturb_a_run():
+    def one(i):
+        rng = random.Random(SEED + i)
+        head = (f"PUT {SESSION}{i:032x} HTTP/1.1\r\nHost: x\r\n"
+                "Content-Length: 5000\r\n\r\n").encode()
+        text = [rng.randbytes(3000), b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000,
+                head + rng.randbytes(5000), head + rng.randbytes(500)][i % 4]
+        with contextlib.suppress(OSError), socket.create_connection(
+                ("127.0.0.1", bench.port)) as raw:
+            raw.settimeout(0.5)
+            raw.sendall(text)
+            raw.recv(100)
+
+    with Bench() as bench:
+        aggregator = bench.aggregator("--rounds=20", "--min-clients=2",
+                                      "--exit-when-done")
+        first = bench.participant(0, 2)
+        wait_for("joined", lambda: bench.events("joined"), aggregator)
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(200)]
+        for thread in threads:
+            thread.start()
+        second = bench.participant(1, 2)
+        for thread in threads:
+            thread.join()
+        _finish(bench, aggregator, [first, second])
+        want(len(bench.events("refused")) >= 50, "refusals")
+        rows = bench.events("round_finished")
+        want([row["accepted"] for row in rows] == [2] * 20, rows)
+
+
+def a_participant_at_a_wrong_url_says_so_at_once():
+    with Bench() as bench:
+        bench.aggregator()
+        began = time.monotonic()
+        process = bench.start(
+            "lost", PARTICIPANT, "--id=a", f"--data={bench.data}",
+            f"--server=http://127.0.0.1:{bench.port}/elsewhere")
+        want(end_of(process) == 3, bench.errors("lost"))
+        want("HTTP status 404: no such page" in bench.errors("lost"),
+             bench.errors("lost"))
+        want(time.monotonic() - began < 55, "it tried again and again")
+
+
+def answers_of_strangers_cannot_drive_a_terminal():
+    with Bench() as bench, socket.create_server(("127.0.0.1", 0)) as server:
+        bench.port = server.getsockname()[1]
+        process = bench.participant(0, 1)
+        raw, _ = server.accept()
+        with raw:
+            raw.recv(65536)
+            raw.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n"
+                        b"\x1b[2Jgo\xff\r\n")
+            want(end_of(process) == 3, bench.errors("p0"))
+        want("HTTP status 403: ?[2Jgo??" in bench.errors("p0"),
+             repr(bench.errors("p0")))
+
+
 def garbage_does_not_disturb_a_run():
     rng = random.Random(SEED)
     with Bench() as bench:
@@ -139,14 +334,16 @@ def wrong_requests_get_a_4xx_with_a_text():
         for method, path, body, want_status in [
                 ("GET", "/", None, 404), ("POST", "/fl/v1/other", b"x", 404),
                 ("GET", session, None, 405), ("DELETE", session, None, 405),
-                ("POST", "/healthz", b"x", 404),
+                ("POST", "/healthz", b"x", 405),
+                ("DELETE", "/metrics", None, 405),
                 ("POST", session, b"x", 404),
                 ("PUT", SESSION + "short", b"x", 400),
                 ("PUT", SESSION + "ABCDEF0123456789", b"x", 400),
                 ("PUT", SESSION + "0" * 65, b"x", 400)]:
-            status, text, _ = bench.request(method, path, body)
+            status, text, headers = bench.request(method, path, body)
             want(status == want_status and text.endswith(b"\n"),
                  f"{method} {path}: got {status}, want {want_status}", text)
+            want((status == 405) == ("Allow" in headers), headers)
         status, _, _ = bench.request("GET", "/healthz")
         want(status == 200 and aggregator.poll() is None, status)
 

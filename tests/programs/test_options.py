@@ -61,7 +61,10 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--lr=nan"], "--lr")
     _refused(AGGREGATOR, ["--lr=-1"], "--lr: got -1")
     _refused(AGGREGATOR, ["--codec=zip"], '--codec: got "zip"', "f32|bf16|thc")
-    _refused(AGGREGATOR, ["--listen=nowhere"], "want HOST:PORT")
+    _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
+    for address in ("nowhere", ":80", "host:", "host:99999", "host:http",
+                    "[::1]", "::1:80", "host:8o"):
+        _refused(AGGREGATOR, ["--listen", address], "want HOST:PORT")
     _refused(AGGREGATOR, [f"--log={'x' * 2000}"], "2000 bytes")
 
 
@@ -72,8 +75,12 @@ def settings_that_disagree_are_refused():
                            "--participants=4"], "index: got 4")
     _refused(PARTICIPANT, ["--data=."], "--id NAME")
     _refused(PARTICIPANT, ["--id=a"], "--data DIR")
-    _refused(PARTICIPANT, ["--id=a", "--data=.", "--server=ftp://x"],
-             "want http://")
+    for name in ("tab\there", "n\u00e4me", "x" * 65):
+        _refused(PARTICIPANT, ["--id", name, "--data=."], "id: want 1 to 64")
+    for url in ("ftp://x", "http://", "http://a b", "http://x?a", "https://x#a",
+                "http://x:99999"):
+        _refused(PARTICIPANT, ["--id=a", "--data=.", "--server", url],
+                 "want http://")
 
 
 def check_config_prints_a_config_that_is_accepted():
@@ -128,10 +135,35 @@ def missing_data_and_models_are_named():
     status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
                              "--model-description=/nonexistent")
     want(status == 1 and "/nonexistent" in errors, status, errors)
+    status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
+                             "--model-description=/")
+    want(status == 1 and "/: Is a directory" in errors, status, errors)
     path = _file("no description")
     status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
                              "--model-description", path)
     want(status == 1 and str(path) in errors, status, errors)
+
+
+def states_that_cannot_be_kept_are_refused_at_the_start():
+    """Not at the end, when there is something to lose."""
+    folder = pathlib.Path(FOLDER.name)
+    (folder / "sub").mkdir()
+    target = folder / "elsewhere"
+    target.write_bytes(b"precious")
+    (folder / "link").symlink_to(target)
+    for path, says in [(folder / "UPPER", "want 1..128"),
+                       (folder / ".dot", "want 1..128"),
+                       (f"{folder}/", "want 1..128"),
+                       (folder / ("x" * 129), "want 1..128"),
+                       ("/nonexistent/deep/state", "No such file"),
+                       (folder / "sub", "is no file"),
+                       (folder / "link", "symbolic links")]:
+        status, _, errors = _run(AGGREGATOR, "--listen=127.0.0.1:0",
+                                 "--snapshot", path)
+        want(status == 1 and says in errors and str(path) in errors, path,
+             status, errors)
+    want(target.read_bytes() == b"precious" and (folder / "link").is_symlink(),
+         "the link was replaced")
 
 
 def an_address_that_cannot_be_had_is_an_error():

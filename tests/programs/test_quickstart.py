@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """examples/quickstart: options, what it says when it fails, its tables."""
+import argparse
 import contextlib
+import fcntl
 import json
+import os
 import pathlib
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 from programs import (BUILD, Bench, ENVIRONMENT, ROOT, end_of, run_script,
                       wait_for, want)
@@ -54,9 +60,13 @@ def bad_options_are_refused_with_status_1():
             (["--rounds", "0"], "want 1..10000"),
             (["--rounds", "x"], "want a number"),
             (["--participants", "65"], "want 1..64"),
-            (["--codec", "zip"], "thc, bf16 or f32"), (["extra"], "extra")]:
+            (["--codec", "zip"], "thc, bf16 or f32"), (["extra"], "extra"),
+            (["--rounds=0"], "--rounds: got 0"), (["--data="], "--data: want"),
+            (["--json", "/nonexistent/x"], "'/nonexistent/x' cannot be"),
+            (["--kill-one", "--participants=1"], "2 participants or more")]:
         status, text = _run(*arguments)
         want(status == 1 and says in text, arguments, status, text)
+        want(len(text.splitlines()) == 1, "built before it was refused", text)
 
 
 def a_missing_data_folder_is_named():
@@ -90,6 +100,62 @@ def three_rounds_with_four_participants_are_compared():
         want([r["codec"] for r in figures["runs"]] == ["thc", "f32"], figures)
         want(figures["comparison"]["up"] > 7
              and figures["comparison"]["down_from_round_2"] > 3.5, text)
+
+
+def _on_a_terminal(bench, *arguments):
+    """Status and what a terminal of 60 columns gets."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    process = subprocess.Popen(
+        [str(QUICKSTART), "--build", BUILD, "--data", bench.data, *arguments],
+        stdin=subprocess.DEVNULL, stdout=follower, stderr=follower,
+        env=dict(ENVIRONMENT, TMPDIR=str(bench.folder)))
+    bench.processes.append(process)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO at the end
+        while True:
+            seen += os.read(leader, 4096)
+    os.close(leader)
+    return end_of(process), seen.decode()
+
+
+def a_terminal_gets_a_bar_that_fits_and_goes_away():
+    with Bench() as bench:
+        status, text = _on_a_terminal(bench, "--rounds=2", "--participants=2",
+                                      "--codec=f32")
+        want(status == 0, text)
+        bars = re.findall(r"\r(f32 \[[^\r]*)", text)
+        want(len(bars) == 3 and "round 0/2" in bars[0]
+             and re.search(r"\[#+\] round 2/2  \d+\.\d\d %", bars[2]), bars)
+        want(max(map(len, bars)) < 60, bars)
+        before = text.split("f32: bytes per participant")[0]
+        want(re.search(r"\r +\r\r\n$", before), repr(before[-80:]))
+
+
+def the_table_is_what_the_log_says():
+    """Recomputed from the log of a run that is followed by the same code."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    import quickstart_run as quick
+    with Bench() as bench:
+        options = argparse.Namespace(
+            build=BUILD, data=str(bench.data), rounds=3, participants=3,
+            seed=1, kill_one=True)
+        training = quick.Training(options, "thc", bench.folder,
+                                  quick.Interrupt())
+        training.run()
+        result = quick.figures(training)
+        rows = bench.events("round_finished")
+        want(len(rows) == 3 and "p2" in result["died"], result)
+        for row, logged in zip(result["rounds"], rows):
+            counted = [c for c in logged["clients"].values() if c["counted"]]
+            want(len(counted) == logged["accepted"] == row["accepted"], logged)
+            for way in ("up", "down"):
+                mean = sum(c[way] for c in counted) / len(counted)
+                want(abs(row[way] - mean) < 1e-6, row, logged)
+            want(row["accuracy"] == logged["accuracy"]
+                 and row["seconds"] == logged["seconds"], row, logged)
+        want(result["accuracy"] == rows[-1]["accuracy"], result)
 
 
 def float32_runs_once():

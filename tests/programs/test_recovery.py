@@ -73,6 +73,20 @@ def fresh_ignores_the_snapshot():
         want(not bench.events("restored"), bench.events())
 
 
+def a_snapshot_that_cannot_be_saved_is_told_and_the_run_goes_on():
+    with Bench() as bench:
+        folder = bench.folder / "state"
+        aggregator = bench.aggregator(f"--snapshot={folder / 'job'}",
+                                      "--rounds=3", "--exit-when-done")
+        folder.rmdir()
+        want(end_of(bench.participant(0, 1)) == 0, bench.errors("p0"))
+        want(end_of(aggregator) == 1, "exit status")
+        errors = bench.errors("aggregator").splitlines()
+        want(errors and all("job: not saved: No such file" in line
+                            for line in errors), errors)
+        want(len(bench.events("round_finished")) == 3, bench.events())
+
+
 def a_damaged_snapshot_is_refused():
     with Bench() as bench:
         arguments = _arguments(bench)

@@ -12,7 +12,7 @@ GOALS = [
     ("times_less_up", lambda d: d["comparison"]["up"], 7.0, True),
     ("times_less_down", lambda d: d["comparison"]["down_from_round_2"],
      3.5, True),
-    ("seconds", lambda d: sum(run["seconds"] for run in d["runs"]),
+    ("seconds", lambda d: sum(run["wall_seconds"] for run in d["runs"]),
      120.0, False),
 ]
 

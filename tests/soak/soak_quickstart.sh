@@ -5,9 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 for seed in 1 2 3 4 5; do
   ./examples/quickstart --seed "$seed" --json "$work/$seed.json" \
     >"$work/$seed.log" 2>&1 || { cat "$work/$seed.log"; exit 1; }
   grep -i "vs f32" "$work/$seed.log" || true
 done
-exec /usr/bin/python3 tests/soak/quickstart_goals.py "$work"/*.json
+/usr/bin/python3 tests/soak/quickstart_goals.py "$work"/*.json
