@@ -1,45 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The smallest use of libfl, as the README shows it: three workers agree on
- * norms and send an eighth of their updates' bytes; anybody adds these without
+ * a norm and send an eighth of their updates' bytes; anybody adds these without
  * decompressing them, and whoever wants the mean decodes the sum once. */
 
 #include <fl/fl.h>
 #include <stdio.h>
 
-enum { WORKERS = 3, N = 8192 };
-static float update[WORKERS][N], norms[2], agreed[2], mean[N];
-static uint8_t bytes[N];
+static float update[3][4096], norm, agreed, mean[4096];
+static uint8_t bytes[4096];
 
 int main(void)
 {
-  const uint64_t segment = N;
-  fl_compressor *compressor = NULL;
-  fl_partial *sum = NULL;
-  fl_scale scale;
-  fl_encode_options own;
+  const uint64_t n = 4096;
   size_t size = 0;
-  fl_status st = fl_scale_init(&scale, sizeof scale);
-  st |= fl_encode_options_init(&own, sizeof own);
-  st |= fl_compressor_new(&compressor, NULL, NULL, &segment, 1);
-  scale.slots = WORKERS;
-  for (int k = 0; k < WORKERS; k++) { /* on each worker: how large is it? */
-    for (int i = 0; i < N; i++)
+  fl_compressor *codec = NULL;
+  fl_partial *sum = NULL;
+  fl_scale scale = {.struct_size = sizeof scale, .slots = 3, .n_norms = 1};
+  fl_encode_options own = {.struct_size = sizeof own, .samples = 1};
+  fl_status st = fl_compressor_new(&codec, NULL, NULL, &n, 1);
+  for (int k = 0; k < 3; k++) { /* each worker says how large its update is */
+    for (int i = 0; i < 4096; i++)
       update[k][i] = (float)((i + k) % 7 - 3);
-    st |= fl_compressor_measure(compressor, &scale, 1, update[k], N, norms, 2);
-    st |= fl_norms_merge(agreed, norms, 2);
+    st |= fl_compressor_measure(codec, &scale, 1, update[k], n, &norm, 1);
+    st |= fl_norms_merge(&agreed, &norm, 1);
   }
-  scale.norms = agreed;
-  scale.n_norms = 2;
-  st |= fl_partial_new(&sum, compressor, &scale);
-  for (own.slot = 0; own.slot < WORKERS; own.slot++) { /* encode and add */
-    st |= fl_compressor_encode(compressor, &scale, &own, update[own.slot], N,
-                               bytes, sizeof bytes, &size, NULL);
+  scale.norms = &agreed;
+  st |= fl_partial_new(&sum, codec, &scale);
+  for (; own.slot < 3; own.slot++) { /* each encodes, anybody adds */
+    st |= fl_compressor_encode(codec, &scale, &own, update[own.slot], n, bytes,
+                               sizeof bytes, &size, NULL);
     st |= fl_partial_add(sum, bytes, size);
   }
-  st |= fl_partial_decode(sum, mean, N);
-  printf("%zu bytes instead of %zu, first mean %.1f\n", size, N * sizeof(float),
-         (double)mean[0]);
+  st |= fl_partial_decode(sum, mean, n);
+  printf("%zu bytes for %zu, mean %.1f\n", size, sizeof mean, (double)*mean);
   fl_partial_free(sum);
-  fl_compressor_free(compressor);
-  return st == FL_OK ? 0 : 1;
+  fl_compressor_free(codec);
+  return st != FL_OK;
 }

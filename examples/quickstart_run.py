@@ -274,8 +274,11 @@ def figures(training):
         "up": mean_bytes(row["clients"], "up"),
         "down": mean_bytes(row["clients"], "down")} for row in training.rows]
     end = training.exit_event["since_round"]
+    samples = {e["client"]: e["samples"] for e in training.events
+               if e["event"] == "update_accepted"}
     return {
         "codec": training.codec, "rounds": rounds,
+        "samples": dict(sorted(samples.items())),
         "end": {"up": mean_bytes(end, "up"), "down": mean_bytes(end, "down")},
         "accuracy": rounds[-1]["accuracy"],
         "seconds": sum(r["seconds"] for r in rounds),

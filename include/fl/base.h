@@ -52,7 +52,7 @@ extern "C" {
 #define FL_VERSION_MINOR 1
 #define FL_VERSION_PATCH 0
 /** major * 1000000 + minor * 1000 + patch */
-#define FL_VERSION_NUMBER                                                      \
+#define FL_VERSION_NUMBER \
   (FL_VERSION_MAJOR * 1000000 + FL_VERSION_MINOR * 1000 + FL_VERSION_PATCH)
 
 /** Value of an option field that means "let the library choose". It is used
@@ -67,33 +67,33 @@ typedef int32_t fl_status;
 /* One table: name, number, text. Bands: caller -1.., peer's data -100..,
  * resources -200.., state -300..; at or below -900 the handle is poisoned:
  * only its _free may still be called. Remedies: docs/errors.md. */
-#define FL_STATUS_TABLE(X)                                                     \
-  X(FL_OK, 0, "success")                                                       \
-  X(FL_E_ARGUMENT, -1, "an argument is out of range or NULL")                  \
-  X(FL_E_OPTIONS, -2, "an option struct has an unknown size or value")         \
-  X(FL_E_DIM, -3, "shapes or element counts do not agree")                     \
-  X(FL_E_NOT_FINITE, -4, "a number is NaN or infinite")                        \
-  X(FL_E_CONFLICT, -5, "two settings exclude each other")                      \
-  X(FL_E_UNSUPPORTED, -6, "not compiled into this build")                      \
-  X(FL_E_NOT_FOUND, -7, "no such name, index or id")                           \
-  X(FL_E_CALLBACK, -8, "a callback of the host reported failure")              \
-  X(FL_E_SIZE, -9, "the buffer is too small")                                  \
-  X(FL_E_FORMAT, -100, "malformed bytes")                                      \
-  X(FL_E_TRUNCATED, -101, "bytes end too early")                               \
-  X(FL_E_TOO_LARGE, -102, "a declared size is above the limit")                \
-  X(FL_E_VERSION, -103, "unknown format or protocol version")                  \
-  X(FL_E_SCHEMA, -104, "the model's schema is another one")                    \
-  X(FL_E_DUPLICATE, -105, "already counted")                                   \
-  X(FL_E_STALE, -106, "belongs to another round")                              \
-  X(FL_E_RANGE, -107, "a value in the data is out of range")                   \
-  X(FL_E_NOMEM, -200, "out of memory")                                         \
-  X(FL_E_LIMIT, -201, "above a limit set by the host")                         \
-  X(FL_E_IO, -202, "a stream or storage hook failed")                          \
-  X(FL_E_ENTROPY, -203, "no entropy to be had")                                \
-  X(FL_E_STATE, -300, "not allowed in the present state")                      \
-  X(FL_E_CANCELLED, -301, "cancelled by the host")                             \
-  X(FL_E_EMPTY, -302, "nothing there")                                         \
-  X(FL_E_POISONED, -900, "an earlier failure left the handle unusable")        \
+#define FL_STATUS_TABLE(X)                                              \
+  X(FL_OK, 0, "success")                                                \
+  X(FL_E_ARGUMENT, -1, "an argument is out of range or NULL")           \
+  X(FL_E_OPTIONS, -2, "an option struct has an unknown size or value")  \
+  X(FL_E_DIM, -3, "shapes or element counts do not agree")              \
+  X(FL_E_NOT_FINITE, -4, "a number is NaN or infinite")                 \
+  X(FL_E_CONFLICT, -5, "two settings exclude each other")               \
+  X(FL_E_UNSUPPORTED, -6, "not compiled into this build")               \
+  X(FL_E_NOT_FOUND, -7, "no such name, index or id")                    \
+  X(FL_E_CALLBACK, -8, "a callback of the host reported failure")       \
+  X(FL_E_SIZE, -9, "the buffer is too small")                           \
+  X(FL_E_FORMAT, -100, "malformed bytes")                               \
+  X(FL_E_TRUNCATED, -101, "bytes end too early")                        \
+  X(FL_E_TOO_LARGE, -102, "a declared size is above the limit")         \
+  X(FL_E_VERSION, -103, "unknown format or protocol version")           \
+  X(FL_E_SCHEMA, -104, "the model's schema is another one")             \
+  X(FL_E_DUPLICATE, -105, "already counted")                            \
+  X(FL_E_STALE, -106, "belongs to another round")                       \
+  X(FL_E_RANGE, -107, "a value in the data is out of range")            \
+  X(FL_E_NOMEM, -200, "out of memory")                                  \
+  X(FL_E_LIMIT, -201, "above a limit set by the host")                  \
+  X(FL_E_IO, -202, "a stream or storage hook failed")                   \
+  X(FL_E_ENTROPY, -203, "no entropy to be had")                         \
+  X(FL_E_STATE, -300, "not allowed in the present state")               \
+  X(FL_E_CANCELLED, -301, "cancelled by the host")                      \
+  X(FL_E_EMPTY, -302, "nothing there")                                  \
+  X(FL_E_POISONED, -900, "an earlier failure left the handle unusable") \
   X(FL_E_INTERNAL, -901, "a defect in libfl: please report it")
 
 enum {
@@ -130,9 +130,9 @@ FL_API uint32_t fl_version_number(void);
 FL_API const char *fl_version_string(void);
 
 enum {
-  FL_FEATURE_BLAS = 1,   /**< OpenBLAS compiled in */
-  FL_FEATURE_MODEL = 2,  /**< the training engine */
-  FL_FEATURE_THC = 3,    /**< homomorphic compression */
+  FL_FEATURE_BLAS = 1,  /**< OpenBLAS compiled in */
+  FL_FEATURE_MODEL = 2, /**< the training engine */
+  FL_FEATURE_THC = 3,   /**< homomorphic compression */
   FL_FEATURE_CLIENT = 4,
   FL_FEATURE_SERVER = 5
 };
@@ -157,7 +157,7 @@ FL_API void fl_cancel_reset(fl_cancel *cancel);
 /** 1 when raised. NULL is never raised. */
 FL_API int32_t fl_cancel_is_requested(const fl_cancel *cancel);
 
-/* ---- byte streams --------------------------------------------------------- */
+/* ---- byte streams -------------------------------------------------------- */
 
 /** Source of bytes. `read` puts up to `n` bytes into `buf` and their count
  * into *got (0 = end of data). */
@@ -253,7 +253,7 @@ FL_API fl_status fl_context_get_memory(const fl_context *context,
                                        uint64_t *bytes_now,
                                        uint64_t *bytes_peak);
 
-/* ---- growable buffer ------------------------------------------------------ */
+/* ---- growable buffer ----------------------------------------------------- */
 
 /** Bytes in memory behind an fl_writer and an fl_reader: the easy way to save
  * a handle into memory and to restore it. */

@@ -40,10 +40,10 @@ typedef struct fl_train_task {
   uint32_t epochs;
   uint32_t batch_size;
   float learning_rate;
-  uint64_t seed;          /**< for this client and round */
-  uint64_t round;         /**< from 1 */
+  uint64_t seed;  /**< for this client and round */
+  uint64_t round; /**< from 1 */
   uint64_t model_version;
-  const float *weights;   /**< flat weights to start from */
+  const float *weights; /**< flat weights to start from */
   uint64_t n_weights;
 } fl_train_task;
 
@@ -132,16 +132,16 @@ FL_API fl_status fl_client_send(fl_client *client, const uint8_t **data,
 FL_API fl_status fl_client_disconnected(fl_client *client);
 
 enum {
-  FL_CLIENT_IDLE = 0,      /**< nothing to do: exchange bytes */
-  FL_CLIENT_JOINED = 1,    /**< the model's description is there */
+  FL_CLIENT_IDLE = 0,   /**< nothing to do: exchange bytes */
+  FL_CLIENT_JOINED = 1, /**< the model's description is there */
   FL_CLIENT_NEED_TRAIN = 2,
   FL_CLIENT_NEED_EVALUATE = 3,
   FL_CLIENT_MODEL_READY = 4, /**< a new model version is held */
-  FL_CLIENT_ACCEPTED = 5,  /**< the update was counted */
-  FL_CLIENT_STALE = 6,     /**< the round went on without this client */
-  FL_CLIENT_WAIT = 7,      /**< come back at wait_until_ns */
-  FL_CLIENT_DONE = 8,      /**< training is over; the final model is held */
-  FL_CLIENT_ABORTED = 9    /**< refused or given up: reason, text */
+  FL_CLIENT_ACCEPTED = 5,    /**< the update was counted */
+  FL_CLIENT_STALE = 6,       /**< the round went on without this client */
+  FL_CLIENT_WAIT = 7,        /**< come back at wait_until_ns */
+  FL_CLIENT_DONE = 8,        /**< training is over; the final model is held */
+  FL_CLIENT_ABORTED = 9      /**< refused or given up: reason, text */
 };
 
 typedef struct fl_client_event {
@@ -150,7 +150,7 @@ typedef struct fl_client_event {
   uint64_t round;
   uint64_t model_version;
   uint64_t wait_until_ns;
-  uint32_t reason;  /**< FL_REJECT_*: ABORTED, STALE and WAIT */
+  uint32_t reason; /**< FL_REJECT_*: ABORTED, STALE and WAIT */
   uint32_t reserved;
   const char *text; /**< why, for people; never NULL */
   /** NEED_TRAIN; also weights to score with NEED_EVALUATE. */

@@ -74,18 +74,18 @@ FL_API uint64_t fl_compressor_max_update_size(const fl_compressor *compressor);
 /** What all participants of a round agree on. Borrowed for each call. */
 typedef struct fl_scale {
   uint32_t struct_size;
-  uint32_t slots;    /**< slots named in the plan, 1..FL_MAX_SLOTS */
-  uint64_t round;    /**< any number; sums of different rounds never mix */
+  uint32_t slots; /**< slots named in the plan, 1..FL_MAX_SLOTS */
+  uint64_t round; /**< any number; sums of different rounds never mix */
   /** Cap on the weight (samples) one update may claim, c_ref. An update is
    * scaled by min(1, samples / weight_cap) before it is encoded. 0 = every
    * update counts the same. */
-  uint64_t weight_cap; /**< <= 2^40 */
+  uint64_t weight_cap;               /**< <= 2^40 */
   uint8_t noise_seed[FL_SEED_BYTES]; /**< new every round */
   /** Agreed norms, fl_compressor_norm_count values, each from
    * fl_norms_merge. Not needed by fl_compressor_measure. */
   const float *norms;
   uint64_t n_norms;
-  float clip;        /**< 0 = the compressor's */
+  float clip; /**< 0 = the compressor's */
   /** 0: norms come from an exchange; a worker above them scales itself down.
    * 1: norms were announced beforehand (THC only); coordinates outside are
    * clamped and counted per block, so that the announcer can adapt. */
@@ -98,8 +98,8 @@ FL_API fl_status fl_scale_init(fl_scale *scale, size_t size);
  * FL_E_NOT_FINITE names the coordinate; FL_E_RANGE: a norm above 2^127. */
 FL_API fl_status fl_compressor_measure(const fl_compressor *compressor,
                                        const fl_scale *scale, uint64_t samples,
-                                       const float *x, uint64_t n,
-                                       float *norms, uint64_t n_norms);
+                                       const float *x, uint64_t n, float *norms,
+                                       uint64_t n_norms);
 /** Elementwise maximum: into[i] = max(into[i], other[i]).
  * FL_E_RANGE: other holds a value off the bf16 grid or outside 0..2^127
  * (`into` unchanged). */
@@ -107,8 +107,8 @@ FL_API fl_status fl_norms_merge(float *into, const float *other, uint64_t n);
 
 typedef struct fl_encode_options {
   uint32_t struct_size;
-  uint32_t slot;     /**< this worker's, 0..slots-1, unique in the round */
-  uint64_t samples;  /**< >= 1; default 1 */
+  uint32_t slot;    /**< this worker's, 0..slots-1, unique in the round */
+  uint64_t samples; /**< >= 1; default 1 */
   /** One byte per segment, 0 = leave it out; NULL = all. */
   const uint8_t *segments;
   uint32_t n_segments;
@@ -140,8 +140,7 @@ FL_API fl_status fl_compressor_encode(const fl_compressor *compressor,
                                       const fl_encode_options *options,
                                       const float *x, uint64_t n,
                                       uint8_t *buffer, size_t capacity,
-                                      size_t *needed,
-                                      fl_encode_report *report);
+                                      size_t *needed, fl_encode_report *report);
 
 /** Decode the weighted mean from a sum (fl_partial_copy_sum) or from a single
  * encoded update. Segments without contributors come out as zeros. Hostile
@@ -150,10 +149,11 @@ FL_API fl_status fl_compressor_encode(const fl_compressor *compressor,
  * failure. */
 FL_API fl_status fl_compressor_decode(const fl_compressor *compressor,
                                       const fl_scale *scale,
-                                      const uint8_t *data, size_t n,
-                                      float *out, uint64_t n_out);
+                                      const uint8_t *data, size_t n, float *out,
+                                      uint64_t n_out);
 
-/* ---- sums -------------------------------------------------------------------- */
+/* ---- sums
+ * -------------------------------------------------------------------- */
 
 /** Start an empty sum for one round. Compressor and scale are copied or kept
  * by reference count; the caller may free his. FL_E_RANGE, FL_E_DIM,
@@ -169,9 +169,8 @@ FL_API fl_status fl_partial_add(fl_partial *partial, const uint8_t *data,
                                 size_t n);
 /** Read slot and samples from an encoded update without adding it, after
  * the same checks of header and length. Any pointer may be NULL. */
-FL_API fl_status fl_partial_peek(const fl_partial *partial,
-                                 const uint8_t *data, size_t n, uint32_t *slot,
-                                 uint64_t *samples);
+FL_API fl_status fl_partial_peek(const fl_partial *partial, const uint8_t *data,
+                                 size_t n, uint32_t *slot, uint64_t *samples);
 /** Add another sum of the same round. FL_E_DUPLICATE: they share a slot. */
 FL_API fl_status fl_partial_merge(fl_partial *partial, const fl_partial *other);
 /** Add a sum that came as bytes (hostile bytes are fine). */
@@ -187,9 +186,8 @@ FL_API uint64_t fl_partial_samples(const fl_partial *partial);
 /** Write the sum: the message for hierarchies and, with THC, the download.
  * The same updates give the same bytes in whatever order and tree they were
  * added. */
-FL_API fl_status fl_partial_copy_sum(const fl_partial *partial,
-                                     uint8_t *buffer, size_t capacity,
-                                     size_t *needed);
+FL_API fl_status fl_partial_copy_sum(const fl_partial *partial, uint8_t *buffer,
+                                     size_t capacity, size_t *needed);
 /** Decode the weighted mean. FL_E_EMPTY when nothing was added. */
 FL_API fl_status fl_partial_decode(const fl_partial *partial, float *out,
                                    uint64_t n);

@@ -50,9 +50,8 @@ FL_API fl_status fl_model_builder_module(fl_model_builder *builder,
  * `trainable`: 0 tensors are kept and hashed, yet no part of updates.
  * FL_E_ARGUMENT: name not unique, not 1..127 bytes of printable ASCII. */
 FL_API fl_status fl_model_builder_tensor(fl_model_builder *builder,
-                                         const char *name,
-                                         const uint64_t *dims, uint32_t n_dims,
-                                         int32_t trainable);
+                                         const char *name, const uint64_t *dims,
+                                         uint32_t n_dims, int32_t trainable);
 
 /** Declare the input: one sample's shape, and the affine map
  * value * scale + shift applied on the way in (u8 pixels: scale 1/255). */
@@ -70,9 +69,8 @@ FL_API fl_status fl_model_builder_dense(fl_model_builder *builder,
 FL_API fl_status fl_model_builder_relu(fl_model_builder *builder,
                                        const char *name);
 /** Loss: softmax cross-entropy, mean over the batch. Labels 0..classes-1. */
-FL_API fl_status
-fl_model_builder_softmax_cross_entropy(fl_model_builder *builder,
-                                       const char *name);
+FL_API fl_status fl_model_builder_softmax_cross_entropy(
+    fl_model_builder *builder, const char *name);
 
 /** Make the model; weights are zero until fl_model_init_weights or
  * fl_model_set_weights. The builder stays usable only for _free.
@@ -92,11 +90,12 @@ FL_API fl_status fl_model_copy_description(const fl_model *model,
                                            size_t *needed);
 FL_API void fl_model_free(fl_model *model);
 
-/* ---- tensors ---------------------------------------------------------------- */
+/* ---- tensors ----------------------------------------------------------------
+ */
 
 typedef struct fl_tensor_info {
   uint32_t struct_size;
-  uint32_t dtype; /**< FL_DTYPE_* */
+  uint32_t dtype;   /**< FL_DTYPE_* */
   const char *name; /**< borrowed from the model */
   uint32_t module;
   uint32_t is_trainable;
@@ -160,15 +159,16 @@ FL_API uint32_t fl_model_segment_count(const fl_model *model);
 FL_API fl_status fl_model_copy_segments(const fl_model *model, uint64_t *sizes,
                                         uint32_t count);
 
-/* ---- training -------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------
+ */
 
 /** Samples in memory, borrowed for the call. Sample i is x + i * sample size,
  * row-major, C-contiguous. */
 typedef struct fl_dataset {
   uint32_t struct_size;
-  uint32_t x_dtype;  /**< FL_DTYPE_F32 or FL_DTYPE_U8 */
-  const void *x;     /**< [n, input dims...] */
-  const int32_t *y;  /**< [n] labels; may be NULL for predict */
+  uint32_t x_dtype; /**< FL_DTYPE_F32 or FL_DTYPE_U8 */
+  const void *x;    /**< [n, input dims...] */
+  const int32_t *y; /**< [n] labels; may be NULL for predict */
   uint64_t n;
   /** Which samples, in which order; NULL = all n in order. */
   const uint32_t *indices;
@@ -191,13 +191,13 @@ typedef fl_status (*fl_fit_progress_fn)(const fl_fit_progress *progress,
 
 typedef struct fl_fit_options {
   uint32_t struct_size;
-  uint32_t epochs;     /**< default 1 */
-  uint32_t batch_size; /**< default 32 */
-  uint32_t shuffle;    /**< default 1: a new order every epoch */
-  float learning_rate; /**< SGD; default .05; finite, >= 0 */
-  uint32_t progress_every; /**< steps; default 100 */
-  uint64_t seed;       /**< of the shuffle */
-  const fl_cancel *cancel; /**< looked at before every step; may be NULL */
+  uint32_t epochs;             /**< default 1 */
+  uint32_t batch_size;         /**< default 32 */
+  uint32_t shuffle;            /**< default 1: a new order every epoch */
+  float learning_rate;         /**< SGD; default .05; finite, >= 0 */
+  uint32_t progress_every;     /**< steps; default 100 */
+  uint64_t seed;               /**< of the shuffle */
+  const fl_cancel *cancel;     /**< looked at before every step; may be NULL */
   fl_fit_progress_fn progress; /**< may be NULL */
   void *user;
 } fl_fit_options;
@@ -234,7 +234,7 @@ typedef struct fl_evaluation {
   uint32_t n_classes; /**< set by the call */
   double loss;        /**< mean */
   uint64_t count;
-  uint64_t correct;   /**< top-1 */
+  uint64_t correct; /**< top-1 */
   /** Optional, caller's, [n_classes capacity below]: samples and hits per
    * class. */
   uint64_t *class_count;

@@ -25,24 +25,24 @@ enum {
 };
 
 /** Why a peer or a message of it was refused. One table: name, number, text */
-#define FL_REJECT_TABLE(X)                                                     \
-  X(FL_REJECT_NONE, 0, "not rejected")                                         \
-  X(FL_REJECT_FORMAT, 1, "malformed message")                                  \
-  X(FL_REJECT_TOO_LARGE, 2, "message or model too large")                      \
-  X(FL_REJECT_VERSION, 3, "no protocol version in common")                     \
-  X(FL_REJECT_SCHEMA, 4, "the model's schema is another one")                  \
-  X(FL_REJECT_UNKNOWN_JOB, 5, "no such job")                                   \
-  X(FL_REJECT_ID_IN_USE, 6, "the client id is in use by another peer")         \
-  X(FL_REJECT_STALE, 7, "belongs to another round")                            \
-  X(FL_REJECT_DUPLICATE, 8, "already counted")                                 \
-  X(FL_REJECT_RANGE, 9, "a value is out of range")                             \
-  X(FL_REJECT_STATE, 10, "message not expected now")                           \
-  X(FL_REJECT_NOT_SELECTED, 11, "not a participant of this round")             \
-  X(FL_REJECT_LIMIT, 12, "the server is at a limit")                           \
-  X(FL_REJECT_VANISHED, 13, "the connection was lost")                         \
-  X(FL_REJECT_DEADLINE, 14, "missed the deadline")                             \
-  X(FL_REJECT_DECLINED, 15, "the client declined")                             \
-  X(FL_REJECT_NO_ANSWER, 16, "the server does not answer")                     \
+#define FL_REJECT_TABLE(X)                                             \
+  X(FL_REJECT_NONE, 0, "not rejected")                                 \
+  X(FL_REJECT_FORMAT, 1, "malformed message")                          \
+  X(FL_REJECT_TOO_LARGE, 2, "message or model too large")              \
+  X(FL_REJECT_VERSION, 3, "no protocol version in common")             \
+  X(FL_REJECT_SCHEMA, 4, "the model's schema is another one")          \
+  X(FL_REJECT_UNKNOWN_JOB, 5, "no such job")                           \
+  X(FL_REJECT_ID_IN_USE, 6, "the client id is in use by another peer") \
+  X(FL_REJECT_STALE, 7, "belongs to another round")                    \
+  X(FL_REJECT_DUPLICATE, 8, "already counted")                         \
+  X(FL_REJECT_RANGE, 9, "a value is out of range")                     \
+  X(FL_REJECT_STATE, 10, "message not expected now")                   \
+  X(FL_REJECT_NOT_SELECTED, 11, "not a participant of this round")     \
+  X(FL_REJECT_LIMIT, 12, "the server is at a limit")                   \
+  X(FL_REJECT_VANISHED, 13, "the connection was lost")                 \
+  X(FL_REJECT_DEADLINE, 14, "missed the deadline")                     \
+  X(FL_REJECT_DECLINED, 15, "the client declined")                     \
+  X(FL_REJECT_NO_ANSWER, 16, "the server does not answer")             \
   X(FL_REJECT_STOPPED, 17, "the job was stopped")
 
 enum {

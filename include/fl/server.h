@@ -29,11 +29,11 @@ typedef struct fl_server fl_server;
 
 typedef struct fl_server_options {
   uint32_t struct_size;
-  uint32_t max_peers; /**< connections at once, >= 1; default 65536 */
+  uint32_t max_peers;   /**< connections at once, >= 1; default 65536 */
   uint32_t max_clients; /**< registered ids in all jobs, >= 1; default 2^20 */
   uint32_t max_control_size; /**< bytes of a control message, 4 KiB..1 MiB,
                                   the default */
-  uint32_t chunk_size; /**< of downloads, 4 KiB..4 MiB; default 256 KiB */
+  uint32_t chunk_size;       /**< of downloads, 4 KiB..4 MiB; default 256 KiB */
   uint32_t reserved;
   /** Bytes of all uploads that are not committed yet; beyond it peers are
    * told to wait, those too whose upload has stood still for 30 s. >= 1;
@@ -55,8 +55,8 @@ enum {
 
 typedef struct fl_job_options {
   uint32_t struct_size;
-  uint32_t rounds;       /**< default 10, >= 1 */
-  const char *name;      /**< 1..64 printable ASCII; default "default" */
+  uint32_t rounds;  /**< default 10, >= 1 */
+  const char *name; /**< 1..64 printable ASCII; default "default" */
   /** Codec of updates and steps; NULL = defaults. Its rotation seed is
    * replaced by one derived from `seed` when all zero. Borrowed. */
   const fl_compressor_options *codec;
@@ -71,21 +71,21 @@ typedef struct fl_job_options {
   /** Ask round(participants * over_selection) clients, take the first
    * `participants` updates; 1..10, default 1. */
   float over_selection;
-  uint32_t weighting;    /**< FL_WEIGHT_*; default SAMPLES */
-  uint32_t scale_mode;   /**< FL_SCALE_*; default EXCHANGED */
+  uint32_t weighting;  /**< FL_WEIGHT_*; default SAMPLES */
+  uint32_t scale_mode; /**< FL_SCALE_*; default EXCHANGED */
   /** Cap on the samples a client may claim; 0 = the largest number that any
    * selected client declared, but at most 8 x the median of them. */
   uint64_t weight_cap;
-  uint32_t epochs;       /**< default 1 */
-  uint32_t batch_size;   /**< default 32 */
-  float learning_rate;   /**< clients'; default .05 */
+  uint32_t epochs;            /**< default 1 */
+  uint32_t batch_size;        /**< default 32 */
+  float learning_rate;        /**< clients'; default .05 */
   float server_learning_rate; /**< default 1 */
-  float server_momentum; /**< FedAvgM; 0..<1, default 0 */
+  float server_momentum;      /**< FedAvgM; 0..<1, default 0 */
   /** Every how many rounds clients score the model on local data; 0 = never
    * (default). */
   uint32_t evaluate_every;
-  uint64_t norm_deadline_ns;   /**< from the plan; default 60 s */
-  uint64_t update_deadline_ns; /**< from the scale; default 600 s */
+  uint64_t norm_deadline_ns;     /**< from the plan; default 60 s */
+  uint64_t update_deadline_ns;   /**< from the scale; default 600 s */
   uint64_t evaluate_deadline_ns; /**< default 60 s */
   /** How long a client whose connection was lost may stay away before the
    * round goes on without it; default 10 s. */
@@ -153,16 +153,16 @@ typedef struct fl_server_event {
   uint32_t struct_size;
   uint32_t kind; /**< FL_SERVER_* */
   uint32_t job;
-  uint32_t reason; /**< FL_REJECT_* */
-  uint64_t round;  /**< from 1; 0 = none */
-  uint64_t peer;   /**< UINT64_MAX = none */
+  uint32_t reason;       /**< FL_REJECT_* */
+  uint64_t round;        /**< from 1; 0 = none */
+  uint64_t peer;         /**< UINT64_MAX = none */
   const char *client_id; /**< "" = unknown; never NULL */
   const char *text;      /**< for people; never NULL */
   uint64_t model_version;
   uint32_t selected; /**< clients asked */
   uint32_t accepted; /**< updates counted */
   uint64_t samples;
-  double loss;       /**< mean training or evaluation loss; NaN = unknown */
+  double loss; /**< mean training or evaluation loss; NaN = unknown */
   uint64_t correct;
   uint64_t count;
 } fl_server_event;
@@ -174,13 +174,13 @@ FL_API fl_status fl_server_poll(fl_server *server, fl_server_event *event);
 typedef struct fl_job_status {
   uint32_t struct_size;
   uint32_t is_finished;
-  uint64_t round;         /**< the one that runs, from 1; 0 = not begun */
+  uint64_t round; /**< the one that runs, from 1; 0 = not begun */
   uint64_t rounds;
   uint64_t model_version; /**< 0 = the initial model */
   uint64_t n_weights;
-  uint32_t clients;       /**< joined and there */
-  uint32_t selected;      /**< in this round */
-  uint32_t accepted;      /**< in this round */
+  uint32_t clients;  /**< joined and there */
+  uint32_t selected; /**< in this round */
+  uint32_t accepted; /**< in this round */
   uint32_t reserved;
 } fl_job_status;
 FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);

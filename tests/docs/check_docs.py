@@ -61,8 +61,8 @@ def readme_blocks(cases):
             problems = [f"README has no ```{language} block"]
         elif block.group(1).strip() != body.strip():
             problems = [f"README's block differs from {path}"]
-        elif len(block.group(1).split("\n")) > 45:
-            problems = ["longer than a reader's patience (45 lines)"]
+        elif len(block.group(1).split("\n")) > 35:
+            problems = ["longer than a reader's patience (35 lines)"]
         cases.check(f"readme_{language}_block_is_the_built_example", problems)
 
 

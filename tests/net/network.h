@@ -63,6 +63,9 @@ typedef struct sim_node {
   float *scratch;
 } sim_node;
 
+/* What can happen to a message. */
+enum { SIM_DROPPED, SIM_DUPLICATED, SIM_REORDERED, SIM_CUT, SIM_KINDS };
+
 typedef struct sim {
   sim_config config;
   fli_rng rng;
@@ -75,6 +78,7 @@ typedef struct sim {
   uint64_t now_ns;
   uint64_t next_peer;
   uint32_t faults_left;
+  uint32_t faults[SIM_KINDS];
   int is_begun;      /* some round was started, and that was saved */
   int is_broken;     /* a check failed: stop */
   uint32_t accepted; /* bits of the nodes counted since ROUND_STARTED */
@@ -138,12 +142,21 @@ static inline void sim_transmit(sim *s, uint64_t peer, int is_upward,
                                 const uint8_t *data, size_t n)
 {
   uint64_t at = s->now_ns + 10 * SIM_MS;
-  if (sim_fault(s, 12)) return;
-  if (sim_fault(s, 12))
+  if (sim_fault(s, 12)) {
+    s->faults[SIM_DROPPED]++;
+    return;
+  }
+  if (sim_fault(s, 12)) {
+    s->faults[SIM_DUPLICATED]++;
     sim_post(s, peer, is_upward, data, n,
              at + fli_rng_below(&s->rng, 3000) * SIM_MS, 0);
-  if (sim_fault(s, 12)) at += fli_rng_below(&s->rng, 3000) * SIM_MS;
+  }
+  if (sim_fault(s, 12)) {
+    s->faults[SIM_REORDERED]++;
+    at += fli_rng_below(&s->rng, 3000) * SIM_MS;
+  }
   if (sim_fault(s, 20)) {
+    s->faults[SIM_CUT]++;
     n = fli_rng_below(&s->rng, (uint32_t)n);
     sim_post(s, peer, is_upward, data, n, at, 1);
     return;

@@ -12,6 +12,7 @@
 static uint64_t first_seed = 1;
 static uint64_t n_seeds = 40;
 static uint64_t n_faults, n_client_deaths, n_server_deaths;
+static uint64_t n_of_kind[SIM_KINDS];
 
 /* Settings that differ from seed to seed. */
 static sim_config make_config(uint64_t seed)
@@ -76,6 +77,8 @@ static float *run(const sim_config *config, sim *s)
 static void end(sim *s)
 {
   n_faults += SIM_FAULTS - s->faults_left;
+  for (int kind = 0; kind < SIM_KINDS; kind++)
+    n_of_kind[kind] += s->faults[kind];
   n_client_deaths += s->client_deaths;
   n_server_deaths += s->server_deaths;
   sim_end(s);
@@ -135,11 +138,16 @@ static void runs_with_deadlines_and_losses_end(void)
 static void the_runs_were_disturbed(void)
 {
   CHECK(n_faults >= 20 * n_seeds);
+  for (int kind = 0; kind < SIM_KINDS; kind++)
+    CHECK(n_of_kind[kind] >= n_seeds);
   CHECK(n_client_deaths >= n_seeds / 8);
   CHECK(n_server_deaths >= n_seeds / 8);
-  printf("faults %" PRIu64 ", clients killed %" PRIu64
+  printf("faults %" PRIu64 ": dropped %" PRIu64 ", duplicated %" PRIu64
+         ", reordered %" PRIu64 ", cut %" PRIu64 "; clients killed %" PRIu64
          ", servers killed %" PRIu64 "\n",
-         n_faults, n_client_deaths, n_server_deaths);
+         n_faults, n_of_kind[SIM_DROPPED], n_of_kind[SIM_DUPLICATED],
+         n_of_kind[SIM_REORDERED], n_of_kind[SIM_CUT], n_client_deaths,
+         n_server_deaths);
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
 from programs import Bench, PARTICIPANT, end_of, run_script, want, wait_for
 
 SEED = 20240
@@ -56,12 +58,7 @@ def healthz_and_metrics_answer_before_any_client():
              and values["fl_rounds_total"] == 0, types)
 
 
-def metrics_parse_with_the_prometheus_client_if_there():
-    try:
-        from prometheus_client.openmetrics.parser import (
-            text_string_to_metric_families)
-    except ImportError:
-        text_string_to_metric_families = None
+def metrics_parse_with_the_prometheus_client():
     with Bench() as bench:
         aggregator = bench.aggregator("--rounds=1", "--min-clients=2")
         processes = [bench.participant(i, 2) for i in range(2)]
@@ -74,10 +71,9 @@ def metrics_parse_with_the_prometheus_client_if_there():
              and values['fl_round_duration_seconds_bucket{le="300.0"}'] == 1
              and 0 <= values["fl_test_accuracy_ratio"] <= 1
              and values["fl_received_bytes_total"] > 100000, body.decode())
-        if text_string_to_metric_families:
-            families = {f.name: f for f in
-                        text_string_to_metric_families(body.decode())}
-            want(families["fl_rounds"].type == "counter", families.keys())
+        families = {f.name: f for f in
+                    text_string_to_metric_families(body.decode())}
+        want(families["fl_rounds"].type == "counter", families.keys())
         for process in processes:
             want(end_of(process) == 0, "participant")
 

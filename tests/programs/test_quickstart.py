@@ -60,6 +60,7 @@ def bad_options_are_refused_with_status_1():
             (["--rounds", "0"], "want 1..10000"),
             (["--rounds", "x"], "want a number"),
             (["--participants", "65"], "want 1..64"),
+            (["--participants", "0"], "want 1..64"),
             (["--codec", "zip"], "thc, bf16 or f32"), (["extra"], "extra"),
             (["--rounds=0"], "--rounds: got 0"), (["--data="], "--data: want"),
             (["--json", "/nonexistent/x"], "'/nonexistent/x' cannot be"),
@@ -100,6 +101,21 @@ def three_rounds_with_four_participants_are_compared():
         want([r["codec"] for r in figures["runs"]] == ["thc", "f32"], figures)
         want(figures["comparison"]["up"] > 7
              and figures["comparison"]["down_from_round_2"] > 3.5, text)
+
+
+def same_seed_same_shards_another_seed_other_figures():
+    with Bench() as bench:
+        samples = {}
+        for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+            report = bench.folder / f"{name}.json"
+            status, text = _small(bench, "--rounds=1", "--participants=3",
+                                  "--codec=f32", f"--seed={seed}",
+                                  "--json", report)
+            want(status == 0, text)
+            figures = json.loads(report.read_text())
+            want(figures["seed"] == seed, figures)
+            samples[name] = figures["runs"][0]["samples"]
+        want(samples["a"] == samples["b"] != samples["c"], samples)
 
 
 def _on_a_terminal(bench, *arguments):

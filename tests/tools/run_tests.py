@@ -190,7 +190,7 @@ class Runner:
         return count
 
     def checks(self):
-        """headers, layering, symbols, ABI, coverage, README, packaging"""
+        """headers, layering, symbols, ABI, coverage, README, packaging, style"""
         count = Count()
         for path in sorted((ROOT / "tests").glob("*/check_*")):
             if path.suffix not in (".py", ".sh"):
@@ -223,7 +223,7 @@ class Runner:
         return count
 
     def soak(self):
-        """long: network seeds, fuzzing, the seeded bug"""
+        """long: network seeds, fuzzing, the quick start's goals"""
         count = Count()
         for path in sorted((ROOT / "tests" / "soak").glob("soak_*.sh")):
             count.add(self.script(path.name, ["bash", path, BUILD]))

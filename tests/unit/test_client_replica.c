@@ -145,7 +145,7 @@ Test(client_replica, a_model_that_is_not_finite_is_refused)
 static void write_step(fixture *fx, fli_canonical *replica, fli_bytes *chain)
 {
   float update[FX_WEIGHTS], norms[32];
-  uint8_t payload[1024];
+  uint8_t payload[FX_CHUNK];
   size_t n = 0;
   fl_scale scale;
   fl_encode_options options;
