@@ -134,7 +134,7 @@ static fl_status fill(fli_agreed *agreed, const fl_scale *scale)
     agreed->offsets = fli_alloc(context, agreed->slots, sizeof(uint16_t));
     if (!agreed->offsets) return fli_nomem(agreed->slots * sizeof(uint16_t));
     fli_dither_offsets(agreed->offsets, agreed->slots);
-    fli_derive(agreed->dither_key, agreed->noise_seed, "thc dither", 0, 0);
+    fli_noise_init(&agreed->dither, agreed->noise_seed, "thc dither", 0);
   }
   set_id(agreed, n_norms);
   return FL_OK;

@@ -38,6 +38,11 @@ struct fl_compressor {
 
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);
 
+/* Where the noise of units starts: a 64-bit counter for every lane. */
+typedef struct fli_noise {
+  uint64_t lanes[FLK_NOISE_LANES];
+} fli_noise;
+
 /* What the participants of a round agreed on. */
 typedef struct fli_agreed {
   fl_compressor *compressor; /* reference */
@@ -53,7 +58,7 @@ typedef struct fli_agreed {
    * sent. A unit whose agreed norm counts as 0 has none. n_units + 1. */
   uint64_t *starts;
   uint16_t *offsets; /* dither: of every slot */
-  uint8_t dither_key[FLI_KEY_BYTES];
+  fli_noise dither;  /* shared by all slots */
 } fli_agreed;
 
 /* Read the caller's struct. FL_E_ARGUMENT, FL_E_OPTIONS. */
@@ -78,7 +83,7 @@ float fli_norm_round_up(double norm);
 /* Encoding of one update, as codecs see it. */
 typedef struct fli_encoding {
   const fli_agreed *agreed;
-  uint8_t noise_key[FLI_KEY_BYTES];
+  fli_noise noise;
   uint16_t noise_offset;
   double own_norm; /* plain layouts: of the segment at hand */
   atomic_uint_least64_t clamped;
@@ -119,9 +124,10 @@ struct fli_codec {
                          const fl_compressor_options *options);
   void (*begin)(fli_encoding *encoding, uint32_t slot);
   /* `block`: gathered and weighted, scratch afterwards; `own`: its length (of
-   * the whole segment in a plain layout). */
+   * the whole segment in a plain layout), or 0 when it is known not to be
+   * above the agreed one; `ahead`: lines that will be wanted next. */
   void (*encode)(fli_encoding *encoding, const fli_unit *unit, float *block,
-                 double own, uint8_t *dst);
+                 double own, const flk_ahead *ahead, uint8_t *dst);
   /* Lane width of a sum of `count` updates: FLK_*. */
   uint32_t (*lane_width)(const fli_agreed *agreed, uint32_t count);
   /* Greatest |lane| that `count` updates make. */
@@ -132,8 +138,10 @@ struct fli_codec {
                const uint8_t *src);
   void (*add)(const fli_agreed *agreed, const fli_unit *unit, uint8_t *lanes,
               uint32_t width, const uint8_t *src);
-  void (*decode)(const fli_mean *mean, const fli_unit *unit, float *block,
-                 const uint8_t *lanes, uint32_t width);
+  /* Line j of the unit goes to dst[stride j]; plain layouts have
+   * stride = FLK_LINE. */
+  void (*decode)(const fli_mean *mean, const fli_unit *unit, float *dst,
+                 size_t stride, const uint8_t *lanes, uint32_t width);
 };
 
 extern const fli_codec fli_codec_thc;
@@ -145,6 +153,12 @@ float fli_best_clip(uint32_t mode, uint32_t granularity);
 /* Signs of the rotation, for all units. */
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
                         const uint8_t seed[FL_SEED_BYTES]);
+/* Noise for a purpose and a slot of the round with this seed. */
+void fli_noise_init(fli_noise *noise, const uint8_t seed[FL_SEED_BYTES],
+                    const char *purpose, uint32_t slot);
+/* Lane states of a unit, none of them 0. */
+void fli_noise_start(const fli_noise *noise, uint64_t unit,
+                     uint32_t state[FLK_NOISE_LANES]);
 /* o_s of every slot of a stratified dither. */
 void fli_dither_offsets(uint16_t *offsets, uint32_t slots);
 

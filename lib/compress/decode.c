@@ -20,25 +20,49 @@ typedef struct decode_job {
   atomic_int is_not_finite;
 } decode_job;
 
+/* Far below what could make a decoded value leave float32: a coordinate is at
+ * most clip + 1/2 cell before the inverse rotation, which is at most 4096 times
+ * that after it, and times norm * weight / 4096 at last. */
+#define SAFE_LENGTH 0x1p100
+
+/* Line j of the unit goes to dst[stride j]. */
+static void decode_unit(decode_job *job, const fli_unit *unit, float *dst,
+                        size_t stride)
+{
+  const fli_agreed *agreed = job->mean.agreed;
+  const fl_compressor *compressor = agreed->compressor;
+  if (!fli_agreed_is_sent(agreed, unit)) {
+    for (uint32_t i = 0; i < unit->n; i++)
+      dst[i / FLK_LINE * stride + i % FLK_LINE] = 0.0f;
+    return;
+  }
+  size_t at = fli_lane_offset(agreed, unit, job->lanes->width);
+  compressor->codec->decode(&job->mean, unit, dst, stride,
+                            job->lanes->data + at, job->lanes->width);
+  double length = (double)fli_agreed_norm(agreed, unit) * job->mean.weight;
+  if (length <= SAFE_LENGTH) return;
+  for (uint32_t i = 0; i < unit->n; i += FLK_LINE) {
+    uint32_t n = unit->n - i < FLK_LINE ? unit->n - i : FLK_LINE;
+    const float *line = dst + i / FLK_LINE * stride;
+    if (compressor->kernels->find_not_finite(line, n) == n) continue;
+    atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
+  }
+}
+
 static void decode_units(void *arg, uint64_t first, uint64_t last)
 {
   decode_job *job = arg;
-  const fli_agreed *agreed = job->mean.agreed;
-  const fl_compressor *compressor = agreed->compressor;
-  float block[FLI_UNIT_MAX];
-  for (uint64_t u = first; u < last; u++) {
-    fli_unit unit = fli_layout_unit(&compressor->layout, job->segment, u);
-    if (!fli_agreed_is_sent(agreed, &unit)) {
-      memset(block, 0, sizeof block);
-    } else {
-      size_t at = fli_lane_offset(agreed, &unit, job->lanes->width);
-      compressor->codec->decode(&job->mean, &unit, block, job->lanes->data + at,
-                                job->lanes->width);
-      if (compressor->kernels->find_not_finite(block, unit.n) != unit.n) {
-        atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
-      }
+  const fl_compressor *compressor = job->mean.agreed->compressor;
+  const fli_layout *layout = &compressor->layout;
+  float rows[FLI_GROUP_FLOATS];
+  for (uint64_t u = first; u < last;) {
+    fli_unit leader = fli_layout_unit(layout, job->segment, u);
+    uint32_t group = fli_unit_group(layout, &leader, last - u);
+    for (uint32_t b = 0; b < group; b++) {
+      fli_unit unit = fli_layout_unit(layout, job->segment, u++);
+      decode_unit(job, &unit, rows + b * FLK_LINE, fli_group_stride(group));
     }
-    fli_unit_scatter(&unit, compressor->kernels, job->out, block);
+    fli_unit_scatter(&leader, group, compressor->kernels, job->out, rows);
   }
 }
 

@@ -50,34 +50,85 @@ static void count_rescaled(fli_encoding *encoding, double own, float norm)
   atomic_fetch_add_explicit(&encoding->rescaled, 1, memory_order_relaxed);
 }
 
-static void encode_unit(encode_job *job, const fli_unit *unit, float *block)
+/* 1 when a unit whose sum of squares is `about` (flk_table.gather) is finite
+ * and surely not longer than the agreed norm; then its exact length, a pass of
+ * its own, changes nothing. */
+static int is_short(float about, float norm)
+{
+  if (!(about >= 0x1p-100f && about <= 0x1p100f)) return 0;
+  return sqrt((double)about) * (1.0 + 0x1p-15) <= (double)norm;
+}
+
+/* A unit as it was gathered, and what to fetch while it is encoded. */
+typedef struct gathered {
+  float *block;
+  float about;
+  flk_ahead ahead;
+} gathered;
+
+static void encode_unit(encode_job *job, const fli_unit *unit,
+                        const gathered *from)
 {
   fli_encoding *encoding = &job->encoding;
   const fli_agreed *agreed = encoding->agreed;
   const fl_compressor *compressor = agreed->compressor;
-  fli_unit_gather(unit, compressor->kernels, block, job->x, job->weight);
   double own = encoding->own_norm;
   if (compressor->layout.is_rotated) {
-    own = sqrt(compressor->kernels->sum_squares(block, unit->padded));
+    float norm = fli_agreed_norm(agreed, unit);
+    own = 0.0;
+    if (!is_short(from->about, norm)) {
+      own = sqrt(compressor->kernels->sum_squares(from->block, unit->padded));
+    }
     if (!isfinite(own)) {
       atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
       return;
     }
-    count_rescaled(encoding, own, fli_agreed_norm(agreed, unit));
+    count_rescaled(encoding, own, norm);
   }
   if (!fli_agreed_is_sent(agreed, unit)) return;
-  compressor->codec->encode(encoding, unit, block, own,
+  compressor->codec->encode(encoding, unit, from->block, own, &from->ahead,
                             job->payload + fli_payload_offset(agreed, unit));
+}
+
+/* While unit b of a group of FLI_GROUP_MAX is encoded, an equal share of the
+ * lines of the next such group. */
+static flk_ahead lines_ahead(const encode_job *job, const fli_unit *leader,
+                             uint32_t b, uint64_t left)
+{
+  const fli_layout *layout = &job->encoding.agreed->compressor->layout;
+  fli_unit next =
+      fli_layout_unit(layout, job->segment, leader->index + FLI_GROUP_MAX);
+  flk_ahead ahead = {.stride = next.stride,
+                     .row = FLI_GROUP_MAX * FLK_LINE,
+                     .rows = FLI_UNIT_MAX / FLK_LINE / FLI_GROUP_MAX};
+  if (fli_unit_group(layout, &next, left) < FLI_GROUP_MAX) {
+    return (flk_ahead){0};
+  }
+  ahead.src = job->x + next.offset + b * ahead.rows * ahead.stride;
+  return ahead;
 }
 
 static void encode_units(void *arg, uint64_t first, uint64_t last)
 {
   encode_job *job = arg;
-  const fli_layout *layout = &job->encoding.agreed->compressor->layout;
-  float block[FLI_UNIT_MAX];
-  for (uint64_t u = first; u < last; u++) {
-    fli_unit unit = fli_layout_unit(layout, job->segment, u);
-    encode_unit(job, &unit, block);
+  const fl_compressor *compressor = job->encoding.agreed->compressor;
+  fli_gathering how = {
+      .kernels = compressor->kernels, .x = job->x, .weight = job->weight};
+  float blocks[FLI_GROUP_FLOATS], about[FLI_GROUP_MAX];
+  for (uint64_t u = first; u < last;) {
+    fli_unit leader = fli_layout_unit(&compressor->layout, job->segment, u);
+    uint32_t group = fli_unit_group(&compressor->layout, &leader, last - u);
+    fli_unit_gather(&leader, group, &how, blocks, about);
+    for (uint32_t b = 0; b < group; b++) {
+      fli_unit unit = fli_layout_unit(&compressor->layout, job->segment, u++);
+      gathered from = {.block = blocks + b * FLK_BLOCK_STRIDE,
+                       .about = about[b]};
+      if (leader.index + FLI_GROUP_MAX < last) {
+        uint64_t left = last - leader.index - FLI_GROUP_MAX;
+        from.ahead = lines_ahead(job, &leader, b, left);
+      }
+      encode_unit(job, &unit, &from);
+    }
   }
 }
 

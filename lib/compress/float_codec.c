@@ -39,7 +39,8 @@ static void float_begin(fli_encoding *encoding, uint32_t slot)
 }
 
 static void float_encode(fli_encoding *encoding, const fli_unit *unit,
-                         float *block, double own, uint8_t *dst)
+                         float *block, double own, const flk_ahead *ahead,
+                         uint8_t *dst)
 {
   const fli_agreed *agreed = encoding->agreed;
   const flk_table *kernels = agreed->compressor->kernels;
@@ -96,7 +97,8 @@ static void float_add(const fli_agreed *agreed, const fli_unit *unit,
 }
 
 static void float_decode(const fli_mean *mean, const fli_unit *unit,
-                         float *block, const uint8_t *lanes, uint32_t width)
+                         float *block, size_t stride, const uint8_t *lanes,
+                         uint32_t width)
 {
   double one = fixed_point(mean->agreed, unit->segment);
   double factor = mean->weight / (double)mean->tally->count / one;

@@ -3,6 +3,8 @@
  * depend on the number of units alone, never on the number of threads. */
 #include "compress/layout.h"
 
+#include <math.h>
+
 #include "base/context.h"
 #include "base/error.h"
 #include "base/size.h"
@@ -104,27 +106,49 @@ fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
   return unit;
 }
 
-void fli_unit_gather(const fli_unit *unit, const flk_table *kernels,
-                     float *block, const float *x, float weight)
+uint32_t fli_unit_group(const fli_layout *layout, const fli_unit *unit,
+                        uint64_t n)
 {
-  const float *src = x + unit->offset;
-  uint32_t lines = unit->n / FLK_LINE;
-  kernels->gather(block, src, unit->stride, lines, weight);
-  uint32_t i = lines * FLK_LINE;
-  for (; i < unit->n; i++)
-    block[i] = src[i] * weight;
-  for (; i < unit->padded; i++)
-    block[i] = 0.0f;
+  const fli_segment *s = &layout->segments[unit->segment];
+  uint64_t full = s->first_unit + s->n_full;
+  if (!layout->is_rotated || unit->index >= full) return 1;
+  if (n > full - unit->index) n = full - unit->index;
+  return n < FLI_GROUP_MAX ? (uint32_t)n : FLI_GROUP_MAX;
 }
 
-void fli_unit_scatter(const fli_unit *unit, const flk_table *kernels, float *x,
-                      const float *block)
+void fli_unit_gather(const fli_unit *unit, uint32_t group,
+                     const fli_gathering *how, float *blocks, float *about)
+{
+  flk_lines all = {.src = how->x + unit->offset,
+                   .stride = unit->stride,
+                   .lines = unit->n / FLK_LINE,
+                   .count = group,
+                   .weight = how->weight};
+  how->kernels->gather(blocks, &all, about);
+  uint32_t i = unit->n / FLK_LINE * FLK_LINE;
+  if (i < unit->n && about) about[0] = INFINITY;
+  for (; i < unit->n; i++)
+    blocks[i] = all.src[i] * how->weight;
+  for (; i < unit->padded; i++)
+    blocks[i] = 0.0f;
+}
+
+/* One line more than needed, lest the lines of a unit compete for the same
+ * cache sets. */
+size_t fli_group_stride(uint32_t group)
+{
+  return FLK_LINE * (group > 1 ? (size_t)group + 1 : 1);
+}
+
+void fli_unit_scatter(const fli_unit *unit, uint32_t group,
+                      const flk_table *kernels, float *x, const float *rows)
 {
   float *dst = x + unit->offset;
   uint32_t lines = unit->n / FLK_LINE;
-  kernels->scatter(dst, unit->stride, block, lines);
+  kernels->scatter(dst, unit->stride, rows, fli_group_stride(group), lines,
+                   group);
   for (uint32_t i = lines * FLK_LINE; i < unit->n; i++)
-    dst[i] = block[i];
+    dst[i] = rows[i];
 }
 
 typedef struct pieces {

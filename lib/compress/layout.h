@@ -14,7 +14,14 @@
 #include <fl/compress.h>
 #include "kernels/kernels.h"
 
-enum { FLI_UNIT_MAX = FL_THC_BLOCK };
+enum {
+  FLI_UNIT_MAX = FL_THC_BLOCK,
+  /* Neighbouring blocks that are gathered and scattered together: their lines
+   * lie side by side, so that memory is read and written in longer runs. */
+  FLI_GROUP_MAX = 8,
+  /* Room for a group with the gaps between its blocks or rows. */
+  FLI_GROUP_FLOATS = (FLI_GROUP_MAX + 1) * FLI_UNIT_MAX
+};
 
 typedef struct fli_segment {
   uint64_t offset; /* of its first float in the vector */
@@ -55,12 +62,27 @@ uint64_t fli_segment_units(const fli_segment *segment);
 fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
                          uint64_t index);
 
-/* block[0..padded-1] = the unit's floats of x times weight, then zeros. */
-void fli_unit_gather(const fli_unit *unit, const flk_table *kernels,
-                     float *block, const float *x, float weight);
-/* The unit's floats of x = block[0..n-1]. */
-void fli_unit_scatter(const fli_unit *unit, const flk_table *kernels, float *x,
-                      const float *block);
+/* What is gathered from: a vector and a weight. */
+typedef struct fli_gathering {
+  const flk_table *kernels;
+  const float *x;
+  float weight;
+} fli_gathering;
+
+/* How many units from `unit` on, at most `n`, make a group: 1 for a tail and
+ * in plain layouts. */
+uint32_t fli_unit_group(const fli_layout *layout, const fli_unit *unit,
+                        uint64_t n);
+/* Block b of the group: blocks[FLK_BLOCK_STRIDE b + (0..padded-1)] = the
+ * floats of x of unit number b times weight, then zeros. `about`: see
+ * flk_table.gather; NULL for not wanted. */
+void fli_unit_gather(const fli_unit *unit, uint32_t group,
+                     const fli_gathering *how, float *blocks, float *about);
+/* The group's floats of x from `rows`: line j of unit b is at
+ * rows[fli_group_stride(group) j + 16 b]. */
+size_t fli_group_stride(uint32_t group);
+void fli_unit_scatter(const fli_unit *unit, uint32_t group,
+                      const flk_table *kernels, float *x, const float *rows);
 
 /* Run fn(arg, a, b) over pieces [a, b) that cover [first, last), by the
  * context's threads if it has any. A hook that fails or forgets a piece costs

@@ -20,11 +20,17 @@ static void measure_units(void *arg, uint64_t first, uint64_t last)
 {
   const fli_measuring *m = arg;
   const flk_table *kernels = m->compressor->kernels;
-  float block[FLI_UNIT_MAX];
-  for (uint64_t u = first; u < last; u++) {
-    fli_unit unit = fli_layout_unit(&m->compressor->layout, m->segment, u);
-    fli_unit_gather(&unit, kernels, block, m->x, m->weight);
-    m->squares[u] = kernels->sum_squares(block, unit.padded);
+  const fli_layout *layout = &m->compressor->layout;
+  fli_gathering how = {.kernels = kernels, .x = m->x, .weight = m->weight};
+  float blocks[FLI_GROUP_FLOATS];
+  for (uint64_t u = first; u < last;) {
+    fli_unit unit = fli_layout_unit(layout, m->segment, u);
+    uint32_t group = fli_unit_group(layout, &unit, last - u);
+    fli_unit_gather(&unit, group, &how, blocks, NULL);
+    for (uint32_t b = 0; b < group; b++) {
+      m->squares[u++] =
+          kernels->sum_squares(blocks + b * FLK_BLOCK_STRIDE, unit.padded);
+    }
   }
 }
 

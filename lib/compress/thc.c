@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "compress/compressor.h"
 
-enum { SIGN_BYTES = FLI_UNIT_MAX / 8, NOISE_KEY_BLOCK = 64 };
+enum { SIGN_BYTES = FLI_UNIT_MAX / 8 };
 
 /* Replaces a lane state of 0, which xorshift would never leave. */
 #define NONZERO_STATE 0x9e3779b9u
@@ -84,51 +84,66 @@ void fli_dither_offsets(uint16_t *offsets, uint32_t slots)
   }
 }
 
-static void unit_noise(const flk_table *kernels, uint16_t *noise,
-                       const fli_unit *unit, const uint8_t *key)
+void fli_noise_init(fli_noise *noise, const uint8_t seed[FL_SEED_BYTES],
+                    const char *purpose, uint32_t slot)
 {
-  uint8_t stream[NOISE_KEY_BLOCK];
-  uint32_t state[FLK_NOISE_LANES];
-  fli_chacha20(stream, sizeof stream, key, unit->index, 0);
+  uint8_t key[FLI_KEY_BYTES];
+  uint8_t stream[8 * FLK_NOISE_LANES];
+  fli_derive(key, seed, purpose, slot, 0);
+  fli_chacha20(stream, sizeof stream, key, 0, 0);
+  for (size_t k = 0; k < FLK_NOISE_LANES; k++)
+    noise->lanes[k] = fli_load_u64(stream + 8 * k);
+}
+
+/* SplitMix64: a stream cipher per unit would cost a tenth of the encoder, and
+ * rounding needs evenly spread numbers, not secret ones. */
+void fli_noise_start(const fli_noise *noise, uint64_t unit,
+                     uint32_t state[FLK_NOISE_LANES])
+{
   for (size_t k = 0; k < FLK_NOISE_LANES; k++) {
-    state[k] = fli_load_u32(stream + 4 * k);
+    uint64_t z = noise->lanes[k] + unit * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    state[k] = (uint32_t)((z ^ z >> 31) >> 32);
     if (state[k] == 0) state[k] = NONZERO_STATE;
   }
-  kernels->noise(noise, unit->padded, state);
 }
 
 static void thc_begin(fli_encoding *encoding, uint32_t slot)
 {
   const fli_agreed *agreed = encoding->agreed;
   if (agreed->compressor->mode == FL_THC_DITHER) {
-    memcpy(encoding->noise_key, agreed->dither_key, FLI_KEY_BYTES);
+    encoding->noise = agreed->dither;
     encoding->noise_offset = agreed->offsets[slot];
   } else {
-    fli_derive(encoding->noise_key, agreed->noise_seed, "thc uniform", slot, 0);
+    fli_noise_init(&encoding->noise, agreed->noise_seed, "thc uniform", slot);
     encoding->noise_offset = 0;
   }
 }
 
 static void thc_encode(fli_encoding *encoding, const fli_unit *unit,
-                       float *block, double own, uint8_t *dst)
+                       float *block, double own, const flk_ahead *ahead,
+                       uint8_t *dst)
 {
   const fli_agreed *agreed = encoding->agreed;
   const fl_compressor *compressor = agreed->compressor;
-  const flk_table *kernels = compressor->kernels;
-  uint16_t noise[FLI_UNIT_MAX];
-  uint8_t q[FLI_UNIT_MAX];
+  uint32_t state[FLK_NOISE_LANES];
   float norm = fli_agreed_norm(agreed, unit);
   int exponent;
   double mantissa = split_norm(norm, &exponent);
   double factor = fli_encoding_factor(encoding, own, norm);
-  uint32_t g = compressor->granularity;
-  float step = (float)((double)g / (2.0 * (double)agreed->clip * mantissa));
-  kernels->rotate(block, compressor->signs + unit->index * SIGN_BYTES,
-                  (float)ldexp(factor, -exponent), unit->padded);
-  unit_noise(kernels, noise, unit, encoding->noise_key);
-  uint32_t clamped = kernels->quantise(q, block, noise, encoding->noise_offset,
-                                       step, g, unit->padded);
-  kernels->pack(dst, q, unit->padded, compressor->bits);
+  double g = (double)compressor->granularity;
+  flk_grid grid = {
+      .signs = compressor->signs + unit->index * SIGN_BYTES,
+      .scale = (float)ldexp(factor, -exponent),
+      .step = (float)(g / (2.0 * (double)agreed->clip * mantissa)),
+      .bits = compressor->bits,
+      .offset = encoding->noise_offset,
+      .ahead = *ahead,
+  };
+  fli_noise_start(&encoding->noise, unit->index, state);
+  uint32_t clamped =
+      compressor->kernels->encode(dst, block, &grid, state, unit->padded);
   atomic_fetch_add_explicit(&encoding->clamped, clamped, memory_order_relaxed);
   if (encoding->unit_clamped) {
     encoding->unit_clamped[unit->index] =
@@ -152,9 +167,8 @@ static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
                     uint8_t *lanes, uint32_t width, const uint8_t *src)
 {
   const fl_compressor *compressor = agreed->compressor;
-  uint8_t q[FLI_UNIT_MAX];
-  compressor->kernels->unpack(q, src, unit->padded, compressor->bits);
-  compressor->kernels->accumulate[width][FLK_U8](lanes, q, unit->padded);
+  compressor->kernels->add_packed(lanes, width, src, unit->padded,
+                                  compressor->bits);
 }
 
 /* Sum over the slots in the sum of U_s - 1/2, in 1/65536. All slots together
@@ -162,47 +176,43 @@ static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
  * from 0, slots are taken or added one by one, whichever are fewer. The result
  * is the same integer both ways, and as at most half of the slots are looked
  * at, nothing on the way leaves 32 bits. */
-static void dither_sum(const fli_mean *mean, const fli_unit *unit, int32_t *sum)
+static void set_dither(flk_lattice *lattice, const fli_mean *mean)
 {
   const fli_agreed *agreed = mean->agreed;
-  const flk_table *kernels = agreed->compressor->kernels;
-  uint16_t noise[FLI_UNIT_MAX];
-  unit_noise(kernels, noise, unit, agreed->dither_key);
   int64_t bias = -32768 * (int64_t)mean->tally->count;
-  uint32_t factor = 0;
   if (mean->sign < 0) {
-    factor = agreed->slots;
+    lattice->factor = agreed->slots;
     for (uint32_t s = 0; s < agreed->slots; s++)
       bias += agreed->offsets[s];
   }
-  kernels->dither_total(sum, noise, unit->padded, factor, (int32_t)bias);
-  for (uint32_t i = 0; i < mean->n_offsets; i++) {
-    kernels->dither_slot(sum, noise, unit->padded, mean->offsets[i],
-                         mean->sign);
-  }
+  lattice->bias = (int32_t)bias;
+  lattice->offsets = mean->offsets;
+  lattice->n_offsets = mean->n_offsets;
+  lattice->sign = mean->sign;
 }
 
-static void thc_decode(const fli_mean *mean, const fli_unit *unit, float *block,
-                       const uint8_t *lanes, uint32_t width)
+static void thc_decode(const fli_mean *mean, const fli_unit *unit, float *dst,
+                       size_t stride, const uint8_t *lanes, uint32_t width)
 {
   const fli_agreed *agreed = mean->agreed;
   const fl_compressor *compressor = agreed->compressor;
-  const flk_table *kernels = compressor->kernels;
-  float norm = fli_agreed_norm(agreed, unit);
+  double g = (double)compressor->granularity;
+  double norm = (double)fli_agreed_norm(agreed, unit);
   double count = (double)mean->tally->count;
-  double clip = (double)agreed->clip;
-  float step = (float)(2.0 * clip / ((double)compressor->granularity * count));
+  uint32_t state[FLK_NOISE_LANES];
+  flk_lattice lattice = {
+      .signs = compressor->signs + unit->index * SIGN_BYTES,
+      .width = width,
+      .step = (float)(2.0 * (double)agreed->clip / (g * count)),
+      .shift = -agreed->clip,
+      .scale = (float)(mean->weight * norm / (double)unit->padded),
+  };
   if (compressor->mode == FL_THC_DITHER) {
-    int32_t sum[FLI_UNIT_MAX];
-    dither_sum(mean, unit, sum);
-    kernels->dequantise_dither(block, lanes, width, sum, unit->padded, step,
-                               -agreed->clip);
-  } else {
-    kernels->dequantise(block, lanes, width, unit->padded, step, -agreed->clip);
+    set_dither(&lattice, mean);
+    fli_noise_start(&agreed->dither, unit->index, state);
+    lattice.state = state;
   }
-  double scale = mean->weight * (double)norm / (double)unit->padded;
-  kernels->unrotate(block, compressor->signs + unit->index * SIGN_BYTES,
-                    (float)scale, unit->padded);
+  compressor->kernels->decode(dst, stride, lanes, &lattice, unit->padded);
 }
 
 const fli_codec fli_codec_thc = {

@@ -4,22 +4,21 @@
  * replaces what it does better. */
 #include "kernels/kernels.h"
 
+#include <stdatomic.h>
+
+#ifdef FLK_HAVE_AVX2
+#  include "kernels/x86/x86.h"
+#endif
+
 static const flk_table table_c = {
     .name = "c",
     .find_not_finite = flk_find_not_finite_c,
     .sum_squares = flk_sum_squares_c,
     .gather = flk_gather_c,
     .scatter = flk_scatter_c,
-    .rotate = flk_rotate_c,
-    .unrotate = flk_unrotate_c,
-    .noise = flk_noise_c,
-    .quantise = flk_quantise_c,
-    .pack = flk_pack_c,
-    .unpack = flk_unpack_c,
-    .dequantise = flk_dequantise_c,
-    .dequantise_dither = flk_dequantise_dither_c,
-    .dither_total = flk_dither_total_c,
-    .dither_slot = flk_dither_slot_c,
+    .encode = flk_encode_c,
+    .decode = flk_decode_c,
+    .add_packed = flk_add_packed_c,
     .accumulate =
         {
             {flk_add_u8_u8_c, NULL, NULL, NULL},
@@ -38,12 +37,54 @@ static const flk_table table_c = {
     .fixed_load = flk_fixed_load_c,
 };
 
-const flk_table *flk_kernels_c(void)
+#ifdef FLK_HAVE_AVX2
+enum { TABLES = 3 };
+#else
+enum { TABLES = 1 };
+#endif
+
+/* Filled by the first call that finds `state` 0; others wait for it. */
+static flk_table tables[TABLES];
+static size_t n_tables;
+static atomic_int state; /* 0 untouched, 1 being filled, 2 ready */
+
+static void fill(void)
 {
-  return &table_c;
+  tables[0] = table_c;
+  n_tables = 1;
+#ifdef FLK_HAVE_AVX2
+  if (flk_has_avx2()) {
+    tables[n_tables] = tables[n_tables - 1];
+    flk_fill_avx2(&tables[n_tables++]);
+  }
+  if (n_tables == 2 && flk_has_avx512()) {
+    tables[n_tables] = tables[n_tables - 1];
+    flk_fill_avx512(&tables[n_tables++]);
+  }
+#endif
+}
+
+static void prepare(void)
+{
+  int was = 0;
+  if (atomic_load_explicit(&state, memory_order_acquire) == 2) return;
+  if (atomic_compare_exchange_strong(&state, &was, 1)) {
+    fill();
+    atomic_store_explicit(&state, 2, memory_order_release);
+    return;
+  }
+  while (atomic_load_explicit(&state, memory_order_acquire) != 2) {
+  }
+}
+
+const flk_table *flk_kernels_at(size_t index)
+{
+  prepare();
+  return index < n_tables ? &tables[index] : NULL;
 }
 
 const flk_table *flk_kernels(void)
 {
-  return &table_c;
+  prepare();
+  return &tables[n_tables - 1];
 }

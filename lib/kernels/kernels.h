@@ -20,11 +20,59 @@ enum {
   FLK_LINE = 16,
   FLK_BLOCK_MIN = 256,
   FLK_BLOCK_MAX = 4096,
+  /* Floats from one block of a group to the next: not a power of two, which
+   * would make their lines compete for the same cache sets. */
+  FLK_BLOCK_STRIDE = FLK_BLOCK_MAX + FLK_LINE,
   FLK_NOISE_LANES = 16
 };
 
 /* Lane widths: index into flk_table.accumulate. */
 enum { FLK_U8 = 0, FLK_U16 = 1, FLK_U32 = 2, FLK_I64 = 3, FLK_WIDTHS = 4 };
+
+/* Memory that will be read soon: `rows` runs of `row` floats. A hint. */
+typedef struct flk_ahead {
+  const float *src;
+  size_t stride;
+  size_t row;
+  size_t rows;
+} flk_ahead;
+
+/* How the coordinates of a block become indices 0..g, g = 2^bits - 1. */
+typedef struct flk_grid {
+  const uint8_t *signs; /* bit i set: x[i] is negated */
+  float scale;
+  float step;
+  uint32_t bits;
+  uint16_t offset; /* added to the noise, mod 65536 */
+  flk_ahead ahead;
+} flk_grid;
+
+/* How lanes become coordinates. With dither (state not NULL) a lane is first
+ * reduced by e / 65536, e = (factor * noise mod 65536) + bias + sum over the
+ * offsets of sign * ((noise + offset) mod 65536): what the slots in the sum
+ * have added. */
+typedef struct flk_lattice {
+  const uint8_t *signs;
+  const uint32_t *state; /* of the noise, or NULL */
+  const uint16_t *offsets;
+  uint32_t n_offsets;
+  int32_t sign; /* 1 or -1 */
+  uint32_t factor;
+  int32_t bias;
+  uint32_t width; /* FLK_U8, FLK_U16, FLK_U32; lanes below 2^24 */
+  float step;
+  float shift;
+  float scale;
+} flk_lattice;
+
+/* A group of `count` blocks whose lines lie side by side. */
+typedef struct flk_lines {
+  const float *src;
+  size_t stride; /* floats from one line of a block to its next */
+  size_t lines;  /* of every block */
+  size_t count;
+  float weight;
+} flk_lines;
 
 typedef struct flk_table {
   const char *name;
@@ -37,49 +85,30 @@ typedef struct flk_table {
    * some x is not. */
   double (*sum_squares)(const float *x, size_t n);
 
-  /* dst[16 j + k] = src[stride j + k] * weight for `lines` lines; stride in
-   * floats. */
-  void (*gather)(float *dst, const float *src, size_t stride, size_t lines,
-                 float weight);
-  /* dst[stride j + k] = src[16 j + k]. */
-  void (*scatter)(float *dst, size_t stride, const float *src, size_t lines);
+  /* Line j of block b of a group of neighbouring blocks:
+   * dst[FLK_BLOCK_STRIDE b + 16 j + k] = src[stride j + 16 b + k] * weight.
+   * about[b], unless NULL: the block's sum of squares within a factor of
+   * 1 +- 2^-15 when it is in 2^-100..2^100; NaN and infinities never give
+   * such a number. Not D0: may be infinity, for "not known". */
+  void (*gather)(float *dst, const flk_lines *group, float *about);
+  /* Rows of `count` lines: dst[stride j + i] = src[src_stride j + i] for `rows`
+   * rows. */
+  void (*scatter)(float *dst, size_t stride, const float *src,
+                  size_t src_stride, size_t rows, size_t count);
 
-  /* x *= +-scale (bit i of `signs` set: minus), then the Walsh-Hadamard
-   * transform without normalisation: for h = 1, 2, 4, ..., n/2 every pair
-   * (a, b) that is h apart becomes (a + b, a - b). n is a block. */
-  void (*rotate)(float *x, const uint8_t *signs, float scale, size_t n);
-  /* The transform first, then x *= +-scale. */
-  void (*unrotate)(float *x, const uint8_t *signs, float scale, size_t n);
-
-  /* n 16-bit numbers, n a multiple of 32. Per two lines every lane's state is
-   * stepped once, x ^= x << 13; x ^= x >> 17; x ^= x << 5; its low half goes
-   * to the first line, its high half to the second. States must not be 0. */
-  void (*noise)(uint16_t *out, size_t n, uint32_t state[FLK_NOISE_LANES]);
-  /* v = y * step + g / 2; z = v clamped to 0..g;
-   * q = min((int)(z + ((noise + offset) mod 65536) / 65536), g).
-   * Returns the number of v outside 0..g. n a multiple of 16, g <= 255. */
-  uint32_t (*quantise)(uint8_t *q, const float *y, const uint16_t *noise,
-                       uint16_t offset, float step, uint32_t g, size_t n);
-  /* Indices of `bits` (1..8) bits, least significant bit first. n a multiple
-   * of 8; n * bits / 8 bytes. */
-  void (*pack)(uint8_t *dst, const uint8_t *q, size_t n, uint32_t bits);
-  void (*unpack)(uint8_t *q, const uint8_t *src, size_t n, uint32_t bits);
-
-  /* y = lane * step + shift, lanes below 2^24 of FLK_U8, U16 or U32. */
-  void (*dequantise)(float *y, const uint8_t *lanes, uint32_t width, size_t n,
-                     float step, float shift);
-  /* y = (lane - noise / 65536) * step + shift; lane and noise are rounded to
-   * float32 first. */
-  void (*dequantise_dither)(float *y, const uint8_t *lanes, uint32_t width,
-                            const int32_t *noise, size_t n, float step,
-                            float shift);
-  /* sum[i] = (factor * noise[i] mod 65536) + bias: what all slots of a
-   * stratified dither subtract together. */
-  void (*dither_total)(int32_t *sum, const uint16_t *noise, size_t n,
-                       uint32_t factor, int32_t bias);
-  /* sum[i] += sign * ((noise[i] + offset) mod 65536), sign 1 or -1. */
-  void (*dither_slot)(int32_t *sum, const uint16_t *noise, size_t n,
-                      uint16_t offset, int32_t sign);
+  /* A block becomes indices: signs and scale, rotation, noise, quantisation,
+   * packing (flk_rotate_c, flk_noise_c, flk_quantise_c, flk_pack_c). x is
+   * scratch afterwards; `state` moves on. Returns how many coordinates were
+   * clamped. */
+  uint32_t (*encode)(uint8_t *dst, float *x, const flk_grid *grid,
+                     uint32_t state[FLK_NOISE_LANES], size_t n);
+  /* Lanes become a block (flk_dequantise_c, flk_unrotate_c), whose line j goes
+   * to dst[stride j]. */
+  void (*decode)(float *dst, size_t stride, const uint8_t *lanes,
+                 const flk_lattice *lattice, size_t n);
+  /* lanes += indices of `bits` bits. n a block; FLK_U8, U16, U32. */
+  void (*add_packed)(uint8_t *lanes, uint32_t width, const uint8_t *src,
+                     size_t n, uint32_t bits);
 
   /* dst += src, dst of the row's width, src of the column's, which is not
    * wider; NULL for pairs that do not occur (FLK_I64 pairs with itself
@@ -109,35 +138,51 @@ typedef struct flk_table {
 
 /* The best table for this machine. Thread-safe, static. */
 const flk_table *flk_kernels(void);
-/* The specification. */
-const flk_table *flk_kernels_c(void);
+/* Tables that this machine can run, from weak to strong: 0 is the C functions,
+ * the specification. NULL behind the last. */
+const flk_table *flk_kernels_at(size_t index);
 
 /* ---- the C functions, per file; also the tails of other versions ----------
  */
 
 size_t flk_find_not_finite_c(const float *x, size_t n);
 double flk_sum_squares_c(const float *x, size_t n);
-void flk_gather_c(float *dst, const float *src, size_t stride, size_t lines,
-                  float weight);
-void flk_scatter_c(float *dst, size_t stride, const float *src, size_t lines);
+void flk_gather_c(float *dst, const flk_lines *group, float *about);
+void flk_scatter_c(float *dst, size_t stride, const float *src,
+                   size_t src_stride, size_t rows, size_t count);
+uint32_t flk_encode_c(uint8_t *dst, float *x, const flk_grid *grid,
+                      uint32_t state[FLK_NOISE_LANES], size_t n);
+void flk_decode_c(float *dst, size_t stride, const uint8_t *lanes,
+                  const flk_lattice *lattice, size_t n);
+void flk_add_packed_c(uint8_t *lanes, uint32_t width, const uint8_t *src,
+                      size_t n, uint32_t bits);
 
+/* ---- what the C functions of blocks are made of --------------------------
+ */
+
+/* x *= +-scale (bit i of `signs` set: minus), then the Walsh-Hadamard
+ * transform without normalisation: for h = n/2, n/4, ..., 1 every pair (a, b)
+ * that is h apart becomes (a + b, a - b). n is a block. */
 void flk_rotate_c(float *x, const uint8_t *signs, float scale, size_t n);
+/* The transform with h = 1, 2, ..., n/2 first, then x *= +-scale. */
 void flk_unrotate_c(float *x, const uint8_t *signs, float scale, size_t n);
-
+/* n 16-bit numbers, n a multiple of 32. Per two lines every lane's state is
+ * stepped once, x ^= x << 13; x ^= x >> 17; x ^= x << 5; its low half goes to
+ * the first line, its high half to the second. States must not be 0. */
 void flk_noise_c(uint16_t *out, size_t n, uint32_t state[FLK_NOISE_LANES]);
+/* v = y * step + g / 2; z = v clamped to 0..g;
+ * q = min((int)(z + ((noise + offset) mod 65536) / 65536), g).
+ * Returns the number of v outside 0..g. n a multiple of 16, g <= 255. */
 uint32_t flk_quantise_c(uint8_t *q, const float *y, const uint16_t *noise,
                         uint16_t offset, float step, uint32_t g, size_t n);
+/* Indices of `bits` (1..8) bits, least significant bit first. n a multiple of
+ * 8; n * bits / 8 bytes. */
 void flk_pack_c(uint8_t *dst, const uint8_t *q, size_t n, uint32_t bits);
 void flk_unpack_c(uint8_t *q, const uint8_t *src, size_t n, uint32_t bits);
-void flk_dequantise_c(float *y, const uint8_t *lanes, uint32_t width, size_t n,
-                      float step, float shift);
-void flk_dequantise_dither_c(float *y, const uint8_t *lanes, uint32_t width,
-                             const int32_t *noise, size_t n, float step,
-                             float shift);
-void flk_dither_total_c(int32_t *sum, const uint16_t *noise, size_t n,
-                        uint32_t factor, int32_t bias);
-void flk_dither_slot_c(int32_t *sum, const uint16_t *noise, size_t n,
-                       uint16_t offset, int32_t sign);
+/* y = lane * step + shift; with dither y = (lane - e / 65536) * step + shift,
+ * lane and e rounded to float32 first. */
+void flk_dequantise_c(float *y, const uint8_t *lanes,
+                      const flk_lattice *lattice, size_t n);
 
 void flk_add_u8_u8_c(uint8_t *dst, const uint8_t *src, size_t n);
 void flk_add_u16_u8_c(uint8_t *dst, const uint8_t *src, size_t n);

@@ -136,40 +136,75 @@ static void lanes_to_f32(float *restrict y, const uint8_t *restrict lanes,
   }
 }
 
-void flk_dequantise_c(float *restrict y, const uint8_t *restrict lanes,
-                      uint32_t width, size_t n, float step, float shift)
+/* What the dither of all slots in a sum comes to, for every coordinate. */
+static void dither_sum(int32_t *restrict sum, const flk_lattice *lattice,
+                       size_t n)
 {
-  lanes_to_f32(y, lanes, width, n);
+  uint16_t noise[FLK_BLOCK_MAX];
+  uint32_t state[FLK_NOISE_LANES];
+  memcpy(state, lattice->state, sizeof state);
+  flk_noise_c(noise, n, state);
+  for (size_t i = 0; i < n; i++) {
+    sum[i] = (int32_t)(lattice->factor * noise[i] & 0xffffu) + lattice->bias;
+  }
+  for (uint32_t s = 0; s < lattice->n_offsets; s++) {
+    const uint16_t offset = lattice->offsets[s];
+    const int32_t sign = lattice->sign;
+    for (size_t i = 0; i < n; i++)
+      sum[i] += sign * (int32_t)(uint16_t)(noise[i] + offset);
+  }
+}
+
+void flk_dequantise_c(float *restrict y, const uint8_t *restrict lanes,
+                      const flk_lattice *lattice, size_t n)
+{
+  const float step = lattice->step, shift = lattice->shift;
+  lanes_to_f32(y, lanes, lattice->width, n);
+  if (lattice->state) {
+    int32_t sum[FLK_BLOCK_MAX];
+    dither_sum(sum, lattice, n);
+    for (size_t i = 0; i < n; i++)
+      y[i] -= (float)sum[i] * 0x1p-16f;
+  }
   for (size_t i = 0; i < n; i++) {
     float v = y[i] * step;
     y[i] = v + shift;
   }
 }
 
-void flk_dequantise_dither_c(float *restrict y, const uint8_t *restrict lanes,
-                             uint32_t width, const int32_t *restrict noise,
-                             size_t n, float step, float shift)
+uint32_t flk_encode_c(uint8_t *restrict dst, float *restrict x,
+                      const flk_grid *grid, uint32_t state[FLK_NOISE_LANES],
+                      size_t n)
 {
-  lanes_to_f32(y, lanes, width, n);
-  for (size_t i = 0; i < n; i++) {
-    float v = y[i] - (float)noise[i] * 0x1p-16f;
-    v = v * step;
-    y[i] = v + shift;
-  }
+  uint16_t noise[FLK_BLOCK_MAX];
+  uint8_t q[FLK_BLOCK_MAX];
+  flk_rotate_c(x, grid->signs, grid->scale, n);
+  flk_noise_c(noise, n, state);
+  uint32_t clamped = flk_quantise_c(q, x, noise, grid->offset, grid->step,
+                                    (1u << grid->bits) - 1u, n);
+  flk_pack_c(dst, q, n, grid->bits);
+  return clamped;
 }
 
-void flk_dither_total_c(int32_t *restrict sum, const uint16_t *restrict noise,
-                        size_t n, uint32_t factor, int32_t bias)
+void flk_decode_c(float *restrict dst, size_t stride, const uint8_t *lanes,
+                  const flk_lattice *lattice, size_t n)
 {
-  for (size_t i = 0; i < n; i++) {
-    sum[i] = (int32_t)(factor * noise[i] & 0xffffu) + bias;
-  }
+  float y[FLK_BLOCK_MAX];
+  flk_dequantise_c(y, lanes, lattice, n);
+  flk_unrotate_c(y, lattice->signs, lattice->scale, n);
+  flk_scatter_c(dst, stride, y, FLK_LINE, n / FLK_LINE, 1);
 }
 
-void flk_dither_slot_c(int32_t *restrict sum, const uint16_t *restrict noise,
-                       size_t n, uint16_t offset, int32_t sign)
+void flk_add_packed_c(uint8_t *restrict lanes, uint32_t width,
+                      const uint8_t *restrict src, size_t n, uint32_t bits)
 {
-  for (size_t i = 0; i < n; i++) {
-    sum[i] += sign * (int32_t)(uint16_t)(noise[i] + offset);
+  uint8_t q[FLK_BLOCK_MAX];
+  flk_unpack_c(q, src, n, bits);
+  if (width == FLK_U8) {
+    flk_add_u8_u8_c(lanes, q, n);
+  } else if (width == FLK_U16) {
+    flk_add_u16_u8_c(lanes, q, n);
+  } else {
+    flk_add_u32_u8_c(lanes, q, n);
   }
 }

@@ -4,6 +4,9 @@
  * count, which compilers vectorise at -O2. */
 #include "kernels/kernels.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "base/bytes.h"
 
 static int is_not_finite(float v)
@@ -44,24 +47,28 @@ double flk_sum_squares_c(const float *x, size_t n)
   return acc[0];
 }
 
-void flk_gather_c(float *restrict dst, const float *restrict src, size_t stride,
-                  size_t lines, float weight)
+void flk_gather_c(float *restrict dst, const flk_lines *group, float *about)
 {
-  for (size_t j = 0; j < lines; j++) {
-    for (size_t k = 0; k < FLK_LINE; k++)
-      dst[k] = src[k] * weight;
-    dst += FLK_LINE;
-    src += stride;
+  const float weight = group->weight;
+  for (size_t b = 0; about && b < group->count; b++)
+    about[b] = INFINITY;
+  for (size_t j = 0; j < group->lines; j++) {
+    for (size_t b = 0; b < group->count; b++) {
+      float *restrict to = dst + b * FLK_BLOCK_STRIDE + j * FLK_LINE;
+      const float *from = group->src + j * group->stride + b * FLK_LINE;
+      for (size_t k = 0; k < FLK_LINE; k++)
+        to[k] = from[k] * weight;
+    }
   }
 }
 
 void flk_scatter_c(float *restrict dst, size_t stride,
-                   const float *restrict src, size_t lines)
+                   const float *restrict src, size_t src_stride, size_t rows,
+                   size_t count)
 {
-  for (size_t j = 0; j < lines; j++) {
-    for (size_t k = 0; k < FLK_LINE; k++)
-      dst[k] = src[k];
+  for (size_t j = 0; j < rows; j++) {
+    memcpy(dst, src, count * FLK_LINE * sizeof(float));
     dst += stride;
-    src += FLK_LINE;
+    src += src_stride;
   }
 }

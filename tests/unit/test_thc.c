@@ -138,12 +138,17 @@ Test(thc, early_slots_are_spread_over_the_cell)
 /* The dither of a coordinate, from the documented stream alone. */
 static void dither_of_block(const fl_scale *scale, uint16_t noise[256])
 {
-  uint8_t key[32], stream[64];
+  uint8_t key[32], stream[128];
   uint32_t state[16];
   fli_derive(key, scale->noise_seed, "thc dither", 0, 0);
   fli_chacha20(stream, sizeof stream, key, 0, 0);
-  for (int k = 0; k < 16; k++)
-    state[k] = fli_load_u32(stream + 4 * k);
+  for (int k = 0; k < 16; k++) {
+    uint64_t z = fli_load_u64(stream + 8 * k);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    z = z ^ (z >> 31);
+    state[k] = (uint32_t)(z >> 32);
+  }
   for (int line = 0; line < 16; line += 2) {
     for (int k = 0; k < 16; k++) {
       uint32_t x = state[k];

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files for x86_64 replace in a table, and whether this machine and
+ * its system can run them. */
+#ifndef FLK_X86_X86_H
+#define FLK_X86_X86_H
+
+#include "kernels/kernels.h"
+
+/* AVX2, FMA; AVX-512 F, BW, DQ, VL. */
+int flk_has_avx2(void);
+int flk_has_avx512(void);
+
+void flk_fill_avx2(flk_table *table);
+void flk_fill_avx512(flk_table *table);
+
+#endif
