@@ -171,7 +171,7 @@ void flk_unrotate_c(float *x, const uint8_t *signs, float scale, size_t n);
  * the first line, its high half to the second. States must not be 0. */
 void flk_noise_c(uint16_t *out, size_t n, uint32_t state[FLK_NOISE_LANES]);
 /* v = y * step + g / 2; z = v clamped to 0..g;
- * q = min((int)(z + ((noise + offset) mod 65536) / 65536), g).
+ * q = (int)(z + ((noise + offset) mod 65536) / 65536), which is never above g.
  * Returns the number of v outside 0..g. n a multiple of 16, g <= 255. */
 uint32_t flk_quantise_c(uint8_t *q, const float *y, const uint16_t *noise,
                         uint16_t offset, float step, uint32_t g, size_t n);

@@ -35,7 +35,6 @@ uint32_t flk_quantise_c(uint8_t *restrict q, const float *restrict y,
 {
   const float top = (float)g;
   const float half = 0.5f * top;
-  const int32_t last = (int32_t)g;
   int32_t outside[FLK_LINE] = {0};
   for (size_t i = 0; i < n; i += FLK_LINE) {
     int32_t index[FLK_LINE];
@@ -47,8 +46,7 @@ uint32_t flk_quantise_c(uint8_t *restrict q, const float *restrict y,
       outside[k] += z != v;
       float u = (float)(int32_t)(uint16_t)(noise[i + k] + offset);
       z = z + u * 0x1p-16f;
-      int32_t j = (int32_t)z;
-      index[k] = j > last ? last : j;
+      index[k] = (int32_t)z; /* <= g: g + 65535 / 65536 is a float32 */
     }
     for (size_t k = 0; k < FLK_LINE; k++)
       q[i + k] = (uint8_t)index[k];

@@ -110,14 +110,10 @@ static inline ivec int_sub(ivec a, ivec b)
   return _mm256_sub_epi32(a, b);
 }
 
-static inline ivec int_mul(ivec a, ivec b)
+/* The low 16 bits of a b, for a below 65536. */
+static inline ivec int_mul16(ivec a, ivec b)
 {
-  return _mm256_mullo_epi32(a, b);
-}
-
-static inline ivec int_min(ivec a, ivec b)
-{
-  return _mm256_min_epi32(a, b);
+  return _mm256_mullo_epi16(a, b);
 }
 
 static inline ivec int_low(ivec v)

@@ -109,14 +109,10 @@ static inline ivec int_sub(ivec a, ivec b)
   return _mm512_sub_epi32(a, b);
 }
 
-static inline ivec int_mul(ivec a, ivec b)
+/* The low 16 bits of a b, for a below 65536. */
+static inline ivec int_mul16(ivec a, ivec b)
 {
-  return _mm512_mullo_epi32(a, b);
-}
-
-static inline ivec int_min(ivec a, ivec b)
-{
-  return _mm512_min_epi32(a, b);
+  return _mm512_mullo_epi16(a, b);
 }
 
 static inline ivec int_low(ivec v)
@@ -212,8 +208,8 @@ static double sum_squares(const float *x, size_t n)
 {
   __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
   for (size_t i = 0; i < n; i += FLK_LINE) {
-    __mmask16 here = n - i < FLK_LINE ? (__mmask16)((1u << (n - i)) - 1u)
-                                      : (__mmask16)0xffff;
+    uint32_t all = n - i < FLK_LINE ? (1u << (n - i)) - 1u : 0xffffu;
+    __mmask16 here = (__mmask16)all;
     vec v = _mm512_maskz_loadu_ps(here, x + i);
     __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
     __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));

@@ -115,7 +115,6 @@ typedef struct quantiser {
   vec step;
   vec half;
   vec top;
-  ivec last;
   ivec low;     /* offset */
   ivec high;    /* offset << 16 */
   ivec clamped; /* minus the count */
@@ -130,7 +129,7 @@ static inline __attribute__((always_inline)) ivec quantise(quantiser *q, vec y,
   q->clamped = vec_count(q->clamped, w, z);
   /* The product is exact, so that one rounding is the sum's. */
   z = vec_fma(vec_from_int(noise), vec_set1(0x1p-16f), z);
-  return int_min(vec_to_int(z), q->last);
+  return vec_to_int(z);
 }
 
 /* Two lines. */
@@ -188,7 +187,6 @@ static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
   quantiser q = {.step = vec_set1(grid->step),
                  .half = vec_set1(0.5f * (float)g),
                  .top = vec_set1((float)g),
-                 .last = int_set1(g),
                  .low = int_set1(grid->offset),
                  .high = int_set1((uint32_t)grid->offset << 16),
                  .clamped = int_set1(0),
@@ -220,7 +218,7 @@ typedef struct dither {
 static inline ivec dither_sum(const dither *d, ivec noise)
 {
   const flk_lattice *lattice = d->lattice;
-  ivec sum = int_add(int_low(int_mul(noise, d->factor)), d->bias);
+  ivec sum = int_add(int_mul16(noise, d->factor), d->bias);
   for (uint32_t i = 0; i < lattice->n_offsets; i++) {
     ivec one = int_low(int_add(noise, int_set1(lattice->offsets[i])));
     sum = lattice->sign > 0 ? int_add(sum, one) : int_sub(sum, one);
@@ -334,33 +332,41 @@ static void decode_block(float *dst, size_t stride, const uint8_t *lanes,
  * do not see them coming. */
 enum { ROWS_AHEAD = 12 };
 
-static void gather(float *dst, const flk_lines *group, float *about)
+static inline __attribute__((always_inline)) void
+gather_count(float *dst, const flk_lines *group, size_t count, float *about)
 {
   const vec weight = vec_set1(group->weight);
-  const size_t stride = group->stride, row = group->count * FLK_LINE;
+  const size_t stride = group->stride;
+  const float *src = group->src;
   vec sum[GATHER_MAX];
-  if (group->count > GATHER_MAX) {
-    flk_gather_c(dst, group, about);
-    return;
-  }
-  for (size_t b = 0; b < group->count; b++)
+  for (size_t b = 0; b < count; b++)
     sum[b] = vec_zero();
   for (size_t j = 0; j < group->lines; j++) {
-    const float *src = group->src + j * stride;
-    if (j + ROWS_AHEAD < group->lines) {
-      for (size_t i = 0; i < row; i += FLK_LINE)
-        fetch(src + ROWS_AHEAD * stride + i);
-    }
-    for (size_t b = 0; b < group->count; b++) {
+    for (size_t b = 0; b < count && j + ROWS_AHEAD < group->lines; b++)
+      fetch(src + ROWS_AHEAD * stride + b * FLK_LINE);
+    for (size_t b = 0; b < count; b++) {
       for (size_t k = 0; k < FLK_LINE; k += WIDTH) {
         vec v = vec_mul(vec_load(src + b * FLK_LINE + k), weight);
-        vec_store(dst + b * FLK_BLOCK_STRIDE + j * FLK_LINE + k, v);
+        vec_store(dst + b * FLK_BLOCK_STRIDE + k, v);
         sum[b] = vec_fma(v, v, sum[b]);
       }
     }
+    src += stride;
+    dst += FLK_LINE;
   }
-  for (size_t b = 0; about && b < group->count; b++)
+  for (size_t b = 0; about && b < count; b++)
     about[b] = vec_sum(sum[b]);
+}
+
+static void gather(float *dst, const flk_lines *group, float *about)
+{
+  if (group->count == GATHER_MAX) {
+    gather_count(dst, group, GATHER_MAX, about);
+  } else if (group->count < GATHER_MAX) {
+    gather_count(dst, group, group->count, about);
+  } else {
+    flk_gather_c(dst, group, about);
+  }
 }
 
 #endif
