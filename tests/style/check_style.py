@@ -21,7 +21,7 @@ def sources():
         for path in sorted((ROOT / folder).rglob("*")):
             if not path.is_file() or "__pycache__" in path.parts:
                 continue
-            if path.suffix in SUFFIXES or (
+            if path.suffix in SUFFIXES or path.name == "meson.build" or (
                     not path.suffix and path.read_bytes()[:2] == b"#!"):
                 yield path
 
