@@ -90,7 +90,7 @@ fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm)
     }
     take_norm(job, member, norm);
   }
-  if (job->phase == FLI_PHASE_UPDATES) fli_peer_add_todo(peer, FLI_TODO_SCALE);
+  if (job->phase == FLI_PHASE_UPDATES) fli_peer_add_due(peer, FLI_DUE_SCALE);
   return FL_OK;
 }
 

@@ -23,8 +23,8 @@ void fli_evaluate_begin(fli_job *job)
   job->deadline_ns = fli_job_after(job, job->options.evaluate_deadline_ns);
   fli_round_count_open(job);
   for (uint32_t i = 0; i < job->n_members; i++) {
-    fli_peer_add_todo(job->members[i].participant->peer,
-                      FLI_TODO_MODEL | FLI_TODO_EVALUATE);
+    fli_peer_add_due(job->members[i].participant->peer,
+                     FLI_DUE_MODEL | FLI_DUE_EVALUATE);
   }
 }
 

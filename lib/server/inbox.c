@@ -115,7 +115,7 @@ static fl_status start_over(fli_peer *peer, fli_participant *who,
                             const fli_hello *hello)
 {
   fli_member *member = fli_member_of(who);
-  peer->todo = 0;
+  peer->due = 0;
   fli_bytes_clear(&peer->queue);
   peer->answers = 0;
   fli_peer_drop_upload(peer);
@@ -224,7 +224,7 @@ static fl_status on_get_model(fli_peer *peer, const fli_frame *frame)
   if (st != FL_OK) return st;
   fli_peer_drop_download(peer);
   peer->participant->has_model = 0;
-  fli_peer_add_todo(peer, FLI_TODO_MODEL);
+  fli_peer_add_due(peer, FLI_DUE_MODEL);
   return fli_job_resync(peer->participant->job, peer);
 }
 

@@ -262,19 +262,19 @@ fl_status fli_job_resync(fli_job *job, fli_peer *peer)
   const fli_member *member = fli_member_of(who);
   const int is_asked = member && !member->is_out && !member->is_counted;
   if (job->phase == FLI_PHASE_FINISHED) {
-    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_DONE);
+    fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_DONE);
     return FL_OK;
   }
   if (job->phase == FLI_PHASE_EVALUATING && is_asked && !member->has_score) {
-    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_EVALUATE);
+    fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_EVALUATE);
     return FL_OK;
   }
   if (job->phase == FLI_PHASE_NORMS && is_asked) {
-    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_PLAN);
+    fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_PLAN);
     return FL_OK;
   }
   if (job->phase == FLI_PHASE_UPDATES && is_asked) {
-    fli_peer_add_todo(peer, FLI_TODO_MODEL | FLI_TODO_PLAN | FLI_TODO_SCALE);
+    fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_PLAN | FLI_DUE_SCALE);
     return FL_OK;
   }
   return is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
@@ -292,7 +292,7 @@ void fli_job_finish(fli_job *job)
   for (size_t i = 0; i < job->registry.capacity; i++) {
     const fli_participant *who = job->registry.slots[i];
     if (who && who->peer) {
-      fli_peer_add_todo(who->peer, FLI_TODO_MODEL | FLI_TODO_DONE);
+      fli_peer_add_due(who->peer, FLI_DUE_MODEL | FLI_DUE_DONE);
     }
   }
   fli_events_add(&job->server->events, &event, "", "job %s: finished",

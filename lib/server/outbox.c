@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a peer is told. Nothing is written ahead: a peer carries a few todo
- * bits, and each is resolved against the job's state when the host asks for
- * bytes and the queue is empty. So a slow peer never gets the plan of a round
- * that is over, and costs no more memory than one message or one chunk. */
+/* What a peer is told. Nothing is written ahead: a peer carries a few
+ * bits of what is due, and each is resolved against the job's state when the
+ * host asks for bytes and the queue is empty. So a slow peer never gets the
+ * plan of a round that is over, and costs no more memory than one message or
+ * one chunk. */
 #include "server/server.h"
 
 #include <stdio.h>
@@ -174,20 +175,20 @@ static fl_status write_done(fli_peer *peer)
 
 /* In the order in which a client needs them. */
 static const struct {
-  uint32_t todo;
+  uint32_t due;
   fl_status (*write)(fli_peer *peer);
 } acts[] = {
-    {FLI_TODO_MODEL, begin_model}, {FLI_TODO_PLAN, write_plan},
-    {FLI_TODO_SCALE, write_scale}, {FLI_TODO_EVALUATE, write_evaluate},
-    {FLI_TODO_DONE, write_done},
+    {FLI_DUE_MODEL, begin_model}, {FLI_DUE_PLAN, write_plan},
+    {FLI_DUE_SCALE, write_scale}, {FLI_DUE_EVALUATE, write_evaluate},
+    {FLI_DUE_DONE, write_done},
 };
 
 static fl_status act(fli_peer *peer)
 {
   for (size_t i = 0; i < FLI_COUNT_OF(acts); i++) {
-    if (!(peer->todo & acts[i].todo)) continue;
+    if (!(peer->due & acts[i].due)) continue;
     const fl_status st = acts[i].write(peer);
-    if (st == FL_OK) peer->todo &= ~acts[i].todo;
+    if (st == FL_OK) peer->due &= ~acts[i].due;
     return st;
   }
   return FL_OK;
@@ -197,7 +198,7 @@ fl_status fli_outbox_pump(fli_peer *peer)
 {
   fl_status st = FL_OK;
   while (st == FL_OK && peer->queue.size == 0 && !peer->is_closing &&
-         (peer->outgoing.is_active || peer->todo != 0)) {
+         (peer->outgoing.is_active || peer->due != 0)) {
     st = peer->outgoing.is_active ? continue_model(peer) : act(peer);
   }
   fli_peer_touch(peer);

@@ -47,14 +47,14 @@ void fli_peer_touch(fli_peer *peer)
 {
   const int is_ready =
       peer->queue.size > 0 ||
-      (!peer->is_closing && (peer->outgoing.is_active || peer->todo != 0));
+      (!peer->is_closing && (peer->outgoing.is_active || peer->due != 0));
   fli_peer_table_set_ready(peer, is_ready);
 }
 
-void fli_peer_add_todo(fli_peer *peer, uint32_t todo)
+void fli_peer_add_due(fli_peer *peer, uint32_t due)
 {
   if (peer->is_closing) return;
-  peer->todo |= todo;
+  peer->due |= due;
   fli_peer_touch(peer);
 }
 
@@ -143,7 +143,7 @@ void fli_peer_drop_download(fli_peer *peer)
 void fli_peer_close(fli_peer *peer, int keep_queue)
 {
   peer->is_closing = 1;
-  peer->todo = 0;
+  peer->due = 0;
   fli_frame_parser_free(&peer->parser);
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);

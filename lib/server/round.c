@@ -105,13 +105,13 @@ void fli_round_clear(fli_job *job)
   job->deadline_ns = UINT64_MAX;
 }
 
-static void tell_members(fli_job *job, uint32_t todo, int only_reported)
+static void tell_members(fli_job *job, uint32_t due, int only_reported)
 {
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
     fli_peer *peer = member->participant->peer;
     if (peer && (!only_reported || member->has_norm)) {
-      fli_peer_add_todo(peer, todo);
+      fli_peer_add_due(peer, due);
     }
   }
 }
@@ -306,7 +306,7 @@ static void agree_scale(fli_job *job)
   fli_free(job->context, job->reported, bytes);
   job->reported = NULL;
   job->deadline_ns = fli_job_after(job, job->options.update_deadline_ns);
-  tell_members(job, FLI_TODO_SCALE, 1);
+  tell_members(job, FLI_DUE_SCALE, 1);
   fli_events_add(&job->server->events, &event, "", "round %llu: %u norms",
                  (unsigned long long)job->round, job->n_reports);
 out:
@@ -352,7 +352,7 @@ static void begin_round(fli_job *job)
     return;
   }
   const fl_server_event event = round_event(job, FL_SERVER_ROUND_STARTED);
-  tell_members(job, FLI_TODO_MODEL | FLI_TODO_PLAN, 0);
+  tell_members(job, FLI_DUE_MODEL | FLI_DUE_PLAN, 0);
   fli_events_add(&job->server->events, &event, "",
                  "round %llu, attempt %u: %u selected",
                  (unsigned long long)job->round, job->attempt, job->n_members);

@@ -119,11 +119,11 @@ fl_status fli_store_transfer(fli_store *store, int has_model,
 /* What a peer still has to be told; resolved against the job's state only
  * when its turn comes, in this order. */
 enum {
-  FLI_TODO_MODEL = 1,
-  FLI_TODO_PLAN = 2,
-  FLI_TODO_SCALE = 4,
-  FLI_TODO_EVALUATE = 8,
-  FLI_TODO_DONE = 16
+  FLI_DUE_MODEL = 1,
+  FLI_DUE_PLAN = 2,
+  FLI_DUE_SCALE = 4,
+  FLI_DUE_EVALUATE = 8,
+  FLI_DUE_DONE = 16
 };
 
 /* Node of the crit-bit tree over peer numbers: see peer_table.c. */
@@ -148,7 +148,7 @@ struct fli_peer {
   uint64_t number;
   fli_participant *participant; /* NULL before HELLO and when closing */
   int is_closing;
-  uint32_t todo; /* FLI_TODO_* */
+  uint32_t due; /* FLI_DUE_* */
   fli_frame_parser parser;
   fli_bytes queue;
   size_t answers; /* bytes of `queue` that are ACKs and WAITs */
@@ -174,7 +174,7 @@ fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number);
 void fli_peer_free(fli_peer *peer); /* takes it out of the table, too */
 /* Recompute whether the peer has something to be sent. */
 void fli_peer_touch(fli_peer *peer);
-void fli_peer_add_todo(fli_peer *peer, uint32_t todo);
+void fli_peer_add_due(fli_peer *peer, uint32_t due);
 /* Reserve `size` bytes of the staging cap for the upload that begins;
  * FL_E_LIMIT when they are not to be had. Uploads that have stood still for
  * long make room: their senders are told to wait. */
