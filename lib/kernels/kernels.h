@@ -88,7 +88,7 @@ typedef struct flk_table {
   /* Line j of block b of a group of neighbouring blocks:
    * dst[FLK_BLOCK_STRIDE b + 16 j + k] = src[stride j + 16 b + k] * weight.
    * about[b], unless NULL: the block's sum of squares within a factor of
-   * 1 +- 2^-15 when it is in 2^-100..2^100; NaN and infinities never give
+   * 1 +- 3 * 2^-16 when it is in 2^-100..2^100; NaN and infinities never give
    * such a number. Not D0: may be infinity, for "not known". */
   void (*gather)(float *dst, const flk_lines *group, float *about);
   /* Rows of `count` lines: dst[stride j + i] = src[src_stride j + i] for `rows`

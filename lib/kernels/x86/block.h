@@ -315,7 +315,7 @@ static void decode_block(float *dst, size_t stride, const uint8_t *lanes,
         lattice->state ? int_load(lattice->state + WIDTH * p) : int_set1(0);
   }
   if (lattice->width == FLK_U8 && lattice->state) {
-    decode_near(x, lanes, &d, n, FLK_U8, _MM_HINT_T1);
+    decode_near(x, lanes, &d, n, FLK_U8, 1);
   } else if (lattice->width == FLK_U8) {
     decode_near(x, lanes, &d, n, FLK_U8, 0);
   } else if (lattice->width == FLK_U16 && lattice->state) {
