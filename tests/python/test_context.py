@@ -278,7 +278,6 @@ def test_a_handle_whose_constructor_raises_late_is_freed(context):
     assert context.memory == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_handles_live_on_in_a_forked_child(mlp, blobs):
     x, y = blobs(64)
     with mlp() as model:
