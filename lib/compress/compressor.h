@@ -16,6 +16,8 @@
 #define FLI_CLIP_MAX 16.0f
 /* Greatest norm: leaves float32 room for what decoding makes of it. */
 #define FLI_NORM_MAX 0x1p127f
+/* Bits of the signs of one unit. */
+enum { FLI_SIGN_BYTES = FLI_UNIT_MAX / 8 };
 /* Greatest weight cap: 65535 of them add up in 64 bits. */
 #define FLI_WEIGHT_MAX (UINT64_C(1) << 40)
 
@@ -32,8 +34,10 @@ struct fl_compressor {
   float clip;           /* THC, else 0 */
   uint64_t id;          /* of everything above but clip, and the segments */
   fli_layout layout;
-  uint8_t *signs; /* THC: 512 bytes per unit */
+  uint8_t *signs; /* THC: FLI_SIGN_BYTES per unit */
   size_t signs_size;
+  uint8_t *values; /* THC table: value of every index, 2^bits; NULL otherwise */
+  uint32_t *entries; /* THC table: see flk_grid; NULL otherwise */
 };
 
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);
@@ -83,17 +87,24 @@ float fli_norm_round_up(double norm);
 /* Encoding of one update, as codecs see it. */
 typedef struct fli_encoding {
   const fli_agreed *agreed;
+  const float *x;
+  float weight; /* x is multiplied by it */
+  /* NULL, or where what the decoded update lacks of x goes (weight 1). */
+  float *lost;
   fli_noise noise;
   uint16_t noise_offset;
-  double own_norm; /* plain layouts: of the segment at hand */
+  uint32_t segment; /* at hand */
+  uint8_t *payload; /* of the segment */
+  double factor;    /* plain layouts: what x is multiplied by */
   atomic_uint_least64_t clamped;
   atomic_uint_least64_t rescaled;
+  atomic_int is_not_finite;
   uint16_t *unit_clamped; /* optional */
 } fli_encoding;
 
-/* How far a unit of length `own` must be scaled down: 1 for not at all. */
-double fli_encoding_factor(const fli_encoding *encoding, double own,
-                           float agreed);
+/* How far a unit of length `own` must be scaled down: 1 for not at all; those
+ * that must are counted. */
+double fli_encoding_factor(fli_encoding *encoding, double own, float agreed);
 
 /* The updates in a sum. */
 typedef struct fli_tally {
@@ -107,6 +118,10 @@ typedef struct fli_mean {
   const fli_agreed *agreed;
   const fli_tally *tally; /* count >= 1 */
   double weight;          /* the mean is multiplied by it */
+  uint32_t segment;
+  const uint8_t *lanes; /* of the segment */
+  uint32_t width;       /* FLK_* */
+  float *out;           /* the whole vector */
   /* Dither: slots whose noise is added to (sign 1) or taken from (-1) what
    * all slots subtract. */
   uint16_t *offsets;
@@ -123,11 +138,8 @@ struct fli_codec {
   fl_status (*configure)(fl_compressor *compressor,
                          const fl_compressor_options *options);
   void (*begin)(fli_encoding *encoding, uint32_t slot);
-  /* `block`: gathered and weighted, scratch afterwards; `own`: its length (of
-   * the whole segment in a plain layout), or 0 when it is known not to be
-   * above the agreed one; `ahead`: lines that will be wanted next. */
-  void (*encode)(fli_encoding *encoding, const fli_unit *unit, float *block,
-                 double own, const flk_ahead *ahead, uint8_t *dst);
+  /* Units [first, last) of the segment at hand. */
+  void (*encode)(fli_encoding *encoding, uint64_t first, uint64_t last);
   /* Lane width of a sum of `count` updates: FLK_*. */
   uint32_t (*lane_width)(const fli_agreed *agreed, uint32_t count);
   /* Greatest |lane| that `count` updates make. */
@@ -138,11 +150,13 @@ struct fli_codec {
                const uint8_t *src);
   void (*add)(const fli_agreed *agreed, const fli_unit *unit, uint8_t *lanes,
               uint32_t width, const uint8_t *src);
-  /* Line j of the unit goes to dst[stride j]; plain layouts have
-   * stride = FLK_LINE. */
-  void (*decode)(const fli_mean *mean, const fli_unit *unit, float *dst,
-                 size_t stride, const uint8_t *lanes, uint32_t width);
+  /* Units [first, last) of the segment at hand. */
+  void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };
+
+/* thc_encode.c, thc_decode.c */
+void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last);
+void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last);
 
 extern const fli_codec fli_codec_thc;
 extern const fli_codec fli_codec_f32;

@@ -14,9 +14,6 @@
 
 typedef struct decode_job {
   fli_mean mean;
-  const fli_lanes *lanes;
-  uint32_t segment;
-  float *out;
   atomic_int is_not_finite;
 } decode_job;
 
@@ -25,45 +22,30 @@ typedef struct decode_job {
  * that after it, and times norm * weight / 4096 at last. */
 #define SAFE_LENGTH 0x1p100
 
-/* Line j of the unit goes to dst[stride j]. */
-static void decode_unit(decode_job *job, const fli_unit *unit, float *dst,
-                        size_t stride)
+/* Values of units [first, last) that left float32. */
+static void check_units(decode_job *job, uint64_t first, uint64_t last)
 {
   const fli_agreed *agreed = job->mean.agreed;
   const fl_compressor *compressor = agreed->compressor;
-  if (!fli_agreed_is_sent(agreed, unit)) {
-    for (uint32_t i = 0; i < unit->n; i++)
-      dst[i / FLK_LINE * stride + i % FLK_LINE] = 0.0f;
-    return;
-  }
-  size_t at = fli_lane_offset(agreed, unit, job->lanes->width);
-  compressor->codec->decode(&job->mean, unit, dst, stride,
-                            job->lanes->data + at, job->lanes->width);
-  double length = (double)fli_agreed_norm(agreed, unit) * job->mean.weight;
-  if (length <= SAFE_LENGTH) return;
-  for (uint32_t i = 0; i < unit->n; i += FLK_LINE) {
-    uint32_t n = unit->n - i < FLK_LINE ? unit->n - i : FLK_LINE;
-    const float *line = dst + i / FLK_LINE * stride;
-    if (compressor->kernels->find_not_finite(line, n) == n) continue;
-    atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
+  for (uint64_t u = first; u < last; u++) {
+    fli_unit unit = fli_layout_unit(&compressor->layout, job->mean.segment, u);
+    double length = (double)fli_agreed_norm(agreed, &unit) * job->mean.weight;
+    if (length <= SAFE_LENGTH) continue;
+    for (uint32_t i = 0; i < unit.n; i += FLK_LINE) {
+      uint32_t n = unit.n - i < FLK_LINE ? unit.n - i : FLK_LINE;
+      const float *line =
+          job->mean.out + unit.offset + i / FLK_LINE * unit.stride;
+      if (compressor->kernels->find_not_finite(line, n) == n) continue;
+      atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
+    }
   }
 }
 
 static void decode_units(void *arg, uint64_t first, uint64_t last)
 {
   decode_job *job = arg;
-  const fl_compressor *compressor = job->mean.agreed->compressor;
-  const fli_layout *layout = &compressor->layout;
-  float rows[FLI_GROUP_FLOATS];
-  for (uint64_t u = first; u < last;) {
-    fli_unit leader = fli_layout_unit(layout, job->segment, u);
-    uint32_t group = fli_unit_group(layout, &leader, last - u);
-    for (uint32_t b = 0; b < group; b++) {
-      fli_unit unit = fli_layout_unit(layout, job->segment, u++);
-      decode_unit(job, &unit, rows + b * FLK_LINE, fli_group_stride(group));
-    }
-    fli_unit_scatter(&leader, group, compressor->kernels, job->out, rows);
-  }
+  job->mean.agreed->compressor->codec->decode(&job->mean, first, last);
+  check_units(job, first, last);
 }
 
 /* List the slots that dither has to look at one by one: those in the sum, or
@@ -87,13 +69,13 @@ static fl_status set_weight(decode_job *job)
   const fli_agreed *agreed = job->mean.agreed;
   const fli_tally *tally = job->mean.tally;
   const fli_layout *layout = &agreed->compressor->layout;
-  const fli_segment *segment = &layout->segments[job->segment];
+  const fli_segment *segment = &layout->segments[job->mean.segment];
   job->mean.weight = 1.0;
   if (agreed->weight_cap > 0) {
     job->mean.weight = (double)tally->count * (double)agreed->weight_cap /
                        (double)tally->samples;
   }
-  uint64_t first = layout->is_rotated ? segment->first_unit : job->segment;
+  uint64_t first = layout->is_rotated ? segment->first_unit : job->mean.segment;
   uint64_t n = layout->is_rotated ? fli_segment_units(segment) : 1;
   for (uint64_t i = first; i < first + n; i++) {
     if ((double)agreed->norms[i] * job->mean.weight <= (double)FLI_NORM_MAX) {
@@ -113,12 +95,14 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   const fli_segment *segment = &compressor->layout.segments[index];
   const fli_tally *tally = &partial->tallies[index];
   if (tally->count == 0) {
-    memset(job->out + segment->offset, 0, (size_t)segment->n * sizeof(float));
+    memset(job->mean.out + segment->offset, 0,
+           (size_t)segment->n * sizeof(float));
     return FL_OK;
   }
-  job->segment = index;
+  job->mean.segment = index;
   job->mean.tally = tally;
-  job->lanes = &partial->lanes[index];
+  job->mean.lanes = partial->lanes[index].data;
+  job->mean.width = partial->lanes[index].width;
   fl_status st = set_weight(job);
   if (st != FL_OK) return st;
   if (job->mean.offsets) list_offsets(&job->mean);
@@ -135,7 +119,7 @@ static fl_status decode(const fl_partial *partial, float *out)
   const fli_agreed *agreed = &partial->agreed;
   fl_context *context = agreed->compressor->context;
   size_t half = agreed->slots / 2 + 1;
-  decode_job job = {.mean = {.agreed = agreed}, .out = out};
+  decode_job job = {.mean = {.agreed = agreed, .out = out}};
   atomic_init(&job.is_not_finite, 0);
   if (agreed->offsets) {
     job.mean.offsets = fli_alloc(context, half, sizeof(uint16_t));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Encoding one update: weight, finite check, scaling down to the agreed norm,
- * and the codec's bytes, unit by unit and in parallel. THC measures a unit
- * while it lies in the cache; codecs with one norm per segment need a pass
- * over the segment first. */
+ * and the codec's bytes, in parallel. THC measures a unit while it lies in the
+ * cache; codecs with one norm per segment need a pass over the segment
+ * first. */
 #include <math.h>
 #include <string.h>
 
@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/options.h"
+#include "compress/encode.h"
 #include "compress/measure.h"
 #include "compress/update.h"
 
@@ -27,141 +28,62 @@ static const fl_encode_report report_defaults = {
  * what follows would leave float32. */
 #define PUBLIC_EXCESS 0x1p40
 
-double fli_encoding_factor(const fli_encoding *encoding, double own,
-                           float agreed)
+double fli_encoding_factor(fli_encoding *encoding, double own, float agreed)
 {
   double limit = (double)agreed;
   if (encoding->agreed->is_public) limit *= PUBLIC_EXCESS;
-  return (double)fli_norm_round_up(own) <= limit ? 1.0 : limit / own;
-}
-
-typedef struct encode_job {
-  fli_encoding encoding;
-  const float *x;
-  float weight;
-  uint32_t segment;
-  uint8_t *payload; /* of the segment */
-  atomic_int is_not_finite;
-} encode_job;
-
-static void count_rescaled(fli_encoding *encoding, double own, float norm)
-{
-  if (fli_encoding_factor(encoding, own, norm) == 1.0) return;
+  if ((double)fli_norm_round_up(own) <= limit) return 1.0;
   atomic_fetch_add_explicit(&encoding->rescaled, 1, memory_order_relaxed);
-}
-
-/* 1 when a unit whose sum of squares is `about` (flk_table.gather) is finite
- * and surely not longer than the agreed norm; then its exact length, a pass of
- * its own, changes nothing. */
-static int is_short(float about, float norm)
-{
-  if (!(about >= 0x1p-100f && about <= 0x1p100f)) return 0;
-  return sqrt((double)about) * (1.0 + 0x1p-15) <= (double)norm;
-}
-
-/* A unit as it was gathered, and what to fetch while it is encoded. */
-typedef struct gathered {
-  float *block;
-  float about;
-  flk_ahead ahead;
-} gathered;
-
-static void encode_unit(encode_job *job, const fli_unit *unit,
-                        const gathered *from)
-{
-  fli_encoding *encoding = &job->encoding;
-  const fli_agreed *agreed = encoding->agreed;
-  const fl_compressor *compressor = agreed->compressor;
-  double own = encoding->own_norm;
-  if (compressor->layout.is_rotated) {
-    float norm = fli_agreed_norm(agreed, unit);
-    own = 0.0;
-    if (!is_short(from->about, norm)) {
-      own = sqrt(compressor->kernels->sum_squares(from->block, unit->padded));
-    }
-    if (!isfinite(own)) {
-      atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
-      return;
-    }
-    count_rescaled(encoding, own, norm);
-  }
-  if (!fli_agreed_is_sent(agreed, unit)) return;
-  compressor->codec->encode(encoding, unit, from->block, own, &from->ahead,
-                            job->payload + fli_payload_offset(agreed, unit));
-}
-
-/* While unit b of a group of FLI_GROUP_MAX is encoded, an equal share of the
- * lines of the next such group. */
-static flk_ahead lines_ahead(const encode_job *job, const fli_unit *leader,
-                             uint32_t b, uint64_t left)
-{
-  const fli_layout *layout = &job->encoding.agreed->compressor->layout;
-  fli_unit next =
-      fli_layout_unit(layout, job->segment, leader->index + FLI_GROUP_MAX);
-  flk_ahead ahead = {.stride = next.stride,
-                     .row = FLI_GROUP_MAX * FLK_LINE,
-                     .rows = FLI_UNIT_MAX / FLK_LINE / FLI_GROUP_MAX};
-  if (fli_unit_group(layout, &next, left) < FLI_GROUP_MAX) {
-    return (flk_ahead){0};
-  }
-  ahead.src = job->x + next.offset + b * ahead.rows * ahead.stride;
-  return ahead;
+  return limit / own;
 }
 
 static void encode_units(void *arg, uint64_t first, uint64_t last)
 {
-  encode_job *job = arg;
-  const fl_compressor *compressor = job->encoding.agreed->compressor;
-  fli_gathering how = {
-      .kernels = compressor->kernels, .x = job->x, .weight = job->weight};
-  float blocks[FLI_GROUP_FLOATS], about[FLI_GROUP_MAX];
-  for (uint64_t u = first; u < last;) {
-    fli_unit leader = fli_layout_unit(&compressor->layout, job->segment, u);
-    uint32_t group = fli_unit_group(&compressor->layout, &leader, last - u);
-    fli_unit_gather(&leader, group, &how, blocks, about);
-    for (uint32_t b = 0; b < group; b++) {
-      fli_unit unit = fli_layout_unit(&compressor->layout, job->segment, u++);
-      gathered from = {.block = blocks + b * FLK_BLOCK_STRIDE,
-                       .about = about[b]};
-      if (leader.index + FLI_GROUP_MAX < last) {
-        uint64_t left = last - leader.index - FLI_GROUP_MAX;
-        from.ahead = lines_ahead(job, &leader, b, left);
-      }
-      encode_unit(job, &unit, &from);
-    }
-  }
+  fli_encoding *encoding = arg;
+  encoding->agreed->compressor->codec->encode(encoding, first, last);
 }
 
-static fl_status encode_segment(encode_job *job, uint32_t segment,
+static fl_status encode_segment(fli_encoding *encoding, uint32_t segment,
                                 double *squares)
 {
-  const fl_compressor *compressor = job->encoding.agreed->compressor;
+  const fl_compressor *compressor = encoding->agreed->compressor;
   const fli_segment *s = &compressor->layout.segments[segment];
   if (squares) {
     fli_measuring m = {.compressor = compressor,
-                       .x = job->x,
-                       .weight = job->weight,
+                       .x = encoding->x,
+                       .weight = encoding->weight,
                        .squares = squares};
     fli_measure_segment(&m, segment);
-    job->encoding.own_norm = fli_segment_length(&m, segment);
-    if (!isfinite(job->encoding.own_norm)) {
-      return fli_check_finite(compressor, job->x, segment);
+    double own = fli_segment_length(&m, segment);
+    if (!isfinite(own)) {
+      return fli_check_finite(compressor, encoding->x, segment);
     }
-    count_rescaled(&job->encoding, job->encoding.own_norm,
-                   job->encoding.agreed->norms[segment]);
+    encoding->factor =
+        (double)encoding->weight *
+        fli_encoding_factor(encoding, own, encoding->agreed->norms[segment]);
   }
-  job->segment = segment;
+  encoding->segment = segment;
   fli_for_units(compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), encode_units, job);
-  if (!atomic_load(&job->is_not_finite)) return FL_OK;
-  return fli_check_finite(compressor, job->x, segment);
+                s->first_unit + fli_segment_units(s), encode_units, encoding);
+  if (!atomic_load(&encoding->is_not_finite)) return FL_OK;
+  return fli_check_finite(compressor, encoding->x, segment);
 }
 
-static fl_status encode(encode_job *job, const fl_encode_options *options,
-                        uint8_t *buffer)
+/* A segment that is left out is lost as a whole. */
+static void lose_segment(fli_encoding *encoding, uint32_t segment)
+{
+  const fli_segment *s =
+      &encoding->agreed->compressor->layout.segments[segment];
+  if (!encoding->lost) return;
+  memcpy(encoding->lost + s->offset, encoding->x + s->offset,
+         (size_t)s->n * sizeof(float));
+}
+
+static fl_status encode(fli_encoding *encoding,
+                        const fl_encode_options *options, uint8_t *buffer)
 {
   fl_status st = FL_OK;
-  const fli_agreed *agreed = job->encoding.agreed;
+  const fli_agreed *agreed = encoding->agreed;
   const fl_compressor *compressor = agreed->compressor;
   size_t n_units = (size_t)compressor->layout.n_units;
   double *squares = NULL;
@@ -169,14 +91,17 @@ static fl_status encode(encode_job *job, const fl_encode_options *options,
     squares = fli_alloc(compressor->context, n_units, sizeof(double));
     if (!squares) return fli_nomem(n_units * sizeof(double));
   }
-  compressor->codec->begin(&job->encoding, options->slot);
-  job->payload =
+  compressor->codec->begin(encoding, options->slot);
+  encoding->payload =
       buffer + fli_update_write(agreed, options->slot, options->samples,
                                 options->segments, buffer);
   for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
-    if (options->segments && !options->segments[s]) continue;
-    FLI_TRY(encode_segment(job, s, squares));
-    job->payload += fli_payload_size(agreed, fli_agreed_count(agreed, s));
+    if (options->segments && !options->segments[s]) {
+      lose_segment(encoding, s);
+      continue;
+    }
+    FLI_TRY(encode_segment(encoding, s, squares));
+    encoding->payload += fli_payload_size(agreed, fli_agreed_count(agreed, s));
   }
 out:
   fli_free(compressor->context, squares, n_units * sizeof(double));
@@ -211,31 +136,35 @@ static fl_status check_options(const fli_agreed *agreed,
 
 /* `report`: in the caller's settings, out the counts. */
 static fl_status encode_into(const fli_agreed *agreed,
-                             const fl_encode_options *options, const float *x,
-                             uint8_t *buffer, fl_encode_report *report)
+                             const fl_encode_options *options,
+                             const fli_floats *from, uint8_t *buffer,
+                             fl_encode_report *report)
 {
-  encode_job job = {
-      .encoding = {.agreed = agreed, .unit_clamped = report->block_clamped},
-      .x = x,
+  fli_encoding encoding = {
+      .agreed = agreed,
+      .unit_clamped = report->block_clamped,
+      .x = from->x,
+      .lost = from->lost,
       .weight = fli_update_weight(options->samples, agreed->weight_cap)};
-  atomic_init(&job.encoding.clamped, 0);
-  atomic_init(&job.encoding.rescaled, 0);
-  atomic_init(&job.is_not_finite, 0);
+  if (from->lost) encoding.weight = 1.0f;
+  atomic_init(&encoding.clamped, 0);
+  atomic_init(&encoding.rescaled, 0);
+  atomic_init(&encoding.is_not_finite, 0);
   if (report->block_clamped) {
     memset(report->block_clamped, 0,
            (size_t)report->n_block_clamped * sizeof(uint16_t));
   }
-  fl_status st = encode(&job, options, buffer);
-  report->clamped = atomic_load(&job.encoding.clamped);
-  report->rescaled = atomic_load(&job.encoding.rescaled);
+  fl_status st = encode(&encoding, options, buffer);
+  report->clamped = atomic_load(&encoding.clamped);
+  report->rescaled = atomic_load(&encoding.rescaled);
   return st;
 }
 
 /* Everything but the argument checks that need no agreed scale. */
 static fl_status encode_checked(const fli_agreed *agreed,
                                 const fl_encode_options *options,
-                                const float *x, uint8_t *buffer,
-                                size_t capacity, size_t *needed,
+                                const fli_floats *from,
+                                const fli_encoded_bytes *to,
                                 fl_encode_report *report)
 {
   fl_status st = FL_OK;
@@ -245,18 +174,40 @@ static fl_status encode_checked(const fli_agreed *agreed,
   }
   FLI_TRY(check_options(agreed, options, &local));
   size_t size = fli_update_size(agreed, options->segments);
-  if (needed) *needed = size;
-  if (!buffer && capacity == 0) return FL_OK;
-  if (!buffer || !x) return fli_error(FL_E_ARGUMENT, "encode: got NULL");
-  if (capacity < size) {
-    return fli_error(FL_E_SIZE, "encode: buffer, got %zu bytes, want %zu",
-                     capacity, size);
+  if (to->needed) *to->needed = size;
+  if (!to->buffer && to->capacity == 0) return FL_OK;
+  if (!to->buffer || !from->x) {
+    return fli_error(FL_E_ARGUMENT, "encode: got NULL");
   }
-  FLI_TRY(encode_into(agreed, options, x, buffer, &local));
+  if (to->capacity < size) {
+    return fli_error(FL_E_SIZE, "encode: buffer, got %zu bytes, want %zu",
+                     to->capacity, size);
+  }
+  FLI_TRY(encode_into(agreed, options, from, to->buffer, &local));
   if (report) {
     FLI_TRY(fli_options_store(report, &local, sizeof local, "encode report"));
   }
 out:
+  return st;
+}
+
+fl_status fli_encode(const fl_compressor *compressor, const fl_scale *scale,
+                     const fl_encode_options *given, const fli_floats *from,
+                     const fli_encoded_bytes *to, fl_encode_report *report)
+{
+  fl_encode_options options = encode_defaults;
+  fl_status st =
+      fli_options_load(&options, sizeof options, given, "encode options");
+  if (st != FL_OK) return st;
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  fli_agreed agreed;
+  st = fli_agreed_init(&agreed, compressor, scale);
+  if (st == FL_OK) {
+    st = encode_checked(&agreed, &options, from, to, report);
+    fli_agreed_free(&agreed);
+  }
+  fli_fpguard_leave(&guard);
   return st;
 }
 
@@ -285,18 +236,8 @@ fl_status fl_compressor_encode(const fl_compressor *compressor,
                      (unsigned long long)n,
                      (unsigned long long)compressor->layout.dim);
   }
-  fl_encode_options options = encode_defaults;
-  fl_status st =
-      fli_options_load(&options, sizeof options, given, "encode options");
-  if (st != FL_OK) return st;
-  fli_fpguard guard;
-  fli_fpguard_enter(&guard);
-  fli_agreed agreed;
-  st = fli_agreed_init(&agreed, compressor, scale);
-  if (st == FL_OK) {
-    st = encode_checked(&agreed, &options, x, buffer, capacity, needed, report);
-    fli_agreed_free(&agreed);
-  }
-  fli_fpguard_leave(&guard);
-  return st;
+  const fli_floats from = {.x = x};
+  const fli_encoded_bytes to = {
+      .buffer = buffer, .capacity = capacity, .needed = needed};
+  return fli_encode(compressor, scale, given, &from, &to, report);
 }

@@ -6,8 +6,10 @@
  * int64 ends. l lies on the bf16 grid, therefore rounding a value to bf16 does
  * not carry it over l, and l 2^s is an integer. */
 #include <math.h>
+#include <string.h>
 
-#include "compress/compressor.h"
+#include "compress/partial.h"
+#include "compress/update.h"
 
 /* 2^s. With l < 2^e and slots <= 2^k: s = 61 - k - e. */
 static double fixed_point(const fli_agreed *agreed, uint32_t segment)
@@ -38,23 +40,6 @@ static void float_begin(fli_encoding *encoding, uint32_t slot)
 {
 }
 
-static void float_encode(fli_encoding *encoding, const fli_unit *unit,
-                         float *block, double own, const flk_ahead *ahead,
-                         uint8_t *dst)
-{
-  const fli_agreed *agreed = encoding->agreed;
-  const flk_table *kernels = agreed->compressor->kernels;
-  float values[FLI_UNIT_MAX];
-  float norm = fli_agreed_norm(agreed, unit);
-  double factor = fli_encoding_factor(encoding, own, norm);
-  kernels->scale_clamp(values, block, unit->n, factor, norm);
-  if (agreed->compressor->bits == 32) {
-    kernels->f32_store(dst, values, unit->n);
-  } else {
-    kernels->bf16_store(dst, values, unit->n);
-  }
-}
-
 static void load(const fli_agreed *agreed, const fli_unit *unit, float *values,
                  const uint8_t *src)
 {
@@ -63,6 +48,38 @@ static void load(const fli_agreed *agreed, const fli_unit *unit, float *values,
     kernels->f32_load(values, src, unit->n);
   } else {
     kernels->bf16_load(values, src, unit->n);
+  }
+}
+
+static void store(const fli_encoding *encoding, const fli_unit *unit,
+                  float *values, uint8_t *dst)
+{
+  const fli_agreed *agreed = encoding->agreed;
+  const flk_table *kernels = agreed->compressor->kernels;
+  kernels->scale_clamp(values, encoding->x + unit->offset, unit->n,
+                       encoding->factor, fli_agreed_norm(agreed, unit));
+  if (agreed->compressor->bits == 32) {
+    kernels->f32_store(dst, values, unit->n);
+  } else {
+    kernels->bf16_store(dst, values, unit->n);
+  }
+  if (encoding->lost) load(agreed, unit, values, dst);
+}
+
+static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
+{
+  const fli_agreed *agreed = encoding->agreed;
+  const fli_layout *layout = &agreed->compressor->layout;
+  for (; first < last; first++) {
+    float sent[FLI_UNIT_MAX] = {0};
+    fli_unit unit = fli_layout_unit(layout, encoding->segment, first);
+    if (fli_agreed_is_sent(agreed, &unit)) {
+      store(encoding, &unit, sent,
+            encoding->payload + fli_payload_offset(agreed, &unit));
+    }
+    for (uint32_t i = 0; encoding->lost && i < unit.n; i++) {
+      encoding->lost[unit.offset + i] = encoding->x[unit.offset + i] - sent[i];
+    }
   }
 }
 
@@ -96,13 +113,22 @@ static void float_add(const fli_agreed *agreed, const fli_unit *unit,
                                          fixed_point(agreed, unit->segment));
 }
 
-static void float_decode(const fli_mean *mean, const fli_unit *unit,
-                         float *block, size_t stride, const uint8_t *lanes,
-                         uint32_t width)
+static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)
 {
-  double one = fixed_point(mean->agreed, unit->segment);
+  const fli_agreed *agreed = mean->agreed;
+  const fl_compressor *compressor = agreed->compressor;
+  double one = fixed_point(agreed, mean->segment);
   double factor = mean->weight / (double)mean->tally->count / one;
-  mean->agreed->compressor->kernels->fixed_load(block, lanes, unit->n, factor);
+  for (; first < last; first++) {
+    fli_unit unit = fli_layout_unit(&compressor->layout, mean->segment, first);
+    float *dst = mean->out + unit.offset;
+    if (fli_agreed_is_sent(agreed, &unit)) {
+      size_t at = fli_lane_offset(agreed, &unit, mean->width);
+      compressor->kernels->fixed_load(dst, mean->lanes + at, unit.n, factor);
+    } else {
+      memset(dst, 0, unit.n * sizeof(float));
+    }
+  }
 }
 
 const fli_codec fli_codec_f32 = {

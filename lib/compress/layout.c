@@ -3,8 +3,6 @@
  * depend on the number of units alone, never on the number of threads. */
 #include "compress/layout.h"
 
-#include <math.h>
-
 #include "base/context.h"
 #include "base/error.h"
 #include "base/size.h"
@@ -30,6 +28,12 @@ static void place_segment(fli_layout *layout, fli_segment *segment, uint64_t n)
   segment->first_unit = layout->n_units;
   segment->n_full = n / FLI_UNIT_MAX;
   segment->tail = (uint32_t)(n % FLI_UNIT_MAX);
+  uint64_t hoods = segment->n_full / FLI_NEIGHBOURS_MAX +
+                   (segment->n_full % FLI_NEIGHBOURS_MAX > 0);
+  if (hoods > 0) {
+    segment->neighbours = (uint32_t)(segment->n_full / hoods);
+    segment->n_larger = segment->n_full % hoods;
+  }
   if (segment->tail > 0) {
     segment->tail_padded =
         layout->is_rotated ? padded_size(segment->tail) : segment->tail;
@@ -83,12 +87,30 @@ uint64_t fli_segment_units(const fli_segment *segment)
   return segment->n_full + (segment->tail > 0);
 }
 
+/* Place unit k of the segment's full ones: its neighbourhood begins at unit
+ * `first` and has `count`. */
+static void place_unit(const fli_segment *s, uint64_t k, fli_unit *unit)
+{
+  uint64_t larger = s->n_larger * (s->neighbours + 1);
+  uint64_t first = 0, count = s->neighbours;
+  if (k < larger) {
+    count++;
+    first = k / count * count;
+  } else {
+    first = larger + (k - larger) / count * count;
+  }
+  unit->offset = s->offset + first * FLI_UNIT_MAX + (k - first) * FLK_LINE;
+  unit->stride = (size_t)count * FLK_LINE;
+  unit->left = (uint32_t)(first + count - k);
+}
+
 fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
                          uint64_t index)
 {
   const fli_segment *s = &layout->segments[segment];
   uint64_t k = index - s->first_unit;
-  fli_unit unit = {.index = index, .segment = segment, .stride = FLK_LINE};
+  fli_unit unit = {
+      .index = index, .segment = segment, .stride = FLK_LINE, .left = 1};
   if (k == s->n_full) {
     unit.offset = s->offset + s->n_full * FLI_UNIT_MAX;
     unit.n = s->tail;
@@ -98,57 +120,41 @@ fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
   unit.n = FLI_UNIT_MAX;
   unit.padded = FLI_UNIT_MAX;
   if (layout->is_rotated) {
-    unit.offset = s->offset + k * FLK_LINE;
-    unit.stride = (size_t)s->n_full * FLK_LINE;
+    place_unit(s, k, &unit);
   } else {
     unit.offset = s->offset + k * FLI_UNIT_MAX;
   }
   return unit;
 }
 
-uint32_t fli_unit_group(const fli_layout *layout, const fli_unit *unit,
-                        uint64_t n)
+int fli_unit_is_full(const fli_unit *unit)
 {
-  const fli_segment *s = &layout->segments[unit->segment];
+  return unit->n == FLI_UNIT_MAX;
+}
+
+static flk_lines lines_of(const fli_unit *unit, uint64_t most)
+{
+  flk_lines lines = {.stride = unit->stride, .n = unit->n, .count = unit->left};
+  if (lines.count > most) lines.count = (size_t)most;
+  if (lines.count > FLK_GROUP_MAX) lines.count = FLK_GROUP_MAX;
+  return lines;
+}
+
+fli_group fli_layout_group(const fli_layout *layout, uint32_t segment,
+                           uint64_t first, uint64_t last)
+{
+  const fli_segment *s = &layout->segments[segment];
   uint64_t full = s->first_unit + s->n_full;
-  if (!layout->is_rotated || unit->index >= full) return 1;
-  if (n > full - unit->index) n = full - unit->index;
-  return n < FLI_GROUP_MAX ? (uint32_t)n : FLI_GROUP_MAX;
-}
-
-void fli_unit_gather(const fli_unit *unit, uint32_t group,
-                     const fli_gathering *how, float *blocks, float *about)
-{
-  flk_lines all = {.src = how->x + unit->offset,
-                   .stride = unit->stride,
-                   .lines = unit->n / FLK_LINE,
-                   .count = group,
-                   .weight = how->weight};
-  how->kernels->gather(blocks, &all, about);
-  uint32_t i = unit->n / FLK_LINE * FLK_LINE;
-  if (i < unit->n && about) about[0] = INFINITY;
-  for (; i < unit->n; i++)
-    blocks[i] = all.src[i] * how->weight;
-  for (; i < unit->padded; i++)
-    blocks[i] = 0.0f;
-}
-
-/* One line more than needed, lest the lines of a unit compete for the same
- * cache sets. */
-size_t fli_group_stride(uint32_t group)
-{
-  return FLK_LINE * (group > 1 ? (size_t)group + 1 : 1);
-}
-
-void fli_unit_scatter(const fli_unit *unit, uint32_t group,
-                      const flk_table *kernels, float *x, const float *rows)
-{
-  float *dst = x + unit->offset;
-  uint32_t lines = unit->n / FLK_LINE;
-  kernels->scatter(dst, unit->stride, rows, fli_group_stride(group), lines,
-                   group);
-  for (uint32_t i = lines * FLK_LINE; i < unit->n; i++)
-    dst[i] = rows[i];
+  if (last > full) last = full;
+  fli_unit unit = fli_layout_unit(layout, segment, first);
+  fli_group group = {.lines = lines_of(&unit, last - first),
+                     .offset = unit.offset};
+  uint64_t next = first + group.lines.count;
+  if (next >= last) return group;
+  unit = fli_layout_unit(layout, segment, next);
+  group.next = unit.offset;
+  group.ahead = lines_of(&unit, last - next);
+  return group;
 }
 
 typedef struct pieces {

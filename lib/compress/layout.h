@@ -2,11 +2,13 @@
 /* Where the floats of an update lie. A vector is a run of segments; a segment
  * is cut into units of at most 4096 floats, each encoded by itself:
  *   plain layout:   consecutive floats; the last unit is what is left;
- *   rotated layout: full units are interleaved by lines of 16 floats (line j
- *                   of unit b of n is line j * n + b of the segment), so that
- *                   neighbouring weights of one layer share all units; what is
- *                   left is one contiguous unit, padded with zeros to a power
- *                   of two >= 256.
+ *   rotated layout: the full units are cut into neighbourhoods of at most 32,
+ *                   all of the same size but for one unit, and interleaved in
+ *                   each by lines of 16 floats (line j of unit b of n is line
+ *                   j n + b of the neighbourhood), so that neighbouring weights
+ *                   of one layer share its units; what is left of the segment
+ *                   is one contiguous unit, padded with zeros to a power of two
+ *                   >= 256.
  * Units are numbered through all segments, full ones before the tail. */
 #ifndef FLI_LAYOUT_H
 #define FLI_LAYOUT_H
@@ -16,11 +18,9 @@
 
 enum {
   FLI_UNIT_MAX = FL_THC_BLOCK,
-  /* Neighbouring blocks that are gathered and scattered together: their lines
-   * lie side by side, so that memory is read and written in longer runs. */
-  FLI_GROUP_MAX = 8,
-  /* Room for a group with the gaps between its blocks or rows. */
-  FLI_GROUP_FLOATS = (FLI_GROUP_MAX + 1) * FLI_UNIT_MAX
+  /* 512 KiB of weights: what a second-level cache holds, and more different
+   * weights than a unit has room for. */
+  FLI_NEIGHBOURS_MAX = 32
 };
 
 typedef struct fli_segment {
@@ -28,6 +28,8 @@ typedef struct fli_segment {
   uint64_t n;
   uint64_t first_unit;
   uint64_t n_full;
+  uint64_t n_larger;    /* the first neighbourhoods have one unit more */
+  uint32_t neighbours;  /* units of the others */
   uint32_t tail;        /* floats left, 0..4095 */
   uint32_t tail_padded; /* 0 without a tail */
 } fli_segment;
@@ -48,6 +50,7 @@ typedef struct fli_unit {
   uint32_t segment;
   uint32_t n;      /* floats of the vector */
   uint32_t padded; /* coordinates encoded, >= n */
+  uint32_t left;   /* units of its neighbourhood from this one on; 1 without */
 } fli_unit;
 
 /* FL_E_DIM: no segment, an empty one, or a vector no memory holds. */
@@ -62,27 +65,19 @@ uint64_t fli_segment_units(const fli_segment *segment);
 fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
                          uint64_t index);
 
-/* What is gathered from: a vector and a weight. */
-typedef struct fli_gathering {
-  const flk_table *kernels;
-  const float *x;
-  float weight;
-} fli_gathering;
+/* Full units that are rotated together. */
+typedef struct fli_group {
+  flk_lines lines;
+  uint64_t offset; /* of the first float */
+  uint64_t next;   /* offset of the group behind it, or 0 */
+  flk_lines ahead; /* lines of that group; count 0 without */
+} fli_group;
 
-/* How many units from `unit` on, at most `n`, make a group: 1 for a tail and
- * in plain layouts. */
-uint32_t fli_unit_group(const fli_layout *layout, const fli_unit *unit,
-                        uint64_t n);
-/* Block b of the group: blocks[FLK_BLOCK_STRIDE b + (0..padded-1)] = the
- * floats of x of unit number b times weight, then zeros. `about`: see
- * flk_table.gather; NULL for not wanted. */
-void fli_unit_gather(const fli_unit *unit, uint32_t group,
-                     const fli_gathering *how, float *blocks, float *about);
-/* The group's floats of x from `rows`: line j of unit b is at
- * rows[fli_group_stride(group) j + 16 b]. */
-size_t fli_group_stride(uint32_t group);
-void fli_unit_scatter(const fli_unit *unit, uint32_t group,
-                      const flk_table *kernels, float *x, const float *rows);
+/* The group that begins at full unit `first`, of units before `last`. */
+fli_group fli_layout_group(const fli_layout *layout, uint32_t segment,
+                           uint64_t first, uint64_t last);
+/* 1 for a full unit of a rotated layout, 0 for a tail. */
+int fli_unit_is_full(const fli_unit *unit);
 
 /* Run fn(arg, a, b) over pieces [a, b) that cover [first, last), by the
  * context's threads if it has any. A hook that fails or forgets a piece costs

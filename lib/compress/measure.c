@@ -16,21 +16,30 @@ float fli_update_weight(uint64_t samples, uint64_t cap)
   return (float)((double)samples / (double)cap);
 }
 
+static void measure_plain(const fli_measuring *m, uint64_t first, uint64_t last)
+{
+  const fl_compressor *compressor = m->compressor;
+  for (; first < last; first++) {
+    fli_unit unit = fli_layout_unit(&compressor->layout, m->segment, first);
+    m->squares[first] =
+        compressor->kernels->sum_squares(m->x + unit.offset, unit.n);
+  }
+}
+
 static void measure_units(void *arg, uint64_t first, uint64_t last)
 {
   const fli_measuring *m = arg;
-  const flk_table *kernels = m->compressor->kernels;
   const fli_layout *layout = &m->compressor->layout;
-  fli_gathering how = {.kernels = kernels, .x = m->x, .weight = m->weight};
-  float blocks[FLI_GROUP_FLOATS];
-  for (uint64_t u = first; u < last;) {
-    fli_unit unit = fli_layout_unit(layout, m->segment, u);
-    uint32_t group = fli_unit_group(layout, &unit, last - u);
-    fli_unit_gather(&unit, group, &how, blocks, NULL);
-    for (uint32_t b = 0; b < group; b++) {
-      m->squares[u++] =
-          kernels->sum_squares(blocks + b * FLK_BLOCK_STRIDE, unit.padded);
+  while (first < last) {
+    fli_unit unit = fli_layout_unit(layout, m->segment, first);
+    if (!layout->is_rotated || !fli_unit_is_full(&unit)) {
+      measure_plain(m, first, last);
+      return;
     }
+    fli_group group = fli_layout_group(layout, m->segment, first, last);
+    m->compressor->kernels->sum_squares_group(
+        m->squares + first, m->x + group.offset, &group.lines);
+    first += group.lines.count;
   }
 }
 
@@ -49,7 +58,7 @@ double fli_segment_length(const fli_measuring *m, uint32_t segment)
   for (uint64_t k = 0; k < fli_segment_units(s); k++) {
     sum += m->squares[s->first_unit + k];
   }
-  return sqrt(sum);
+  return sqrt(sum) * (double)m->weight;
 }
 
 fl_status fli_check_finite(const fl_compressor *compressor, const float *x,
@@ -69,7 +78,8 @@ static double length_of(const fli_measuring *m, uint32_t segment, uint64_t k)
 {
   const fli_layout *layout = &m->compressor->layout;
   if (!layout->is_rotated) return fli_segment_length(m, segment);
-  return sqrt(m->squares[layout->segments[segment].first_unit + k]);
+  double squares = m->squares[layout->segments[segment].first_unit + k];
+  return sqrt(squares) * (double)m->weight;
 }
 
 /* Every length of a segment as a norm: checked when `norms` is NULL, stored

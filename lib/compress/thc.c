@@ -2,30 +2,16 @@
 /* The THC codec: Li et al., "THC: Accelerating Distributed Deep Learning Using
  * Tensor Homomorphic Compression", NSDI 2024, uniform grid, with stochastic
  * rounding or with stratified subtractive dither. docs/design/thc.md has the
- * formulas; names here are its names.
- *
- * A block is first scaled by a power of two that brings its agreed norm into
- * [1, 2), so that no float32 overflows or loses bits on the way through the
- * transform, whatever the size of the update. */
-#include <math.h>
+ * formulas; names here are its names. Here: options, signs, noise and lanes;
+ * the ways in and out are thc_encode.c and thc_decode.c. */
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "compress/compressor.h"
 
-enum { SIGN_BYTES = FLI_UNIT_MAX / 8 };
-
 /* Replaces a lane state of 0, which xorshift would never leave. */
 #define NONZERO_STATE 0x9e3779b9u
-
-/* A unit's agreed norm, l = mantissa * 2^exponent, mantissa in [1, 2). */
-static double split_norm(float norm, int *exponent)
-{
-  double mantissa = frexp((double)norm, exponent);
-  *exponent -= 1;
-  return 2.0 * mantissa;
-}
 
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
@@ -62,7 +48,7 @@ void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
   uint8_t key[FLI_KEY_BYTES];
   fli_derive(key, seed, "thc signs", 0, 0);
   for (uint64_t u = 0; u < n_units; u++) {
-    fli_chacha20(signs + u * SIGN_BYTES, SIGN_BYTES, key, u, 0);
+    fli_chacha20(signs + u * FLI_SIGN_BYTES, FLI_SIGN_BYTES, key, u, 0);
   }
 }
 
@@ -121,36 +107,6 @@ static void thc_begin(fli_encoding *encoding, uint32_t slot)
   }
 }
 
-static void thc_encode(fli_encoding *encoding, const fli_unit *unit,
-                       float *block, double own, const flk_ahead *ahead,
-                       uint8_t *dst)
-{
-  const fli_agreed *agreed = encoding->agreed;
-  const fl_compressor *compressor = agreed->compressor;
-  uint32_t state[FLK_NOISE_LANES];
-  float norm = fli_agreed_norm(agreed, unit);
-  int exponent;
-  double mantissa = split_norm(norm, &exponent);
-  double factor = fli_encoding_factor(encoding, own, norm);
-  double g = (double)compressor->granularity;
-  flk_grid grid = {
-      .signs = compressor->signs + unit->index * SIGN_BYTES,
-      .scale = (float)ldexp(factor, -exponent),
-      .step = (float)(g / (2.0 * (double)agreed->clip * mantissa)),
-      .bits = compressor->bits,
-      .offset = encoding->noise_offset,
-      .ahead = *ahead,
-  };
-  fli_noise_start(&encoding->noise, unit->index, state);
-  uint32_t clamped =
-      compressor->kernels->encode(dst, block, &grid, state, unit->padded);
-  atomic_fetch_add_explicit(&encoding->clamped, clamped, memory_order_relaxed);
-  if (encoding->unit_clamped) {
-    encoding->unit_clamped[unit->index] =
-        (uint16_t)(clamped < UINT16_MAX ? clamped : UINT16_MAX);
-  }
-}
-
 static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
                                uint32_t count)
 {
@@ -171,61 +127,17 @@ static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
                                   compressor->bits);
 }
 
-/* Sum over the slots in the sum of U_s - 1/2, in 1/65536. All slots together
- * have (n V mod 65536) + sum of floor(65536 s / n) over s < n; from there, or
- * from 0, slots are taken or added one by one, whichever are fewer. The result
- * is the same integer both ways, and as at most half of the slots are looked
- * at, nothing on the way leaves 32 bits. */
-static void set_dither(flk_lattice *lattice, const fli_mean *mean)
-{
-  const fli_agreed *agreed = mean->agreed;
-  int64_t bias = -32768 * (int64_t)mean->tally->count;
-  if (mean->sign < 0) {
-    lattice->factor = agreed->slots;
-    for (uint32_t s = 0; s < agreed->slots; s++)
-      bias += agreed->offsets[s];
-  }
-  lattice->bias = (int32_t)bias;
-  lattice->offsets = mean->offsets;
-  lattice->n_offsets = mean->n_offsets;
-  lattice->sign = mean->sign;
-}
-
-static void thc_decode(const fli_mean *mean, const fli_unit *unit, float *dst,
-                       size_t stride, const uint8_t *lanes, uint32_t width)
-{
-  const fli_agreed *agreed = mean->agreed;
-  const fl_compressor *compressor = agreed->compressor;
-  double g = (double)compressor->granularity;
-  double norm = (double)fli_agreed_norm(agreed, unit);
-  double count = (double)mean->tally->count;
-  uint32_t state[FLK_NOISE_LANES];
-  flk_lattice lattice = {
-      .signs = compressor->signs + unit->index * SIGN_BYTES,
-      .width = width,
-      .step = (float)(2.0 * (double)agreed->clip / (g * count)),
-      .shift = -agreed->clip,
-      .scale = (float)(mean->weight * norm / (double)unit->padded),
-  };
-  if (compressor->mode == FL_THC_DITHER) {
-    set_dither(&lattice, mean);
-    fli_noise_start(&agreed->dither, unit->index, state);
-    lattice.state = state;
-  }
-  compressor->kernels->decode(dst, stride, lanes, &lattice, unit->padded);
-}
-
 const fli_codec fli_codec_thc = {
     .id = FL_CODEC_THC,
     .name = "thc",
     .is_rotated = 1,
-    .min_norm = 0x1p-100f,
+    .min_norm = 0x1p-80f,
     .configure = thc_configure,
     .begin = thc_begin,
-    .encode = thc_encode,
+    .encode = fli_thc_encode,
     .lane_width = thc_lane_width,
     .lane_limit = thc_lane_limit,
     .check = NULL,
     .add = thc_add,
-    .decode = thc_decode,
+    .decode = fli_thc_decode,
 };

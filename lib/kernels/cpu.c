@@ -14,10 +14,11 @@ static const flk_table table_c = {
     .name = "c",
     .find_not_finite = flk_find_not_finite_c,
     .sum_squares = flk_sum_squares_c,
-    .gather = flk_gather_c,
-    .scatter = flk_scatter_c,
+    .sum_squares_group = flk_sum_squares_group_c,
+    .rotate_in = flk_rotate_in_c,
     .encode = flk_encode_c,
     .decode = flk_decode_c,
+    .rotate_out = flk_rotate_out_c,
     .add_packed = flk_add_packed_c,
     .accumulate =
         {

@@ -20,59 +20,75 @@ enum {
   FLK_LINE = 16,
   FLK_BLOCK_MIN = 256,
   FLK_BLOCK_MAX = 4096,
+  /* Distances below are inside a tile; those from it on are between tiles. */
+  FLK_TILE = 256,
+  /* Blocks that are rotated together: their lines lie side by side. */
+  FLK_GROUP_MAX = 4,
   /* Floats from one block of a group to the next: not a power of two, which
    * would make their lines compete for the same cache sets. */
   FLK_BLOCK_STRIDE = FLK_BLOCK_MAX + FLK_LINE,
+  FLK_GROUP_FLOATS = FLK_GROUP_MAX * FLK_BLOCK_STRIDE,
   FLK_NOISE_LANES = 16
 };
 
 /* Lane widths: index into flk_table.accumulate. */
 enum { FLK_U8 = 0, FLK_U16 = 1, FLK_U32 = 2, FLK_I64 = 3, FLK_WIDTHS = 4 };
 
-/* Memory that will be read soon: `rows` runs of `row` floats. A hint. */
-typedef struct flk_ahead {
-  const float *src;
+/* A group of `count` blocks in a vector: line j of block b is at
+ * stride j + 16 b. */
+typedef struct flk_lines {
   size_t stride;
-  size_t row;
-  size_t rows;
-} flk_ahead;
+  size_t n;     /* floats of a block */
+  size_t count; /* 1..FLK_GROUP_MAX; 1 where n < FLK_BLOCK_MAX */
+} flk_lines;
 
-/* How the coordinates of a block become indices 0..g, g = 2^bits - 1. */
-typedef struct flk_grid {
+/* Signs and scale of one block. */
+typedef struct flk_turn {
   const uint8_t *signs; /* bit i set: x[i] is negated */
   float scale;
-  float step;
+} flk_turn;
+
+/* Memory that will be read soon: the lines j, j + 1, ... (`lines` of them) of
+ * `count` blocks. A hint. */
+typedef struct flk_ahead {
+  const float *src; /* NULL for nothing */
+  size_t stride;
+  size_t lines;
+  size_t count;
+} flk_ahead;
+
+/* What encode leaves in the block. */
+enum {
+  FLK_LEAVE_NOTHING = 0, /* it is scratch */
+  FLK_LEAVE_ROUNDED = 1, /* coordinate - q, in 1/65536 */
+  FLK_LEAVE_DITHERED = 2 /* coordinate - (q + 1/2 - u), in 1/65536 */
+};
+
+/* How the coordinates of a block, in 1/65536 of a cell, become indices: on the
+ * grid 0..g, or through a table (see flk_quantise_c, flk_quantise_table_c). */
+typedef struct flk_grid {
+  float centre; /* added to every coordinate */
+  uint32_t g;   /* 1..255 */
   uint32_t bits;
   uint16_t offset; /* added to the noise, mod 65536 */
+  uint16_t leave;  /* FLK_LEAVE_* */
+  /* NULL, or for every cell c = 0..g: value below << 16 | gap << 8 | index. 256
+   * of them can be read. */
+  const uint32_t *entries;
   flk_ahead ahead;
 } flk_grid;
 
-/* How lanes become coordinates. With dither (state not NULL) a lane is first
- * reduced by e / 65536, e = (factor * noise mod 65536) + bias + sum over the
- * offsets of sign * ((noise + offset) mod 65536): what the slots in the sum
- * have added. */
+/* How lanes become coordinates (flk_dequantise_c). */
 typedef struct flk_lattice {
-  const uint8_t *signs;
-  const uint32_t *state; /* of the noise, or NULL */
+  const uint32_t *state; /* of the dither, or NULL */
   const uint16_t *offsets;
   uint32_t n_offsets;
   int32_t sign; /* 1 or -1 */
   uint32_t factor;
+  uint32_t width; /* FLK_U8, FLK_U16, FLK_U32 */
+  uint32_t shift; /* 1..16; of u8 lanes with dither 16 */
   int32_t bias;
-  uint32_t width; /* FLK_U8, FLK_U16, FLK_U32; lanes below 2^24 */
-  float step;
-  float shift;
-  float scale;
 } flk_lattice;
-
-/* A group of `count` blocks whose lines lie side by side. */
-typedef struct flk_lines {
-  const float *src;
-  size_t stride; /* floats from one line of a block to its next */
-  size_t lines;  /* of every block */
-  size_t count;
-  float weight;
-} flk_lines;
 
 typedef struct flk_table {
   const char *name;
@@ -85,27 +101,35 @@ typedef struct flk_table {
    * some x is not. */
   double (*sum_squares)(const float *x, size_t n);
 
-  /* Line j of block b of a group of neighbouring blocks:
-   * dst[FLK_BLOCK_STRIDE b + 16 j + k] = src[stride j + 16 b + k] * weight.
-   * about[b], unless NULL: the block's sum of squares within a factor of
+  /* sums[b]: the sum of squares of block b of a group, as above. */
+  void (*sum_squares_group)(double *sums, const float *src,
+                            const flk_lines *lines);
+
+  /* The first half of the rotation, from the vector into a buffer, block b at
+   * FLK_BLOCK_STRIDE b: x *= +-scale, then the butterflies of distance n / 2
+   * down to FLK_TILE. `next`: where the next group begins, a hint, or NULL.
+   * about[b]: the sum of squares of block b as it was within a factor of
    * 1 +- 3 * 2^-16 when it is in 2^-100..2^100; NaN and infinities never give
    * such a number. Not D0: may be infinity, for "not known". */
-  void (*gather)(float *dst, const flk_lines *group, float *about);
-  /* Rows of `count` lines: dst[stride j + i] = src[src_stride j + i] for `rows`
-   * rows. */
-  void (*scatter)(float *dst, size_t stride, const float *src,
-                  size_t src_stride, size_t rows, size_t count);
-
-  /* A block becomes indices: signs and scale, rotation, noise, quantisation,
-   * packing (flk_rotate_c, flk_noise_c, flk_quantise_c, flk_pack_c). x is
-   * scratch afterwards; `state` moves on. Returns how many coordinates were
-   * clamped. */
+  void (*rotate_in)(float *blocks, const float *src, const flk_lines *lines,
+                    const flk_turn *turns, const float *next, float *about);
+  /* The second half and what follows it: the butterflies of distance 128 down
+   * to 1, noise, indices, packing (flk_near_down_c, flk_noise_c,
+   * flk_quantise_c or flk_quantise_table_c, flk_pack_c). `state` moves on.
+   * What is left in x, if it is wanted, has gone through the butterflies of
+   * distance 1 up to 128. Returns how many indices were cut off. */
   uint32_t (*encode)(uint8_t *dst, float *x, const flk_grid *grid,
                      uint32_t state[FLK_NOISE_LANES], size_t n);
-  /* Lanes become a block (flk_dequantise_c, flk_unrotate_c), whose line j goes
-   * to dst[stride j]. */
-  void (*decode)(float *dst, size_t stride, const uint8_t *lanes,
-                 const flk_lattice *lattice, size_t n);
+  /* Lanes to coordinates, then the butterflies of distance 1 up to 128
+   * (flk_dequantise_c, flk_near_up_c). */
+  void (*decode)(float *x, const uint8_t *lanes, const flk_lattice *lattice,
+                 size_t n);
+  /* The rest of the inverse rotation: distances FLK_TILE up to n / 2, then
+   * x *= +-scale, from the buffer into the vector. `blocks` is scratch
+   * afterwards. is_streamed: past the caches, for vectors too large for
+   * them. */
+  void (*rotate_out)(float *dst, float *blocks, const flk_lines *lines,
+                     const flk_turn *turns, int is_streamed);
   /* lanes += indices of `bits` bits. n a block; FLK_U8, U16, U32. */
   void (*add_packed)(uint8_t *lanes, uint32_t width, const uint8_t *src,
                      size_t n, uint32_t bits);
@@ -147,40 +171,51 @@ const flk_table *flk_kernels_at(size_t index);
 
 size_t flk_find_not_finite_c(const float *x, size_t n);
 double flk_sum_squares_c(const float *x, size_t n);
-void flk_gather_c(float *dst, const flk_lines *group, float *about);
-void flk_scatter_c(float *dst, size_t stride, const float *src,
-                   size_t src_stride, size_t rows, size_t count);
+void flk_sum_squares_group_c(double *sums, const float *src,
+                             const flk_lines *lines);
+void flk_rotate_in_c(float *blocks, const float *src, const flk_lines *lines,
+                     const flk_turn *turns, const float *next, float *about);
 uint32_t flk_encode_c(uint8_t *dst, float *x, const flk_grid *grid,
                       uint32_t state[FLK_NOISE_LANES], size_t n);
-void flk_decode_c(float *dst, size_t stride, const uint8_t *lanes,
-                  const flk_lattice *lattice, size_t n);
+void flk_decode_c(float *x, const uint8_t *lanes, const flk_lattice *lattice,
+                  size_t n);
+void flk_rotate_out_c(float *dst, float *blocks, const flk_lines *lines,
+                      const flk_turn *turns, int is_streamed);
 void flk_add_packed_c(uint8_t *lanes, uint32_t width, const uint8_t *src,
                       size_t n, uint32_t bits);
 
 /* ---- what the C functions of blocks are made of --------------------------
  */
 
-/* x *= +-scale (bit i of `signs` set: minus), then the Walsh-Hadamard
- * transform without normalisation: for h = n/2, n/4, ..., 1 every pair (a, b)
- * that is h apart becomes (a + b, a - b). n is a block. */
-void flk_rotate_c(float *x, const uint8_t *signs, float scale, size_t n);
-/* The transform with h = 1, 2, ..., n/2 first, then x *= +-scale. */
-void flk_unrotate_c(float *x, const uint8_t *signs, float scale, size_t n);
+/* Butterflies: every pair (a, b) that is h apart becomes (a + b, a - b), for
+ * h = 128, 64, ..., 1 or for h = 1, 2, ..., 128. n is a block. */
+void flk_near_down_c(float *x, size_t n);
+void flk_near_up_c(float *x, size_t n);
 /* n 16-bit numbers, n a multiple of 32. Per two lines every lane's state is
  * stepped once, x ^= x << 13; x ^= x >> 17; x ^= x << 5; its low half goes to
  * the first line, its high half to the second. States must not be 0. */
 void flk_noise_c(uint16_t *out, size_t n, uint32_t state[FLK_NOISE_LANES]);
-/* v = y * step + g / 2; z = v clamped to 0..g;
- * q = (int)(z + ((noise + offset) mod 65536) / 65536), which is never above g.
- * Returns the number of v outside 0..g. n a multiple of 16, g <= 255. */
-uint32_t flk_quantise_c(uint8_t *q, const float *y, const uint16_t *noise,
-                        uint16_t offset, float step, uint32_t g, size_t n);
+/* t = trunc(y + centre, clamped to +-2^30); with u = (noise + offset) mod
+ * 65536, q = (t + u) >> 16 cut to 0..g. Returns how many were cut. With
+ * grid->leave y becomes t - q 65536, or t + u - q 65536 - 32768. n a multiple
+ * of 16. */
+uint32_t flk_quantise_c(uint8_t *q, float *y, const uint16_t *noise,
+                        const flk_grid *grid, size_t n);
+/* t as above, cut to 0..65536 g (returns how many were cut); c = t >> 16. With
+ * grid->entries[c] = value << 16 | gap << 8 | index:
+ * q = index + (t - (value << 16) > u gap): one of the two table values around
+ * t, unbiased. With grid->leave y becomes t before the cut, less the value of q
+ * times 65536. */
+uint32_t flk_quantise_table_c(uint8_t *q, float *y, const uint16_t *noise,
+                              const flk_grid *grid, size_t n);
 /* Indices of `bits` (1..8) bits, least significant bit first. n a multiple of
  * 8; n * bits / 8 bytes. */
 void flk_pack_c(uint8_t *dst, const uint8_t *q, size_t n, uint32_t bits);
 void flk_unpack_c(uint8_t *q, const uint8_t *src, size_t n, uint32_t bits);
-/* y = lane * step + shift; with dither y = (lane - e / 65536) * step + shift,
- * lane and e rounded to float32 first. */
+/* y = (lane << shift) + bias, in 32 bits that wrap, as a signed number. With
+ * dither (state not NULL) less e >> (16 - shift), what the slots in the sum
+ * have added: e = (factor noise mod 65536) + sum over the offsets of sign
+ * ((noise + offset) mod 65536). */
 void flk_dequantise_c(float *y, const uint8_t *lanes,
                       const flk_lattice *lattice, size_t n);
 

@@ -29,32 +29,59 @@ void flk_noise_c(uint16_t *restrict out, size_t n,
   memcpy(state, lanes, sizeof lanes);
 }
 
-uint32_t flk_quantise_c(uint8_t *restrict q, const float *restrict y,
-                        const uint16_t *restrict noise, uint16_t offset,
-                        float step, uint32_t g, size_t n)
+/* A coordinate in 1/65536 of a cell; beyond every grid it stays beyond. */
+static int32_t fixed_point(float y, float centre)
 {
-  const float top = (float)g;
-  const float half = 0.5f * top;
-  int32_t outside[FLK_LINE] = {0};
-  for (size_t i = 0; i < n; i += FLK_LINE) {
-    int32_t index[FLK_LINE];
-    for (size_t k = 0; k < FLK_LINE; k++) {
-      float v = y[i + k] * step;
-      v = v + half;
-      float z = v < 0.0f ? 0.0f : v;
-      z = z > top ? top : z;
-      outside[k] += z != v;
-      float u = (float)(int32_t)(uint16_t)(noise[i + k] + offset);
-      z = z + u * 0x1p-16f;
-      index[k] = (int32_t)z; /* <= g: g + 65535 / 65536 is a float32 */
-    }
-    for (size_t k = 0; k < FLK_LINE; k++)
-      q[i + k] = (uint8_t)index[k];
+  float z = y + centre;
+  z = z < -0x1p30f ? -0x1p30f : z;
+  return (int32_t)(z > 0x1p30f ? 0x1p30f : z);
+}
+
+static int32_t cut(int32_t v, int32_t top)
+{
+  return v < 0 ? 0 : v > top ? top : v;
+}
+
+uint32_t flk_quantise_c(uint8_t *restrict q, float *restrict y,
+                        const uint16_t *restrict noise, const flk_grid *grid,
+                        size_t n)
+{
+  const int32_t g = (int32_t)grid->g;
+  uint32_t outside = 0;
+  for (size_t i = 0; i < n; i++) {
+    int32_t t = fixed_point(y[i], grid->centre);
+    int32_t u = (uint16_t)(noise[i] + grid->offset);
+    int32_t index = (t + u) >> 16; /* floor: gcc, clang */
+    int32_t inside = cut(index, g);
+    outside += inside != index;
+    q[i] = (uint8_t)inside;
+    if (grid->leave == FLK_LEAVE_DITHERED) t += u - 32768;
+    if (grid->leave != FLK_LEAVE_NOTHING) y[i] = (float)(t - inside * 65536);
   }
-  uint32_t total = 0;
-  for (size_t k = 0; k < FLK_LINE; k++)
-    total += (uint32_t)outside[k];
-  return total;
+  return outside;
+}
+
+uint32_t flk_quantise_table_c(uint8_t *restrict q, float *restrict y,
+                              const uint16_t *restrict noise,
+                              const flk_grid *grid, size_t n)
+{
+  const int32_t top = (int32_t)grid->g << 16;
+  uint32_t outside = 0;
+  for (size_t i = 0; i < n; i++) {
+    int32_t t = fixed_point(y[i], grid->centre);
+    int32_t inside = cut(t, top);
+    uint32_t u = (uint16_t)(noise[i] + grid->offset);
+    uint32_t entry = grid->entries[inside >> 16];
+    uint32_t below = entry & 0xff0000u, gap = entry >> 8 & 0xffu;
+    int is_up = (uint32_t)inside - below > u * gap;
+    outside += inside != t;
+    q[i] = (uint8_t)(entry + (uint32_t)is_up);
+    if (grid->leave != FLK_LEAVE_NOTHING) {
+      uint32_t value = below + (is_up ? gap << 16 : 0);
+      y[i] = (float)(t - (int32_t)value);
+    }
+  }
+  return outside;
 }
 
 static void pack_nibbles(uint8_t *restrict dst, const uint8_t *restrict q,
@@ -116,57 +143,39 @@ void flk_unpack_c(uint8_t *restrict q, const uint8_t *restrict src, size_t n,
   }
 }
 
-/* Lanes of any width as float32: exact below 2^24. */
-static void lanes_to_f32(float *restrict y, const uint8_t *restrict lanes,
-                         uint32_t width, size_t n)
+static uint32_t load_lane(const uint8_t *lanes, uint32_t width, size_t i)
 {
-  if (width == FLK_U8) {
-    for (size_t i = 0; i < n; i++)
-      y[i] = (float)(int32_t)lanes[i];
-  } else if (width == FLK_U16) {
-    for (size_t i = 0; i < n; i++) {
-      y[i] = (float)(int32_t)flk_load_u16(lanes + 2 * i);
-    }
-  } else {
-    for (size_t i = 0; i < n; i++) {
-      y[i] = (float)(int32_t)flk_load_u32(lanes + 4 * i);
-    }
-  }
+  if (width == FLK_U8) return lanes[i];
+  if (width == FLK_U16) return flk_load_u16(lanes + 2 * i);
+  return flk_load_u32(lanes + 4 * i);
 }
 
-/* What the dither of all slots in a sum comes to, for every coordinate. */
-static void dither_sum(int32_t *restrict sum, const flk_lattice *lattice,
-                       size_t n)
+/* What the dither of all slots in a sum comes to. */
+static int32_t dither_sum(const flk_lattice *lattice, uint32_t noise)
 {
-  uint16_t noise[FLK_BLOCK_MAX];
-  uint32_t state[FLK_NOISE_LANES];
-  memcpy(state, lattice->state, sizeof state);
-  flk_noise_c(noise, n, state);
-  for (size_t i = 0; i < n; i++) {
-    sum[i] = (int32_t)(lattice->factor * noise[i] & 0xffffu) + lattice->bias;
-  }
+  int32_t sum = (int32_t)(lattice->factor * noise & 0xffffu);
   for (uint32_t s = 0; s < lattice->n_offsets; s++) {
-    const uint16_t offset = lattice->offsets[s];
-    const int32_t sign = lattice->sign;
-    for (size_t i = 0; i < n; i++)
-      sum[i] += sign * (int32_t)(uint16_t)(noise[i] + offset);
+    sum += lattice->sign * (int32_t)(uint16_t)(noise + lattice->offsets[s]);
   }
+  return sum;
 }
 
 void flk_dequantise_c(float *restrict y, const uint8_t *restrict lanes,
                       const flk_lattice *lattice, size_t n)
 {
-  const float step = lattice->step, shift = lattice->shift;
-  lanes_to_f32(y, lanes, lattice->width, n);
+  uint16_t noise[FLK_BLOCK_MAX] = {0};
+  uint32_t state[FLK_NOISE_LANES];
   if (lattice->state) {
-    int32_t sum[FLK_BLOCK_MAX];
-    dither_sum(sum, lattice, n);
-    for (size_t i = 0; i < n; i++)
-      y[i] -= (float)sum[i] * 0x1p-16f;
+    memcpy(state, lattice->state, sizeof state);
+    flk_noise_c(noise, n, state);
   }
   for (size_t i = 0; i < n; i++) {
-    float v = y[i] * step;
-    y[i] = v + shift;
+    uint32_t v = load_lane(lanes, lattice->width, i) << lattice->shift;
+    v += (uint32_t)lattice->bias;
+    if (lattice->state) {
+      v -= (uint32_t)(dither_sum(lattice, noise[i]) >> (16 - lattice->shift));
+    }
+    y[i] = (float)(int32_t)v;
   }
 }
 
@@ -176,21 +185,20 @@ uint32_t flk_encode_c(uint8_t *restrict dst, float *restrict x,
 {
   uint16_t noise[FLK_BLOCK_MAX];
   uint8_t q[FLK_BLOCK_MAX];
-  flk_rotate_c(x, grid->signs, grid->scale, n);
+  flk_near_down_c(x, n);
   flk_noise_c(noise, n, state);
-  uint32_t clamped = flk_quantise_c(q, x, noise, grid->offset, grid->step,
-                                    (1u << grid->bits) - 1u, n);
+  uint32_t outside = grid->entries ? flk_quantise_table_c(q, x, noise, grid, n)
+                                   : flk_quantise_c(q, x, noise, grid, n);
   flk_pack_c(dst, q, n, grid->bits);
-  return clamped;
+  if (grid->leave != FLK_LEAVE_NOTHING) flk_near_up_c(x, n);
+  return outside;
 }
 
-void flk_decode_c(float *restrict dst, size_t stride, const uint8_t *lanes,
+void flk_decode_c(float *restrict x, const uint8_t *lanes,
                   const flk_lattice *lattice, size_t n)
 {
-  float y[FLK_BLOCK_MAX];
-  flk_dequantise_c(y, lanes, lattice, n);
-  flk_unrotate_c(y, lattice->signs, lattice->scale, n);
-  flk_scatter_c(dst, stride, y, FLK_LINE, n / FLK_LINE, 1);
+  flk_dequantise_c(x, lanes, lattice, n);
+  flk_near_up_c(x, n);
 }
 
 void flk_add_packed_c(uint8_t *restrict lanes, uint32_t width,

@@ -1,149 +1,71 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random signs and the Walsh-Hadamard transform of one block (thc.md,
- * "Rotation"). Butterflies run from the greatest distance down, and back up in
- * the inverse; taking two distances in one pass (radix 4) does the very same
- * additions in the same order, so it changes no bit. The four least distances
- * stay inside a line, the others combine whole lines. */
+/* Random signs and the Walsh-Hadamard transform (thc.md, "Rotation"), in two
+ * halves: distances from FLK_TILE on, between lines that are far apart, on the
+ * way from and to the vector; and those below, inside a tile, next to indices
+ * and lanes. Butterflies run from the greatest distance down, and back up in
+ * the inverse. These plain loops are the specification. */
 #include "kernels/kernels.h"
 
-#include <string.h>
+#include <math.h>
 
-#include "base/bytes.h"
-
-/* Four floats. Compilers do not find the shuffles by themselves; these vectors
- * are ordinary code for any processor. */
-typedef float row __attribute__((vector_size(16)));
-typedef uint32_t sign_row __attribute__((vector_size(16)));
-#if defined(__clang__)
-#  define TWO_OF(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
-#else
-typedef int32_t places __attribute__((vector_size(16)));
-#  define TWO_OF(x, y, i, j, k, l) __builtin_shuffle(x, y, (places){i, j, k, l})
-#endif
-
-#define S 0x80000000u
-
-/* Sign bits of four floats. */
-static const sign_row sign_bits[16] = {
-    {0, 0, 0, 0}, {S, 0, 0, 0}, {0, S, 0, 0}, {S, S, 0, 0},
-    {0, 0, S, 0}, {S, 0, S, 0}, {0, S, S, 0}, {S, S, S, 0},
-    {0, 0, 0, S}, {S, 0, 0, S}, {0, S, 0, S}, {S, S, 0, S},
-    {0, 0, S, S}, {S, 0, S, S}, {0, S, S, S}, {S, S, S, S}};
-
-static inline row load(const float *x)
+/* Distance h: (a, b) -> (a + b, a - b). */
+static void apart(float *x, size_t h, size_t n)
 {
-  row r;
-  memcpy(&r, x, sizeof r);
-  return r;
-}
-
-static inline void store(float *x, row r)
-{
-  memcpy(x, &r, sizeof r);
-}
-
-/* From a table and without a branch: signs cannot be predicted. */
-static void apply_signs(float *x, const uint8_t *signs, float scale, size_t n)
-{
-  const uint32_t bits = fli_f32_bits(scale);
-  const sign_row plus = {bits, bits, bits, bits};
-  for (size_t i = 0; i < n; i += 4) {
-    sign_row factor = plus ^ sign_bits[signs[i / 8] >> (i & 4) & 15];
-    store(x + i, load(x + i) * (row)factor);
+  for (size_t i = 0; i < n; i += 2 * h) {
+    float *restrict first = x + i, *restrict second = x + i + h;
+    for (size_t k = 0; k < h; k++) {
+      float a = first[k], b = second[k];
+      first[k] = a + b;
+      second[k] = a - b;
+    }
   }
 }
 
-/* Distances p and q between four rows, p first. */
-static inline void rows4(row *x0, row *xp, row *xq, row *xpq)
+static float signed_scale(const flk_turn *turn, size_t i)
 {
-  row a = *x0 + *xp, b = *x0 - *xp;
-  row c = *xq + *xpq, d = *xq - *xpq;
-  *x0 = a + c;
-  *xp = b + d;
-  *xq = a - c;
-  *xpq = b - d;
+  return turn->signs[i / 8] >> (i % 8) & 1 ? -turn->scale : turn->scale;
 }
 
-/* Four rows of four change places with four columns. */
-static inline void turn(row r[4])
+static size_t place(const flk_lines *lines, size_t b, size_t i)
 {
-  row a = TWO_OF(r[0], r[1], 0, 4, 1, 5), b = TWO_OF(r[0], r[1], 2, 6, 3, 7);
-  row c = TWO_OF(r[2], r[3], 0, 4, 1, 5), d = TWO_OF(r[2], r[3], 2, 6, 3, 7);
-  r[0] = TWO_OF(a, c, 0, 1, 4, 5);
-  r[1] = TWO_OF(a, c, 2, 3, 6, 7);
-  r[2] = TWO_OF(b, d, 0, 1, 4, 5);
-  r[3] = TWO_OF(b, d, 2, 3, 6, 7);
+  return i / FLK_LINE * lines->stride + b * FLK_LINE + i % FLK_LINE;
 }
 
-static inline void line_up(float *x)
+void flk_rotate_in_c(float *blocks, const float *src, const flk_lines *lines,
+                     const flk_turn *turns, const float *next, float *about)
 {
-  row r[4];
-  memcpy(r, x, sizeof r);
-  turn(r);
-  rows4(&r[0], &r[1], &r[2], &r[3]);
-  turn(r);
-  rows4(&r[0], &r[1], &r[2], &r[3]);
-  memcpy(x, r, sizeof r);
-}
-
-static inline void line_down(float *x)
-{
-  row r[4];
-  memcpy(r, x, sizeof r);
-  rows4(&r[0], &r[2], &r[1], &r[3]);
-  turn(r);
-  rows4(&r[0], &r[2], &r[1], &r[3]);
-  turn(r);
-  memcpy(x, r, sizeof r);
-}
-
-/* Numbers p and q apart, h floats in a row. */
-static void lines4(float *x, size_t p, size_t q, size_t h)
-{
-  for (float *end = x + h; x < end; x += 4) {
-    row x0 = load(x), xp = load(x + p), xq = load(x + q), xpq = load(x + p + q);
-    rows4(&x0, &xp, &xq, &xpq);
-    store(x, x0);
-    store(x + p, xp);
-    store(x + q, xq);
-    store(x + p + q, xpq);
+  for (size_t b = 0; b < lines->count; b++) {
+    float *x = blocks + b * FLK_BLOCK_STRIDE;
+    for (size_t i = 0; i < lines->n; i++) {
+      x[i] = src[place(lines, b, i)] * signed_scale(&turns[b], i);
+    }
+    for (size_t h = lines->n / 2; h >= FLK_TILE; h /= 2)
+      apart(x, h, lines->n);
+    about[b] = INFINITY;
   }
 }
 
-static void lines2(float *x, size_t h)
+void flk_rotate_out_c(float *dst, float *blocks, const flk_lines *lines,
+                      const flk_turn *turns, int is_streamed)
 {
-  for (float *end = x + h; x < end; x += 4) {
-    row a = load(x), b = load(x + h);
-    store(x, a + b);
-    store(x + h, a - b);
+  for (size_t b = 0; b < lines->count; b++) {
+    float *x = blocks + b * FLK_BLOCK_STRIDE;
+    for (size_t h = FLK_TILE; h < lines->n; h *= 2)
+      apart(x, h, lines->n);
+    for (size_t i = 0; i < lines->n; i++) {
+      dst[place(lines, b, i)] = x[i] * signed_scale(&turns[b], i);
+    }
   }
 }
 
-void flk_rotate_c(float *x, const uint8_t *signs, float scale, size_t n)
+void flk_near_down_c(float *x, size_t n)
 {
-  apply_signs(x, signs, scale, n);
-  size_t h = n / 2;
-  for (; h >= 2 * FLK_LINE; h /= 4) {
-    for (size_t i = 0; i < n; i += 2 * h)
-      lines4(x + i, h, h / 2, h / 2);
-  }
-  if (h == FLK_LINE) {
-    for (size_t i = 0; i < n; i += 2 * h)
-      lines2(x + i, h);
-  }
-  for (size_t i = 0; i < n; i += FLK_LINE)
-    line_down(x + i);
+  for (size_t h = FLK_TILE / 2; h > 0; h /= 2)
+    apart(x, h, n);
 }
 
-void flk_unrotate_c(float *x, const uint8_t *signs, float scale, size_t n)
+void flk_near_up_c(float *x, size_t n)
 {
-  for (size_t i = 0; i < n; i += FLK_LINE)
-    line_up(x + i);
-  size_t h = FLK_LINE;
-  for (; 4 * h <= n; h *= 4) {
-    for (size_t i = 0; i < n; i += 4 * h)
-      lines4(x + i, h, 2 * h, h);
-  }
-  if (h < n) lines2(x, h);
-  apply_signs(x, signs, scale, n);
+  for (size_t h = 1; h < FLK_TILE; h *= 2)
+    apart(x, h, n);
 }

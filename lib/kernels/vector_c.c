@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plain passes over float32: finite check, sum of squares, and the gather and
- * scatter of interleaved lines. Inner loops run over one line with a constant
- * count, which compilers vectorise at -O2. */
+/* Plain passes over float32: finite check and sums of squares. Inner loops run
+ * over one line with a constant count, which compilers vectorise at -O2. */
 #include "kernels/kernels.h"
-
-#include <math.h>
-#include <string.h>
 
 #include "base/bytes.h"
 
@@ -28,6 +24,15 @@ size_t flk_find_not_finite_c(const float *x, size_t n)
   return i;
 }
 
+static double fold(double acc[FLK_LINE])
+{
+  for (size_t half = FLK_LINE / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; k++)
+      acc[k] += acc[k + half];
+  }
+  return acc[0];
+}
+
 double flk_sum_squares_c(const float *x, size_t n)
 {
   double acc[FLK_LINE] = {0};
@@ -40,35 +45,19 @@ double flk_sum_squares_c(const float *x, size_t n)
   for (size_t k = 0; i + k < n; k++) {
     acc[k] += (double)x[i + k] * (double)x[i + k];
   }
-  for (size_t half = FLK_LINE / 2; half > 0; half /= 2) {
-    for (size_t k = 0; k < half; k++)
-      acc[k] += acc[k + half];
-  }
-  return acc[0];
+  return fold(acc);
 }
 
-void flk_gather_c(float *restrict dst, const flk_lines *group, float *about)
+void flk_sum_squares_group_c(double *sums, const float *src,
+                             const flk_lines *lines)
 {
-  const float weight = group->weight;
-  for (size_t b = 0; about && b < group->count; b++)
-    about[b] = INFINITY;
-  for (size_t j = 0; j < group->lines; j++) {
-    for (size_t b = 0; b < group->count; b++) {
-      float *restrict to = dst + b * FLK_BLOCK_STRIDE + j * FLK_LINE;
-      const float *from = group->src + j * group->stride + b * FLK_LINE;
+  for (size_t b = 0; b < lines->count; b++) {
+    double acc[FLK_LINE] = {0};
+    for (size_t j = 0; j < lines->n / FLK_LINE; j++) {
+      const float *line = src + j * lines->stride + b * FLK_LINE;
       for (size_t k = 0; k < FLK_LINE; k++)
-        to[k] = from[k] * weight;
+        acc[k] += (double)line[k] * (double)line[k];
     }
-  }
-}
-
-void flk_scatter_c(float *restrict dst, size_t stride,
-                   const float *restrict src, size_t src_stride, size_t rows,
-                   size_t count)
-{
-  for (size_t j = 0; j < rows; j++) {
-    memcpy(dst, src, count * FLK_LINE * sizeof(float));
-    dst += stride;
-    src += src_stride;
+    sums[b] = fold(acc);
   }
 }

@@ -6,143 +6,197 @@
 #include <immintrin.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define WIDTH 8
+#define PARTS 2
 typedef __m256 vec;
 typedef __m256i ivec;
 
-static inline vec vec_load(const float *p)
+INLINE vec vec_load(const float *p)
 {
   return _mm256_loadu_ps(p);
 }
 
-static inline void vec_store(float *p, vec v)
+INLINE void vec_store(float *p, vec v)
 {
   _mm256_storeu_ps(p, v);
 }
 
-static inline vec vec_set1(float v)
+INLINE vec vec_set1(float v)
 {
   return _mm256_set1_ps(v);
 }
 
-static inline vec vec_zero(void)
+INLINE vec vec_zero(void)
 {
   return _mm256_setzero_ps();
 }
 
-static inline vec vec_add(vec a, vec b)
+INLINE vec vec_add(vec a, vec b)
 {
   return _mm256_add_ps(a, b);
 }
 
-static inline vec vec_sub(vec a, vec b)
+INLINE vec vec_sub(vec a, vec b)
 {
   return _mm256_sub_ps(a, b);
 }
 
-static inline vec vec_mul(vec a, vec b)
+INLINE vec vec_mul(vec a, vec b)
 {
   return _mm256_mul_ps(a, b);
 }
 
-static inline vec vec_fma(vec a, vec b, vec c)
+INLINE vec vec_fma(vec a, vec b, vec c)
 {
   return _mm256_fmadd_ps(a, b, c);
 }
 
-static inline vec vec_min(vec a, vec b)
+INLINE vec vec_min(vec a, vec b)
 {
   return _mm256_min_ps(a, b);
 }
 
-static inline vec vec_max(vec a, vec b)
+INLINE vec vec_max(vec a, vec b)
 {
   return _mm256_max_ps(a, b);
 }
 
-/* `minus` where the bit is set. */
-static inline vec vec_pick(const uint8_t *bits, vec plus, vec minus)
+INLINE void vec_stream(float *p, vec v)
+{
+  _mm256_stream_ps(p, v);
+}
+
+INLINE void vec_stream_end(void)
+{
+  _mm_sfence();
+}
+
+/* `minus` where bit i, ... is set. */
+INLINE vec vec_pick(const uint8_t *bits, size_t i, vec plus, vec minus)
 {
   const ivec to_sign = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
-  ivec mask = _mm256_sllv_epi32(_mm256_set1_epi32(*bits), to_sign);
+  ivec mask = _mm256_sllv_epi32(_mm256_set1_epi32(bits[i / 8]), to_sign);
   return _mm256_blendv_ps(plus, minus, _mm256_castsi256_ps(mask));
 }
 
-static inline vec vec_from_int(ivec v)
+INLINE vec vec_from_int(ivec v)
 {
   return _mm256_cvtepi32_ps(v);
 }
 
-static inline ivec vec_to_int(vec v)
+INLINE ivec vec_to_int(vec v)
 {
   return _mm256_cvttps_epi32(v);
 }
 
-/* One less where a and b differ. */
-static inline ivec vec_count(ivec count, vec a, vec b)
-{
-  vec differs = _mm256_cmp_ps(a, b, _CMP_NEQ_UQ);
-  return _mm256_add_epi32(count, _mm256_castps_si256(differs));
-}
-
-static inline ivec int_set1(uint32_t v)
+INLINE ivec int_set1(uint32_t v)
 {
   return _mm256_set1_epi32((int)v);
 }
 
-static inline ivec int_load(const uint32_t *p)
+INLINE ivec int_load(const uint32_t *p)
 {
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-static inline void int_store(uint32_t *p, ivec v)
+INLINE void int_store(uint32_t *p, ivec v)
 {
   _mm256_storeu_si256((__m256i *)p, v);
 }
 
-static inline ivec int_add(ivec a, ivec b)
+INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm256_add_epi32(a, b);
 }
 
-static inline ivec int_sub(ivec a, ivec b)
+INLINE ivec int_sub(ivec a, ivec b)
 {
   return _mm256_sub_epi32(a, b);
 }
 
-/* The low 16 bits of a b, for a below 65536. */
-static inline ivec int_mul16(ivec a, ivec b)
+INLINE ivec int_add16(ivec a, ivec b)
+{
+  return _mm256_add_epi16(a, b);
+}
+
+INLINE ivec int_mul16(ivec a, ivec b)
 {
   return _mm256_mullo_epi16(a, b);
 }
 
-static inline ivec int_low(ivec v)
+/* a below 65536, b below 256. */
+INLINE ivec int_mul(ivec a, ivec b)
+{
+  return _mm256_mullo_epi32(a, b);
+}
+
+INLINE ivec int_min(ivec a, ivec b)
+{
+  return _mm256_min_epi32(a, b);
+}
+
+INLINE ivec int_max(ivec a, ivec b)
+{
+  return _mm256_max_epi32(a, b);
+}
+
+INLINE ivec int_and(ivec a, ivec b)
+{
+  return _mm256_and_si256(a, b);
+}
+
+/* -1 where a > b. */
+INLINE ivec int_greater(ivec a, ivec b)
+{
+  return _mm256_cmpgt_epi32(a, b);
+}
+
+INLINE ivec int_shift(ivec v, uint32_t by)
+{
+  return _mm256_sll_epi32(v, _mm_cvtsi32_si128((int)by));
+}
+
+INLINE ivec int_shift_16(ivec v)
+{
+  return _mm256_slli_epi32(v, 16);
+}
+
+INLINE ivec int_shift_right(ivec v, uint32_t by)
+{
+  return _mm256_sra_epi32(v, _mm_cvtsi32_si128((int)by));
+}
+
+INLINE ivec int_high_signed(ivec v)
+{
+  return _mm256_srai_epi32(v, 16);
+}
+
+INLINE ivec int_high_byte(ivec v)
+{
+  return _mm256_srli_epi32(v, 8);
+}
+
+INLINE ivec int_low(ivec v)
 {
   return _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
 }
 
-static inline ivec int_high(ivec v)
+INLINE ivec int_high(ivec v)
 {
   return _mm256_srli_epi32(v, 16);
 }
 
-static inline ivec int_xorshift(ivec x)
+INLINE ivec int_xorshift(ivec x)
 {
   x = _mm256_xor_si256(x, _mm256_slli_epi32(x, 13));
   x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 17));
   return _mm256_xor_si256(x, _mm256_slli_epi32(x, 5));
 }
 
-static inline int32_t int_sum(ivec v)
-{
-  int32_t lane[WIDTH], sum = 0;
-  _mm256_storeu_si256((__m256i *)lane, v);
-  for (int k = 0; k < WIDTH; k++)
-    sum += lane[k];
-  return sum;
-}
-
-static inline ivec int_lanes(const uint8_t *p, uint32_t width)
+INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 {
   if (width == FLK_U8) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
@@ -153,53 +207,133 @@ static inline ivec int_lanes(const uint8_t *p, uint32_t width)
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-/* Two lines as bytes; of the first, 0-3 and 8-11 in the low half and 4-7 and
- * 12-15 in the high one, then the second alike. */
-static inline ivec two_lines(const ivec *index)
+INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
 {
-  return _mm256_packus_epi16(_mm256_packus_epi32(index[0], index[1]),
-                             _mm256_packus_epi32(index[2], index[3]));
+  return _mm256_i32gather_epi32((const int *)grid->entries, cell, 4);
 }
 
-/* Two lines of indices, 4 bits each. */
-static inline void store_nibbles(uint8_t *dst, const ivec *index)
+/* Where four lines of indices become bytes or nibbles. */
+typedef struct emitter {
+  ivec g8;
+  ivec g16;
+  ivec inside; /* minus the count, in 16 lanes; a block gives each 256 */
+  uint32_t outside;
+  uint32_t looked_at;
+} emitter;
+
+INLINE emitter emit_begin(const flk_grid *grid)
 {
-  ivec pairs =
-      _mm256_maddubs_epi16(two_lines(index), _mm256_set1_epi16(0x1001));
-  ivec packed = _mm256_packus_epi16(pairs, pairs);
-  _mm_storeu_si128((__m128i *)dst,
-                   _mm_unpacklo_epi16(_mm256_castsi256_si128(packed),
-                                      _mm256_extracti128_si256(packed, 1)));
+  return (emitter){.g8 = _mm256_set1_epi8((char)grid->g),
+                   .g16 = _mm256_set1_epi16((short)grid->g),
+                   .inside = _mm256_setzero_si256()};
 }
 
-static inline void store_bytes(uint8_t *dst, const ivec *index)
+INLINE uint32_t emit_end(const emitter *out)
 {
-  const ivec order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  _mm256_storeu_si256((__m256i *)dst,
-                      _mm256_permutevar8x32_epi32(two_lines(index), order));
+  int16_t lane[2 * WIDTH];
+  uint32_t outside = out->outside + out->looked_at;
+  _mm256_storeu_si256((__m256i *)lane, out->inside);
+  for (int k = 0; k < 2 * WIDTH; k++)
+    outside -= (uint32_t)-lane[k];
+  return outside;
+}
+
+INLINE void emit_count(emitter *out, ivec a, ivec b)
+{
+  ivec same = _mm256_cmpeq_epi32(a, b);
+  int mask = _mm256_movemask_ps(_mm256_castsi256_ps(same));
+  out->outside +=
+      (uint32_t)WIDTH - (uint32_t)__builtin_popcount((uint32_t)mask);
+}
+
+/* A line's high halves as 16-bit numbers, 0 8 1 9 2 10 3 11 in the low half of
+ * the register and 4 12 ... in the high one. */
+INLINE ivec high_halves(const ivec k[PARTS])
+{
+  return _mm256_blend_epi16(_mm256_srli_epi32(k[0], 16), k[1], 0xaa);
+}
+
+INLINE ivec low_bytes(const ivec k[PARTS])
+{
+  ivec words = _mm256_blend_epi16(k[0], _mm256_slli_epi32(k[1], 16), 0xaa);
+  return _mm256_and_si256(words, _mm256_set1_epi16(0xff));
+}
+
+/* Two pairs of lines as bytes: the first two of each half of `a` and `b`. */
+INLINE void emit_bytes(uint8_t *dst, ivec a, ivec b, int is_nibbles)
+{
+  const ivec order =
+      _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 0,
+                       2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  a = _mm256_shuffle_epi8(a, order);
+  b = _mm256_shuffle_epi8(b, order);
+  __m128i *to = (__m128i *)dst;
+  if (is_nibbles) {
+    const ivec join = _mm256_set1_epi16(0x1001);
+    ivec pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(a, join),
+                                     _mm256_maddubs_epi16(b, join));
+    __m128i low = _mm256_castsi256_si128(pairs);
+    __m128i high = _mm256_extracti128_si256(pairs, 1);
+    _mm_storeu_si128(to, _mm_unpacklo_epi16(low, high));
+    _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(low, high));
+    return;
+  }
+  for (int i = 0; i < 2; i++) {
+    __m128i low = _mm256_castsi256_si128(i ? b : a);
+    __m128i high = _mm256_extracti128_si256(i ? b : a, 1);
+    _mm_storeu_si128(to + 2 * i, _mm_unpacklo_epi32(low, high));
+    _mm_storeu_si128(to + 2 * i + 1, _mm_unpackhi_epi32(low, high));
+  }
+}
+
+/* Indices with fractions: cut to the grid, and counted where that changes
+ * them. */
+INLINE void emit_high(uint8_t *dst, ivec k[4][PARTS], emitter *out,
+                      int is_nibbles)
+{
+  ivec words[4];
+  for (int i = 0; i < 4; i++) {
+    words[i] = high_halves(k[i]);
+    ivec least = _mm256_min_epu16(words[i], out->g16);
+    ivec same = _mm256_cmpeq_epi16(least, words[i]);
+    out->inside = _mm256_add_epi16(out->inside, same);
+  }
+  out->looked_at += 4 * FLK_LINE;
+  ivec a = _mm256_packus_epi16(words[0], words[1]);
+  ivec b = _mm256_packus_epi16(words[2], words[3]);
+  emit_bytes(dst, _mm256_min_epu8(a, out->g8), _mm256_min_epu8(b, out->g8),
+             is_nibbles);
+}
+
+/* Indices in the low byte. */
+INLINE void emit_low(uint8_t *dst, ivec k[4][PARTS], int is_nibbles)
+{
+  ivec a = _mm256_packus_epi16(low_bytes(k[0]), low_bytes(k[1]));
+  ivec b = _mm256_packus_epi16(low_bytes(k[2]), low_bytes(k[3]));
+  emit_bytes(dst, a, b, is_nibbles);
 }
 
 /* (a, b) -> (a + b, a - b) inside a register: with the partners in `other`,
  * x * +-1 + other is a + b or a - b in one rounding. */
-static inline vec apart_4(vec x)
+INLINE vec apart_4(vec x)
 {
   const vec one = _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1);
   return _mm256_fmadd_ps(x, one, _mm256_permute2f128_ps(x, x, 1));
 }
 
-static inline vec apart_2(vec x)
+INLINE vec apart_2(vec x)
 {
   const vec one = _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1);
   return _mm256_fmadd_ps(x, one, _mm256_permute_ps(x, 0x4e));
 }
 
-static inline vec apart_1(vec x)
+INLINE vec apart_1(vec x)
 {
   const vec one = _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1);
   return _mm256_fmadd_ps(x, one, _mm256_permute_ps(x, 0xb1));
 }
 
-static inline void line_down(vec *line)
+INLINE void line_down(vec *line)
 {
   vec sum = vec_add(line[0], line[1]);
   vec difference = vec_sub(line[0], line[1]);
@@ -207,7 +341,7 @@ static inline void line_down(vec *line)
   line[1] = apart_1(apart_2(apart_4(difference)));
 }
 
-static inline void line_up(vec *line)
+INLINE void line_up(vec *line)
 {
   vec a = apart_4(apart_2(apart_1(line[0])));
   vec b = apart_4(apart_2(apart_1(line[1])));
@@ -215,7 +349,7 @@ static inline void line_up(vec *line)
   line[1] = vec_sub(a, b);
 }
 
-#include "kernels/x86/block.h"
+#include "kernels/block.h"
 
 static size_t find_not_finite(const float *x, size_t n)
 {
@@ -233,6 +367,24 @@ static size_t find_not_finite(const float *x, size_t n)
   return i + flk_find_not_finite_c(x + i, n - i);
 }
 
+INLINE void add_squares(__m256d acc[4], const float *line)
+{
+  for (size_t k = 0; k < 4; k++) {
+    __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(line + 4 * k));
+    /* The squares of float32 are exact in double. */
+    acc[k] = _mm256_fmadd_pd(v, v, acc[k]);
+  }
+}
+
+INLINE double fold(const __m256d acc[4])
+{
+  __m256d all = _mm256_add_pd(_mm256_add_pd(acc[0], acc[2]),
+                              _mm256_add_pd(acc[1], acc[3]));
+  __m128d two =
+      _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 static double sum_squares(const float *x, size_t n)
 {
   __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
@@ -244,28 +396,32 @@ static double sum_squares(const float *x, size_t n)
       memcpy(rest, line, (n - i) * sizeof(float));
       line = rest;
     }
-    for (size_t k = 0; k < 4; k++) {
-      __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(line + 4 * k));
-      acc[k] = _mm256_fmadd_pd(v, v, acc[k]);
-    }
+    add_squares(acc, line);
   }
-  acc[0] = _mm256_add_pd(acc[0], acc[2]);
-  acc[1] = _mm256_add_pd(acc[1], acc[3]);
-  acc[0] = _mm256_add_pd(acc[0], acc[1]);
-  __m128d two = _mm_add_pd(_mm256_castpd256_pd128(acc[0]),
-                           _mm256_extractf128_pd(acc[0], 1));
-  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  return fold(acc);
+}
+
+static void sum_squares_group(double *sums, const float *src,
+                              const flk_lines *lines)
+{
+  for (size_t b = 0; b < lines->count; b++) {
+    __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
+                      _mm256_setzero_pd(), _mm256_setzero_pd()};
+    for (size_t j = 0; j < lines->n / FLK_LINE; j++)
+      add_squares(acc, src + j * lines->stride + b * FLK_LINE);
+    sums[b] = fold(acc);
+  }
 }
 
 /* 16 bytes -> 32 indices. */
-static inline __m256i load_nibbles(const uint8_t *src)
+INLINE __m256i load_nibbles(const uint8_t *src)
 {
   __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)src));
   v = _mm256_or_si256(v, _mm256_slli_epi16(v, 4));
   return _mm256_and_si256(v, _mm256_set1_epi8(15));
 }
 
-static inline void add_u16(uint8_t *lanes, __m128i index)
+INLINE void add_u16(uint8_t *lanes, __m128i index)
 {
   __m256i *p = (__m256i *)lanes;
   _mm256_storeu_si256(
@@ -292,37 +448,15 @@ static void add_packed(uint8_t *lanes, uint32_t width, const uint8_t *src,
   }
 }
 
-/* Rows that no cache will hold until they are read again go past it, all but
- * the cache lines that they share with their neighbours. */
-static void scatter(float *dst, size_t stride, const float *src,
-                    size_t src_stride, size_t rows, size_t count)
-{
-  size_t row = count * FLK_LINE;
-  for (size_t j = 0; j < rows; j++) {
-    float *to = dst + j * stride;
-    const float *from = src + j * src_stride;
-    if ((uintptr_t)to % 4 != 0 || count == 1) {
-      memcpy(to, from, row * sizeof(float));
-      continue;
-    }
-    size_t head = (0 - (uintptr_t)to / 4) % FLK_LINE;
-    size_t middle = head + (row - head) / FLK_LINE * FLK_LINE;
-    memcpy(to, from, head * sizeof(float));
-    for (size_t i = head; i < middle; i += WIDTH)
-      _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
-    memcpy(to + middle, from + middle, (row - middle) * sizeof(float));
-  }
-  _mm_sfence();
-}
-
 void flk_fill_avx2(flk_table *table)
 {
   table->name = "avx2";
   table->find_not_finite = find_not_finite;
   table->sum_squares = sum_squares;
-  table->gather = gather;
-  table->scatter = scatter;
+  table->sum_squares_group = sum_squares_group;
+  table->rotate_in = rotate_in;
   table->encode = encode_block;
   table->decode = decode_block;
+  table->rotate_out = rotate_out;
   table->add_packed = add_packed;
 }

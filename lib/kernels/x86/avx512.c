@@ -5,139 +5,197 @@
 #include <immintrin.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define WIDTH 16
+#define PARTS 1
 typedef __m512 vec;
 typedef __m512i ivec;
 
-static inline vec vec_load(const float *p)
+INLINE vec vec_load(const float *p)
 {
   return _mm512_loadu_ps(p);
 }
 
-static inline void vec_store(float *p, vec v)
+INLINE void vec_store(float *p, vec v)
 {
   _mm512_storeu_ps(p, v);
 }
 
-static inline vec vec_set1(float v)
+INLINE vec vec_set1(float v)
 {
   return _mm512_set1_ps(v);
 }
 
-static inline vec vec_zero(void)
+INLINE vec vec_zero(void)
 {
   return _mm512_setzero_ps();
 }
 
-static inline vec vec_add(vec a, vec b)
+INLINE vec vec_add(vec a, vec b)
 {
   return _mm512_add_ps(a, b);
 }
 
-static inline vec vec_sub(vec a, vec b)
+INLINE vec vec_sub(vec a, vec b)
 {
   return _mm512_sub_ps(a, b);
 }
 
-static inline vec vec_mul(vec a, vec b)
+INLINE vec vec_mul(vec a, vec b)
 {
   return _mm512_mul_ps(a, b);
 }
 
-static inline vec vec_fma(vec a, vec b, vec c)
+INLINE vec vec_fma(vec a, vec b, vec c)
 {
   return _mm512_fmadd_ps(a, b, c);
 }
 
-static inline vec vec_min(vec a, vec b)
+INLINE vec vec_min(vec a, vec b)
 {
   return _mm512_min_ps(a, b);
 }
 
-static inline vec vec_max(vec a, vec b)
+INLINE vec vec_max(vec a, vec b)
 {
   return _mm512_max_ps(a, b);
 }
 
-/* `minus` where the bit is set. */
-static inline vec vec_pick(const uint8_t *bits, vec plus, vec minus)
+INLINE void vec_stream(float *p, vec v)
+{
+  _mm512_stream_ps(p, v);
+}
+
+INLINE void vec_stream_end(void)
+{
+  _mm_sfence();
+}
+
+/* `minus` where bit i, ... is set. */
+INLINE vec vec_pick(const uint8_t *bits, size_t i, vec plus, vec minus)
 {
   uint16_t mask;
-  memcpy(&mask, bits, sizeof mask);
+  memcpy(&mask, bits + i / 8, sizeof mask);
   return _mm512_mask_blend_ps(mask, plus, minus);
 }
 
-static inline vec vec_from_int(ivec v)
+INLINE vec vec_from_int(ivec v)
 {
   return _mm512_cvtepi32_ps(v);
 }
 
-static inline ivec vec_to_int(vec v)
+INLINE ivec vec_to_int(vec v)
 {
   return _mm512_cvttps_epi32(v);
 }
 
-/* One less where a and b differ. */
-static inline ivec vec_count(ivec count, vec a, vec b)
-{
-  __mmask16 differs = _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
-  return _mm512_mask_sub_epi32(count, differs, count, _mm512_set1_epi32(1));
-}
-
-static inline ivec int_set1(uint32_t v)
+INLINE ivec int_set1(uint32_t v)
 {
   return _mm512_set1_epi32((int)v);
 }
 
-static inline ivec int_load(const uint32_t *p)
+INLINE ivec int_load(const uint32_t *p)
 {
   return _mm512_loadu_si512(p);
 }
 
-static inline void int_store(uint32_t *p, ivec v)
+INLINE void int_store(uint32_t *p, ivec v)
 {
   _mm512_storeu_si512(p, v);
 }
 
-static inline ivec int_add(ivec a, ivec b)
+INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm512_add_epi32(a, b);
 }
 
-static inline ivec int_sub(ivec a, ivec b)
+INLINE ivec int_sub(ivec a, ivec b)
 {
   return _mm512_sub_epi32(a, b);
 }
 
-/* The low 16 bits of a b, for a below 65536. */
-static inline ivec int_mul16(ivec a, ivec b)
+INLINE ivec int_add16(ivec a, ivec b)
+{
+  return _mm512_add_epi16(a, b);
+}
+
+INLINE ivec int_mul16(ivec a, ivec b)
 {
   return _mm512_mullo_epi16(a, b);
 }
 
-static inline ivec int_low(ivec v)
+/* a below 65536, b below 256. */
+INLINE ivec int_mul(ivec a, ivec b)
+{
+  return _mm512_mullo_epi32(a, b);
+}
+
+INLINE ivec int_min(ivec a, ivec b)
+{
+  return _mm512_min_epi32(a, b);
+}
+
+INLINE ivec int_max(ivec a, ivec b)
+{
+  return _mm512_max_epi32(a, b);
+}
+
+INLINE ivec int_and(ivec a, ivec b)
+{
+  return _mm512_and_si512(a, b);
+}
+
+/* -1 where a > b. */
+INLINE ivec int_greater(ivec a, ivec b)
+{
+  return _mm512_movm_epi32(_mm512_cmpgt_epi32_mask(a, b));
+}
+
+INLINE ivec int_shift(ivec v, uint32_t by)
+{
+  return _mm512_sll_epi32(v, _mm_cvtsi32_si128((int)by));
+}
+
+INLINE ivec int_shift_16(ivec v)
+{
+  return _mm512_slli_epi32(v, 16);
+}
+
+INLINE ivec int_shift_right(ivec v, uint32_t by)
+{
+  return _mm512_sra_epi32(v, _mm_cvtsi32_si128((int)by));
+}
+
+INLINE ivec int_high_signed(ivec v)
+{
+  return _mm512_srai_epi32(v, 16);
+}
+
+INLINE ivec int_high_byte(ivec v)
+{
+  return _mm512_srli_epi32(v, 8);
+}
+
+INLINE ivec int_low(ivec v)
 {
   return _mm512_and_si512(v, _mm512_set1_epi32(0xffff));
 }
 
-static inline ivec int_high(ivec v)
+INLINE ivec int_high(ivec v)
 {
   return _mm512_srli_epi32(v, 16);
 }
 
-static inline ivec int_xorshift(ivec x)
+INLINE ivec int_xorshift(ivec x)
 {
   x = _mm512_xor_si512(x, _mm512_slli_epi32(x, 13));
   x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 17));
   return _mm512_xor_si512(x, _mm512_slli_epi32(x, 5));
 }
 
-static inline int32_t int_sum(ivec v)
-{
-  return _mm512_reduce_add_epi32(v);
-}
-
-static inline ivec int_lanes(const uint8_t *p, uint32_t width)
+INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 {
   if (width == FLK_U8) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
@@ -148,87 +206,176 @@ static inline ivec int_lanes(const uint8_t *p, uint32_t width)
   return _mm512_loadu_si512(p);
 }
 
-/* Two lines of indices, 4 bits each. */
-static inline void store_nibbles(uint8_t *dst, const ivec *index)
+/* Entries of cells; up to 32 of them stay in registers. */
+INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
 {
-  ivec a = _mm512_or_si512(index[0], _mm512_srli_epi64(index[0], 28));
-  ivec b = _mm512_or_si512(index[1], _mm512_srli_epi64(index[1], 28));
-  _mm_storeu_si128((__m128i *)dst, _mm_unpacklo_epi64(_mm512_cvtepi64_epi8(a),
-                                                      _mm512_cvtepi64_epi8(b)));
+  if (grid->g >= 2 * FLK_LINE) {
+    return _mm512_i32gather_epi32(cell, grid->entries, 4);
+  }
+  return _mm512_permutex2var_epi32(int_load(grid->entries), cell,
+                                   int_load(grid->entries + FLK_LINE));
 }
 
-static inline void store_bytes(uint8_t *dst, const ivec *index)
+/* Where four lines of indices become bytes or nibbles. */
+typedef struct emitter {
+  ivec g8;
+  ivec g16;
+  uint64_t outside;
+} emitter;
+
+INLINE emitter emit_begin(const flk_grid *grid)
 {
-  _mm_storeu_si128((__m128i *)dst, _mm512_cvtepi32_epi8(index[0]));
-  _mm_storeu_si128((__m128i *)(dst + 16), _mm512_cvtepi32_epi8(index[1]));
+  return (emitter){.g8 = _mm512_set1_epi8((char)grid->g),
+                   .g16 = _mm512_set1_epi16((short)grid->g)};
+}
+
+INLINE uint32_t emit_end(const emitter *out)
+{
+  return (uint32_t)out->outside;
+}
+
+INLINE void emit_count(emitter *out, ivec a, ivec b)
+{
+  out->outside += (uint64_t)_mm_popcnt_u32(_mm512_cmpneq_epi32_mask(a, b));
+}
+
+/* Four lines of indices; those of a pair of lines lie in the same register. */
+INLINE void emit_bytes(uint8_t *dst, ivec bytes, int is_nibbles)
+{
+  const ivec order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  bytes = _mm512_permutexvar_epi64(order, bytes);
+  if (is_nibbles) {
+    ivec pairs = _mm512_maddubs_epi16(bytes, _mm512_set1_epi16(0x1001));
+    _mm256_storeu_si256((__m256i *)dst, _mm512_cvtepi16_epi8(pairs));
+  } else {
+    _mm512_storeu_si512(dst, bytes);
+  }
+}
+
+/* The high (odd) or low halves of two lines. */
+INLINE ivec halves(ivec first, ivec second, int is_odd)
+{
+  const ivec even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42,
+                                     40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20,
+                                     18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const ivec odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
+  return _mm512_permutex2var_epi16(first, is_odd ? odd : even, second);
+}
+
+/* Indices with fractions: cut to the grid, and counted where that changes
+ * them. */
+INLINE void emit_high(uint8_t *dst, ivec k[4][PARTS], emitter *out,
+                      int is_nibbles)
+{
+  ivec a = halves(k[0][0], k[1][0], 1), b = halves(k[2][0], k[3][0], 1);
+  uint64_t outside = _mm512_cmpgt_epu16_mask(a, out->g16);
+  outside |= (uint64_t)_mm512_cmpgt_epu16_mask(b, out->g16) << 32;
+  out->outside += (uint64_t)_mm_popcnt_u64(outside);
+  emit_bytes(dst, _mm512_min_epu8(_mm512_packus_epi16(a, b), out->g8),
+             is_nibbles);
+}
+
+/* Indices in the low byte. */
+INLINE void emit_low(uint8_t *dst, ivec k[4][PARTS], int is_nibbles)
+{
+  const ivec low = _mm512_set1_epi16(0xff);
+  ivec a = halves(k[0][0], k[1][0], 0), b = halves(k[2][0], k[3][0], 0);
+  ivec bytes = _mm512_packus_epi16(int_and(a, low), int_and(b, low));
+  emit_bytes(dst, bytes, is_nibbles);
 }
 
 /* (a, b) -> (a + b, a - b) inside a line: with the partners in `other`,
  * x * +-1 + other is a + b or a - b in one rounding. */
-static inline vec butterfly(vec x, vec other, uint16_t second)
+INLINE vec butterfly(vec x, vec other, uint16_t second)
 {
   vec one =
       _mm512_mask_blend_ps(second, _mm512_set1_ps(1.0f), _mm512_set1_ps(-1.0f));
   return _mm512_fmadd_ps(x, one, other);
 }
 
-static inline vec apart_8(vec x)
+INLINE vec apart_8(vec x)
 {
   return butterfly(x, _mm512_shuffle_f32x4(x, x, 0x4e), 0xff00);
 }
 
-static inline vec apart_4(vec x)
+INLINE vec apart_4(vec x)
 {
   return butterfly(x, _mm512_shuffle_f32x4(x, x, 0xb1), 0xf0f0);
 }
 
-static inline vec apart_2(vec x)
+INLINE vec apart_2(vec x)
 {
   return butterfly(x, _mm512_permute_ps(x, 0x4e), 0xcccc);
 }
 
-static inline vec apart_1(vec x)
+INLINE vec apart_1(vec x)
 {
   return butterfly(x, _mm512_permute_ps(x, 0xb1), 0xaaaa);
 }
 
-static inline void line_down(vec *line)
+INLINE void line_down(vec *line)
 {
   line[0] = apart_1(apart_2(apart_4(apart_8(line[0]))));
 }
 
-static inline void line_up(vec *line)
+INLINE void line_up(vec *line)
 {
   line[0] = apart_8(apart_4(apart_2(apart_1(line[0]))));
 }
 
-#include "kernels/x86/block.h"
+#include "kernels/block.h"
 
-static double sum_squares(const float *x, size_t n)
+INLINE void add_squares(__m512d acc[2], vec v)
 {
-  __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
-  for (size_t i = 0; i < n; i += FLK_LINE) {
-    uint32_t all = n - i < FLK_LINE ? (1u << (n - i)) - 1u : 0xffffu;
-    __mmask16 here = (__mmask16)all;
-    vec v = _mm512_maskz_loadu_ps(here, x + i);
-    __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
-    __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
-    low = _mm512_fmadd_pd(a, a, low);
-    high = _mm512_fmadd_pd(b, b, high);
-  }
-  low = _mm512_add_pd(low, high);
-  __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(low),
-                               _mm512_extractf64x4_pd(low, 1));
+  __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+  __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+  /* The squares of float32 are exact in double. */
+  acc[0] = _mm512_fmadd_pd(a, a, acc[0]);
+  acc[1] = _mm512_fmadd_pd(b, b, acc[1]);
+}
+
+INLINE double fold(const __m512d acc[2])
+{
+  __m512d all = _mm512_add_pd(acc[0], acc[1]);
+  __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(all),
+                               _mm512_extractf64x4_pd(all, 1));
   __m128d two =
       _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+static double sum_squares(const float *x, size_t n)
+{
+  __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+  for (size_t i = 0; i < n; i += FLK_LINE) {
+    uint32_t all = n - i < FLK_LINE ? (1u << (n - i)) - 1u : 0xffffu;
+    add_squares(acc, _mm512_maskz_loadu_ps((__mmask16)all, x + i));
+  }
+  return fold(acc);
+}
+
+static void sum_squares_group(double *sums, const float *src,
+                              const flk_lines *lines)
+{
+  __m512d acc[FLK_GROUP_MAX][2];
+  for (size_t b = 0; b < FLK_GROUP_MAX; b++)
+    acc[b][0] = acc[b][1] = _mm512_setzero_pd();
+  for (size_t j = 0; j < lines->n / FLK_LINE; j++) {
+    const float *line = src + j * lines->stride;
+    for (size_t b = 0; b < lines->count; b++)
+      add_squares(acc[b], vec_load(line + b * FLK_LINE));
+  }
+  for (size_t b = 0; b < lines->count; b++)
+    sums[b] = fold(acc[b]);
 }
 
 void flk_fill_avx512(flk_table *table)
 {
   table->name = "avx512";
   table->sum_squares = sum_squares;
-  table->gather = gather;
+  table->sum_squares_group = sum_squares_group;
+  table->rotate_in = rotate_in;
   table->encode = encode_block;
   table->decode = decode_block;
+  table->rotate_out = rotate_out;
 }

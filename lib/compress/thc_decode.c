@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THC's way out: lanes of a sum to coordinates, and blocks that lie side by
+ * side rotated back together. docs/design/thc.md has the formulas; names here
+ * are its names. */
+#include <string.h>
+
+#include "compress/compressor.h"
+#include "compress/partial.h"
+
+/* Vectors that no cache holds are written past it. */
+enum { STREAM_FLOATS = 1 << 22 };
+
+/* Sum over the slots in the sum of U_s, as the lattice wants it; the constant
+ * part is returned. All slots together have (n V mod 65536) + sum of
+ * floor(65536 s / n) over s < n; from there, or from 0, slots are taken or
+ * added one by one, whichever are fewer. The result is the same integer both
+ * ways, and as at most half of the slots are looked at, nothing on the way
+ * leaves 32 bits. */
+static int64_t set_dither(flk_lattice *lattice, const fli_mean *mean)
+{
+  const fli_agreed *agreed = mean->agreed;
+  int64_t all = 0;
+  if (mean->sign < 0) {
+    lattice->factor = agreed->slots;
+    for (uint32_t s = 0; s < agreed->slots; s++)
+      all += agreed->offsets[s];
+  }
+  lattice->offsets = mean->offsets;
+  lattice->n_offsets = mean->n_offsets;
+  lattice->sign = mean->sign;
+  return all;
+}
+
+/* Bits below a cell that are left when a coordinate of m updates takes 32: it
+ * is at most m (g + 1) / 2 cells away from the middle. */
+static uint32_t fraction_bits(uint64_t count, uint32_t g)
+{
+  uint32_t bits = 16;
+  while (count * (g + 1) >> (32 - bits) > 0)
+    bits--;
+  return bits;
+}
+
+/* `one`: of a whole cell. Returns the lattice's bias towards the middle. */
+static int32_t set_lattice(flk_lattice *lattice, const fli_mean *mean,
+                           double *one)
+{
+  const fl_compressor *compressor = mean->agreed->compressor;
+  int64_t count = mean->tally->count;
+  int64_t g = compressor->granularity;
+  lattice->shift = 1;
+  *one = 2.0;
+  if (compressor->mode != FL_THC_DITHER) return (int32_t)(-count * g);
+  lattice->shift = fraction_bits((uint64_t)count, compressor->granularity);
+  *one = (double)(1u << lattice->shift);
+  int64_t all = set_dither(lattice, mean) >> (16 - lattice->shift);
+  return (int32_t)(-(count * (g - 1) << lattice->shift) / 2 - all);
+}
+
+static void decode_units(const fli_mean *mean, const flk_lattice *common,
+                         const fli_unit *units, size_t count, float *blocks)
+{
+  const fli_agreed *agreed = mean->agreed;
+  const flk_table *kernels = agreed->compressor->kernels;
+  for (size_t b = 0; b < count; b++) {
+    float *block = blocks + b * FLK_BLOCK_STRIDE;
+    if (!fli_agreed_is_sent(agreed, &units[b])) {
+      memset(block, 0, units[b].padded * sizeof(float));
+      continue;
+    }
+    flk_lattice lattice = *common;
+    uint32_t state[FLK_NOISE_LANES];
+    if (agreed->compressor->mode == FL_THC_DITHER) {
+      fli_noise_start(&agreed->dither, units[b].index, state);
+      lattice.state = state;
+    }
+    size_t at = fli_lane_offset(agreed, &units[b], mean->width);
+    kernels->decode(block, mean->lanes + at, &lattice, units[b].padded);
+  }
+}
+
+/* xhat = D H y 2 t l weight / (one g m B) */
+static flk_turn turn_of(const fli_mean *mean, const fli_unit *unit, double one)
+{
+  const fli_agreed *agreed = mean->agreed;
+  const fl_compressor *compressor = agreed->compressor;
+  flk_turn turn = {.signs = compressor->signs + unit->index * FLI_SIGN_BYTES};
+  if (!fli_agreed_is_sent(agreed, unit)) return turn;
+  double cell = 2.0 * (double)agreed->clip / (double)compressor->granularity;
+  double norm = (double)fli_agreed_norm(agreed, unit);
+  double count = (double)mean->tally->count;
+  turn.scale = (float)(cell * norm * mean->weight /
+                       (one * count * (double)unit->padded));
+  return turn;
+}
+
+static void decode_tail(const fli_mean *mean, const flk_lattice *lattice,
+                        const fli_unit *unit, double one, float *block)
+{
+  float padded[FLI_UNIT_MAX];
+  const flk_lines lines = {.stride = FLK_LINE, .n = unit->padded, .count = 1};
+  flk_turn turn = turn_of(mean, unit, one);
+  decode_units(mean, lattice, unit, 1, block);
+  mean->agreed->compressor->kernels->rotate_out(padded, block, &lines, &turn,
+                                                0);
+  memcpy(mean->out + unit->offset, padded, unit->n * sizeof(float));
+}
+
+void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last)
+{
+  const fl_compressor *compressor = mean->agreed->compressor;
+  const fli_layout *layout = &compressor->layout;
+  int is_streamed = layout->dim >= STREAM_FLOATS;
+  _Alignas(64) float blocks[FLK_GROUP_FLOATS];
+  flk_lattice lattice = {.width = mean->width};
+  double one;
+  lattice.bias = set_lattice(&lattice, mean, &one);
+  while (first < last) {
+    fli_unit units[FLK_GROUP_MAX];
+    flk_turn turns[FLK_GROUP_MAX];
+    units[0] = fli_layout_unit(layout, mean->segment, first);
+    if (!fli_unit_is_full(&units[0])) {
+      decode_tail(mean, &lattice, &units[0], one, blocks);
+      return;
+    }
+    fli_group place = fli_layout_group(layout, mean->segment, first, last);
+    for (size_t b = 0; b < place.lines.count; b++) {
+      units[b] = fli_layout_unit(layout, mean->segment, first++);
+      turns[b] = turn_of(mean, &units[b], one);
+    }
+    decode_units(mean, &lattice, units, place.lines.count, blocks);
+    compressor->kernels->rotate_out(mean->out + place.offset, blocks,
+                                    &place.lines, turns, is_streamed);
+  }
+}

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rotation, encode and decode of blocks in vector code, for files that have
+ * defined `vec` (WIDTH floats, PARTS to a line), `ivec` (WIDTH 32-bit integers)
+ * and the operations on them. Included once per instruction set.
+ *
+ * A block of 4096 is 16 x 16 lines: butterflies between the lines j, j + 16,
+ * ..., j + 240 are one pass, which is also the way from and to the vector;
+ * those between 16 neighbouring lines (a tile) and inside a line are the other,
+ * next to indices and lanes. So a block is loaded and stored twice. Additions
+ * are those of rotate_c.c, in the same order. */
+#ifndef FLK_BLOCK_H
+#define FLK_BLOCK_H
+
+#include "kernels/kernels.h"
+
+enum { ROWS = 16 };
+_Static_assert(PARTS *WIDTH == FLK_LINE, "a line is PARTS vectors");
+
+#define EACH4(m) m(0) m(1) m(2) m(3)
+#define EACH8(m) EACH4(m) m(4) m(5) m(6) m(7)
+#define EACH16(m) EACH8(m) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
+
+#define BUTTERFLY(i, j)                   \
+  do {                                    \
+    vec difference = vec_sub(v[i], v[j]); \
+    v[i] = vec_add(v[i], v[j]);           \
+    v[j] = difference;                    \
+  } while (0);
+#define APART_8(i) BUTTERFLY(i, i + 8)
+#define APART_4(i) BUTTERFLY(i + (i & 4), i + (i & 4) + 4)
+#define APART_2(i) BUTTERFLY(i + (i & 6), i + (i & 6) + 2)
+#define APART_1(i) BUTTERFLY(2 * i, 2 * i + 1)
+
+INLINE void rows_down(vec v[ROWS]){EACH8(APART_8) EACH8(APART_4) EACH8(APART_2)
+                                       EACH8(APART_1)}
+
+INLINE void rows_up(vec v[ROWS])
+{
+  EACH8(APART_1)
+  EACH8(APART_2)
+  EACH8(APART_4)
+  EACH8(APART_8)
+}
+
+/* ---- from the vector and back ---- */
+
+/* One distance, in floats, where a block is too small for 16 x 16 lines. */
+static void apart(float *x, size_t h, size_t n)
+{
+  for (size_t i = 0; i < n; i += 2 * h) {
+    for (size_t j = i; j < i + h; j += WIDTH) {
+      vec a = vec_load(x + j), b = vec_load(x + j + h);
+      vec_store(x + j, vec_add(a, b));
+      vec_store(x + j + h, vec_sub(a, b));
+    }
+  }
+}
+
+/* Signs and scales of 16 rows: bit masks for `vec_turn`. */
+typedef struct turning {
+  vec plus;
+  vec minus;
+} turning;
+
+INLINE turning turning_of(const flk_turn *turn)
+{
+  return (turning){vec_set1(turn->scale), vec_set1(-turn->scale)};
+}
+
+static void small_in(float *x, const float *src, const flk_lines *lines,
+                     const flk_turn *turn)
+{
+  const turning t = turning_of(turn);
+  for (size_t i = 0; i < lines->n; i += WIDTH) {
+    vec v = vec_load(src + i / FLK_LINE * lines->stride + i % FLK_LINE);
+    vec_store(x + i, vec_mul(v, vec_pick(turn->signs, i, t.plus, t.minus)));
+  }
+  for (size_t h = lines->n / 2; h >= FLK_TILE; h /= 2)
+    apart(x, h, lines->n);
+}
+
+/* The lines at `src`, `far` apart, to `dst`; the sum of their squares. */
+INLINE vec column_in(float *dst, const float *src, size_t far,
+                     const flk_turn *turn, size_t at)
+{
+  const turning t = turning_of(turn);
+  vec sum = vec_zero();
+  for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
+    vec v[ROWS], even = vec_zero(), odd = vec_zero();
+#define LOAD(i)                       \
+  v[i] = vec_load(src + far * i + p); \
+  if (i & 1)                          \
+    odd = vec_fma(v[i], v[i], odd);   \
+  else                                \
+    even = vec_fma(v[i], v[i], even); \
+  v[i] = vec_mul(                     \
+      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
+#define STORE(i) vec_store(dst + FLK_TILE * i + p, v[i]);
+    EACH16(LOAD)
+    rows_down(v);
+    EACH16(STORE)
+#undef LOAD
+#undef STORE
+    sum = vec_add(sum, vec_add(even, odd));
+  }
+  return sum;
+}
+
+INLINE float vec_sum(vec v)
+{
+  float part[WIDTH], sum = 0.0f;
+  vec_store(part, v);
+  for (int k = 0; k < WIDTH; k++)
+    sum += part[k];
+  return sum;
+}
+
+static void rotate_in(float *blocks, const float *src, const flk_lines *lines,
+                      const flk_turn *turns, const float *next, float *about)
+{
+  if (lines->n < FLK_BLOCK_MAX) {
+    small_in(blocks, src, lines, turns);
+    about[0] = 0.0f; /* not known */
+    return;
+  }
+  const size_t far = ROWS * lines->stride;
+  vec sum[FLK_GROUP_MAX];
+  for (size_t b = 0; b < FLK_GROUP_MAX; b++)
+    sum[b] = vec_zero();
+  for (size_t j = 0; j < ROWS; j++) {
+    const float *ahead = j + 1 < ROWS ? src + (j + 1) * lines->stride : next;
+    for (size_t b = 0; b < lines->count; b++) {
+      vec one = column_in(blocks + b * FLK_BLOCK_STRIDE + j * FLK_LINE,
+                          src + j * lines->stride + b * FLK_LINE, far,
+                          &turns[b], j * FLK_LINE);
+      sum[b] = vec_add(sum[b], one);
+      for (size_t i = 0; ahead && i < ROWS; i++)
+        PREFETCH_NEAR(ahead + b * FLK_LINE + far * i);
+    }
+  }
+  for (size_t b = 0; b < lines->count; b++)
+    about[b] = vec_sum(sum[b]);
+}
+
+static void small_out(float *dst, float *x, const flk_lines *lines,
+                      const flk_turn *turn)
+{
+  const turning t = turning_of(turn);
+  for (size_t h = FLK_TILE; h < lines->n; h *= 2)
+    apart(x, h, lines->n);
+  for (size_t i = 0; i < lines->n; i += WIDTH) {
+    vec v = vec_mul(vec_load(x + i), vec_pick(turn->signs, i, t.plus, t.minus));
+    vec_store(dst + i / FLK_LINE * lines->stride + i % FLK_LINE, v);
+  }
+}
+
+INLINE void column_out(float *dst, const float *src, size_t far,
+                       const flk_turn *turn, size_t at, int is_streamed)
+{
+  const turning t = turning_of(turn);
+  for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
+    vec v[ROWS];
+#define LOAD(i) v[i] = vec_load(src + FLK_TILE * i + p);
+#define TURN(i)   \
+  v[i] = vec_mul( \
+      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
+#define STORE(i) vec_store(dst + far * i + p, v[i]);
+#define STREAM(i) vec_stream(dst + far * i + p, v[i]);
+    EACH16(LOAD)
+    rows_up(v);
+    EACH16(TURN)
+    if (is_streamed) {
+      EACH16(STREAM)
+    } else {
+      EACH16(STORE)
+    }
+#undef LOAD
+#undef TURN
+#undef STORE
+#undef STREAM
+  }
+}
+
+static void rotate_out(float *dst, float *blocks, const flk_lines *lines,
+                       const flk_turn *turns, int is_streamed)
+{
+  if (lines->n < FLK_BLOCK_MAX) {
+    small_out(dst, blocks, lines, turns);
+    return;
+  }
+  const size_t far = ROWS * lines->stride;
+  is_streamed = is_streamed && (uintptr_t)dst % (FLK_LINE * sizeof *dst) == 0;
+  for (size_t j = 0; j < ROWS; j++) {
+    for (size_t b = 0; b < lines->count; b++) {
+      float *to = dst + j * lines->stride + b * FLK_LINE;
+      const float *from = blocks + b * FLK_BLOCK_STRIDE + j * FLK_LINE;
+      if (is_streamed) {
+        column_out(to, from, far, &turns[b], j * FLK_LINE, 1);
+      } else {
+        column_out(to, from, far, &turns[b], j * FLK_LINE, 0);
+      }
+    }
+  }
+  if (is_streamed) vec_stream_end();
+}
+
+/* ---- to indices ---- */
+
+typedef struct quantiser {
+  const flk_grid *grid;
+  vec centre;
+  ivec offset; /* in both halves of every 32 bits */
+  ivec state[PARTS];
+  emitter out;
+} quantiser;
+
+/* Line number `line` (0 or 1) of a pair: the noise in the low or high half. */
+INLINE ivec noise_half(const quantiser *q, int part, int line)
+{
+  ivec both = int_add16(q->state[part], q->offset);
+  return line == 0 ? int_low(both) : int_high(both);
+}
+
+INLINE ivec fixed_point(const quantiser *q, vec y)
+{
+  vec z = vec_min(vec_add(y, q->centre), vec_set1(0x1p30f));
+  return vec_to_int(vec_max(z, vec_set1(-0x1p30f)));
+}
+
+/* One vector: the index with its fraction; what is left goes to *y. */
+INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
+{
+  ivec t = fixed_point(q, *y);
+  ivec k = int_add(t, u);
+  if (leave != FLK_LEAVE_NOTHING) {
+    ivec index =
+        int_min(int_max(int_high_signed(k), int_set1(0)), int_set1(q->grid->g));
+    if (leave == FLK_LEAVE_DITHERED) t = int_sub(k, int_set1(32768));
+    *y = vec_from_int(int_sub(t, int_shift_16(index)));
+  }
+  return k;
+}
+
+/* One vector: the index in the low byte. */
+INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
+{
+  ivec t = fixed_point(q, *y);
+  ivec top = int_set1(q->grid->g << 16);
+  ivec inside = int_min(int_max(t, int_set1(0)), top);
+  ivec entry = table_lookup(q->grid, int_high(inside));
+  ivec below = int_and(entry, int_set1(0xff0000u));
+  ivec gap = int_and(int_high_byte(entry), int_set1(0xffu));
+  ivec up = int_greater(int_sub(inside, below), int_mul(u, gap));
+  emit_count(&q->out, inside, t);
+  if (leave != FLK_LEAVE_NOTHING) {
+    ivec value = int_add(below, int_and(up, int_shift_16(gap)));
+    *y = vec_from_int(int_sub(t, value));
+  }
+  return int_sub(entry, up);
+}
+
+/* Four lines to indices; what is left takes their places. */
+INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
+                        int has_table, int leave)
+{
+  ivec k[4][PARTS];
+  for (int line = 0; line < 4; line++) {
+    line_down(lines[line]);
+    for (int p = 0; p < PARTS; p++) {
+      if (line % 2 == 0) q->state[p] = int_xorshift(q->state[p]);
+      ivec u = noise_half(q, p, line % 2);
+      k[line][p] = has_table ? in_table(q, &lines[line][p], u, leave)
+                             : on_grid(q, &lines[line][p], u, leave);
+    }
+    if (leave != FLK_LEAVE_NOTHING) line_up(lines[line]);
+  }
+  if (has_table) {
+    emit_low(dst, k, q->grid->bits == 4);
+  } else {
+    emit_high(dst, k, &q->out, q->grid->bits == 4);
+  }
+}
+
+/* An equal share of what lies ahead. */
+INLINE void fetch_ahead(const flk_ahead *ahead, size_t tile, size_t tiles)
+{
+  if (!ahead->src) return;
+  const size_t each = ahead->lines / tiles;
+  for (size_t j = tile * each; j < (tile + 1) * each; j++) {
+    for (size_t b = 0; b < ahead->count; b++)
+      PREFETCH_FAR(ahead->src + j * ahead->stride + b * FLK_LINE);
+  }
+}
+
+INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
+                         int has_table, int leave)
+{
+  const size_t step = q->grid->bits == 4 ? 4 * FLK_LINE / 2 : 4 * FLK_LINE;
+  for (size_t i = 0; i < n; i += FLK_TILE) {
+    vec rows[ROWS][PARTS];
+    fetch_ahead(&q->grid->ahead, i / FLK_TILE, n / FLK_TILE);
+    for (int p = 0; p < PARTS; p++) {
+      vec v[ROWS];
+#define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * r + WIDTH * p);
+#define KEEP(r) rows[r][p] = v[r];
+      EACH16(LOAD)
+      rows_down(v);
+      EACH16(KEEP)
+    }
+#define FOUR(r)                                        \
+  encode_four(dst, q, rows + 4 * r, has_table, leave); \
+  dst += step;
+    EACH4(FOUR)
+#undef FOUR
+    for (int p = 0; p < PARTS && leave != FLK_LEAVE_NOTHING; p++) {
+      vec v[ROWS];
+#define TAKE(r) v[r] = rows[r][p];
+#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
+      EACH16(TAKE)
+      rows_up(v);
+      EACH16(STORE)
+    }
+#undef LOAD
+#undef KEEP
+#undef TAKE
+#undef STORE
+  }
+}
+
+static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
+{
+  const uint32_t leave = q->grid->leave;
+  if (q->grid->entries && leave) {
+    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_ROUNDED);
+  } else if (q->grid->entries) {
+    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_NOTHING);
+  } else if (leave == FLK_LEAVE_DITHERED) {
+    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_DITHERED);
+  } else if (leave) {
+    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_ROUNDED);
+  } else {
+    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_NOTHING);
+  }
+}
+
+static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
+                             uint32_t state[FLK_NOISE_LANES], size_t n)
+{
+  uint8_t indices[FLK_BLOCK_MAX];
+  quantiser q = {.grid = grid,
+                 .centre = vec_set1(grid->centre),
+                 .offset = int_set1(grid->offset * 0x10001u),
+                 .out = emit_begin(grid)};
+  for (int p = 0; p < PARTS; p++)
+    q.state[p] = int_load(state + WIDTH * p);
+  encode_any(grid->bits == 4 ? dst : indices, x, &q, n);
+  if (grid->bits != 4) flk_pack_c(dst, indices, n, grid->bits);
+  for (int p = 0; p < PARTS; p++)
+    int_store(state + WIDTH * p, q.state[p]);
+  return emit_end(&q.out);
+}
+
+/* ---- from lanes ---- */
+
+typedef struct dither {
+  const flk_lattice *lattice;
+  ivec factor; /* in both halves of every 32 bits */
+  ivec bias;
+  ivec state[PARTS];
+} dither;
+
+/* What the slots in the sum have added. `noise`: 0..65535; `times`: factor
+ * times noise, mod 65536. */
+INLINE ivec dither_sum(const dither *d, ivec noise, ivec times)
+{
+  const flk_lattice *lattice = d->lattice;
+  ivec sum = times;
+  for (uint32_t i = 0; i < lattice->n_offsets; i++) {
+    ivec one = int_low(int_add(noise, int_set1(lattice->offsets[i])));
+    sum = lattice->sign > 0 ? int_add(sum, one) : int_sub(sum, one);
+  }
+  return sum;
+}
+
+/* A pair of lines of part p, as coordinates. */
+INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
+                       int has_dither, vec *first, vec *second, int p)
+{
+  const uint32_t shift = width == FLK_U8 && has_dither ? 16 : d->lattice->shift;
+  ivec a = int_shift(int_lanes(lanes, width), shift);
+  ivec b = int_shift(int_lanes(lanes + (FLK_LINE << width), width), shift);
+  a = int_add(a, d->bias);
+  b = int_add(b, d->bias);
+  if (has_dither) {
+    ivec noise = int_xorshift(d->state[p]);
+    ivec times = int_mul16(noise, d->factor);
+    d->state[p] = noise;
+    ivec e = dither_sum(d, int_low(noise), int_low(times));
+    ivec f = dither_sum(d, int_high(noise), int_high(times));
+    a = int_sub(a, shift == 16 ? e : int_shift_right(e, 16 - shift));
+    b = int_sub(b, shift == 16 ? f : int_shift_right(f, 16 - shift));
+  }
+  *first = vec_from_int(a);
+  *second = vec_from_int(b);
+}
+
+INLINE void decode_tiles(float *x, const uint8_t *lanes, dither *d, size_t n,
+                         uint32_t width, int has_dither)
+{
+  for (size_t i = 0; i < n; i += FLK_TILE) {
+    vec rows[ROWS][PARTS];
+#define PAIR(r)                                                              \
+  for (int p = 0; p < PARTS; p++) {                                          \
+    size_t at = i + 2 * FLK_LINE * r + WIDTH * (size_t)p;                    \
+    dequantise(d, lanes + (at << width), width, has_dither, &rows[2 * r][p], \
+               &rows[2 * r + 1][p], p);                                      \
+  }                                                                          \
+  line_up(rows[2 * r]);                                                      \
+  line_up(rows[2 * r + 1]);
+    EACH8(PAIR)
+#undef PAIR
+    for (int p = 0; p < PARTS; p++) {
+      vec v[ROWS];
+#define TAKE(r) v[r] = rows[r][p];
+#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
+      EACH16(TAKE)
+      rows_up(v);
+      EACH16(STORE)
+#undef TAKE
+#undef STORE
+    }
+  }
+}
+
+static void decode_block(float *x, const uint8_t *lanes,
+                         const flk_lattice *lattice, size_t n)
+{
+  dither d = {.lattice = lattice,
+              .factor = int_set1((lattice->factor & 0xffffu) * 0x10001u),
+              .bias = int_set1((uint32_t)lattice->bias)};
+  for (int p = 0; p < PARTS; p++) {
+    d.state[p] =
+        lattice->state ? int_load(lattice->state + WIDTH * p) : int_set1(0);
+  }
+  if (lattice->width == FLK_U8 && lattice->state) {
+    decode_tiles(x, lanes, &d, n, FLK_U8, 1);
+  } else if (lattice->width == FLK_U8) {
+    decode_tiles(x, lanes, &d, n, FLK_U8, 0);
+  } else if (lattice->width == FLK_U16 && lattice->state) {
+    decode_tiles(x, lanes, &d, n, FLK_U16, 1);
+  } else if (lattice->width == FLK_U16) {
+    decode_tiles(x, lanes, &d, n, FLK_U16, 0);
+  } else {
+    decode_tiles(x, lanes, &d, n, FLK_U32, lattice->state != NULL);
+  }
+}
+
+#endif
