@@ -170,9 +170,8 @@ void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
 /* Noise for a purpose and a slot of the round with this seed. */
 void fli_noise_init(fli_noise *noise, const uint8_t seed[FL_SEED_BYTES],
                     const char *purpose, uint32_t slot);
-/* Lane states of a unit, none of them 0. */
-void fli_noise_start(const fli_noise *noise, uint64_t unit,
-                     uint32_t state[FLK_NOISE_LANES]);
+/* Where the noise of a unit starts. */
+void fli_noise_start(const fli_noise *noise, uint64_t unit, flk_noise *start);
 /* o_s of every slot of a stratified dither. */
 void fli_dither_offsets(uint16_t *offsets, uint32_t slots);
 

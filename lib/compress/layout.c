@@ -150,10 +150,10 @@ fli_group fli_layout_group(const fli_layout *layout, uint32_t segment,
   fli_group group = {.lines = lines_of(&unit, last - first),
                      .offset = unit.offset};
   uint64_t next = first + group.lines.count;
-  if (next >= last) return group;
+  if (next >= full) return group;
   unit = fli_layout_unit(layout, segment, next);
   group.next = unit.offset;
-  group.ahead = lines_of(&unit, last - next);
+  group.ahead = lines_of(&unit, full - next);
   return group;
 }
 

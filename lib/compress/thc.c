@@ -10,9 +10,6 @@
 #include "base/error.h"
 #include "compress/compressor.h"
 
-/* Replaces a lane state of 0, which xorshift would never leave. */
-#define NONZERO_STATE 0x9e3779b9u
-
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
 {
@@ -83,15 +80,15 @@ void fli_noise_init(fli_noise *noise, const uint8_t seed[FL_SEED_BYTES],
 
 /* SplitMix64: a stream cipher per unit would cost a tenth of the encoder, and
  * rounding needs evenly spread numbers, not secret ones. */
-void fli_noise_start(const fli_noise *noise, uint64_t unit,
-                     uint32_t state[FLK_NOISE_LANES])
+void fli_noise_start(const fli_noise *noise, uint64_t unit, flk_noise *start)
 {
   for (size_t k = 0; k < FLK_NOISE_LANES; k++) {
     uint64_t z = noise->lanes[k] + unit * UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    state[k] = (uint32_t)((z ^ z >> 31) >> 32);
-    if (state[k] == 0) state[k] = NONZERO_STATE;
+    z ^= z >> 31;
+    start->state[k] = (uint32_t)(z >> 32);
+    start->step[k] = (uint32_t)z | 0x10001u;
   }
 }
 

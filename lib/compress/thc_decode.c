@@ -69,10 +69,10 @@ static void decode_units(const fli_mean *mean, const flk_lattice *common,
       continue;
     }
     flk_lattice lattice = *common;
-    uint32_t state[FLK_NOISE_LANES];
+    flk_noise noise;
     if (agreed->compressor->mode == FL_THC_DITHER) {
-      fli_noise_start(&agreed->dither, units[b].index, state);
-      lattice.state = state;
+      fli_noise_start(&agreed->dither, units[b].index, &noise);
+      lattice.noise = &noise;
     }
     size_t at = fli_lane_offset(agreed, &units[b], mean->width);
     kernels->decode(block, mean->lanes + at, &lattice, units[b].padded);

@@ -106,20 +106,21 @@ static void encode_block(thc_group *group, size_t b)
   const fli_agreed *agreed = encoding->agreed;
   const fl_compressor *compressor = agreed->compressor;
   const fli_unit *unit = &group->units[b];
-  uint32_t state[FLK_NOISE_LANES];
+  flk_noise noise;
   flk_grid grid = {
       .centre = 32768.0f * (float)compressor->granularity + 0.5f,
       .g = compressor->granularity,
       .bits = compressor->bits,
+      .noise = &noise,
       .offset = encoding->noise_offset,
       .leave = left_by(encoding),
       .entries = compressor->entries,
       .ahead = ahead_of(group, b),
   };
-  fli_noise_start(&encoding->noise, unit->index, state);
+  fli_noise_start(&encoding->noise, unit->index, &noise);
   uint32_t clamped = group->kernels->encode(
       encoding->payload + fli_payload_offset(agreed, unit),
-      group->blocks + b * FLK_BLOCK_STRIDE, &grid, state, unit->padded);
+      group->blocks + b * FLK_BLOCK_STRIDE, &grid, unit->padded);
   atomic_fetch_add_explicit(&encoding->clamped, clamped, memory_order_relaxed);
   if (encoding->unit_clamped) {
     encoding->unit_clamped[unit->index] =

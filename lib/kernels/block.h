@@ -158,26 +158,29 @@ INLINE void column_out(float *dst, const float *src, size_t far,
                        const flk_turn *turn, size_t at, int is_streamed)
 {
   const turning t = turning_of(turn);
+  _Alignas(64) float lines[ROWS * FLK_LINE];
+  float *to = is_streamed ? lines : dst;
+  const size_t step = is_streamed ? FLK_LINE : far;
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
     vec v[ROWS];
 #define LOAD(i) v[i] = vec_load(src + FLK_TILE * i + p);
 #define TURN(i)   \
   v[i] = vec_mul( \
       v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
-#define STORE(i) vec_store(dst + far * i + p, v[i]);
-#define STREAM(i) vec_stream(dst + far * i + p, v[i]);
+#define STORE(i) vec_store(to + step * i + p, v[i]);
     EACH16(LOAD)
     rows_up(v);
     EACH16(TURN)
-    if (is_streamed) {
-      EACH16(STREAM)
-    } else {
-      EACH16(STORE)
-    }
+    EACH16(STORE)
 #undef LOAD
 #undef TURN
 #undef STORE
-#undef STREAM
+  }
+  if (!is_streamed) return;
+  /* Whole lines, one after the other: each leaves the processor as one. */
+  for (size_t i = 0; i < ROWS; i++) {
+    for (size_t p = 0; p < FLK_LINE; p += WIDTH)
+      vec_stream(dst + far * i + p, vec_load(to + FLK_LINE * i + p));
   }
 }
 
@@ -204,33 +207,59 @@ static void rotate_out(float *dst, float *blocks, const flk_lines *lines,
   if (is_streamed) vec_stream_end();
 }
 
+/* ---- noise ---- */
+
+typedef struct generator {
+  ivec state[PARTS];
+  ivec step[PARTS];
+} generator;
+
+INLINE generator generator_of(const flk_noise *noise)
+{
+  generator g;
+  for (int p = 0; p < PARTS; p++) {
+    g.state[p] = int_load(noise->state + WIDTH * p);
+    g.step[p] = int_load(noise->step + WIDTH * p);
+  }
+  return g;
+}
+
+INLINE ivec next_noise(generator *g, int p)
+{
+  ivec product = int_mul16(g->state[p], int_set1(FLK_NOISE_FACTOR * 0x10001u));
+  g->state[p] = int_add16(product, g->step[p]);
+  return g->state[p];
+}
+
 /* ---- to indices ---- */
 
 typedef struct quantiser {
   const flk_grid *grid;
   vec centre;
   ivec offset; /* in both halves of every 32 bits */
-  ivec state[PARTS];
+  generator noise;
   emitter out;
 } quantiser;
 
 /* Line number `line` (0 or 1) of a pair: the noise in the low or high half. */
 INLINE ivec noise_half(const quantiser *q, int part, int line)
 {
-  ivec both = int_add16(q->state[part], q->offset);
+  ivec both = int_add16(q->noise.state[part], q->offset);
   return line == 0 ? int_low(both) : int_high(both);
 }
 
-INLINE ivec fixed_point(const quantiser *q, vec y)
+/* What is too small for an integer becomes the smallest: as good as -2^30 where
+ * only the index counts. */
+INLINE ivec fixed_point(const quantiser *q, vec y, int is_exact)
 {
   vec z = vec_min(vec_add(y, q->centre), vec_set1(0x1p30f));
-  return vec_to_int(vec_max(z, vec_set1(-0x1p30f)));
+  return vec_to_int(is_exact ? vec_max(z, vec_set1(-0x1p30f)) : z);
 }
 
 /* One vector: the index with its fraction; what is left goes to *y. */
 INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 {
-  ivec t = fixed_point(q, *y);
+  ivec t = fixed_point(q, *y, leave != FLK_LEAVE_NOTHING);
   ivec k = int_add(t, u);
   if (leave != FLK_LEAVE_NOTHING) {
     ivec index =
@@ -244,7 +273,7 @@ INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 /* One vector: the index in the low byte. */
 INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
 {
-  ivec t = fixed_point(q, *y);
+  ivec t = fixed_point(q, *y, leave != FLK_LEAVE_NOTHING);
   ivec top = int_set1(q->grid->g << 16);
   ivec inside = int_min(int_max(t, int_set1(0)), top);
   ivec entry = table_lookup(q->grid, int_high(inside));
@@ -267,7 +296,7 @@ INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
   for (int line = 0; line < 4; line++) {
     line_down(lines[line]);
     for (int p = 0; p < PARTS; p++) {
-      if (line % 2 == 0) q->state[p] = int_xorshift(q->state[p]);
+      if (line % 2 == 0) next_noise(&q->noise, p);
       ivec u = noise_half(q, p, line % 2);
       k[line][p] = has_table ? in_table(q, &lines[line][p], u, leave)
                              : on_grid(q, &lines[line][p], u, leave);
@@ -344,19 +373,16 @@ static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
 }
 
 static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
-                             uint32_t state[FLK_NOISE_LANES], size_t n)
+                             size_t n)
 {
   uint8_t indices[FLK_BLOCK_MAX];
   quantiser q = {.grid = grid,
                  .centre = vec_set1(grid->centre),
                  .offset = int_set1(grid->offset * 0x10001u),
+                 .noise = generator_of(grid->noise),
                  .out = emit_begin(grid)};
-  for (int p = 0; p < PARTS; p++)
-    q.state[p] = int_load(state + WIDTH * p);
   encode_any(grid->bits == 4 ? dst : indices, x, &q, n);
   if (grid->bits != 4) flk_pack_c(dst, indices, n, grid->bits);
-  for (int p = 0; p < PARTS; p++)
-    int_store(state + WIDTH * p, q.state[p]);
   return emit_end(&q.out);
 }
 
@@ -366,7 +392,7 @@ typedef struct dither {
   const flk_lattice *lattice;
   ivec factor; /* in both halves of every 32 bits */
   ivec bias;
-  ivec state[PARTS];
+  generator noise;
 } dither;
 
 /* What the slots in the sum have added. `noise`: 0..65535; `times`: factor
@@ -392,9 +418,8 @@ INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
   a = int_add(a, d->bias);
   b = int_add(b, d->bias);
   if (has_dither) {
-    ivec noise = int_xorshift(d->state[p]);
+    ivec noise = next_noise(&d->noise, p);
     ivec times = int_mul16(noise, d->factor);
-    d->state[p] = noise;
     ivec e = dither_sum(d, int_low(noise), int_low(times));
     ivec f = dither_sum(d, int_high(noise), int_high(times));
     a = int_sub(a, shift == 16 ? e : int_shift_right(e, 16 - shift));
@@ -438,20 +463,17 @@ static void decode_block(float *x, const uint8_t *lanes,
   dither d = {.lattice = lattice,
               .factor = int_set1((lattice->factor & 0xffffu) * 0x10001u),
               .bias = int_set1((uint32_t)lattice->bias)};
-  for (int p = 0; p < PARTS; p++) {
-    d.state[p] =
-        lattice->state ? int_load(lattice->state + WIDTH * p) : int_set1(0);
-  }
-  if (lattice->width == FLK_U8 && lattice->state) {
+  if (lattice->noise) d.noise = generator_of(lattice->noise);
+  if (lattice->width == FLK_U8 && lattice->noise) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 1);
   } else if (lattice->width == FLK_U8) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 0);
-  } else if (lattice->width == FLK_U16 && lattice->state) {
+  } else if (lattice->width == FLK_U16 && lattice->noise) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 1);
   } else if (lattice->width == FLK_U16) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 0);
   } else {
-    decode_tiles(x, lanes, &d, n, FLK_U32, lattice->state != NULL);
+    decode_tiles(x, lanes, &d, n, FLK_U32, lattice->noise != NULL);
   }
 }
 

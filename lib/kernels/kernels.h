@@ -28,7 +28,8 @@ enum {
    * would make their lines compete for the same cache sets. */
   FLK_BLOCK_STRIDE = FLK_BLOCK_MAX + FLK_LINE,
   FLK_GROUP_FLOATS = FLK_GROUP_MAX * FLK_BLOCK_STRIDE,
-  FLK_NOISE_LANES = 16
+  FLK_NOISE_LANES = 16,
+  FLK_NOISE_FACTOR = 25173
 };
 
 /* Lane widths: index into flk_table.accumulate. */
@@ -41,6 +42,13 @@ typedef struct flk_lines {
   size_t n;     /* floats of a block */
   size_t count; /* 1..FLK_GROUP_MAX; 1 where n < FLK_BLOCK_MAX */
 } flk_lines;
+
+/* 32 generators of 16-bit numbers, two in every word: x <- x FLK_NOISE_FACTOR +
+ * step mod 65536, steps odd. */
+typedef struct flk_noise {
+  uint32_t state[FLK_NOISE_LANES];
+  uint32_t step[FLK_NOISE_LANES];
+} flk_noise;
 
 /* Signs and scale of one block. */
 typedef struct flk_turn {
@@ -70,6 +78,7 @@ typedef struct flk_grid {
   float centre; /* added to every coordinate */
   uint32_t g;   /* 1..255 */
   uint32_t bits;
+  const flk_noise *noise;
   uint16_t offset; /* added to the noise, mod 65536 */
   uint16_t leave;  /* FLK_LEAVE_* */
   /* NULL, or for every cell c = 0..g: value below << 16 | gap << 8 | index. 256
@@ -80,7 +89,7 @@ typedef struct flk_grid {
 
 /* How lanes become coordinates (flk_dequantise_c). */
 typedef struct flk_lattice {
-  const uint32_t *state; /* of the dither, or NULL */
+  const flk_noise *noise; /* of the dither, or NULL */
   const uint16_t *offsets;
   uint32_t n_offsets;
   int32_t sign; /* 1 or -1 */
@@ -115,11 +124,10 @@ typedef struct flk_table {
                     const flk_turn *turns, const float *next, float *about);
   /* The second half and what follows it: the butterflies of distance 128 down
    * to 1, noise, indices, packing (flk_near_down_c, flk_noise_c,
-   * flk_quantise_c or flk_quantise_table_c, flk_pack_c). `state` moves on.
+   * flk_quantise_c or flk_quantise_table_c, flk_pack_c).
    * What is left in x, if it is wanted, has gone through the butterflies of
    * distance 1 up to 128. Returns how many indices were cut off. */
-  uint32_t (*encode)(uint8_t *dst, float *x, const flk_grid *grid,
-                     uint32_t state[FLK_NOISE_LANES], size_t n);
+  uint32_t (*encode)(uint8_t *dst, float *x, const flk_grid *grid, size_t n);
   /* Lanes to coordinates, then the butterflies of distance 1 up to 128
    * (flk_dequantise_c, flk_near_up_c). */
   void (*decode)(float *x, const uint8_t *lanes, const flk_lattice *lattice,
@@ -175,8 +183,7 @@ void flk_sum_squares_group_c(double *sums, const float *src,
                              const flk_lines *lines);
 void flk_rotate_in_c(float *blocks, const float *src, const flk_lines *lines,
                      const flk_turn *turns, const float *next, float *about);
-uint32_t flk_encode_c(uint8_t *dst, float *x, const flk_grid *grid,
-                      uint32_t state[FLK_NOISE_LANES], size_t n);
+uint32_t flk_encode_c(uint8_t *dst, float *x, const flk_grid *grid, size_t n);
 void flk_decode_c(float *x, const uint8_t *lanes, const flk_lattice *lattice,
                   size_t n);
 void flk_rotate_out_c(float *dst, float *blocks, const flk_lines *lines,
@@ -191,10 +198,10 @@ void flk_add_packed_c(uint8_t *lanes, uint32_t width, const uint8_t *src,
  * h = 128, 64, ..., 1 or for h = 1, 2, ..., 128. n is a block. */
 void flk_near_down_c(float *x, size_t n);
 void flk_near_up_c(float *x, size_t n);
-/* n 16-bit numbers, n a multiple of 32. Per two lines every lane's state is
- * stepped once, x ^= x << 13; x ^= x >> 17; x ^= x << 5; its low half goes to
- * the first line, its high half to the second. States must not be 0. */
-void flk_noise_c(uint16_t *out, size_t n, uint32_t state[FLK_NOISE_LANES]);
+/* n 16-bit numbers, n a multiple of 32. Per two lines every generator is
+ * stepped once; the low half of word k goes to place k of the first line, the
+ * high half to that of the second. */
+void flk_noise_c(uint16_t *out, size_t n, const flk_noise *noise);
 /* t = trunc(y + centre, clamped to +-2^30); with u = (noise + offset) mod
  * 65536, q = (t + u) >> 16 cut to 0..g. Returns how many were cut. With
  * grid->leave y becomes t - q 65536, or t + u - q 65536 - 32768. n a multiple
@@ -213,7 +220,7 @@ uint32_t flk_quantise_table_c(uint8_t *q, float *y, const uint16_t *noise,
 void flk_pack_c(uint8_t *dst, const uint8_t *q, size_t n, uint32_t bits);
 void flk_unpack_c(uint8_t *q, const uint8_t *src, size_t n, uint32_t bits);
 /* y = (lane << shift) + bias, in 32 bits that wrap, as a signed number. With
- * dither (state not NULL) less e >> (16 - shift), what the slots in the sum
+ * dither (noise not NULL) less e >> (16 - shift), what the slots in the sum
  * have added: e = (factor noise mod 65536) + sum over the offsets of sign
  * ((noise + offset) mod 65536). */
 void flk_dequantise_c(float *y, const uint8_t *lanes,

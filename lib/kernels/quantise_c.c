@@ -6,27 +6,19 @@
 
 #include "kernels/lane_bytes.h"
 
-void flk_noise_c(uint16_t *restrict out, size_t n,
-                 uint32_t state[restrict FLK_NOISE_LANES])
+void flk_noise_c(uint16_t *restrict out, size_t n, const flk_noise *noise)
 {
-  uint32_t lanes[FLK_NOISE_LANES];
-  memcpy(lanes, state, sizeof lanes);
-  for (size_t i = 0; i < n; i += 2 * FLK_LINE) {
-    for (size_t k = 0; k < FLK_NOISE_LANES; k++) {
-      uint32_t x = lanes[k];
-      x ^= x << 13;
-      x ^= x >> 17;
-      x ^= x << 5;
-      lanes[k] = x;
-    }
-    for (size_t k = 0; k < FLK_LINE; k++) {
-      out[i + k] = (uint16_t)lanes[k];
-    }
-    for (size_t k = 0; k < FLK_LINE; k++) {
-      out[i + FLK_LINE + k] = (uint16_t)(lanes[k] >> 16);
-    }
+  uint16_t x[2 * FLK_LINE], step[2 * FLK_LINE];
+  for (size_t k = 0; k < FLK_LINE; k++) {
+    x[k] = (uint16_t)noise->state[k];
+    x[k + FLK_LINE] = (uint16_t)(noise->state[k] >> 16);
+    step[k] = (uint16_t)noise->step[k];
+    step[k + FLK_LINE] = (uint16_t)(noise->step[k] >> 16);
   }
-  memcpy(state, lanes, sizeof lanes);
+  for (size_t i = 0; i < n; i += 2 * FLK_LINE) {
+    for (size_t k = 0; k < 2 * FLK_LINE; k++)
+      out[i + k] = x[k] = (uint16_t)(x[k] * FLK_NOISE_FACTOR + step[k]);
+  }
 }
 
 /* A coordinate in 1/65536 of a cell; beyond every grid it stays beyond. */
@@ -164,15 +156,11 @@ void flk_dequantise_c(float *restrict y, const uint8_t *restrict lanes,
                       const flk_lattice *lattice, size_t n)
 {
   uint16_t noise[FLK_BLOCK_MAX] = {0};
-  uint32_t state[FLK_NOISE_LANES];
-  if (lattice->state) {
-    memcpy(state, lattice->state, sizeof state);
-    flk_noise_c(noise, n, state);
-  }
+  if (lattice->noise) flk_noise_c(noise, n, lattice->noise);
   for (size_t i = 0; i < n; i++) {
     uint32_t v = load_lane(lanes, lattice->width, i) << lattice->shift;
     v += (uint32_t)lattice->bias;
-    if (lattice->state) {
+    if (lattice->noise) {
       v -= (uint32_t)(dither_sum(lattice, noise[i]) >> (16 - lattice->shift));
     }
     y[i] = (float)(int32_t)v;
@@ -180,13 +168,12 @@ void flk_dequantise_c(float *restrict y, const uint8_t *restrict lanes,
 }
 
 uint32_t flk_encode_c(uint8_t *restrict dst, float *restrict x,
-                      const flk_grid *grid, uint32_t state[FLK_NOISE_LANES],
-                      size_t n)
+                      const flk_grid *grid, size_t n)
 {
   uint16_t noise[FLK_BLOCK_MAX];
   uint8_t q[FLK_BLOCK_MAX];
   flk_near_down_c(x, n);
-  flk_noise_c(noise, n, state);
+  flk_noise_c(noise, n, grid->noise);
   uint32_t outside = grid->entries ? flk_quantise_table_c(q, x, noise, grid, n)
                                    : flk_quantise_c(q, x, noise, grid, n);
   flk_pack_c(dst, q, n, grid->bits);

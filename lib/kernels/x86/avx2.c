@@ -189,13 +189,6 @@ INLINE ivec int_high(ivec v)
   return _mm256_srli_epi32(v, 16);
 }
 
-INLINE ivec int_xorshift(ivec x)
-{
-  x = _mm256_xor_si256(x, _mm256_slli_epi32(x, 13));
-  x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 17));
-  return _mm256_xor_si256(x, _mm256_slli_epi32(x, 5));
-}
-
 INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 {
   if (width == FLK_U8) {

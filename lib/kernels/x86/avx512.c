@@ -188,13 +188,6 @@ INLINE ivec int_high(ivec v)
   return _mm512_srli_epi32(v, 16);
 }
 
-INLINE ivec int_xorshift(ivec x)
-{
-  x = _mm512_xor_si512(x, _mm512_slli_epi32(x, 13));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 17));
-  return _mm512_xor_si512(x, _mm512_slli_epi32(x, 5));
-}
-
 INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 {
   if (width == FLK_U8) {
