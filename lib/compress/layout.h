@@ -2,7 +2,7 @@
 /* Where the floats of an update lie. A vector is a run of segments; a segment
  * is cut into units of at most 4096 floats, each encoded by itself:
  *   plain layout:   consecutive floats; the last unit is what is left;
- *   rotated layout: the full units are cut into neighbourhoods of at most 32,
+ *   rotated layout: the full units are cut into neighbourhoods of at most 31,
  *                   all of the same size but for one unit, and interleaved in
  *                   each by lines of 16 floats (line j of unit b of n is line
  *                   j n + b of the neighbourhood), so that neighbouring weights
@@ -18,9 +18,10 @@
 
 enum {
   FLI_UNIT_MAX = FL_THC_BLOCK,
-  /* 512 KiB of weights: what a second-level cache holds, and more different
-   * weights than a unit has room for. */
-  FLI_NEIGHBOURS_MAX = 32
+  /* 496 KiB of weights: what a second-level cache holds, and more different
+   * weights than a unit has room for. Not a power of two, which would make the
+   * lines of a unit compete for the same cache sets. */
+  FLI_NEIGHBOURS_MAX = 31
 };
 
 typedef struct fli_segment {

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which kernels this machine runs. The table of the C functions serves every
- * machine; a table for an instruction set starts as a copy of a weaker one and
- * replaces what it does better. */
+/* Which kernels this machine runs. The plain C functions are the
+ * specification; "c" serves every machine; a table for an instruction set
+ * starts as a copy of a weaker one and replaces what it does better. */
 #include "kernels/kernels.h"
 
 #include <stdatomic.h>
+
+#include "kernels/portable.h"
 
 #ifdef FLK_HAVE_AVX2
 #  include "kernels/x86/x86.h"
 #endif
 
-static const flk_table table_c = {
-    .name = "c",
+static const flk_table table_plain = {
+    .name = "plain",
     .find_not_finite = flk_find_not_finite_c,
     .sum_squares = flk_sum_squares_c,
     .sum_squares_group = flk_sum_squares_group_c,
@@ -38,27 +40,25 @@ static const flk_table table_c = {
     .fixed_load = flk_fixed_load_c,
 };
 
-#ifdef FLK_HAVE_AVX2
-enum { TABLES = 3 };
-#else
-enum { TABLES = 1 };
-#endif
+enum { TABLES_MAX = 4 };
 
 /* Filled by the first call that finds `state` 0; others wait for it. */
-static flk_table tables[TABLES];
+static flk_table tables[TABLES_MAX];
 static size_t n_tables;
 static atomic_int state; /* 0 untouched, 1 being filled, 2 ready */
 
 static void fill(void)
 {
-  tables[0] = table_c;
-  n_tables = 1;
+  tables[0] = table_plain;
+  tables[1] = table_plain;
+  flk_fill_portable(&tables[1]);
+  n_tables = 2;
 #ifdef FLK_HAVE_AVX2
   if (flk_has_avx2()) {
     tables[n_tables] = tables[n_tables - 1];
     flk_fill_avx2(&tables[n_tables++]);
   }
-  if (n_tables == 2 && flk_has_avx512()) {
+  if (n_tables == 3 && flk_has_avx512()) {
     tables[n_tables] = tables[n_tables - 1];
     flk_fill_avx512(&tables[n_tables++]);
   }

@@ -170,8 +170,9 @@ typedef struct flk_table {
 
 /* The best table for this machine. Thread-safe, static. */
 const flk_table *flk_kernels(void);
-/* Tables that this machine can run, from weak to strong: 0 is the C functions,
- * the specification. NULL behind the last. */
+/* Tables that this machine can run, from weak to strong: 0 is the plain C
+ * functions, the specification, 1 what every machine runs. NULL behind the
+ * last. */
 const flk_table *flk_kernels_at(size_t index);
 
 /* ---- the C functions, per file; also the tails of other versions ----------

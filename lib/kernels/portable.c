@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Blocks in the compiler's own vectors of four: ordinary code for any
+ * processor, which compilers turn into whatever the target's baseline has.
+ * Packs, minima and maxima have no such form; where SSE2 is the baseline its
+ * own are called by name. */
+#include "kernels/portable.h"
+
+#include <string.h>
+
+#include "kernels/lane_bytes.h"
+
+#if defined(__SSE2__)
+#  include <emmintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
+#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
+#define WIDTH 4
+#define PARTS 4
+typedef float vec __attribute__((vector_size(16)));
+typedef uint32_t ivec __attribute__((vector_size(16)));
+typedef int32_t signed_ivec __attribute__((vector_size(16)));
+typedef uint16_t halves __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#  define TWO_OF(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+#  define TWO_OF(x, y, i, j, k, l) \
+    __builtin_shuffle(x, y, (signed_ivec){i, j, k, l})
+#endif
+
+INLINE vec vec_load(const float *p)
+{
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE void vec_store(float *p, vec v)
+{
+  memcpy(p, &v, sizeof v);
+}
+
+INLINE void vec_stream(float *p, vec v)
+{
+  memcpy(p, &v, sizeof v);
+}
+
+INLINE void vec_stream_end(void)
+{
+}
+
+INLINE vec vec_set1(float v)
+{
+  return (vec){v, v, v, v};
+}
+
+INLINE vec vec_zero(void)
+{
+  return vec_set1(0.0f);
+}
+
+INLINE vec vec_add(vec a, vec b)
+{
+  return a + b;
+}
+
+INLINE vec vec_sub(vec a, vec b)
+{
+  return a - b;
+}
+
+INLINE vec vec_mul(vec a, vec b)
+{
+  return a * b;
+}
+
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+  return a * b + c;
+}
+
+INLINE ivec int_set1(uint32_t v)
+{
+  return (ivec){v, v, v, v};
+}
+
+/* a where the mask is set, b elsewhere. */
+INLINE ivec int_choose(ivec mask, ivec a, ivec b)
+{
+  return (a & mask) | (b & ~mask);
+}
+
+INLINE vec vec_min(vec a, vec b)
+{
+#if defined(__SSE2__)
+  return (vec)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return (vec)int_choose((ivec)(a < b), (ivec)a, (ivec)b);
+#endif
+}
+
+INLINE vec vec_max(vec a, vec b)
+{
+#if defined(__SSE2__)
+  return (vec)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return (vec)int_choose((ivec)(a > b), (ivec)a, (ivec)b);
+#endif
+}
+
+#define S 0x80000000u
+static const ivec sign_bits[16] = {
+    {0, 0, 0, 0}, {S, 0, 0, 0}, {0, S, 0, 0}, {S, S, 0, 0},
+    {0, 0, S, 0}, {S, 0, S, 0}, {0, S, S, 0}, {S, S, S, 0},
+    {0, 0, 0, S}, {S, 0, 0, S}, {0, S, 0, S}, {S, S, 0, S},
+    {0, 0, S, S}, {S, 0, S, S}, {0, S, S, S}, {S, S, S, S}};
+#undef S
+
+/* `minus`, which is -plus, where bit i, ... is set. From a table and without a
+ * branch: signs cannot be predicted. */
+INLINE vec vec_pick(const uint8_t *bits, size_t i, vec plus, vec minus)
+{
+  (void)minus;
+  return (vec)((ivec)plus ^ sign_bits[bits[i / 8] >> (i & 4) & 15]);
+}
+
+INLINE vec vec_from_int(ivec v)
+{
+  return __builtin_convertvector((signed_ivec)v, vec);
+}
+
+/* C leaves it open what becomes of too small a number. */
+INLINE ivec vec_to_int(vec v)
+{
+#if defined(__SSE2__)
+  return (ivec)_mm_cvttps_epi32((__m128)v);
+#else
+  return (ivec) __builtin_convertvector(vec_max(v, vec_set1(-0x1p30f)),
+                                        signed_ivec);
+#endif
+}
+
+INLINE ivec int_load(const uint32_t *p)
+{
+  ivec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE ivec int_add(ivec a, ivec b)
+{
+  return a + b;
+}
+
+INLINE ivec int_sub(ivec a, ivec b)
+{
+  return a - b;
+}
+
+INLINE ivec int_add16(ivec a, ivec b)
+{
+  return (ivec)((halves)a + (halves)b);
+}
+
+INLINE ivec int_mul16(ivec a, ivec b)
+{
+  return (ivec)((halves)a * (halves)b);
+}
+
+INLINE ivec int_mul(ivec a, ivec b)
+{
+  return a * b;
+}
+
+/* -1 where a > b. */
+INLINE ivec int_greater(ivec a, ivec b)
+{
+  return (ivec)((signed_ivec)a > (signed_ivec)b);
+}
+
+INLINE ivec int_min(ivec a, ivec b)
+{
+  return int_choose(int_greater(a, b), b, a);
+}
+
+INLINE ivec int_max(ivec a, ivec b)
+{
+  return int_choose(int_greater(a, b), a, b);
+}
+
+INLINE ivec int_and(ivec a, ivec b)
+{
+  return a & b;
+}
+
+INLINE ivec int_shift(ivec v, uint32_t by)
+{
+  return v << by;
+}
+
+INLINE ivec int_shift_16(ivec v)
+{
+  return v << 16;
+}
+
+INLINE ivec int_shift_right(ivec v, uint32_t by)
+{
+  return (ivec)((signed_ivec)v >> (int32_t)by);
+}
+
+INLINE ivec int_high_signed(ivec v)
+{
+  return (ivec)((signed_ivec)v >> 16);
+}
+
+INLINE ivec int_high_byte(ivec v)
+{
+  return v >> 8;
+}
+
+INLINE ivec int_low(ivec v)
+{
+  return v & 0xffff;
+}
+
+INLINE ivec int_high(ivec v)
+{
+  return v >> 16;
+}
+
+INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
+{
+  if (width == FLK_U8) return (ivec){p[0], p[1], p[2], p[3]};
+  if (width == FLK_U16) {
+    return (ivec){flk_load_u16(p), flk_load_u16(p + 2), flk_load_u16(p + 4),
+                  flk_load_u16(p + 6)};
+  }
+  return (ivec){flk_load_u32(p), flk_load_u32(p + 4), flk_load_u32(p + 8),
+                flk_load_u32(p + 12)};
+}
+
+INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+{
+  const uint32_t *entries = grid->entries;
+  return (ivec){entries[cell[0]], entries[cell[1]], entries[cell[2]],
+                entries[cell[3]]};
+}
+
+/* ---- eight 16-bit numbers ---- */
+
+typedef int16_t words __attribute__((vector_size(16)));
+
+/* The high halves of eight numbers. */
+INLINE words high_words(const ivec *k)
+{
+#if defined(__SSE2__)
+  return (words)_mm_packs_epi32(_mm_srai_epi32((__m128i)k[0], 16),
+                                _mm_srai_epi32((__m128i)k[1], 16));
+#else
+  words v;
+  for (int i = 0; i < 2 * WIDTH; i++)
+    v[i] = (int16_t)(k[i / WIDTH][i % WIDTH] >> 16);
+  return v;
+#endif
+}
+
+INLINE words low_bytes(const ivec *k)
+{
+#if defined(__SSE2__)
+  return (words)_mm_packs_epi32((__m128i)(k[0] & 0xff), (__m128i)(k[1] & 0xff));
+#else
+  words v;
+  for (int i = 0; i < 2 * WIDTH; i++)
+    v[i] = (int16_t)(k[i / WIDTH][i % WIDTH] & 0xff);
+  return v;
+#endif
+}
+
+INLINE words words_cut(words v, words top)
+{
+#if defined(__SSE2__)
+  return (words)_mm_min_epi16(_mm_max_epi16((__m128i)v, _mm_setzero_si128()),
+                              (__m128i)top);
+#else
+  v = v & (words)(v > 0);
+  words is_less = (words)(v < top);
+  return (v & is_less) | (top & ~is_less);
+#endif
+}
+
+/* A line of indices below 256 as bytes or nibbles. */
+INLINE void emit_line(uint8_t *dst, words a, words b, int is_nibbles)
+{
+#if defined(__SSE2__)
+  __m128i bytes = _mm_packus_epi16((__m128i)a, (__m128i)b);
+  if (is_nibbles) {
+    bytes = _mm_or_si128(bytes, _mm_srli_epi16(bytes, 4));
+    bytes = _mm_and_si128(bytes, _mm_set1_epi16(0xff));
+    _mm_storel_epi64((__m128i *)dst, _mm_packus_epi16(bytes, bytes));
+  } else {
+    _mm_storeu_si128((__m128i *)dst, bytes);
+  }
+#else
+  for (size_t i = 0; i < FLK_LINE / 2; i += is_nibbles ? 2 : 1) {
+    if (is_nibbles) {
+      dst[i / 2] = (uint8_t)(a[i] | a[i + 1] << 4);
+      dst[i / 2 + 4] = (uint8_t)(b[i] | b[i + 1] << 4);
+    } else {
+      dst[i] = (uint8_t)a[i];
+      dst[i + 8] = (uint8_t)b[i];
+    }
+  }
+#endif
+}
+
+/* Where four lines of indices become bytes or nibbles. */
+typedef struct emitter {
+  words g;
+  words outside; /* minus the count; a block gives each lane 512 */
+  ivec more;     /* likewise */
+} emitter;
+
+INLINE emitter emit_begin(const flk_grid *grid)
+{
+  const int16_t g = (int16_t)grid->g;
+  return (emitter){.g = {g, g, g, g, g, g, g, g}};
+}
+
+INLINE uint32_t emit_end(const emitter *out)
+{
+  uint32_t count = 0;
+  for (int i = 0; i < 2 * WIDTH; i++)
+    count += (uint32_t)-out->outside[i];
+  for (int i = 0; i < WIDTH; i++)
+    count -= out->more[i];
+  return count;
+}
+
+INLINE void emit_count(emitter *out, ivec a, ivec b)
+{
+  out->more += (ivec)(a != b);
+}
+
+/* Indices with fractions: cut to the grid, and counted where that changes
+ * them. */
+INLINE void emit_high(uint8_t *dst, ivec k[4][PARTS], emitter *out,
+                      int is_nibbles)
+{
+  for (int line = 0; line < 4; line++) {
+    words index[2];
+    for (int i = 0; i < 2; i++) {
+      words v = high_words(&k[line][2 * i]);
+      index[i] = words_cut(v, out->g);
+      out->outside += (words)(index[i] != v);
+    }
+    emit_line(dst + line * FLK_LINE / (is_nibbles ? 2 : 1), index[0], index[1],
+              is_nibbles);
+  }
+}
+
+/* Indices in the low byte. */
+INLINE void emit_low(uint8_t *dst, ivec k[4][PARTS], int is_nibbles)
+{
+  for (int line = 0; line < 4; line++) {
+    emit_line(dst + line * FLK_LINE / (is_nibbles ? 2 : 1),
+              low_bytes(&k[line][0]), low_bytes(&k[line][2]), is_nibbles);
+  }
+}
+
+/* Distances p and q between four rows, p first. */
+INLINE void rows4(vec *x0, vec *xp, vec *xq, vec *xpq)
+{
+  vec a = *x0 + *xp, b = *x0 - *xp;
+  vec c = *xq + *xpq, d = *xq - *xpq;
+  *x0 = a + c;
+  *xp = b + d;
+  *xq = a - c;
+  *xpq = b - d;
+}
+
+/* Four rows of four change places with four columns. */
+INLINE void transpose(vec r[PARTS])
+{
+  vec a = TWO_OF(r[0], r[1], 0, 4, 1, 5), b = TWO_OF(r[0], r[1], 2, 6, 3, 7);
+  vec c = TWO_OF(r[2], r[3], 0, 4, 1, 5), d = TWO_OF(r[2], r[3], 2, 6, 3, 7);
+  r[0] = TWO_OF(a, c, 0, 1, 4, 5);
+  r[1] = TWO_OF(a, c, 2, 3, 6, 7);
+  r[2] = TWO_OF(b, d, 0, 1, 4, 5);
+  r[3] = TWO_OF(b, d, 2, 3, 6, 7);
+}
+
+INLINE void line_up(vec r[PARTS])
+{
+  transpose(r);
+  rows4(&r[0], &r[1], &r[2], &r[3]);
+  transpose(r);
+  rows4(&r[0], &r[1], &r[2], &r[3]);
+}
+
+INLINE void line_down(vec r[PARTS])
+{
+  rows4(&r[0], &r[2], &r[1], &r[3]);
+  transpose(r);
+  rows4(&r[0], &r[2], &r[1], &r[3]);
+  transpose(r);
+}
+
+#include "kernels/block.h"
+
+void flk_fill_portable(flk_table *table)
+{
+  table->name = "c";
+  table->rotate_in = rotate_in;
+  table->encode = encode_block;
+  table->decode = decode_block;
+  table->rotate_out = rotate_out;
+}
