@@ -13,28 +13,35 @@
 #include "crypto/crypto.h"
 #include "kernels/kernels.h"
 
-enum { GUARD = 64, SEED = 815, DRAWS = 1000, SLOTS_MAX = 6, GROUP_MAX = 8 };
+enum { GUARD = 64, SEED = 815, DRAWS = 1000, SLOTS_MAX = 6 };
+enum {
+  STRIDE_MAX = 31 * FLK_LINE,
+  VECTOR = FLK_BLOCK_MAX / FLK_LINE * STRIDE_MAX
+};
 
 typedef struct draw {
   flk_grid grid;
   flk_lattice lattice;
-  flk_lines group;
+  flk_lines lines;
+  flk_turn turns[FLK_GROUP_MAX];
+  flk_noise noise;
+  size_t from; /* of the vector, in floats */
   size_t n;
-  size_t stride; /* of what is decoded, in floats */
   size_t offset; /* of outputs, in bytes */
   uint32_t width;
-  uint32_t count;
+  int is_streamed;
 } draw;
 
-static float source[2 * GROUP_MAX * FLK_BLOCK_MAX];
+static float source[VECTOR + FLK_LINE];
 static float block[FLK_BLOCK_MAX];
-static float blocks[GROUP_MAX * FLK_BLOCK_STRIDE];
-static uint8_t signs[FLK_BLOCK_MAX / 8];
+static float blocks[FLK_GROUP_FLOATS];
+static uint8_t signs[FLK_GROUP_MAX][FLK_BLOCK_MAX / 8];
 static uint8_t lanes[4 * FLK_BLOCK_MAX];
 static uint8_t packed[FLK_BLOCK_MAX];
-static uint32_t state[FLK_NOISE_LANES];
+static uint32_t entries[256];
 static uint16_t offsets[SLOTS_MAX];
-static uint8_t memory[4 * 16 * 2 * FLK_BLOCK_MAX + 3 * GUARD];
+static _Alignas(
+    64) uint8_t memory[sizeof(float) * (VECTOR + FLK_LINE) + 3 * GUARD];
 
 static uint32_t below(fli_rng *rng, uint32_t n)
 {
@@ -53,60 +60,105 @@ static float value(fli_rng *rng)
 
 static void draw_memory(fli_rng *rng)
 {
-  for (size_t i = 0; i < sizeof signs; i++)
-    signs[i] = (uint8_t)fli_rng_u32(rng);
+  for (size_t b = 0; b < FLK_GROUP_MAX; b++) {
+    for (size_t i = 0; i < sizeof signs[b]; i++)
+      signs[b][i] = (uint8_t)fli_rng_u32(rng);
+  }
   for (size_t i = 0; i < sizeof packed; i++)
     packed[i] = (uint8_t)fli_rng_u32(rng);
-  for (size_t i = 0; i < FLI_COUNT_OF(state); i++)
-    state[i] = fli_rng_u32(rng) | 1u << below(rng, 32);
   for (size_t i = 0; i < FLI_COUNT_OF(offsets); i++)
     offsets[i] = (uint16_t)fli_rng_u32(rng);
   for (size_t i = 0; i < FLI_COUNT_OF(block); i++)
     block[i] = value(rng);
 }
 
-/* Lanes below 2^24. */
 static void draw_lanes(fli_rng *rng, uint32_t width)
 {
   for (size_t i = 0; i < FLK_BLOCK_MAX; i++) {
     uint32_t v = fli_rng_u32(rng);
     if (width == FLK_U8) lanes[i] = (uint8_t)v;
     if (width == FLK_U16) fli_store_u16(lanes + 2 * i, (uint16_t)v);
-    if (width == FLK_U32) fli_store_u32(lanes + 4 * i, v >> 8);
+    if (width == FLK_U32) fli_store_u32(lanes + 4 * i, v >> 2);
   }
+}
+
+/* A table of 2^bits values up to g. */
+static void draw_table(fli_rng *rng, uint32_t bits, uint32_t g)
+{
+  uint32_t last = (1u << bits) - 1u, value = 0, j = 0;
+  uint32_t next = last == 1 ? g : 1 + below(rng, g - last + 1);
+  for (uint32_t c = 0; c <= g; c++) {
+    if (c == next) {
+      value = c;
+      j++;
+      uint32_t left = last - j;
+      next = left <= 1 ? g : c + 1 + below(rng, g - c - left + 1);
+      if (left == 0) next = g + 1;
+    }
+    entries[c] = value << 16 | (next - value) << 8 | j;
+  }
+}
+
+static void draw_grid(fli_rng *rng, draw *d)
+{
+  uint32_t bits = below(rng, 2) ? 4 : 1 + below(rng, 8);
+  uint32_t g = (1u << bits) - 1u;
+  int has_table = below(rng, 3) == 0;
+  if (has_table) {
+    uint32_t most = below(rng, 2) && g < 31 ? 31 : 255;
+    g += below(rng, most - g + 1);
+    draw_table(rng, bits, g);
+  }
+  d->grid = (flk_grid){.centre = 32768.0f * (float)g + 0.5f,
+                       .g = g,
+                       .bits = bits,
+                       .offset = (uint16_t)fli_rng_u32(rng),
+                       .leave = (uint16_t)below(rng, has_table ? 2 : 3),
+                       .entries = has_table ? entries : NULL};
+  float size = below(rng, 8) == 0 ? 1e7f : 65536.0f / 64.0f * (float)g;
+  for (size_t i = 0; i < FLK_BLOCK_MAX; i++)
+    block[i] *= size / 8.0f;
+}
+
+static void draw_lines(fli_rng *rng, draw *d)
+{
+  size_t count = d->n == FLK_BLOCK_MAX ? 1 + below(rng, FLK_GROUP_MAX) : 1;
+  size_t most = STRIDE_MAX / FLK_LINE - count + 1;
+  d->lines =
+      (flk_lines){.stride = FLK_LINE * (count + below(rng, (uint32_t)most)),
+                  .n = d->n,
+                  .count = count};
+  d->from = below(rng, 2) ? 0 : below(rng, FLK_LINE);
+  d->is_streamed = below(rng, 2) != 0;
+  for (size_t b = 0; b < count; b++)
+    d->turns[b] = (flk_turn){signs[b], 0.1f + fli_rng_f32(rng)};
 }
 
 static draw draw_one(fli_rng *rng)
 {
   draw d = {.n = (size_t)FLK_BLOCK_MIN << below(rng, 5),
-            .width = below(rng, 3),
-            .count = 1 + below(rng, GROUP_MAX)};
-  uint32_t bits = below(rng, 2) ? 4 : 1 + below(rng, 8);
+            .width = below(rng, 3)};
   draw_memory(rng);
   draw_lanes(rng, d.width);
+  draw_grid(rng, &d);
+  draw_lines(rng, &d);
+  for (size_t i = 0; i < FLK_NOISE_LANES; i++) {
+    d.noise.state[i] = fli_rng_u32(rng);
+    d.noise.step[i] = fli_rng_u32(rng) | 0x10001u;
+  }
   d.offset = 4 * (size_t)below(rng, 16);
-  d.stride = FLK_LINE * (1 + (size_t)below(rng, 2));
-  d.grid = (flk_grid){.signs = signs,
-                      .scale = 0.1f + fli_rng_f32(rng),
-                      .step = fli_rng_f32(rng) * 0.2f,
-                      .bits = bits,
-                      .offset = (uint16_t)fli_rng_u32(rng)};
-  d.lattice = (flk_lattice){.signs = signs,
-                            .state = below(rng, 4) ? state : NULL,
+  int has_dither = below(rng, 4) != 0;
+  uint32_t shift = has_dither && (d.width == FLK_U8 || below(rng, 2))
+                       ? 16
+                       : 1 + below(rng, 16);
+  d.lattice = (flk_lattice){.noise = has_dither ? &d.noise : NULL,
                             .offsets = offsets,
                             .n_offsets = below(rng, SLOTS_MAX),
                             .sign = below(rng, 2) ? 1 : -1,
                             .factor = below(rng, 70000),
                             .bias = (int32_t)below(rng, 1u << 30) - (1 << 29),
                             .width = d.width,
-                            .step = fli_rng_f32(rng),
-                            .shift = -3.0f,
-                            .scale = 0.001f};
-  d.group = (flk_lines){.src = source + below(rng, 16),
-                        .stride = FLK_LINE * (d.count + below(rng, 3)),
-                        .lines = below(rng, 100),
-                        .count = d.count,
-                        .weight = below(rng, 2) ? 1.0f : 0.3f};
+                            .shift = shift};
   return d;
 }
 
@@ -127,28 +179,30 @@ static uint8_t *fresh(size_t used, size_t offset)
   return memory + GUARD + offset;
 }
 
-static void encode(const flk_table *table, const draw *d, digest *hash)
+static void encode(const flk_table *table, draw *d, digest *hash)
 {
+  size_t size = d->n * d->grid.bits / 8;
+  size_t kept = d->grid.leave ? d->n * sizeof(float) : 0;
+  size_t used = size + kept + 4;
   static float scratch[FLK_BLOCK_MAX];
-  uint32_t moved[FLK_NOISE_LANES];
-  size_t used = d->n * d->grid.bits / 8 + sizeof moved + 4;
   uint8_t *out = fresh(used, d->offset);
   memcpy(scratch, block, sizeof scratch);
-  memcpy(moved, state, sizeof moved);
-  uint32_t clamped = table->encode(out, scratch, &d->grid, moved, d->n);
-  uint8_t *end = out + d->n * d->grid.bits / 8;
+  d->grid.noise = &d->noise;
+  uint32_t cut = table->encode(out, scratch, &d->grid, d->n);
+  uint8_t *end = out + size;
   for (size_t i = 0; i < GUARD - d->offset; i++)
     CHECK_EQ_U64(end[i], 0xa5);
-  fli_store_u32(end, clamped);
-  memcpy(end + 4, moved, sizeof moved);
+  fli_store_u32(end, cut);
+  memcpy(end + 4, scratch, kept);
   absorb(hash, used);
 }
 
-static void decode(const flk_table *table, const draw *d, digest *hash)
+static void decode(const flk_table *table, draw *d, digest *hash)
 {
-  size_t used = d->n / FLK_LINE * d->stride * sizeof(float);
+  size_t used = d->n * sizeof(float);
+  if (d->lattice.noise) d->lattice.noise = &d->noise;
   float *out = (float *)(void *)fresh(used, d->offset);
-  table->decode(out, d->stride, lanes, &d->lattice, d->n);
+  table->decode(out, lanes, &d->lattice, d->n);
   absorb(hash, used);
 }
 
@@ -161,16 +215,16 @@ static void add(const flk_table *table, const draw *d, digest *hash)
   absorb(hash, used);
 }
 
-static void move(const flk_table *table, const draw *d, digest *hash)
+static void turn(const flk_table *table, const draw *d, digest *hash)
 {
+  float about[FLK_GROUP_MAX];
   memset(blocks, 0, sizeof blocks);
-  table->gather(blocks, &d->group, NULL);
+  table->rotate_in(blocks, source + d->from, &d->lines, d->turns, NULL, about);
   fli_hash_keyed(hash->bytes, hash->bytes, sizeof hash->bytes, blocks,
                  sizeof blocks);
-  size_t used = d->group.lines * d->group.stride * sizeof(float);
-  float *out = (float *)(void *)fresh(used, d->offset);
-  table->scatter(out, d->group.stride, source, FLK_LINE * (GROUP_MAX + 1),
-                 d->group.lines, d->count);
+  size_t used = d->n / FLK_LINE * d->lines.stride * sizeof(float);
+  float *out = (float *)(void *)fresh(used, 4 * d->from);
+  table->rotate_out(out, blocks, &d->lines, d->turns, d->is_streamed);
   absorb(hash, used);
 }
 
@@ -188,7 +242,7 @@ static digest play(const flk_table *table)
     encode(table, &d, &hash);
     decode(table, &d, &hash);
     add(table, &d, &hash);
-    move(table, &d, &hash);
+    turn(table, &d, &hash);
   }
   printf("%s ", table->name);
   for (size_t i = 0; i < 16; i++)
