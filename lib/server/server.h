@@ -425,7 +425,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
-enum { FLI_SERVER_STATE_VERSION = 1, FLI_SAVED_JOB_PARTS = 17 };
+enum { FLI_SERVER_STATE_VERSION = 2, FLI_SAVED_JOB_PARTS = 17 };
 
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
@@ -443,6 +443,7 @@ typedef struct fli_saved_field {
 typedef struct fli_saved_table {
   const fli_saved_field *fields;
   size_t n_fields;
+  size_t n_first; /* version 1 has no more; the others keep their defaults */
 } fli_saved_table;
 
 /* Times are what is left of them: the clock is another one after a restore. */

@@ -19,9 +19,9 @@
 #define ROUND(member, kind) ROW(fli_saved_round, member, kind)
 #define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
 #define WHO(member, kind) ROW(fli_saved_participant, member, kind)
-#define TABLE(rows)          \
-  {                          \
-    rows, FLI_COUNT_OF(rows) \
+#define TABLE(rows, n_later)                               \
+  {                                                        \
+    rows, FLI_COUNT_OF(rows), FLI_COUNT_OF(rows) - n_later \
   }
 
 static const fli_saved_field option_rows[] = {
@@ -46,6 +46,9 @@ static const fli_saved_field option_rows[] = {
     OPTION(return_grace_ns, FLI_SAVED_U64),
     OPTION(retry_pause_ns, FLI_SAVED_U64),
     OPTION(steps_kept, FLI_SAVED_U32),
+    /* Not in version 1. */
+    OPTION(error_feedback, FLI_SAVED_U32),
+    OPTION(feedback_decay, FLI_SAVED_F32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32), CODEC(thc_mode, FLI_SAVED_U32),
@@ -75,11 +78,11 @@ static const fli_saved_field participant_rows[] = {
     WHO(is_expected, FLI_SAVED_U32),
 };
 
-const fli_saved_table fli_saved_options = TABLE(option_rows);
-const fli_saved_table fli_saved_codec = TABLE(codec_rows);
-const fli_saved_table fli_saved_rounds = TABLE(round_rows);
-const fli_saved_table fli_saved_members = TABLE(member_rows);
-const fli_saved_table fli_saved_participants = TABLE(participant_rows);
+const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
+const fli_saved_table fli_saved_codec = TABLE(codec_rows, 0);
+const fli_saved_table fli_saved_rounds = TABLE(round_rows, 0);
+const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
+const fli_saved_table fli_saved_participants = TABLE(participant_rows, 0);
 
 void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
                      const void *object)
@@ -102,11 +105,12 @@ void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
                     void *object)
 {
   char *base = object;
-  if (fli_reader_array(reader) != table->n_fields) {
+  const uint32_t n = fli_reader_array(reader);
+  if (n != table->n_fields && n != table->n_first) {
     fli_reader_fail(reader, FL_E_FORMAT, "state: a struct of another size");
     return;
   }
-  for (size_t i = 0; i < table->n_fields; i++) {
+  for (size_t i = 0; i < n; i++) {
     char *at = base + table->fields[i].offset;
     switch (table->fields[i].kind) {
     case FLI_SAVED_U32: *(uint32_t *)at = fli_reader_u32(reader); break;

@@ -136,3 +136,11 @@ def test_arguments_are_checked(compressor, rng):
         assert feedback.phase == fl.FeedbackPhase.IDLE
     with pytest.raises(ValueError):
         feedback.reset()
+
+
+def test_error_feedback_needs_something_lost(mlp):
+    with mlp() as model, fl.Server() as server:
+        with pytest.raises(fl.ConflictError):
+            server.add_job(model, codec="f32", error_feedback=True)
+        with pytest.raises(fl.OptionsError):
+            server.add_job(model, error_feedback=True, feedback_decay=2.0)

@@ -236,7 +236,8 @@ class JobOptions(Struct):
                 ("update_deadline_ns", c_uint64),
                 ("evaluate_deadline_ns", c_uint64),
                 ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
-                ("steps_kept", c_uint32), ("reserved", c_uint32)]
+                ("steps_kept", c_uint32), ("reserved", c_uint32),
+                ("error_feedback", c_uint32), ("feedback_decay", c_float)]
 
 
 class ServerEvent(Struct):
