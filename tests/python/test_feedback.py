@@ -138,6 +138,31 @@ def test_arguments_are_checked(compressor, rng):
         feedback.reset()
 
 
+def test_jobs_with_error_feedback_are_nearer_to_the_mean(mlp):
+    def distance(error_feedback):
+        """Of the model from what training gave, after many rounds."""
+        steps = np.random.default_rng(5)
+        total = 0
+
+        def train(task):
+            nonlocal total
+            update = steps.standard_normal(
+                task.weights.size).astype(np.float32)
+            total = total + update
+            return fl.TrainResult(update=update)
+
+        with mlp() as model, fl.Server() as server, \
+                fl.Client("c", train=train) as client:
+            job = server.add_job(
+                model, rounds=24, error_feedback=error_feedback,
+                codec=fl.CodecOptions("thc", bits=2))
+            fl.Loopback(server, [client]).run()
+            gone = job.copy_weights()[0] - model.weights
+            return np.linalg.norm(gone - total)
+
+    assert distance(True) < 0.5 * distance(False)
+
+
 def test_error_feedback_needs_something_lost(mlp):
     with mlp() as model, fl.Server() as server:
         with pytest.raises(fl.ConflictError):
