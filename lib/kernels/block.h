@@ -236,6 +236,7 @@ INLINE ivec next_noise(generator *g, int p)
 typedef struct quantiser {
   const flk_grid *grid;
   vec centre;
+  vec top;     /* of a table */
   ivec offset; /* in both halves of every 32 bits */
   generator noise;
   emitter out;
@@ -273,19 +274,20 @@ INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 /* One vector: the index in the low byte. */
 INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
 {
-  ivec t = fixed_point(q, *y, leave != FLK_LEAVE_NOTHING);
-  ivec top = int_set1(q->grid->g << 16);
-  ivec inside = int_min(int_max(t, int_set1(0)), top);
-  ivec entry = table_lookup(q->grid, int_high(inside));
+  vec z = vec_add(*y, q->centre);
+  vec inside = vec_min(vec_max(z, vec_zero()), q->top);
+  ivec t = vec_to_int(inside);
+  ivec entry = table_lookup(q->grid, int_high(t));
   ivec below = int_and(entry, int_set1(0xff0000u));
-  ivec gap = int_and(int_high_byte(entry), int_set1(0xffu));
-  ivec up = int_greater(int_sub(inside, below), int_mul(u, gap));
-  emit_count(&q->out, inside, t);
+  ivec gap = int_top_byte(entry);
+  ivec above = int_sub(t, below), threshold = int_mul(u, gap);
+  emit_count(&q->out, inside, z);
   if (leave != FLK_LEAVE_NOTHING) {
-    ivec value = int_add(below, int_and(up, int_shift_16(gap)));
-    *y = vec_from_int(int_sub(t, value));
+    ivec up = int_where_greater(above, threshold, int_shift_16(gap));
+    ivec all = fixed_point(q, *y, 1);
+    *y = vec_from_int(int_sub(int_sub(all, below), up));
   }
-  return int_sub(entry, up);
+  return int_add(entry, int_where_greater(above, threshold, int_set1(1)));
 }
 
 /* Four lines to indices; what is left takes their places. */
@@ -378,6 +380,7 @@ static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
   uint8_t indices[FLK_BLOCK_MAX];
   quantiser q = {.grid = grid,
                  .centre = vec_set1(grid->centre),
+                 .top = vec_set1(65536.0f * (float)grid->g),
                  .offset = int_set1(grid->offset * 0x10001u),
                  .noise = generator_of(grid->noise),
                  .out = emit_begin(grid)};

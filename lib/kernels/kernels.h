@@ -81,8 +81,8 @@ typedef struct flk_grid {
   const flk_noise *noise;
   uint16_t offset; /* added to the noise, mod 65536 */
   uint16_t leave;  /* FLK_LEAVE_* */
-  /* NULL, or for every cell c = 0..g: value below << 16 | gap << 8 | index. 256
-   * of them can be read. */
+  /* NULL, or for every cell c = 0..g: gap << 24 | value below << 16 | index.
+   * 256 of them can be read. */
   const uint32_t *entries;
   flk_ahead ahead;
 } flk_grid;
@@ -209,11 +209,11 @@ void flk_noise_c(uint16_t *out, size_t n, const flk_noise *noise);
  * of 16. */
 uint32_t flk_quantise_c(uint8_t *q, float *y, const uint16_t *noise,
                         const flk_grid *grid, size_t n);
-/* t as above, cut to 0..65536 g (returns how many were cut); c = t >> 16. With
- * grid->entries[c] = value << 16 | gap << 8 | index:
+/* z = y + centre cut to 0..65536 g (returns how many were cut), t = trunc(z),
+ * c = t >> 16. With grid->entries[c] = gap << 24 | value << 16 | index:
  * q = index + (t - (value << 16) > u gap): one of the two table values around
- * t, unbiased. With grid->leave y becomes t before the cut, less the value of q
- * times 65536. */
+ * z, unbiased. With grid->leave y becomes t as above (no cut) less the value of
+ * q times 65536. */
 uint32_t flk_quantise_table_c(uint8_t *q, float *y, const uint16_t *noise,
                               const flk_grid *grid, size_t n);
 /* Indices of `bits` (1..8) bits, least significant bit first. n a multiple of

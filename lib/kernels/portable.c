@@ -190,6 +190,12 @@ INLINE ivec int_max(ivec a, ivec b)
   return int_choose(int_greater(a, b), a, b);
 }
 
+/* v where a > b, else 0. */
+INLINE ivec int_where_greater(ivec a, ivec b, ivec v)
+{
+  return int_greater(a, b) & v;
+}
+
 INLINE ivec int_and(ivec a, ivec b)
 {
   return a & b;
@@ -215,9 +221,9 @@ INLINE ivec int_high_signed(ivec v)
   return (ivec)((signed_ivec)v >> 16);
 }
 
-INLINE ivec int_high_byte(ivec v)
+INLINE ivec int_top_byte(ivec v)
 {
-  return v >> 8;
+  return v >> 24;
 }
 
 INLINE ivec int_low(ivec v)
@@ -338,7 +344,7 @@ INLINE uint32_t emit_end(const emitter *out)
   return count;
 }
 
-INLINE void emit_count(emitter *out, ivec a, ivec b)
+INLINE void emit_count(emitter *out, vec a, vec b)
 {
   out->more += (ivec)(a != b);
 }

@@ -95,7 +95,7 @@ static void draw_table(fli_rng *rng, uint32_t bits, uint32_t g)
       next = left <= 1 ? g : c + 1 + below(rng, g - c - left + 1);
       if (left == 0) next = g + 1;
     }
-    entries[c] = value << 16 | (next - value) << 8 | j;
+    entries[c] = (next - value) << 24 | value << 16 | j;
   }
 }
 

@@ -266,7 +266,7 @@ static void a_table_rounds_to_its_values(void)
     while (j < 3 && table[j + 1] <= c)
       j++;
     uint32_t gap = j < 3 ? table[j + 1] - table[j] : 1;
-    entries[c] = table[j] << 16 | gap << 8 | j;
+    entries[c] = gap << 24 | table[j] << 16 | j;
   }
   flk_grid grid = {.g = 9,
                    .centre = 32768.0f * 9.0f + 0.5f,
@@ -280,7 +280,8 @@ static void a_table_rounds_to_its_values(void)
   for (int i = 0; i < BLOCK; i++) {
     int64_t at = fixed_point(coordinates[i], grid.centre);
     int64_t inside = cut(at, 9 * 65536);
-    outside += inside != at;
+    float z = coordinates[i] + grid.centre;
+    outside += z < 0.0f || z > 9.0f * 65536.0f;
     uint32_t j = 0;
     while (j < 3 && (int64_t)table[j + 1] * 65536 <= inside)
       j++;

@@ -148,10 +148,10 @@ INLINE ivec int_and(ivec a, ivec b)
   return _mm256_and_si256(a, b);
 }
 
-/* -1 where a > b. */
-INLINE ivec int_greater(ivec a, ivec b)
+/* v where a > b, else 0. */
+INLINE ivec int_where_greater(ivec a, ivec b, ivec v)
 {
-  return _mm256_cmpgt_epi32(a, b);
+  return _mm256_and_si256(_mm256_cmpgt_epi32(a, b), v);
 }
 
 INLINE ivec int_shift(ivec v, uint32_t by)
@@ -174,9 +174,9 @@ INLINE ivec int_high_signed(ivec v)
   return _mm256_srai_epi32(v, 16);
 }
 
-INLINE ivec int_high_byte(ivec v)
+INLINE ivec int_top_byte(ivec v)
 {
-  return _mm256_srli_epi32(v, 8);
+  return _mm256_srli_epi32(v, 24);
 }
 
 INLINE ivec int_low(ivec v)
@@ -246,12 +246,10 @@ INLINE uint32_t emit_end(const emitter *out)
   return outside;
 }
 
-INLINE void emit_count(emitter *out, ivec a, ivec b)
+INLINE void emit_count(emitter *out, vec a, vec b)
 {
-  ivec same = _mm256_cmpeq_epi32(a, b);
-  int mask = _mm256_movemask_ps(_mm256_castsi256_ps(same));
-  out->outside +=
-      (uint32_t)WIDTH - (uint32_t)__builtin_popcount((uint32_t)mask);
+  int differs = _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ));
+  out->outside += (uint32_t)__builtin_popcount((uint32_t)differs);
 }
 
 /* A line's high halves as 16-bit numbers, 0 8 1 9 2 10 3 11 in the low half of

@@ -147,10 +147,10 @@ INLINE ivec int_and(ivec a, ivec b)
   return _mm512_and_si512(a, b);
 }
 
-/* -1 where a > b. */
-INLINE ivec int_greater(ivec a, ivec b)
+/* v where a > b, else 0. */
+INLINE ivec int_where_greater(ivec a, ivec b, ivec v)
 {
-  return _mm512_movm_epi32(_mm512_cmpgt_epi32_mask(a, b));
+  return _mm512_maskz_mov_epi32(_mm512_cmpgt_epi32_mask(a, b), v);
 }
 
 INLINE ivec int_shift(ivec v, uint32_t by)
@@ -173,9 +173,9 @@ INLINE ivec int_high_signed(ivec v)
   return _mm512_srai_epi32(v, 16);
 }
 
-INLINE ivec int_high_byte(ivec v)
+INLINE ivec int_top_byte(ivec v)
 {
-  return _mm512_srli_epi32(v, 8);
+  return _mm512_srli_epi32(v, 24);
 }
 
 INLINE ivec int_low(ivec v)
@@ -227,9 +227,10 @@ INLINE uint32_t emit_end(const emitter *out)
   return (uint32_t)out->outside;
 }
 
-INLINE void emit_count(emitter *out, ivec a, ivec b)
+INLINE void emit_count(emitter *out, vec a, vec b)
 {
-  out->outside += (uint64_t)_mm_popcnt_u32(_mm512_cmpneq_epi32_mask(a, b));
+  const __mmask16 differs = _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
+  out->outside += (uint64_t)_mm_popcnt_u32(differs);
 }
 
 /* Four lines of indices; those of a pair of lines lie in the same register. */
