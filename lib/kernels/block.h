@@ -85,6 +85,7 @@ INLINE vec column_in(float *dst, const float *src, size_t far,
 {
   const turning t = turning_of(turn);
   vec sum = vec_zero();
+  EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
     vec v[ROWS], even = vec_zero(), odd = vec_zero();
 #define LOAD(i)                       \
@@ -161,6 +162,7 @@ INLINE void column_out(float *dst, const float *src, size_t far,
   _Alignas(64) float lines[ROWS * FLK_LINE];
   float *to = is_streamed ? lines : dst;
   const size_t step = is_streamed ? FLK_LINE : far;
+  EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
     vec v[ROWS];
 #define LOAD(i) v[i] = vec_load(src + FLK_TILE * i + p);
@@ -233,12 +235,16 @@ INLINE ivec next_noise(generator *g, int p)
 
 /* ---- to indices ---- */
 
+/* A small table fits registers, if the instruction set has that. */
+enum { NO_TABLE, SMALL_TABLE, LARGE_TABLE };
+
 typedef struct quantiser {
   const flk_grid *grid;
   vec centre;
   vec top;     /* of a table */
   ivec offset; /* in both halves of every 32 bits */
   generator noise;
+  cells cells;
   emitter out;
 } quantiser;
 
@@ -272,12 +278,12 @@ INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 }
 
 /* One vector: the index in the low byte. */
-INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
+INLINE ivec in_table(quantiser *q, vec *y, ivec u, int table, int leave)
 {
   vec z = vec_add(*y, q->centre);
   vec inside = vec_min(vec_max(z, vec_zero()), q->top);
   ivec t = vec_to_int(inside);
-  ivec entry = table_lookup(q->grid, int_high(t));
+  ivec entry = table_lookup(&q->cells, int_high(t), table);
   ivec below = int_and(entry, int_set1(0xff0000u));
   ivec gap = int_top_byte(entry);
   ivec above = int_sub(t, below), threshold = int_mul(u, gap);
@@ -292,7 +298,7 @@ INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
 
 /* Four lines to indices; what is left takes their places. */
 INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
-                        int has_table, int leave)
+                        int table, int leave)
 {
   ivec k[4][PARTS];
   for (int line = 0; line < 4; line++) {
@@ -300,12 +306,12 @@ INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
     for (int p = 0; p < PARTS; p++) {
       if (line % 2 == 0) next_noise(&q->noise, p);
       ivec u = noise_half(q, p, line % 2);
-      k[line][p] = has_table ? in_table(q, &lines[line][p], u, leave)
-                             : on_grid(q, &lines[line][p], u, leave);
+      k[line][p] = table ? in_table(q, &lines[line][p], u, table, leave)
+                         : on_grid(q, &lines[line][p], u, leave);
     }
     if (leave != FLK_LEAVE_NOTHING) line_up(lines[line]);
   }
-  if (has_table) {
+  if (table) {
     emit_low(dst, k, q->grid->bits == 4);
   } else {
     emit_high(dst, k, &q->out, q->grid->bits == 4);
@@ -324,12 +330,13 @@ INLINE void fetch_ahead(const flk_ahead *ahead, size_t tile, size_t tiles)
 }
 
 INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
-                         int has_table, int leave)
+                         int table, int leave)
 {
   const size_t step = q->grid->bits == 4 ? 4 * FLK_LINE / 2 : 4 * FLK_LINE;
   for (size_t i = 0; i < n; i += FLK_TILE) {
     vec rows[ROWS][PARTS];
     fetch_ahead(&q->grid->ahead, i / FLK_TILE, n / FLK_TILE);
+    EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
 #define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * r + WIDTH * p);
@@ -338,11 +345,12 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
       rows_down(v);
       EACH16(KEEP)
     }
-#define FOUR(r)                                        \
-  encode_four(dst, q, rows + 4 * r, has_table, leave); \
-  dst += step;
-    EACH4(FOUR)
-#undef FOUR
+    FOUR_TIMES
+    for (int r = 0; r < ROWS; r += 4) {
+      encode_four(dst, q, rows + r, table, leave);
+      dst += step;
+    }
+    EACH_PART
     for (int p = 0; p < PARTS && leave != FLK_LEAVE_NOTHING; p++) {
       vec v[ROWS];
 #define TAKE(r) v[r] = rows[r][p];
@@ -358,21 +366,36 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
   }
 }
 
+#if FEW_VARIANTS
+static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
+{
+  if (!q->grid->entries && !q->grid->leave) {
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
+  } else {
+    encode_tiles(dst, x, q, n, q->grid->entries != NULL, q->grid->leave);
+  }
+}
+#else
 static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
 {
   const uint32_t leave = q->grid->leave;
-  if (q->grid->entries && leave) {
-    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_ROUNDED);
+  if (table_is_large(q->grid) && leave) {
+    encode_tiles(dst, x, q, n, LARGE_TABLE, FLK_LEAVE_ROUNDED);
+  } else if (table_is_large(q->grid)) {
+    encode_tiles(dst, x, q, n, LARGE_TABLE, FLK_LEAVE_NOTHING);
+  } else if (q->grid->entries && leave) {
+    encode_tiles(dst, x, q, n, SMALL_TABLE, FLK_LEAVE_ROUNDED);
   } else if (q->grid->entries) {
-    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_NOTHING);
+    encode_tiles(dst, x, q, n, SMALL_TABLE, FLK_LEAVE_NOTHING);
   } else if (leave == FLK_LEAVE_DITHERED) {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_DITHERED);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_DITHERED);
   } else if (leave) {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_ROUNDED);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_ROUNDED);
   } else {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_NOTHING);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
   }
 }
+#endif
 
 static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
                              size_t n)
@@ -384,6 +407,7 @@ static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
                  .offset = int_set1(grid->offset * 0x10001u),
                  .noise = generator_of(grid->noise),
                  .out = emit_begin(grid)};
+  if (grid->entries) q.cells = table_begin(grid);
   encode_any(grid->bits == 4 ? dst : indices, x, &q, n);
   if (grid->bits != 4) flk_pack_c(dst, indices, n, grid->bits);
   return emit_end(&q.out);
@@ -432,21 +456,31 @@ INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
   *second = vec_from_int(b);
 }
 
+/* Two lines, through the butterflies inside a line. */
+INLINE void decode_pair(dither *d, const uint8_t *lanes, uint32_t width,
+                        int has_dither, vec (*lines)[PARTS])
+{
+  for (int p = 0; p < PARTS; p++) {
+    dequantise(d, lanes + ((size_t)(WIDTH * p) << width), width, has_dither,
+               &lines[0][p], &lines[1][p], p);
+  }
+  line_up(lines[0]);
+  line_up(lines[1]);
+}
+
 INLINE void decode_tiles(float *x, const uint8_t *lanes, dither *d, size_t n,
                          uint32_t width, int has_dither)
 {
   for (size_t i = 0; i < n; i += FLK_TILE) {
     vec rows[ROWS][PARTS];
-#define PAIR(r)                                                              \
-  for (int p = 0; p < PARTS; p++) {                                          \
-    size_t at = i + 2 * FLK_LINE * r + WIDTH * (size_t)p;                    \
-    dequantise(d, lanes + (at << width), width, has_dither, &rows[2 * r][p], \
-               &rows[2 * r + 1][p], p);                                      \
-  }                                                                          \
-  line_up(rows[2 * r]);                                                      \
-  line_up(rows[2 * r + 1]);
-    EACH8(PAIR)
-#undef PAIR
+    FOUR_TIMES
+    for (int r = 0; r < ROWS; r += 4) {
+      decode_pair(d, lanes + ((i + FLK_LINE * (size_t)r) << width), width,
+                  has_dither, rows + r);
+      decode_pair(d, lanes + ((i + FLK_LINE * (size_t)(r + 2)) << width), width,
+                  has_dither, rows + r + 2);
+    }
+    EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
 #define TAKE(r) v[r] = rows[r][p];
@@ -467,17 +501,22 @@ static void decode_block(float *x, const uint8_t *lanes,
               .factor = int_set1((lattice->factor & 0xffffu) * 0x10001u),
               .bias = int_set1((uint32_t)lattice->bias)};
   if (lattice->noise) d.noise = generator_of(lattice->noise);
-  if (lattice->width == FLK_U8 && lattice->noise) {
+  const int has_dither = lattice->noise != NULL;
+#if FEW_VARIANTS
+  decode_tiles(x, lanes, &d, n, lattice->width, has_dither);
+#else
+  if (lattice->width == FLK_U8 && has_dither) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 1);
   } else if (lattice->width == FLK_U8) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 0);
-  } else if (lattice->width == FLK_U16 && lattice->noise) {
+  } else if (lattice->width == FLK_U16 && has_dither) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 1);
   } else if (lattice->width == FLK_U16) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 0);
   } else {
-    decode_tiles(x, lanes, &d, n, FLK_U32, lattice->noise != NULL);
+    decode_tiles(x, lanes, &d, n, FLK_U32, has_dither);
   }
+#endif
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/compiler.h"
 #include "kernels/lane_bytes.h"
 
 #if defined(__SSE2__)
@@ -16,6 +17,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
 #define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
+#define FOUR_TIMES FLI_UNROLL(1)
+#define EACH_PART FLI_UNROLL(1)
+#define FEW_VARIANTS 1
 #define WIDTH 4
 #define PARTS 4
 typedef float vec __attribute__((vector_size(16)));
@@ -247,9 +251,23 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
                 flk_load_u32(p + 12)};
 }
 
-INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+typedef const uint32_t *cells;
+
+INLINE int table_is_large(const flk_grid *grid)
 {
-  const uint32_t *entries = grid->entries;
+  (void)grid;
+  return 0;
+}
+
+INLINE cells table_begin(const flk_grid *grid)
+{
+  return grid->entries;
+}
+
+INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
+{
+  const uint32_t *entries = *table;
+  (void)kind;
   return (ivec){entries[cell[0]], entries[cell[1]], entries[cell[2]],
                 entries[cell[3]]};
 }

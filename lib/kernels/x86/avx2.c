@@ -6,9 +6,14 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/compiler.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define FOUR_TIMES FLI_UNROLL(1)
+#define EACH_PART FLI_UNROLL(1)
+#define FEW_VARIANTS 0
 #define WIDTH 8
 #define PARTS 2
 typedef __m256 vec;
@@ -200,20 +205,37 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-/* Entries of cells. Up to 32 of them stay in registers: four tables of eight,
- * chosen between by bits 3 and 4. */
-INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+/* Entries of cells. Up to 32 of them are four registers of eight, chosen
+ * between by bits 3 and 4. */
+typedef struct cells {
+  const uint32_t *entries;
+  ivec part[4];
+} cells;
+
+INLINE int table_is_large(const flk_grid *grid)
 {
-  const uint32_t *entries = grid->entries;
-  if (grid->g >= 4 * WIDTH) {
-    return _mm256_i32gather_epi32((const int *)entries, cell, 4);
+  return grid->entries && grid->g >= 4 * WIDTH;
+}
+
+INLINE cells table_begin(const flk_grid *grid)
+{
+  cells table = {.entries = grid->entries};
+  for (int i = 0; i < 4; i++)
+    table.part[i] = int_load(grid->entries + WIDTH * i);
+  return table;
+}
+
+INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
+{
+  if (kind == 2) {
+    return _mm256_i32gather_epi32((const int *)table->entries, cell, 4);
   }
   vec bit_3 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 28));
   vec bit_4 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 27));
   vec part[4];
   for (int i = 0; i < 4; i++) {
-    ivec eight = int_load(entries + WIDTH * i);
-    part[i] = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(eight, cell));
+    part[i] =
+        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(table->part[i], cell));
   }
   vec low = _mm256_blendv_ps(part[0], part[1], bit_3);
   vec high = _mm256_blendv_ps(part[2], part[3], bit_3);

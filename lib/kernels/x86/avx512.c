@@ -5,9 +5,14 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/compiler.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define FOUR_TIMES FLI_UNROLL(4)
+#define EACH_PART FLI_UNROLL(2)
+#define FEW_VARIANTS 0
 #define WIDTH 16
 #define PARTS 1
 typedef __m512 vec;
@@ -200,13 +205,28 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 }
 
 /* Entries of cells; up to 32 of them stay in registers. */
-INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+typedef struct cells {
+  const uint32_t *entries;
+  ivec low;
+  ivec high;
+} cells;
+
+INLINE int table_is_large(const flk_grid *grid)
 {
-  if (grid->g >= 2 * FLK_LINE) {
-    return _mm512_i32gather_epi32(cell, grid->entries, 4);
-  }
-  return _mm512_permutex2var_epi32(int_load(grid->entries), cell,
-                                   int_load(grid->entries + FLK_LINE));
+  return grid->entries && grid->g >= 2 * FLK_LINE;
+}
+
+INLINE cells table_begin(const flk_grid *grid)
+{
+  return (cells){.entries = grid->entries,
+                 .low = int_load(grid->entries),
+                 .high = int_load(grid->entries + FLK_LINE)};
+}
+
+INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
+{
+  if (kind == 2) return _mm512_i32gather_epi32(cell, table->entries, 4);
+  return _mm512_permutex2var_epi32(table->low, cell, table->high);
 }
 
 /* Where four lines of indices become bytes or nibbles. */
