@@ -34,6 +34,7 @@ struct fl_compressor {
   fli_layout layout;
   uint8_t *signs; /* THC: 512 bytes per unit */
   size_t signs_size;
+  uint8_t *values; /* THC table: value of every index, 2^bits; NULL otherwise */
 };
 
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);

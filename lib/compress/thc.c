@@ -167,8 +167,11 @@ static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
                     uint8_t *lanes, uint32_t width, const uint8_t *src)
 {
   const fl_compressor *compressor = agreed->compressor;
-  compressor->kernels->add_packed(lanes, width, src, unit->padded,
-                                  compressor->bits);
+  flk_packed packed = {.src = &src,
+                       .count = 1,
+                       .bits = compressor->bits,
+                       .values = compressor->values};
+  compressor->kernels->add_packed(lanes, width, &packed, unit->padded);
 }
 
 /* Sum over the slots in the sum of U_s - 1/2, in 1/65536. All slots together
