@@ -16,6 +16,8 @@
 
 enum { SIGN_BYTES = FLI_UNIT_MAX / 8 };
 
+/* Lanes are converted to float32 by way of int32. */
+#define LANE_MAX ((UINT64_C(1) << 30) - 1)
 /* Replaces a lane state of 0, which xorshift would never leave. */
 #define NONZERO_STATE 0x9e3779b9u
 
@@ -151,27 +153,43 @@ static void thc_encode(fli_encoding *encoding, const fli_unit *unit,
   }
 }
 
-static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
-                               uint32_t count)
+/* Dither counts on every slot's noise once. */
+static uint32_t thc_most_weight(const fli_agreed *agreed)
 {
-  return (uint64_t)count * agreed->compressor->granularity;
+  int is_dither = agreed->compressor->mode == FL_THC_DITHER;
+  return is_dither ? 1 : FL_MAX_LANE_WEIGHT;
 }
 
-static uint32_t thc_lane_width(const fli_agreed *agreed, uint32_t count)
+static uint64_t thc_most_total(const fli_agreed *agreed)
 {
-  uint64_t limit = thc_lane_limit(agreed, 0, count);
+  return LANE_MAX / agreed->compressor->granularity;
+}
+
+static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
+                               uint64_t total)
+{
+  return total * agreed->compressor->granularity;
+}
+
+static uint32_t thc_lane_width(const fli_agreed *agreed, uint64_t total)
+{
+  uint64_t limit = thc_lane_limit(agreed, 0, total);
   return limit <= UINT8_MAX ? FLK_U8 : limit <= UINT16_MAX ? FLK_U16 : FLK_U32;
 }
 
-static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
-                    uint8_t *lanes, uint32_t width, const uint8_t *src)
+static void thc_add(const fli_agreed *agreed, const fli_addends *addends,
+                    uint8_t *lanes, uint32_t width)
 {
   const fl_compressor *compressor = agreed->compressor;
-  flk_packed packed = {.src = &src,
-                       .count = 1,
-                       .bits = compressor->bits,
-                       .values = compressor->values};
-  compressor->kernels->add_packed(lanes, width, &packed, unit->padded);
+  flk_packed packed = {
+      .src = addends->src,
+      .skip = (size_t)(addends->first * compressor->bits / 8),
+      .weights = addends->weights,
+      .count = addends->count,
+      .bits = compressor->bits,
+      .values = compressor->values,
+  };
+  compressor->kernels->add_packed(lanes, width, &packed, addends->n);
 }
 
 /* Sum over the slots in the sum of U_s - 1/2, in 1/65536. All slots together
@@ -201,12 +219,12 @@ static void thc_decode(const fli_mean *mean, const fli_unit *unit, float *dst,
   const fl_compressor *compressor = agreed->compressor;
   double g = (double)compressor->granularity;
   double norm = (double)fli_agreed_norm(agreed, unit);
-  double count = (double)mean->tally->count;
+  double total = (double)mean->tally->lane_weight;
   uint32_t state[FLK_NOISE_LANES];
   flk_lattice lattice = {
       .signs = compressor->signs + unit->index * SIGN_BYTES,
       .width = width,
-      .step = (float)(2.0 * (double)agreed->clip / (g * count)),
+      .step = (float)(2.0 * (double)agreed->clip / (g * total)),
       .shift = -agreed->clip,
       .scale = (float)(mean->weight * norm / (double)unit->padded),
   };
@@ -226,6 +244,8 @@ const fli_codec fli_codec_thc = {
     .configure = thc_configure,
     .begin = thc_begin,
     .encode = thc_encode,
+    .most_weight = thc_most_weight,
+    .most_total = thc_most_total,
     .lane_width = thc_lane_width,
     .lane_limit = thc_lane_limit,
     .check = NULL,
