@@ -37,6 +37,8 @@ enum {
   FL_THC_DITHER = 2   /**< stratified subtractive dither; needs slots */
 };
 enum { FL_SEED_BYTES = 32, FL_THC_BLOCK = 4096, FL_MAX_SLOTS = 65535 };
+/** Greatest weight of one update in a sum (fl_partial_add_batch). */
+enum { FL_MAX_LANE_WEIGHT = 65535 };
 
 typedef struct fl_compressor_options {
   uint32_t struct_size;
@@ -168,11 +170,40 @@ FL_API void fl_partial_free(fl_partial *partial);
  * failure the sum is as it was. Lanes widen by themselves and never wrap. */
 FL_API fl_status fl_partial_add(fl_partial *partial, const uint8_t *data,
                                 size_t n);
+/** Add many encoded updates at once: the sum is read and written once for all
+ * of them, which is what adding costs, and is the same as if they had been
+ * added one by one, in any order. A bad update is left out and does not stop
+ * the others.
+ *
+ * With THC's uniform and table modes an update of lane weight w counts as if w
+ * workers had sent it: asynchronous servers give a late one less than a fresh
+ * one. The mean is then the one weighted by w (and samples, as always).
+ *
+ * @param data     Encoded updates; not kept after return.
+ * @param sizes    Their bytes.
+ * @param weights  1..FL_MAX_LANE_WEIGHT of each; NULL: all 1.
+ * @param count    How many there are; 0 does nothing.
+ * @param results  What became of each; may be NULL. As fl_partial_add, and
+ *                 FL_E_ARGUMENT (its data is NULL), FL_E_CONFLICT (a weight
+ *                 other than 1 with dither, f32 or bf16), FL_E_RANGE (a weight
+ *                 of 0 or above the maximum, or no lane holds the sum: weights
+ *                 times granularity stay below 2^30).
+ * @return FL_OK, however many updates were bad (fl_last_error tells of the
+ *         last one); FL_E_ARGUMENT, FL_E_NOMEM: the sum is as it was, every
+ *         result is this status.
+ * Ownership: none moves.  Thread-safety: one thread per fl_partial.
+ * Determinism: D0. */
+FL_API fl_status fl_partial_add_batch(fl_partial *partial,
+                                      const uint8_t *const *data,
+                                      const size_t *sizes,
+                                      const uint32_t *weights, uint32_t count,
+                                      fl_status *results);
 /** Read slot and samples from an encoded update without adding it, after
  * the same checks of header and length. Any pointer may be NULL. */
 FL_API fl_status fl_partial_peek(const fl_partial *partial, const uint8_t *data,
                                  size_t n, uint32_t *slot, uint64_t *samples);
-/** Add another sum of the same round. FL_E_DUPLICATE: they share a slot. */
+/** Add another sum of the same round. FL_E_DUPLICATE: they share a slot;
+ * FL_E_RANGE: no lane holds both. */
 FL_API fl_status fl_partial_merge(fl_partial *partial, const fl_partial *other);
 /** Add a sum that came as bytes (hostile bytes are fine). */
 FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
@@ -181,8 +212,11 @@ FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
 FL_API uint32_t fl_partial_count(const fl_partial *partial);
 /** 1 when the slot's update is in the sum. */
 FL_API int32_t fl_partial_has_slot(const fl_partial *partial, uint32_t slot);
-/** Sum of min(samples, weight_cap) over the updates in it; their number when
- * weight_cap is 0. */
+/** Sum of lane weights of the updates in it: their number, unless
+ * fl_partial_add_batch was given others. */
+FL_API uint64_t fl_partial_weight(const fl_partial *partial);
+/** Sum of lane weight * min(samples, weight_cap) over the updates in it; of
+ * lane weights alone when weight_cap is 0. */
 FL_API uint64_t fl_partial_samples(const fl_partial *partial);
 /** Write the sum: the message for hierarchies and, with THC, the download.
  * The same updates give the same bytes in whatever order and tree they were

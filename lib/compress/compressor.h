@@ -109,8 +109,9 @@ double fli_encoding_factor(fli_encoding *encoding, double own, float agreed);
 /* The updates in a sum. */
 typedef struct fli_tally {
   uint32_t count;
-  uint64_t samples; /* sum of fli_agreed_weight */
-  uint8_t *slots;   /* bit s: slot s */
+  uint64_t lane_weight; /* sum of their weights in lanes */
+  uint64_t samples;     /* sum of lane weight * fli_agreed_weight */
+  uint8_t *slots;       /* bit s: slot s */
 } fli_tally;
 
 /* How the sum of one segment becomes a mean. */
@@ -129,6 +130,16 @@ typedef struct fli_mean {
   int32_t sign;
 } fli_mean;
 
+/* A run of coordinates of one segment, in several updates. */
+typedef struct fli_addends {
+  const uint8_t *const *src; /* one per update: its bytes of the segment */
+  const uint32_t *weights;   /* one per update; NULL: all 1 */
+  size_t count;              /* of updates */
+  uint32_t segment;
+  uint64_t first; /* coordinate of the segment */
+  size_t n;       /* coordinates; whole units */
+} fli_addends;
+
 struct fli_codec {
   uint32_t id;
   const char *name;
@@ -140,16 +151,22 @@ struct fli_codec {
   void (*begin)(fli_encoding *encoding, uint32_t slot);
   /* Units [first, last) of the segment at hand. */
   void (*encode)(fli_encoding *encoding, uint64_t first, uint64_t last);
-  /* Lane width of a sum of `count` updates: FLK_*. */
-  uint32_t (*lane_width)(const fli_agreed *agreed, uint32_t count);
-  /* Greatest |lane| that `count` updates make. */
+  /* Greatest lane weight of one update: 1 where weights make no sense. */
+  uint32_t (*most_weight)(const fli_agreed *agreed);
+  /* Greatest sum of lane weights that lanes hold. */
+  uint64_t (*most_total)(const fli_agreed *agreed);
+  /* Lane width of a sum of weights: FLK_*. */
+  uint32_t (*lane_width)(const fli_agreed *agreed, uint64_t total);
+  /* Greatest |lane| that a sum of weights makes. */
   uint64_t (*lane_limit)(const fli_agreed *agreed, uint32_t segment,
-                         uint32_t count);
-  /* 1 when a payload is possible; NULL when any bytes are. */
-  int (*check)(const fli_agreed *agreed, const fli_unit *unit,
-               const uint8_t *src);
-  void (*add)(const fli_agreed *agreed, const fli_unit *unit, uint8_t *lanes,
-              uint32_t width, const uint8_t *src);
+                         uint64_t total);
+  /* 1 when n coordinates of a segment are possible; NULL when any bytes
+   * are. */
+  int (*check)(const fli_agreed *agreed, uint32_t segment, const uint8_t *src,
+               size_t n);
+  /* lanes, the run's own, += weight * values of every update. */
+  void (*add)(const fli_agreed *agreed, const fli_addends *addends,
+              uint8_t *lanes, uint32_t width);
   /* Units [first, last) of the segment at hand. */
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };

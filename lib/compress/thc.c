@@ -10,6 +10,9 @@
 #include "base/error.h"
 #include "compress/compressor.h"
 
+/* Lanes are converted to float32 by way of int32, twice as large. */
+#define LANE_MAX ((UINT64_C(1) << 30) - 1)
+
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
 {
@@ -104,24 +107,43 @@ static void thc_begin(fli_encoding *encoding, uint32_t slot)
   }
 }
 
-static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
-                               uint32_t count)
+/* Dither counts on every slot's noise once. */
+static uint32_t thc_most_weight(const fli_agreed *agreed)
 {
-  return (uint64_t)count * agreed->compressor->granularity;
+  int is_dither = agreed->compressor->mode == FL_THC_DITHER;
+  return is_dither ? 1 : FL_MAX_LANE_WEIGHT;
 }
 
-static uint32_t thc_lane_width(const fli_agreed *agreed, uint32_t count)
+static uint64_t thc_most_total(const fli_agreed *agreed)
 {
-  uint64_t limit = thc_lane_limit(agreed, 0, count);
+  return LANE_MAX / agreed->compressor->granularity;
+}
+
+static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
+                               uint64_t total)
+{
+  return total * agreed->compressor->granularity;
+}
+
+static uint32_t thc_lane_width(const fli_agreed *agreed, uint64_t total)
+{
+  uint64_t limit = thc_lane_limit(agreed, 0, total);
   return limit <= UINT8_MAX ? FLK_U8 : limit <= UINT16_MAX ? FLK_U16 : FLK_U32;
 }
 
-static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
-                    uint8_t *lanes, uint32_t width, const uint8_t *src)
+static void thc_add(const fli_agreed *agreed, const fli_addends *addends,
+                    uint8_t *lanes, uint32_t width)
 {
   const fl_compressor *compressor = agreed->compressor;
-  compressor->kernels->add_packed(lanes, width, src, unit->padded,
-                                  compressor->bits);
+  flk_packed packed = {
+      .src = addends->src,
+      .skip = (size_t)(addends->first * compressor->bits / 8),
+      .weights = addends->weights,
+      .count = addends->count,
+      .bits = compressor->bits,
+      .values = compressor->values,
+  };
+  compressor->kernels->add_packed(lanes, width, &packed, addends->n);
 }
 
 const fli_codec fli_codec_thc = {
@@ -132,6 +154,8 @@ const fli_codec fli_codec_thc = {
     .configure = thc_configure,
     .begin = thc_begin,
     .encode = fli_thc_encode,
+    .most_weight = thc_most_weight,
+    .most_total = thc_most_total,
     .lane_width = thc_lane_width,
     .lane_limit = thc_lane_limit,
     .check = NULL,

@@ -50,7 +50,9 @@ static int32_t set_lattice(flk_lattice *lattice, const fli_mean *mean,
   int64_t g = compressor->granularity;
   lattice->shift = 1;
   *one = 2.0;
-  if (compressor->mode != FL_THC_DITHER) return (int32_t)(-count * g);
+  if (compressor->mode != FL_THC_DITHER) {
+    return (int32_t)(-(int64_t)mean->tally->lane_weight * g);
+  }
   lattice->shift = fraction_bits((uint64_t)count, compressor->granularity);
   *one = (double)(1u << lattice->shift);
   int64_t all = set_dither(lattice, mean) >> (16 - lattice->shift);
@@ -88,9 +90,9 @@ static flk_turn turn_of(const fli_mean *mean, const fli_unit *unit, double one)
   if (!fli_agreed_is_sent(agreed, unit)) return turn;
   double cell = 2.0 * (double)agreed->clip / (double)compressor->granularity;
   double norm = (double)fli_agreed_norm(agreed, unit);
-  double count = (double)mean->tally->count;
+  double total = (double)mean->tally->lane_weight;
   turn.scale = (float)(cell * norm * mean->weight /
-                       (one * count * (double)unit->padded));
+                       (one * total * (double)unit->padded));
   return turn;
 }
 

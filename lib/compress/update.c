@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-enum { FORMAT_VERSION = 1 };
+enum { FORMAT_VERSION = 2 };
 
 /* Offsets in the preamble. */
 enum {

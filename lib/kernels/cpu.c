@@ -56,11 +56,13 @@ static void fill(void)
 #ifdef FLK_HAVE_AVX2
   if (flk_has_avx2()) {
     tables[n_tables] = tables[n_tables - 1];
-    flk_fill_avx2(&tables[n_tables++]);
+    flk_fill_avx2(&tables[n_tables]);
+    flk_fill_sums_avx2(&tables[n_tables++]);
   }
   if (n_tables == 3 && flk_has_avx512()) {
     tables[n_tables] = tables[n_tables - 1];
-    flk_fill_avx512(&tables[n_tables++]);
+    flk_fill_avx512(&tables[n_tables]);
+    flk_fill_sums_avx512(&tables[n_tables++]);
   }
 #endif
 }

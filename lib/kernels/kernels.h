@@ -99,6 +99,17 @@ typedef struct flk_lattice {
   int32_t bias;
 } flk_lattice;
 
+/* Indices of `bits` bits of many updates, for one run of coordinates. What an
+ * update adds to a lane is weight * value. */
+typedef struct flk_packed {
+  const uint8_t *const *src; /* one per update */
+  size_t skip;               /* bytes of every src before the run */
+  const uint32_t *weights;   /* one per update, 1..65535; NULL: all 1 */
+  size_t count;              /* of updates */
+  uint32_t bits;             /* 1..8 */
+  const uint8_t *values;     /* of every index, rising; NULL: itself */
+} flk_packed;
+
 typedef struct flk_table {
   const char *name;
 
@@ -138,9 +149,10 @@ typedef struct flk_table {
    * them. */
   void (*rotate_out)(float *dst, float *blocks, const flk_lines *lines,
                      const flk_turn *turns, int is_streamed);
-  /* lanes += indices of `bits` bits. n a block; FLK_U8, U16, U32. */
-  void (*add_packed)(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                     size_t n, uint32_t bits);
+  /* lanes += what the updates add; FLK_U8, U16, U32. n a multiple of 256. The
+   * caller proves that nothing wraps. */
+  void (*add_packed)(uint8_t *lanes, uint32_t width, const flk_packed *packed,
+                     size_t n);
 
   /* dst += src, dst of the row's width, src of the column's, which is not
    * wider; NULL for pairs that do not occur (FLK_I64 pairs with itself
@@ -189,8 +201,8 @@ void flk_decode_c(float *x, const uint8_t *lanes, const flk_lattice *lattice,
                   size_t n);
 void flk_rotate_out_c(float *dst, float *blocks, const flk_lines *lines,
                       const flk_turn *turns, int is_streamed);
-void flk_add_packed_c(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                      size_t n, uint32_t bits);
+void flk_add_packed_c(uint8_t *lanes, uint32_t width, const flk_packed *packed,
+                      size_t n);
 
 /* ---- what the C functions of blocks are made of --------------------------
  */

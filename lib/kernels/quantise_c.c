@@ -188,17 +188,3 @@ void flk_decode_c(float *restrict x, const uint8_t *lanes,
   flk_dequantise_c(x, lanes, lattice, n);
   flk_near_up_c(x, n);
 }
-
-void flk_add_packed_c(uint8_t *restrict lanes, uint32_t width,
-                      const uint8_t *restrict src, size_t n, uint32_t bits)
-{
-  uint8_t q[FLK_BLOCK_MAX];
-  flk_unpack_c(q, src, n, bits);
-  if (width == FLK_U8) {
-    flk_add_u8_u8_c(lanes, q, n);
-  } else if (width == FLK_U16) {
-    flk_add_u16_u8_c(lanes, q, n);
-  } else {
-    flk_add_u32_u8_c(lanes, q, n);
-  }
-}

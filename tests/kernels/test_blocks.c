@@ -18,6 +18,8 @@ enum {
   STRIDE_MAX = 31 * FLK_LINE,
   VECTOR = FLK_BLOCK_MAX / FLK_LINE * STRIDE_MAX
 };
+/* More updates than are planned together, and more than a tile. */
+enum { UPDATES_MAX = 80, RUN_MAX = 3 * FLK_BLOCK_MAX, PAYLOAD_MAX = RUN_MAX };
 
 typedef struct draw {
   flk_grid grid;
@@ -30,6 +32,9 @@ typedef struct draw {
   size_t offset; /* of outputs, in bytes */
   uint32_t width;
   int is_streamed;
+  flk_packed packed;
+  size_t run; /* of what is added */
+  uint32_t sum_width;
 } draw;
 
 static float source[VECTOR + FLK_LINE];
@@ -37,8 +42,11 @@ static float block[FLK_BLOCK_MAX];
 static float blocks[FLK_GROUP_FLOATS];
 static uint8_t signs[FLK_GROUP_MAX][FLK_BLOCK_MAX / 8];
 static uint8_t lanes[4 * FLK_BLOCK_MAX];
-static uint8_t packed[FLK_BLOCK_MAX];
 static uint32_t entries[256];
+static uint8_t payload[UPDATES_MAX * 64 + PAYLOAD_MAX + 1];
+static const uint8_t *runs[UPDATES_MAX];
+static uint32_t weights[UPDATES_MAX];
+static uint8_t values[256];
 static uint16_t offsets[SLOTS_MAX];
 static _Alignas(
     64) uint8_t memory[sizeof(float) * (VECTOR + FLK_LINE) + 3 * GUARD];
@@ -64,8 +72,8 @@ static void draw_memory(fli_rng *rng)
     for (size_t i = 0; i < sizeof signs[b]; i++)
       signs[b][i] = (uint8_t)fli_rng_u32(rng);
   }
-  for (size_t i = 0; i < sizeof packed; i++)
-    packed[i] = (uint8_t)fli_rng_u32(rng);
+  for (size_t i = 0; i < sizeof payload; i++)
+    payload[i] = (uint8_t)fli_rng_u32(rng);
   for (size_t i = 0; i < FLI_COUNT_OF(offsets); i++)
     offsets[i] = (uint16_t)fli_rng_u32(rng);
   for (size_t i = 0; i < FLI_COUNT_OF(block); i++)
@@ -79,6 +87,38 @@ static void draw_lanes(fli_rng *rng, uint32_t width)
     if (width == FLK_U8) lanes[i] = (uint8_t)v;
     if (width == FLK_U16) fli_store_u16(lanes + 2 * i, (uint16_t)v);
     if (width == FLK_U32) fli_store_u32(lanes + 4 * i, v >> 2);
+  }
+}
+
+/* Updates, some with weights, some with a table of values, whose sum on top of
+ * lanes of 3 fits the width. */
+static void draw_updates(fli_rng *rng, draw *d, uint32_t bits)
+{
+  static const uint32_t most[] = {1, 3, 20, 300, 65535};
+  static const uint64_t room[] = {UINT8_MAX - 3, UINT16_MAX - 3, UINT32_MAX};
+  uint32_t most_weight = most[below(rng, 5)], top = (1u << bits) - 1u;
+  uint32_t count = 1 + below(rng, below(rng, 4) ? 20 : UPDATES_MAX);
+  int has_values = below(rng, 2) && top < UINT8_MAX;
+  for (uint32_t v = 0; v <= top; v++)
+    values[v] = (uint8_t)(v == 0 ? 0 : values[v - 1] + 1);
+  for (uint32_t v = 1; has_values && v <= top; v++)
+    values[v] = (uint8_t)(values[v] + (v > top / 2 ? 1u : 0u) +
+                          (v == top ? below(rng, 2) : 0u));
+  uint64_t sum = 0;
+  d->sum_width = below(rng, 3);
+  d->run = FLK_BLOCK_MIN * (1 + (size_t)below(rng, RUN_MAX / FLK_BLOCK_MIN));
+  d->packed = (flk_packed){.src = runs,
+                           .skip = below(rng, 64),
+                           .weights = below(rng, 3) ? weights : NULL,
+                           .bits = bits,
+                           .values = has_values ? values : NULL};
+  for (uint32_t k = 0; k < count; k++) {
+    weights[k] = 1 + below(rng, most_weight);
+    uint32_t weight = d->packed.weights ? weights[k] : 1;
+    sum += (uint64_t)weight * values[top];
+    if (sum > room[d->sum_width]) break;
+    runs[k] = payload + below(rng, 64 * UPDATES_MAX - 64);
+    d->packed.count++;
   }
 }
 
@@ -146,6 +186,7 @@ static draw draw_one(fli_rng *rng)
     d.noise.state[i] = fli_rng_u32(rng);
     d.noise.step[i] = fli_rng_u32(rng) | 0x10001u;
   }
+  draw_updates(rng, &d, d.grid.bits);
   d.offset = 4 * (size_t)below(rng, 16);
   int has_dither = below(rng, 4) != 0;
   uint32_t shift = has_dither && (d.width == FLK_U8 || below(rng, 2))
@@ -208,11 +249,48 @@ static void decode(const flk_table *table, draw *d, digest *hash)
 
 static void add(const flk_table *table, const draw *d, digest *hash)
 {
-  size_t used = d->n << d->width;
+  size_t used = d->run << d->sum_width;
   uint8_t *out = fresh(used, d->offset + 1);
-  memset(out, 3, used);
-  table->add_packed(out, d->width, packed, d->n, d->grid.bits);
+  memset(out, 0, used);
+  for (size_t i = 0; i < d->run; i++)
+    out[i << d->sum_width] = 3;
+  table->add_packed(out, d->sum_width, &d->packed, d->run);
   absorb(hash, used);
+}
+
+static uint64_t lane_at(const uint8_t *lane, uint32_t width)
+{
+  return width == FLK_U8    ? *lane
+         : width == FLK_U16 ? fli_load_u16(lane)
+                            : fli_load_u32(lane);
+}
+
+static uint64_t index_at(const uint8_t *src, size_t i, uint32_t bits)
+{
+  uint32_t index = 0;
+  for (uint32_t b = 0; b < bits; b++) {
+    size_t at = i * bits + b;
+    index |= ((uint32_t)src[at / 8] >> (at % 8) & 1u) << b;
+  }
+  return index;
+}
+
+/* The C function against the definition, written out. */
+static void add_as_defined(const draw *d)
+{
+  const flk_packed *p = &d->packed;
+  uint8_t *out = memory;
+  memset(out, 0, d->run << d->sum_width);
+  flk_add_packed_c(out, d->sum_width, p, d->run);
+  for (size_t i = 0; i < d->run; i += 1 + i % 37) {
+    uint64_t want = 0;
+    for (size_t k = 0; k < p->count; k++) {
+      uint64_t index = index_at(p->src[k] + p->skip, i, p->bits);
+      uint64_t weight = p->weights ? p->weights[k] : 1;
+      want += weight * (p->values ? p->values[index] : index);
+    }
+    CHECK_EQ_U64(lane_at(out + (i << d->sum_width), d->sum_width), want);
+  }
 }
 
 static void turn(const flk_table *table, const draw *d, digest *hash)
@@ -251,6 +329,16 @@ static digest play(const flk_table *table)
   return hash;
 }
 
+static void sums_are_as_defined(void)
+{
+  fli_rng rng;
+  fli_rng_init(&rng, SEED, FLI_RNG_TEST, 1, 0);
+  for (int i = 0; i < draws; i++) {
+    draw d = draw_one(&rng);
+    add_as_defined(&d);
+  }
+}
+
 static void all_tables_give_the_same_bytes(void)
 {
   digest want = play(flk_kernels_at(0));
@@ -264,6 +352,7 @@ int main(int argc, char **argv)
 {
   if (argc > 1) draws = atoi(argv[1]);
   if (fli_crypto_init() != FL_OK) return 1;
+  CHECK_CASE(sums_are_as_defined);
   CHECK_CASE(all_tables_give_the_same_bytes);
   return check_report();
 }

@@ -101,6 +101,32 @@ out:
   return st;
 }
 
+static fl_status add_batches(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *partial = NULL;
+  const uint8_t *data[WORKERS];
+  size_t size[WORKERS];
+  fl_status results[WORKERS];
+  for (uint32_t i = 0; i < WORKERS; i++) {
+    data[i] = s->update[i].data;
+    size[i] = s->update[i].size;
+  }
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_partial_new(&partial, compressor, &s->r.scale));
+  FLI_TRY(fl_partial_add_batch(partial, data, size, NULL, 3, results));
+  st = fl_partial_add_batch(partial, data, size, NULL, WORKERS, results);
+  CHECK_EQ_U64(fl_partial_count(partial), st == FL_OK ? WORKERS : 3);
+  for (uint32_t i = 0; i < WORKERS; i++)
+    CHECK_STATUS(results[i], st != FL_OK ? st : i < 3 ? FL_E_DUPLICATE : FL_OK);
+out:
+  fl_partial_free(partial);
+  fl_compressor_free(compressor);
+  return st;
+}
+
 static fl_status merge_bytes(fl_context *context, void *arg)
 {
   scene *s = arg;
@@ -155,6 +181,7 @@ static void run_all(uint32_t codec)
   scene_open(&s, codec);
   oom_loop(measure_and_encode, &s);
   oom_loop(add_and_decode, &s);
+  oom_loop(add_batches, &s);
   oom_loop(merge_bytes, &s);
   oom_loop(apply_step, &s);
   scene_close(&s);

@@ -94,6 +94,45 @@ def test_weights_count_by_samples(rng):
             assert np.allclose(total.decode(), expected, atol=1e-5)
 
 
+def test_many_at_once_are_the_same_as_one_by_one(rng):
+    with fl.Compressor([100, 30], "thc") as compressor:
+        vectors = rng.standard_normal((5, 130)).astype(np.float32)
+        scale = agreed(compressor, vectors)
+        encoded = encode_all(compressor, vectors, scale)
+        with compressor.partial(scale) as many, \
+                compressor.partial(scale) as single:
+            bad = [encoded[0], encoded[1][:-1], encoded[0], b"", *encoded[2:]]
+            results = many.add_many(bad)
+            kinds = [type(result) for result in results]
+            assert kinds == [type(None), fl.TruncatedError, fl.DuplicateError,
+                             fl.TruncatedError] + 3 * [type(None)]
+            assert many.add_many([]) == [] and len(many) == many.weight == 4
+            for data in [encoded[0], *encoded[2:]]:
+                single.add(data)
+            assert many.to_bytes() == single.to_bytes()
+            conflict, = many.add_many([encoded[1]], [2])
+            assert isinstance(conflict, fl.ConflictError)
+            with pytest.raises(ValueError):
+                many.add_many([encoded[1]], [1, 2])
+            with pytest.raises(TypeError):
+                many.add_many([7])
+
+
+def test_lane_weights_weigh_the_mean(rng):
+    options = fl.CodecOptions("thc", fl.ThcMode.UNIFORM, bits=8)
+    with fl.Compressor(500, options) as compressor:
+        vectors = rng.standard_normal((3, 500)).astype(np.float32)
+        scale = agreed(compressor, vectors)
+        encoded = encode_all(compressor, vectors, scale)
+        with compressor.partial(scale) as total:
+            assert total.add_many(encoded, [16, 11, 9]) == 3 * [None]
+            assert len(total) == 3 and total.weight == total.samples == 36
+            mean = total.decode()
+            assert (compressor.decode(total.to_bytes(), scale) == mean).all()
+        expected = np.average(vectors, axis=0, weights=[16, 11, 9])
+        assert np.linalg.norm(mean - expected) < 0.05 * np.linalg.norm(expected)
+
+
 def test_sum_knows_its_slots(rng):
     with fl.Compressor(9, "thc") as compressor:
         vectors = rng.standard_normal((3, 9)).astype(np.float32)

@@ -441,41 +441,6 @@ static void sum_squares_group(double *sums, const float *src,
   }
 }
 
-/* 16 bytes -> 32 indices. */
-INLINE __m256i load_nibbles(const uint8_t *src)
-{
-  __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)src));
-  v = _mm256_or_si256(v, _mm256_slli_epi16(v, 4));
-  return _mm256_and_si256(v, _mm256_set1_epi8(15));
-}
-
-INLINE void add_u16(uint8_t *lanes, __m128i index)
-{
-  __m256i *p = (__m256i *)lanes;
-  _mm256_storeu_si256(
-      p, _mm256_add_epi16(_mm256_loadu_si256(p), _mm256_cvtepu8_epi16(index)));
-}
-
-static void add_packed(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                       size_t n, uint32_t bits)
-{
-  if (bits != 4 || width == FLK_U32) {
-    flk_add_packed_c(lanes, width, src, n, bits);
-  } else if (width == FLK_U8) {
-    for (size_t i = 0; i < n; i += 32) {
-      __m256i *p = (__m256i *)(lanes + i);
-      __m256i index = load_nibbles(src + i / 2);
-      _mm256_storeu_si256(p, _mm256_add_epi8(_mm256_loadu_si256(p), index));
-    }
-  } else {
-    for (size_t i = 0; i < n; i += 32) {
-      __m256i index = load_nibbles(src + i / 2);
-      add_u16(lanes + 2 * i, _mm256_castsi256_si128(index));
-      add_u16(lanes + 2 * i + 32, _mm256_extracti128_si256(index, 1));
-    }
-  }
-}
-
 void flk_fill_avx2(flk_table *table)
 {
   table->name = "avx2";
@@ -486,5 +451,4 @@ void flk_fill_avx2(flk_table *table)
   table->encode = encode_block;
   table->decode = decode_block;
   table->rotate_out = rotate_out;
-  table->add_packed = add_packed;
 }

@@ -16,10 +16,11 @@ import pathlib
 import sys
 import threading
 from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_float
-from ctypes import c_int32, c_uint8, c_uint16, c_void_p, cast, sizeof
+from ctypes import c_uint8, c_uint16, c_void_p, cast, sizeof
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
+from ctypes import c_int32 as c_int32
 from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
 from ctypes import c_uint64 as c_uint64
@@ -329,6 +330,8 @@ CHECKED: dict[str, list[Any]] = {
                              c_uint64],
     "fl_partial_new": [POINTER(Partial), Compressor, POINTER(Scale)],
     "fl_partial_add": [Partial, U8P, c_size_t],
+    "fl_partial_add_batch": [Partial, POINTER(U8P), SizeP, U32P, c_uint32,
+                             POINTER(c_int32)],
     "fl_partial_peek": [Partial, U8P, c_size_t, U32P, U64P],
     "fl_partial_merge": [Partial, Partial],
     "fl_partial_merge_bytes": [Partial, U8P, c_size_t],
@@ -426,6 +429,7 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_partial_count": (c_uint32, [Partial]),
     "fl_partial_has_slot": (c_int32, [Partial, c_uint32]),
     "fl_partial_samples": (c_uint64, [Partial]),
+    "fl_partial_weight": (c_uint64, [Partial]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),
