@@ -46,7 +46,8 @@ enum {
   KEY_CLAMPED = 21,
   KEY_UNACKED_ROUND = 22,
   KEY_UNACKED_ATTEMPT = 23,
-  KEY_IS_DONE = 24
+  KEY_IS_DONE = 24,
+  KEY_TABLE = 25 /* of the codec, when it has one */
 };
 
 /* A parsed state: views into the payload. */
@@ -94,6 +95,11 @@ static int has_model(const fl_client *client)
   return client->has_canonical && client->canonical.is_valid;
 }
 
+static int has_table(const fl_client *client)
+{
+  return client->compressor && client->codec.n_table > 0;
+}
+
 static uint32_t count_entries(const fl_client *client)
 {
   uint32_t n = ENTRIES_ALWAYS;
@@ -108,6 +114,7 @@ static uint32_t count_entries(const fl_client *client)
   }
   n += client->is_unacked ? ENTRIES_UNACKED : 0;
   n += client->phase == FLI_PHASE_DONE ? 1 : 0;
+  n += has_table(client) ? 1 : 0;
   return n;
 }
 
@@ -189,6 +196,9 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_u64(&writer, KEY_UNACKED_ATTEMPT, client->unacked.attempt);
   }
   if (client->phase == FLI_PHASE_DONE) fli_field_u64(&writer, KEY_IS_DONE, 1);
+  if (has_table(client))
+    fli_field_bin(&writer, KEY_TABLE, client->codec.table,
+                  client->codec.n_table);
   st = fli_writer_status(&writer);
 out:
   return st;
@@ -210,6 +220,13 @@ static void read_codec(fli_msg_reader *reader, uint32_t key,
                          sizeof codec->rotation_seed, "rotation seed");
     break;
   }
+}
+
+static void read_table(fli_msg_reader *reader, fl_compressor_options *codec)
+{
+  size_t size = 0;
+  codec->table = fli_reader_bin(reader, &size);
+  codec->n_table = (uint32_t)size;
 }
 
 static void read_encoded(fli_msg_reader *reader, uint32_t key,
@@ -296,6 +313,8 @@ static fl_status parse_state(const fli_bytes *payload, saved_state *state)
       state->unacked.attempt = fli_reader_u32(&reader);
     else if (key == KEY_IS_DONE)
       state->is_done = fli_reader_u64_in(&reader, 0, 1, "state: is done") == 1;
+    else if (key == KEY_TABLE)
+      read_table(&reader, &state->codec);
     else
       fli_fields_unknown(&f);
   }

@@ -12,10 +12,12 @@
 #include "crypto/crypto.h"
 
 /* Half widths of a grid that make sense, in standard deviations. */
-#define FLI_CLIP_MIN 0.25f
+#define FLI_CLIP_MIN 0.5f
 #define FLI_CLIP_MAX 16.0f
 /* Greatest norm: leaves float32 room for what decoding makes of it. */
 #define FLI_NORM_MAX 0x1p127f
+/* Kernels may read all of them, whatever the granularity. */
+enum { FLI_TABLE_ENTRIES = 256 };
 /* Bits of the signs of one unit. */
 enum { FLI_SIGN_BYTES = FLI_UNIT_MAX / 8 };
 /* Greatest weight cap: 65535 of them add up in 64 bits. */
@@ -32,12 +34,14 @@ struct fl_compressor {
   uint32_t bits;        /* of one coordinate on the wire */
   uint32_t granularity; /* THC, else 0 */
   float clip;           /* THC, else 0 */
-  uint64_t id;          /* of everything above but clip, and the segments */
+  uint64_t id; /* of everything above but clip, the values and the segments */
   fli_layout layout;
   uint8_t *signs; /* THC: FLI_SIGN_BYTES per unit */
   size_t signs_size;
-  uint8_t *values; /* THC table: value of every index, 2^bits; NULL otherwise */
-  uint32_t *entries; /* THC table: see flk_grid; NULL otherwise */
+  /* THC table: grid value of every index, 2^bits; and what quantising needs
+   * to know of every grid value (table.h); NULL otherwise. */
+  uint8_t *values;
+  uint32_t *entries;
 };
 
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);
@@ -145,7 +149,8 @@ struct fli_codec {
   const char *name;
   uint32_t is_rotated; /* layout; also one norm per unit, not per segment */
   float min_norm;      /* agreed norms below count as 0 */
-  /* Sets mode, bits, granularity and clip. FL_E_OPTIONS. */
+  /* Sets mode, bits, granularity, clip and the table. FL_E_OPTIONS,
+   * FL_E_NOMEM. */
   fl_status (*configure)(fl_compressor *compressor,
                          const fl_compressor_options *options);
   void (*begin)(fli_encoding *encoding, uint32_t slot);
@@ -179,8 +184,15 @@ extern const fli_codec fli_codec_thc;
 extern const fli_codec fli_codec_f32;
 extern const fli_codec fli_codec_bf16;
 
+/* Let options, with which the compressor was made, say which table it has;
+ * they borrow it as long as it lives. */
+void fli_compressor_lend_table(const fl_compressor *compressor,
+                               fl_compressor_options *options);
 /* The clip with the least expected error, see clip.c. */
 float fli_best_clip(uint32_t mode, uint32_t granularity);
+/* The same of a THC compressor for `workers` whose vectors have a coherence. */
+float fli_best_clip_for(const fl_compressor *compressor, uint32_t workers,
+                        double coherence);
 /* Signs of the rotation, for all units. */
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
                         const uint8_t seed[FL_SEED_BYTES]);

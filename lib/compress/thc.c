@@ -7,30 +7,53 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/dmath.h"
 #include "base/error.h"
 #include "compress/compressor.h"
+#include "compress/table.h"
 
 /* Lanes are converted to float32 by way of int32, twice as large. */
 #define LANE_MAX ((UINT64_C(1) << 30) - 1)
 
+/* Half width where 1/32 of N(0, 1) is outside: the paper's for its tables. */
+#define TABLE_CLIP_TAIL (1.0 / 64.0)
+
+static fl_status check_grid(const fl_compressor_options *options)
+{
+  uint32_t mode = options->thc_mode;
+  if (mode < FL_THC_UNIFORM || mode > FL_THC_TABLE)
+    return fli_error(FL_E_OPTIONS, "thc_mode: got %u, want FL_THC_*", mode);
+  if (options->bits < 1 || options->bits > 8)
+    return fli_error(FL_E_OPTIONS, "bits: got %u, want 1..8", options->bits);
+  if (options->workers > FL_MAX_SLOTS)
+    return fli_error(FL_E_OPTIONS, "workers: got %u, want 0..%d",
+                     options->workers, FL_MAX_SLOTS);
+  if (mode == FL_THC_TABLE) return FL_OK;
+  if (options->table || options->n_table != 0)
+    return fli_error(FL_E_OPTIONS,
+                     "table: got one with thc_mode %u, want FL_THC_TABLE",
+                     mode);
+  uint32_t top = (1u << options->bits) - 1u;
+  if (options->granularity != 0 && options->granularity != top)
+    return fli_error(FL_E_OPTIONS, "granularity: got %u, want 0 or %u",
+                     options->granularity, top);
+  return FL_OK;
+}
+
+static float default_clip(uint32_t mode, uint32_t top)
+{
+  if (mode == FL_THC_TABLE) return (float)-fli_probit(TABLE_CLIP_TAIL);
+  return fli_best_clip(mode, top);
+}
+
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
 {
-  if (options->thc_mode != FL_THC_UNIFORM &&
-      options->thc_mode != FL_THC_DITHER) {
-    return fli_error(FL_E_OPTIONS, "thc_mode: got %u, want FL_THC_*",
-                     options->thc_mode);
-  }
-  if (options->bits < 1 || options->bits > 8) {
-    return fli_error(FL_E_OPTIONS, "bits: got %u, want 1..8", options->bits);
-  }
+  fl_status st = check_grid(options);
+  if (st != FL_OK) return st;
   uint32_t top = (1u << options->bits) - 1u;
-  if (options->granularity != 0 && options->granularity != top) {
-    return fli_error(FL_E_OPTIONS, "granularity: got %u, want 0 or %u",
-                     options->granularity, top);
-  }
   float clip = options->clip;
-  if (clip == 0.0f) clip = fli_best_clip(options->thc_mode, top);
+  if (clip == 0.0f) clip = default_clip(options->thc_mode, top);
   if (!(clip >= FLI_CLIP_MIN && clip <= FLI_CLIP_MAX)) {
     return fli_error(FL_E_OPTIONS, "clip: got %g, want 0 or %g..%g",
                      (double)clip, (double)FLI_CLIP_MIN, (double)FLI_CLIP_MAX);
@@ -39,7 +62,8 @@ static fl_status thc_configure(fl_compressor *compressor,
   compressor->bits = options->bits;
   compressor->granularity = top;
   compressor->clip = clip;
-  return FL_OK;
+  if (options->thc_mode != FL_THC_TABLE) return FL_OK;
+  return fli_table_configure(compressor, options);
 }
 
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,

@@ -425,24 +425,27 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
-enum { FLI_SERVER_STATE_VERSION = 1, FLI_SAVED_JOB_PARTS = 17 };
+enum { FLI_SERVER_STATE_VERSION = 2, FLI_SAVED_JOB_PARTS = 17 };
 
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
   FLI_SAVED_U64,
   FLI_SAVED_F32,
-  FLI_SAVED_ID, /* char[FLI_ID_BYTES] */
-  FLI_SAVED_KEY /* uint8_t[FLI_KEY_BYTES] */
+  FLI_SAVED_ID,  /* char[FLI_ID_BYTES] */
+  FLI_SAVED_KEY, /* uint8_t[FLI_KEY_BYTES] */
+  FLI_SAVED_VIEW /* const uint8_t *; read as a view into the snapshot */
 } fli_saved_kind;
 
 typedef struct fli_saved_field {
   fli_saved_kind kind;
   size_t offset;
+  size_t size_offset; /* VIEW: of the uint32_t that holds the bytes */
 } fli_saved_field;
 
 typedef struct fli_saved_table {
   const fli_saved_field *fields;
   size_t n_fields;
+  size_t n_first; /* fields in a snapshot of version 1 */
 } fli_saved_table;
 
 /* Times are what is left of them: the clock is another one after a restore. */

@@ -74,6 +74,8 @@ typedef struct fli_welcome {
   uint8_t rotation_seed[FLI_KEY_BYTES]; /* 11 */
   uint64_t round;                       /* 12 */
   uint64_t rounds;                      /* 13 */
+  const uint8_t *table;                 /* 14?: THC's values in table mode */
+  size_t table_size;
 } fli_welcome;
 
 typedef struct fli_plan {

@@ -175,6 +175,24 @@ out:
   return st;
 }
 
+/* Chosen granularity, solved table. */
+static fl_status solve_table(fl_context *context, void *arg)
+{
+  fl_compressor_options options;
+  fl_compressor *compressor = NULL;
+  uint64_t n = 10;
+  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, *(uint32_t *)arg);
+  fl_status st = fl_compressor_new(&compressor, context, &options, &n, 1);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static void tables_survive_failing_allocations(void)
+{
+  for (uint32_t bits = 1; bits <= 4; bits++)
+    oom_loop(solve_table, &bits);
+}
+
 static void run_all(uint32_t codec)
 {
   scene s;
@@ -201,5 +219,6 @@ int main(void)
 {
   CHECK_CASE(thc_survives_failing_allocations);
   CHECK_CASE(f32_survives_failing_allocations);
+  CHECK_CASE(tables_survive_failing_allocations);
   return check_report();
 }

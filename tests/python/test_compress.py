@@ -218,6 +218,72 @@ def test_hostile_bytes_are_errors_never_crashes(rng):
                 pass
 
 
+BEST_30 = [0, 3, 5, 7, 9, 11, 13, 14, 15, 17, 19, 21, 23, 25, 27, 30]
+
+
+def test_table_is_solved_for_a_granularity():
+    codec = fl.CodecOptions(thc_mode="table", granularity=30)
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 30
+        assert compressor.table.tolist() == BEST_30
+        assert compressor.clip == pytest.approx(2.15387, abs=1e-5)
+
+
+def test_workers_bound_the_granularity_that_is_chosen():
+    for workers, most in [(0, 31), (5, 51), (17, 15)]:
+        codec = fl.CodecOptions(thc_mode=fl.ThcMode.TABLE, workers=workers)
+        with fl.Compressor(9, codec) as compressor:
+            assert 15 <= compressor.granularity <= most
+            assert compressor.table[-1] == compressor.granularity
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array,
+                                  lambda x: np.array(x, np.uint8)[::1]])
+def test_given_table_is_used(kind):
+    codec = fl.CodecOptions(thc_mode="table", bits=2, table=kind([0, 2, 5, 9]))
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 9
+        assert compressor.table.tolist() == [0, 2, 5, 9]
+
+
+@pytest.mark.parametrize("table", [[0, 1, 2, 256], [-1, 0, 1, 2], [[0, 1]],
+                                   [0.0, 1.0, 2.0, 3.0]])
+def test_table_must_hold_bytes(table):
+    with pytest.raises(ValueError):
+        fl.Compressor(9, fl.CodecOptions(thc_mode="table", bits=2,
+                                         table=table))
+
+
+def test_table_that_does_not_rise_is_refused():
+    codec = fl.CodecOptions(thc_mode="table", bits=2, table=[0, 2, 2, 3])
+    with pytest.raises(fl.OptionsError, match=r"table\[2\]: got 2, want > 2"):
+        fl.Compressor(9, codec)
+
+
+def test_uniform_and_dither_have_the_identity_and_f32_none():
+    with fl.Compressor(9, fl.CodecOptions(bits=3)) as compressor:
+        assert compressor.table.tolist() == list(range(8))
+        assert compressor.granularity == 7
+    with fl.Compressor(9, "f32") as compressor:
+        assert compressor.granularity == 0
+        assert compressor.best_clip(10, 1.0) == 0.0
+        with pytest.raises(fl.StateError):
+            compressor.table
+
+
+def test_thc_mode_must_be_known():
+    with pytest.raises(ValueError, match="uniform"):
+        fl.Compressor(9, fl.CodecOptions(thc_mode="best"))
+
+
+def test_best_clip_grows_with_coherence():
+    with fl.Compressor(9) as compressor:
+        assert compressor.best_clip(10) == compressor.clip
+        clips = [compressor.best_clip(10, r) for r in (.1, .3, .6, 1.0)]
+        assert clips == sorted(set(clips))
+        assert clips[-1] == 3.6875
+
+
 @pytest.mark.parametrize("sizes", [[], [0], [-1], [1.5], [[1, 2]]])
 def test_sizes_must_be_positive_integers(sizes):
     with pytest.raises(ValueError):

@@ -35,7 +35,7 @@ Test(compressor, options_out_of_range_are_refused)
   cr_expect_eq(try_new(NULL, 10), FL_OK);
   options.codec = 9;
   cr_expect_eq(try_new(&options, 10), FL_E_OPTIONS);
-  cf_options(&options, FL_CODEC_THC, 3, 4);
+  cf_options(&options, FL_CODEC_THC, 4, 4);
   cr_expect_eq(try_new(&options, 10), FL_E_OPTIONS);
   cf_options(&options, FL_CODEC_THC, FL_THC_DITHER, 0);
   cr_expect_eq(try_new(&options, 10), FL_E_OPTIONS);

@@ -161,7 +161,9 @@ class CompressorOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("codec", c_uint32),
                 ("thc_mode", c_uint32), ("bits", c_uint32),
                 ("granularity", c_uint32), ("clip", c_float),
-                ("rotation_seed", c_uint8 * SEED_BYTES)]
+                ("rotation_seed", c_uint8 * SEED_BYTES),
+                ("workers", c_uint32), ("n_table", c_uint32),
+                ("table", U8P)]
 
 
 class Scale(Struct):
@@ -323,6 +325,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_compressor_measure": [Compressor, POINTER(Scale), c_uint64, F32P,
                               c_uint64, F32P, c_uint64],
     "fl_norms_merge": [F32P, F32P, c_uint64],
+    "fl_compressor_copy_table": [Compressor, U8P, c_uint32],
     "fl_compressor_encode": [Compressor, POINTER(Scale),
                              POINTER(EncodeOptions), F32P, c_uint64, U8P,
                              c_size_t, SizeP, POINTER(EncodeReport)],
@@ -424,6 +427,8 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_compressor_dim": (c_uint64, [Compressor]),
     "fl_compressor_norm_count": (c_uint64, [Compressor]),
     "fl_compressor_clip": (c_float, [Compressor]),
+    "fl_compressor_best_clip": (c_float, [Compressor, c_uint32, c_double]),
+    "fl_compressor_granularity": (c_uint32, [Compressor]),
     "fl_compressor_max_update_size": (c_uint64, [Compressor]),
     "fl_partial_free": (None, [Partial]),
     "fl_partial_count": (c_uint32, [Partial]),
