@@ -3,6 +3,7 @@
 definition as the library's."""
 import importlib
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -146,3 +147,17 @@ def test_labels_keep_order_and_distance(bench):
     places = spread([.5, .5, .45, 3.0], 1.0, 0.0, 3.0)
     assert places == pytest.approx([1.0, 2.0, 0.0, 3.0])
     assert spread([.2], 1.0, 0.0, 3.0) == [.2]
+
+
+def test_plots_want_matplotlib(bench, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match="python3-matplotlib"):
+        bench("plot_thc").main([str(tmp_path / "plots"), "results"])
+    assert not (tmp_path / "plots").exists()
+
+
+def test_plots_want_results_or_a_program(bench, tmp_path, capsys):
+    for arguments in ([], ["results", "--program", "nmse_thc"]):
+        with pytest.raises(SystemExit):
+            bench("plot_thc").main([str(tmp_path), *arguments])
+        assert "--program, and not both" in capsys.readouterr().err
