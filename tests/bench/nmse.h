@@ -44,23 +44,29 @@ const float *nmse_row(const nmse_data *data, uint32_t worker);
 
 /* One way to compress: a row of the table in nmse_scheme.c. */
 typedef struct nmse_scheme {
-  uint32_t mode;   /* FL_THC_* */
-  uint32_t one_in; /* 1 / p: share outside the clip; 0 = the library's clip */
+  uint32_t mode;        /* FL_THC_* */
+  uint32_t one_in;      /* 1 / p: share outside the clip; 0 = best_clip's */
+  uint32_t granularity; /* 0 = the library's choice */
+  const uint8_t *table; /* 16 values, for 4 bits alone; NULL = solved */
 } nmse_scheme;
 
 extern const nmse_scheme nmse_schemes[];
 extern const size_t nmse_n_schemes;
 
 enum { NMSE_NAME = 48 };
-/* "dither_b4_p91". */
+/* 1 when the scheme exists for that many bits. */
+int nmse_scheme_fits(const nmse_scheme *scheme, uint32_t bits);
+/* "dither_b4_p91", "table_b4_g30_p1024", "table_b4_paper_p32". */
 void nmse_scheme_name(const nmse_scheme *scheme, uint32_t bits,
                       char name[NMSE_NAME]);
 /* A compressor for one segment of n floats, its rotation drawn from `seed`. */
 fl_compressor *nmse_scheme_open(const nmse_scheme *scheme, uint32_t bits,
                                 uint64_t n, uint64_t seed);
-/* |decoded - mean|^2 / mean_i |x_i|^2 of one round of `workers` workers. */
+/* |decoded - mean|^2 / mean_i |x_i|^2 of one round of `workers` workers.
+ * `is_best`: with the clip that fl_compressor_best_clip finds for the data's
+ * own coherence. */
 double nmse_round(const nmse_data *data, const fl_compressor *compressor,
-                  uint32_t workers, uint64_t seed);
+                  uint32_t workers, int is_best, uint64_t seed);
 
 /* Mean and its standard error, number by number (Welford). */
 typedef struct nmse_figure {

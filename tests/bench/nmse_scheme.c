@@ -9,11 +9,16 @@
 #include "base/dmath.h"
 #include "nmse.h"
 
+/* The table printed in the THC paper, for p = 1/32; not quite the best. */
+static const uint8_t paper_table[16] = {0,  3,  5,  7,  9,  11, 13, 14,
+                                        16, 17, 19, 21, 23, 25, 27, 30};
+
 const nmse_scheme nmse_schemes[] = {
-    {FL_THC_UNIFORM, 32},
-    {FL_THC_DITHER, 91},
-    {FL_THC_DITHER, 1024},
-    {FL_THC_DITHER, 0},
+    {FL_THC_UNIFORM, 32, 0, NULL}, {FL_THC_UNIFORM, 0, 0, NULL},
+    {FL_THC_DITHER, 91, 0, NULL},  {FL_THC_DITHER, 1024, 0, NULL},
+    {FL_THC_DITHER, 0, 0, NULL},   {FL_THC_TABLE, 32, 30, paper_table},
+    {FL_THC_TABLE, 32, 30, NULL},  {FL_THC_TABLE, 1024, 30, NULL},
+    {FL_THC_TABLE, 0, 0, NULL},
 };
 const size_t nmse_n_schemes = sizeof nmse_schemes / sizeof nmse_schemes[0];
 
@@ -31,15 +36,23 @@ void *nmse_get(uint64_t count, size_t size)
   return p;
 }
 
+int nmse_scheme_fits(const nmse_scheme *scheme, uint32_t bits)
+{
+  if (scheme->table) return bits == 4;
+  return scheme->granularity == 0 || scheme->granularity >= (1u << bits) - 1;
+}
+
 void nmse_scheme_name(const nmse_scheme *scheme, uint32_t bits,
                       char name[NMSE_NAME])
 {
-  const char *mode = scheme->mode == FL_THC_DITHER ? "dither" : "uniform";
-  if (scheme->one_in == 0) {
-    (void)snprintf(name, NMSE_NAME, "%s_b%u_auto", mode, bits);
-    return;
-  }
-  (void)snprintf(name, NMSE_NAME, "%s_b%u_p%u", mode, bits, scheme->one_in);
+  static const char *const modes[] = {"", "uniform", "dither", "table"};
+  char grid[16] = "", clip[16] = "_best";
+  if (scheme->granularity > 0)
+    (void)snprintf(grid, sizeof grid, "_g%u", scheme->granularity);
+  if (scheme->one_in > 0)
+    (void)snprintf(clip, sizeof clip, "_p%u", scheme->one_in);
+  (void)snprintf(name, NMSE_NAME, "%s_b%u%s%s", modes[scheme->mode], bits,
+                 scheme->table ? "_paper" : grid, clip);
 }
 
 fl_compressor *nmse_scheme_open(const nmse_scheme *scheme, uint32_t bits,
@@ -50,8 +63,13 @@ fl_compressor *nmse_scheme_open(const nmse_scheme *scheme, uint32_t bits,
   nmse_require(fl_compressor_options_init(&options, sizeof options));
   options.thc_mode = scheme->mode;
   options.bits = bits;
+  options.granularity = scheme->granularity;
   if (scheme->one_in > 0)
     options.clip = (float)-fli_probit(0.5 / (double)scheme->one_in);
+  if (scheme->table) {
+    options.table = scheme->table;
+    options.n_table = 1u << bits;
+  }
   fli_store_u64(options.rotation_seed, seed);
   nmse_require(fl_compressor_new(&compressor, NULL, &options, &n, 1));
   return compressor;
@@ -96,42 +114,57 @@ static void sum_updates(const nmse_data *data, const fl_compressor *compressor,
   free(update);
 }
 
-static double compare(const nmse_data *data, uint32_t workers, const float *out)
+/* The workers' mean; returns the mean of |x|^2. */
+static double average(const nmse_data *data, uint32_t workers, double *mean)
 {
   uint32_t rows = data->rows == 1 ? 1 : workers;
-  double error = 0.0, total = 0.0;
-  double *sum = nmse_get(data->n, sizeof(double));
-  memset(sum, 0, (size_t)data->n * sizeof(double));
+  double total = 0.0;
+  memset(mean, 0, (size_t)data->n * sizeof(double));
   for (uint32_t row = 0; row < rows; row++) {
     const float *x = nmse_row(data, row);
     for (uint64_t i = 0; i < data->n; i++) {
-      sum[i] += (double)x[i];
+      mean[i] += (double)x[i];
       total += (double)x[i] * (double)x[i];
     }
   }
-  for (uint64_t i = 0; i < data->n; i++) {
-    double e = (double)out[i] - sum[i] / (double)rows;
-    error += e * e;
+  for (uint64_t i = 0; i < data->n; i++)
+    mean[i] /= (double)rows;
+  return total / (double)rows;
+}
+
+/* |out - mean|^2; |mean|^2 for out = NULL. */
+static double distance(const double *mean, const float *out, uint64_t n)
+{
+  double sum = 0.0;
+  for (uint64_t i = 0; i < n; i++) {
+    double e = (out ? (double)out[i] : 0.0) - mean[i];
+    sum += e * e;
   }
-  free(sum);
-  return error / (total / (double)rows);
+  return sum;
 }
 
 double nmse_round(const nmse_data *data, const fl_compressor *compressor,
-                  uint32_t workers, uint64_t seed)
+                  uint32_t workers, int is_best, uint64_t seed)
 {
   fl_scale scale;
+  double *mean = nmse_get(data->n, sizeof(double));
+  float *out = nmse_get(data->n, sizeof(float));
+  double total = average(data, workers, mean);
   nmse_require(fl_scale_init(&scale, sizeof scale));
   scale.slots = workers;
+  if (is_best) {
+    scale.clip = fl_compressor_best_clip(compressor, workers,
+                                         distance(mean, NULL, data->n) / total);
+  }
   fli_store_u64(scale.noise_seed, seed);
   float *norms = agree(data, compressor, &scale);
   scale.norms = norms;
   scale.n_norms = fl_compressor_norm_count(compressor);
-  float *out = nmse_get(data->n, sizeof(float));
   sum_updates(data, compressor, &scale, out);
-  double error = compare(data, workers, out);
-  free(out);
+  double error = distance(mean, out, data->n) / total;
   free(norms);
+  free(out);
+  free(mean);
   return error;
 }
 

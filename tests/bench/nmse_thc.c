@@ -193,7 +193,8 @@ static void measure(const table *t, uint32_t bits, size_t scheme, uint64_t seed)
                    a->workers[k]);
     nmse_progress(line);
     nmse_figure_add(figure_of(t, bits, scheme, k),
-                    nmse_round(&t->data, compressor, a->workers[k], seed));
+                    nmse_round(&t->data, compressor, a->workers[k],
+                               nmse_schemes[scheme].one_in == 0, seed));
   }
   fl_compressor_free(compressor);
 }
@@ -205,6 +206,7 @@ static void print_table(const table *t)
   for (uint32_t bits = 0; bits < a->n_bits; bits++) {
     for (size_t scheme = 0; scheme < nmse_n_schemes; scheme++) {
       char name[NMSE_NAME];
+      if (!nmse_scheme_fits(&nmse_schemes[scheme], a->bits[bits])) continue;
       nmse_scheme_name(&nmse_schemes[scheme], a->bits[bits], name);
       printf("bits_%s %u\n", name, a->bits[bits]);
       for (uint32_t k = 0; k < a->n_workers; k++) {
@@ -231,8 +233,10 @@ static void run_table(table *t)
     nmse_progress(nmse_kind_name(t->kind));
     if (t->kind != NMSE_VECTORS) nmse_draw(&t->data, t->kind, seed);
     for (uint32_t bits = 0; bits < a->n_bits; bits++) {
-      for (size_t scheme = 0; scheme < nmse_n_schemes; scheme++)
-        measure(t, bits, scheme, seed);
+      for (size_t scheme = 0; scheme < nmse_n_schemes; scheme++) {
+        if (nmse_scheme_fits(&nmse_schemes[scheme], a->bits[bits]))
+          measure(t, bits, scheme, seed);
+      }
     }
   }
   print_table(t);

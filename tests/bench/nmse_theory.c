@@ -4,7 +4,7 @@
  * coordinates N(0, l^2 / B) on a grid that ends at t' = t l' / l standard
  * deviations. Per coordinate, in units of l^2 / B:
  *   dither   (2 t' / g)^2 / 12 + C(t')
- *   uniform  sum over cells of c(v_j, v_{j+1}) + C(t')
+ *   others   sum over cells of c(v_j, v_{j+1}) + C(t')
  *   C(t) = 2 ((1 + t^2) Q(t) - t phi(t)),   outside the grid
  *   c(l, u) = integral of (a - l) (u - a) phi(a) da,   stochastic rounding
  * A block of given length lies on a sphere: its coordinates have an excess
@@ -21,7 +21,14 @@
 enum { LINE = 16, LEAST_SEEDS = 16 };
 
 static const uint32_t one_in[] = {16, 32, 64, 128, 256, 512, 1024};
-static const uint32_t modes[] = {FL_THC_UNIFORM, FL_THC_DITHER};
+static const uint32_t modes[] = {FL_THC_UNIFORM, FL_THC_DITHER, FL_THC_TABLE};
+
+/* The grid values that indices stand for. */
+typedef struct grid {
+  uint32_t mode;
+  uint32_t n;
+  uint8_t values[256];
+} grid;
 
 static double clamping(double t, double size)
 {
@@ -47,13 +54,15 @@ static double cell(double l, double u)
 }
 
 /* Of one coordinate of a block of `size`. */
-static double expected(uint32_t mode, uint32_t bits, double t, double size)
+static double expected(const grid *levels, double t, double size)
 {
-  uint32_t g = (1u << bits) - 1;
-  double step = 2.0 * t / (double)g, error = clamping(t, size);
-  if (mode == FL_THC_DITHER) return step * step / 12.0 + error;
-  for (uint32_t i = 0; i < g; i++)
-    error += cell((double)i * step - t, (double)(i + 1) * step - t);
+  double step = 2.0 * t / (double)levels->values[levels->n - 1];
+  double error = clamping(t, size);
+  if (levels->mode == FL_THC_DITHER) return step * step / 12.0 + error;
+  for (uint32_t i = 1; i < levels->n; i++) {
+    error += cell((double)levels->values[i - 1] * step - t,
+                  (double)levels->values[i] * step - t);
+  }
   return error;
 }
 
@@ -85,7 +94,7 @@ static double block_size(uint64_t n, uint64_t block, double *kept)
 }
 
 static double predict(const nmse_data *data, const fl_compressor *compressor,
-                      uint32_t mode, uint32_t bits)
+                      const grid *levels)
 {
   uint64_t n_blocks = fl_compressor_norm_count(compressor);
   double *squares = block_squares(data, n_blocks);
@@ -99,7 +108,7 @@ static double predict(const nmse_data *data, const fl_compressor *compressor,
   for (uint64_t i = 0; i < n_blocks; i++) {
     double sent = t * (double)norms[i] / sqrt(squares[i]);
     double kept, size = block_size(data->n, i, &kept);
-    error += squares[i] * expected(mode, bits, sent, size) * kept / size;
+    error += squares[i] * expected(levels, sent, size) * kept / size;
     total += squares[i];
   }
   free(norms);
@@ -118,9 +127,13 @@ static void compare(const nmse_data *data, const nmse_scheme *scheme,
   while (figure.n < seeds) {
     fl_compressor *compressor =
         nmse_scheme_open(scheme, bits, data->n, figure.n);
-    if (figure.n == 0)
-      predicted = predict(data, compressor, scheme->mode, bits);
-    nmse_figure_add(&figure, nmse_round(data, compressor, 1, figure.n));
+    if (figure.n == 0) {
+      grid levels = {.mode = scheme->mode, .n = 1u << bits};
+      nmse_require(
+          fl_compressor_copy_table(compressor, levels.values, levels.n));
+      predicted = predict(data, compressor, &levels);
+    }
+    nmse_figure_add(&figure, nmse_round(data, compressor, 1, 0, figure.n));
     fl_compressor_free(compressor);
     if (figure.n >= LEAST_SEEDS &&
         nmse_figure_error(&figure) < 0.003 * figure.mean) {
@@ -143,6 +156,7 @@ void nmse_theory(uint64_t n, uint32_t bits, uint32_t seeds)
   for (size_t m = 0; m < sizeof modes / sizeof modes[0]; m++) {
     for (size_t i = 0; i < sizeof one_in / sizeof one_in[0]; i++) {
       nmse_scheme scheme = {.mode = modes[m], .one_in = one_in[i]};
+      if (modes[m] == FL_THC_TABLE && bits <= 4) scheme.granularity = 30;
       compare(&data, &scheme, bits, seeds);
     }
   }

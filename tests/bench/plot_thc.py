@@ -44,8 +44,8 @@ class Family:
 
 FAMILIES = [
     Family("THC uniform, p=1/32", r"uniform_b\d_p32", "#0072B2", "o", True),
-    Family("THC table, p=1/32", r"table_b\d(_g30)?_p32", "#56B4E9", "D",
-           True),
+    Family("THC table (paper)", r"table_b\d_paper_p32", "#56B4E9", "D", True),
+    Family("THC table, best clip", r"table_b\d_best", "#332288", "p", True),
     Family("THC dither, p=1/91", r"dither_b\d_p91", "#D55E00", "s", True),
     Family("THC dither, p=1/1024", r"dither_b\d_p1024", "#009E73", "^", True),
     Family("THC dither, best clip", r"dither_b\d_best", "#E69F00", "v", True),

@@ -54,6 +54,29 @@ def one_workers_error_is_what_the_theory_says():
     _near(figures, "nmse_gauss_uniform_b4_p32_n1", .0205, .02)
     _near(figures, "nmse_gauss_dither_b4_p91_n1", .0117, .02)
     _near(figures, "nmse_gauss_dither_b4_p1024_n1", .0163, .02)
+    _near(figures, "nmse_gauss_table_b4_paper_p32_n1", .0204, .02)
+    _near(figures, "nmse_gauss_table_b4_g30_p1024_n1", .0245, .02)
+
+
+def the_best_clip_is_better_than_any_fixed_one():
+    figures = _figures("--size", 65536, "--workers", "10", "--seeds", 2,
+                       "--data", "gauss,gauss_indep")
+    for data in ("gauss", "gauss_indep"):
+        start = f"nmse_{data}_dither_b4_"
+        best = figures[start + "best_n10"]
+        for clip in ("p91", "p1024"):
+            other = figures[f"{start}{clip}_n10"]
+            want(best < 1.01 * other, f"{data}: got {best}, {clip}: {other}")
+    _near(figures, "nmse_gauss_dither_b4_best_n10", .00023, .05)
+
+
+def rows_that_bits_rule_out_are_left_out():
+    figures = _figures("--size", 5000, "--workers", 1, "--seeds", 1,
+                       "--data", "gauss", "--bits", "3,5")
+    want("nmse_gauss_table_b3_g30_p32_n1" in figures
+         and "nmse_gauss_table_b5_best_n1" in figures, sorted(figures))
+    want(not any("b5_g30" in key or "paper" in key for key in figures),
+         sorted(figures))
 
 
 def theory_and_measurement_agree_for_every_mode_and_clip():
@@ -61,7 +84,7 @@ def theory_and_measurement_agree_for_every_mode_and_clip():
                        "--seeds", 200)
     ratios = {key: value for key, value in figures.items()
               if key.endswith("_ratio")}
-    want(len(ratios) == 28, f"ratios: got {len(ratios)}, want 28")
+    want(len(ratios) == 42, f"ratios: got {len(ratios)}, want 42")
     for key, ratio in ratios.items():
         want(abs(ratio - 1) < .02, f"{key}: got {ratio}, want 1 +- .02")
 
