@@ -214,6 +214,6 @@ uint64_t fl_compressor_max_update_size(const fl_compressor *compressor)
     const fli_segment *s = &layout->segments[i];
     coordinates += s->n_full * FLI_UNIT_MAX + s->tail_padded;
   }
-  return FLI_UPDATE_HEADER + layout->n_segments +
+  return fli_update_front(layout->n_segments) +
          coordinates * compressor->bits / 8;
 }

@@ -11,7 +11,7 @@
 enum { KINDS = 4, WORKERS = 6, SEGMENTS = 3, DIM = 300 + 4097 + 20 };
 /* In an update: its slot; with one segment, its payload. In a sum: the tally of
  * all. */
-enum { AT_SLOT = 56, AT_PAYLOAD = 73, AT_WEIGHT = 68 };
+enum { AT_SLOT = 56, AT_PAYLOAD = 128, AT_WEIGHT = 68 };
 static const uint64_t sizes[] = {300, 4097, 20};
 
 static const struct {

@@ -227,8 +227,12 @@ INLINE cells table_begin(const flk_grid *grid)
 
 INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
 {
-  if (kind == 2) {
-    return _mm256_i32gather_epi32((const int *)table->entries, cell, 4);
+  if (kind == 2) { /* gather instructions are not faster */
+    uint32_t at[WIDTH];
+    int_store(at, cell);
+    for (int k = 0; k < WIDTH; k++)
+      at[k] = table->entries[at[k]];
+    return int_load(at);
   }
   vec bit_3 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 28));
   vec bit_4 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 27));
