@@ -146,8 +146,7 @@ void fl_compressor_free(fl_compressor *compressor)
   if (atomic_fetch_sub(&compressor->references, 1) > 1) return;
   fl_context *context = compressor->context;
   fli_free(context, compressor->signs, compressor->signs_size);
-  fli_free(context, compressor->entries,
-           FLI_TABLE_ENTRIES * sizeof(uint32_t));
+  fli_free(context, compressor->entries, FLI_TABLE_ENTRIES * sizeof(uint32_t));
   if (compressor->values)
     fli_free(context, compressor->values, (size_t)1 << compressor->bits);
   fli_layout_free(&compressor->layout);

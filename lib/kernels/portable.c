@@ -253,12 +253,6 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 
 typedef const uint32_t *cells;
 
-INLINE int table_is_large(const flk_grid *grid)
-{
-  (void)grid;
-  return 0;
-}
-
 INLINE cells table_begin(const flk_grid *grid)
 {
   return grid->entries;

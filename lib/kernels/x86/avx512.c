@@ -106,11 +106,6 @@ INLINE ivec int_load(const uint32_t *p)
   return _mm512_loadu_si512(p);
 }
 
-INLINE void int_store(uint32_t *p, ivec v)
-{
-  _mm512_storeu_si512(p, v);
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm512_add_epi32(a, b);
