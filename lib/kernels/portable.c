@@ -15,8 +15,8 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
-#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
+#define PREFETCH_NEAR(p) __builtin_prefetch((const void *)(p), 0, 3)
+#define PREFETCH_FAR(p) __builtin_prefetch((const void *)(p), 0, 2)
 #define FOUR_TIMES FLI_UNROLL(1)
 #define EACH_PART FLI_UNROLL(1)
 #define FEW_VARIANTS 1
@@ -433,9 +433,36 @@ INLINE void line_down(vec r[PARTS])
 
 #include "kernels/block.h"
 
+typedef struct squares {
+  double of[FLK_LINE];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  return (squares){{0}};
+}
+
+INLINE void squares_add(squares *sum, const float *line)
+{
+  for (size_t k = 0; k < FLK_LINE; k++)
+    sum->of[k] += (double)line[k] * (double)line[k];
+}
+
+INLINE double squares_fold(squares *sum)
+{
+  for (size_t half = FLK_LINE / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; k++)
+      sum->of[k] += sum->of[k + half];
+  }
+  return sum->of[0];
+}
+
+#include "kernels/squares.h"
+
 void flk_fill_portable(flk_table *table)
 {
   table->name = "c";
+  table->sum_squares_group = sum_squares_group;
   table->rotate_in = rotate_in;
   table->encode = encode_block;
   table->decode = decode_block;
