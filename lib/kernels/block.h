@@ -405,10 +405,12 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
 #if FEW_VARIANTS
 static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
 {
-  if (!q->grid->entries && !q->grid->leave) {
-    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
+  if (q->grid->entries) {
+    encode_tiles(dst, x, q, n, SMALL_TABLE, q->grid->leave);
+  } else if (q->grid->leave) {
+    encode_tiles(dst, x, q, n, NO_TABLE, q->grid->leave);
   } else {
-    encode_tiles(dst, x, q, n, q->grid->entries != NULL, q->grid->leave);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
   }
 }
 #else

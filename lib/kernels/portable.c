@@ -150,13 +150,6 @@ INLINE ivec vec_to_int(vec v)
 #endif
 }
 
-INLINE ivec int_load(const uint32_t *p)
-{
-  ivec v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return a + b;
@@ -177,9 +170,15 @@ INLINE ivec int_mul16(ivec a, ivec b)
   return (ivec)((halves)a * (halves)b);
 }
 
+/* a below 65536, b below 256. */
 INLINE ivec int_mul(ivec a, ivec b)
 {
+#if defined(__SSE2__)
+  ivec low = (ivec)_mm_mullo_epi16((__m128i)a, (__m128i)b);
+  return low | (ivec)_mm_mulhi_epu16((__m128i)a, (__m128i)b) << 16;
+#else
   return a * b;
+#endif
 }
 
 /* -1 where a > b. */
