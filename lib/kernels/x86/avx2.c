@@ -399,28 +399,39 @@ static size_t find_not_finite(const float *x, size_t n)
   return i + flk_find_not_finite_c(x + i, n - i);
 }
 
-INLINE void add_squares(__m256d acc[4], const float *line)
+typedef struct squares {
+  __m256d of[4];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  const __m256d zero = _mm256_setzero_pd();
+  return (squares){{zero, zero, zero, zero}};
+}
+
+INLINE void squares_add(squares *sum, const float *line)
 {
   for (size_t k = 0; k < 4; k++) {
     __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(line + 4 * k));
     /* The squares of float32 are exact in double. */
-    acc[k] = _mm256_fmadd_pd(v, v, acc[k]);
+    sum->of[k] = _mm256_fmadd_pd(v, v, sum->of[k]);
   }
 }
 
-INLINE double fold(const __m256d acc[4])
+INLINE double squares_fold(const squares *sum)
 {
-  __m256d all = _mm256_add_pd(_mm256_add_pd(acc[0], acc[2]),
-                              _mm256_add_pd(acc[1], acc[3]));
+  __m256d all = _mm256_add_pd(_mm256_add_pd(sum->of[0], sum->of[2]),
+                              _mm256_add_pd(sum->of[1], sum->of[3]));
   __m128d two =
       _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+#include "kernels/squares.h"
+
 static double sum_squares(const float *x, size_t n)
 {
-  __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                    _mm256_setzero_pd(), _mm256_setzero_pd()};
+  squares sum = squares_zero();
   float rest[FLK_LINE] = {0};
   for (size_t i = 0; i < n; i += FLK_LINE) {
     const float *line = x + i;
@@ -428,21 +439,9 @@ static double sum_squares(const float *x, size_t n)
       memcpy(rest, line, (n - i) * sizeof(float));
       line = rest;
     }
-    add_squares(acc, line);
+    squares_add(&sum, line);
   }
-  return fold(acc);
-}
-
-static void sum_squares_group(double *sums, const float *src,
-                              const flk_lines *lines)
-{
-  for (size_t b = 0; b < lines->count; b++) {
-    __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                      _mm256_setzero_pd(), _mm256_setzero_pd()};
-    for (size_t j = 0; j < lines->n / FLK_LINE; j++)
-      add_squares(acc, src + j * lines->stride + b * FLK_LINE);
-    sums[b] = fold(acc);
-  }
+  return squares_fold(&sum);
 }
 
 void flk_fill_avx2(flk_table *table)
