@@ -242,6 +242,17 @@ INLINE ivec int_high(ivec v)
 
 INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 {
+#if defined(__SSE2__)
+  const __m128i zero = _mm_setzero_si128();
+  if (width == FLK_U8) {
+    __m128i bytes = _mm_cvtsi32_si128((int)flk_load_u32(p));
+    return (ivec)_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero);
+  }
+  if (width == FLK_U16) {
+    __m128i words = _mm_loadl_epi64((const __m128i *)p);
+    return (ivec)_mm_unpacklo_epi16(words, zero);
+  }
+#endif
   if (width == FLK_U8) return (ivec){p[0], p[1], p[2], p[3]};
   if (width == FLK_U16) {
     return (ivec){flk_load_u16(p), flk_load_u16(p + 2), flk_load_u16(p + 4),
