@@ -50,6 +50,28 @@ static void add_update(const cf_round *r, const uint8_t *data, size_t n)
   fl_partial_free(partial);
 }
 
+/* Twice in one batch, heavy first: at most one of them is taken. */
+static void add_batch(const cf_round *r, const uint8_t *data, size_t n)
+{
+  static const uint32_t weights[2] = {FL_MAX_LANE_WEIGHT, 1};
+  const uint8_t *both[2] = {data, data};
+  const size_t both_sizes[2] = {n, n};
+  fl_status results[2];
+  float out[DIM];
+  fl_partial *partial = cf_partial(r);
+  cf_must(fl_partial_add_batch(partial, both, both_sizes, weights, 2, results));
+  int is_first = results[0] == FL_OK, is_second = results[1] == FL_OK;
+  FUZZ_CHECK(!is_first || !is_second);
+  FUZZ_CHECK(fl_partial_count(partial) == (is_first || is_second));
+  if (is_first || is_second) {
+    FUZZ_CHECK(fl_partial_weight(partial) == weights[is_second]);
+    cf_must(fl_partial_decode(partial, out, DIM));
+    for (int i = 0; i < DIM; i++)
+      FUZZ_CHECK(isfinite(out[i]));
+  }
+  fl_partial_free(partial);
+}
+
 static void merge_sum(const cf_round *r, const uint8_t *data, size_t n)
 {
   fl_partial *partial = cf_partial(r);
@@ -100,6 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
   if (data[0] & MEND_IDS) mend_ids(&r, copy, n - 1);
   fl_compressor_decode(r.compressor, &r.scale, copy, n - 1, out, DIM);
   add_update(&r, copy, n - 1);
+  add_batch(&r, copy, n - 1);
   merge_sum(&r, copy, n - 1);
   apply_steps(&r, copy, n - 1);
   free(copy);

@@ -97,6 +97,18 @@ static inline void wire_welcome(fli_welcome *m)
   m->rounds = 15;
 }
 
+/* Table mode, two bits. */
+static inline void wire_add_table(fli_welcome *m)
+{
+  static const uint8_t table[4] = {0, 2, 5, 7};
+  m->description = NULL;
+  m->thc_mode = 3;
+  m->bits = 2;
+  m->granularity = 7;
+  m->table = table;
+  m->table_size = sizeof table;
+}
+
 static inline void wire_plan(fli_plan *m)
 {
   memset(m, 0, sizeof *m);
@@ -137,7 +149,7 @@ static inline void wire_manifest(fli_manifest *m)
   m->clamped_size = sizeof clamped;
 }
 
-enum { WIRE_SAMPLES = 20 };
+enum { WIRE_SAMPLES = 21 };
 
 /* Append sample `index` as a frame; the first 16 are one of each type. */
 static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
@@ -191,11 +203,12 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
     plan.clip = 0;
     plan.scale_mode = 1;
     return fli_write_plan(out, &plan);
-  default:
+  case 19:
     manifest.kind = FLI_TRANSFER_STEPS;
     manifest.loss = (double)NAN;
     manifest.clamped = NULL;
     return fli_write_manifest(out, &manifest);
+  default: wire_add_table(&welcome); return fli_write_welcome(out, &welcome);
   }
 }
 
@@ -211,7 +224,8 @@ static inline const char *wire_sample_name(uint32_t index)
       "reject",         "done",
       "manifest",       "chunk",
       "hello-minimal",  "welcome-known-schema",
-      "plan-exchanged", "manifest-steps"};
+      "plan-exchanged", "manifest-steps",
+      "welcome-table"};
   return names[index];
 }
 

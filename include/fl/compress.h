@@ -16,7 +16,7 @@
  *   2. agree on the elementwise maximum (fl_norms_merge) -> fl_scale.
  *   3. fl_compressor_encode -> bytes; somebody adds them: fl_partial_add.
  *   4. fl_partial_copy_sum -> bytes; everyone decodes: fl_compressor_decode.
- * Everything here is D0. Measure, encode and decode work in up to 192 KiB of
+ * Everything here is D0. Measure, encode and decode work in up to 112 KiB of
  * stack on each thread that takes part.
  */
 #ifndef FL_COMPRESS_H
@@ -34,23 +34,38 @@ typedef struct fl_partial fl_partial;
 enum { FL_CODEC_F32 = 1, FL_CODEC_BF16 = 2, FL_CODEC_THC = 3 };
 enum {
   FL_THC_UNIFORM = 1, /**< stochastic rounding on a uniform grid */
-  FL_THC_DITHER = 2   /**< stratified subtractive dither; needs slots */
+  FL_THC_DITHER = 2,  /**< stratified subtractive dither; needs slots */
+  FL_THC_TABLE = 3    /**< stochastic rounding to the values of a table */
 };
 enum { FL_SEED_BYTES = 32, FL_THC_BLOCK = 4096, FL_MAX_SLOTS = 65535 };
+/** Greatest weight of one update in a sum (fl_partial_add_batch). */
+enum { FL_MAX_LANE_WEIGHT = 65535 };
 
 typedef struct fl_compressor_options {
   uint32_t struct_size;
-  uint32_t codec;       /**< FL_CODEC_*; default THC */
-  uint32_t thc_mode;    /**< FL_THC_*; default DITHER */
-  uint32_t bits;        /**< THC: bits per coordinate, 1..8; default 4 */
-  uint32_t granularity; /**< THC: largest grid value; 0 = 2^bits - 1, the only
-                             other value uniform and dither accept */
-  /** THC: half width of the grid in standard deviations (t_p). 0 = the one
-   * with the least error for workers that are independent of each other. */
+  uint32_t codec;    /**< FL_CODEC_*; default THC */
+  uint32_t thc_mode; /**< FL_THC_*; default DITHER */
+  uint32_t bits;     /**< THC: bits per coordinate, 1..8; default 4 */
+  /** THC: largest grid value g. Uniform and dither accept 2^bits - 1 and 0,
+   * which means the same. Table: 2^bits - 1 .. 255, or 0 for the last value of
+   * `table`, and without one for the best that keeps sums of `workers` updates
+   * in the lanes (u8 or u16) that they need for 2^bits - 1 anyway. */
+  uint32_t granularity;
+  /** THC: half width of the grid in standard deviations (t_p), 0.5..16. 0 =
+   * the one with the least error for workers that are independent of each
+   * other; with a table the one that leaves 1/32 of N(0, 1) outside. */
   float clip;
   /** Seed of the rotation's signs; the same for everybody, fixed for the
    * job. */
   uint8_t rotation_seed[FL_SEED_BYTES];
+  /** Table with granularity 0: updates that one sum will hold, at most
+   * FL_MAX_SLOTS; 0 = 8. It chooses the granularity and limits nothing. */
+  uint32_t workers;
+  uint32_t n_table; /**< 2^bits; 0 without a table */
+  /** Table: the grid value of every index, strictly increasing, the first 0,
+   * the last the granularity. NULL = the one with the least error. Borrowed
+   * for the call. */
+  const uint8_t *table;
 } fl_compressor_options;
 FL_API fl_status fl_compressor_options_init(fl_compressor_options *options,
                                             size_t size);
@@ -69,6 +84,21 @@ FL_API uint64_t fl_compressor_dim(const fl_compressor *compressor);
 FL_API uint64_t fl_compressor_norm_count(const fl_compressor *compressor);
 /** The clip in use (t_p), solved when the option was 0; 0 for f32 and bf16. */
 FL_API float fl_compressor_clip(const fl_compressor *compressor);
+/** The largest grid value g; 0 for f32 and bf16. A sum of m updates holds
+ * values in 0..m g. */
+FL_API uint32_t fl_compressor_granularity(const fl_compressor *compressor);
+/** Copy the grid values that the 2^bits indices stand for: 0, 1, 2, ... for
+ * uniform and dither. FL_E_ARGUMENT (NULL); FL_E_DIM: n is not 2^bits;
+ * FL_E_STATE: f32 and bf16 have none. */
+FL_API fl_status fl_compressor_copy_table(const fl_compressor *compressor,
+                                          uint8_t *table, uint32_t n);
+/** Find the clip (fl_scale.clip) with the least expected error of a mean over
+ * `workers` updates (0 counts as 1) whose coherence is |mean|^2 / mean of
+ * |x|^2: 1/workers for updates that are independent of each other, 1 for equal
+ * ones. NaN or <= 0 = not known, taken as independent. With a table its values
+ * stay. 0 for f32 and bf16. */
+FL_API float fl_compressor_best_clip(const fl_compressor *compressor,
+                                     uint32_t workers, double coherence);
 /** Upper bound in bytes of what encode writes. */
 FL_API uint64_t fl_compressor_max_update_size(const fl_compressor *compressor);
 
@@ -168,11 +198,40 @@ FL_API void fl_partial_free(fl_partial *partial);
  * failure the sum is as it was. Lanes widen by themselves and never wrap. */
 FL_API fl_status fl_partial_add(fl_partial *partial, const uint8_t *data,
                                 size_t n);
+/** Add many encoded updates at once: the sum is read and written once for all
+ * of them, which is what adding costs, and is the same as if they had been
+ * added one by one, in any order. A bad update is left out and does not stop
+ * the others.
+ *
+ * With THC's uniform and table modes an update of lane weight w counts as if w
+ * workers had sent it: asynchronous servers give a late one less than a fresh
+ * one. The mean is then the one weighted by w (and samples, as always).
+ *
+ * @param data     Encoded updates; not kept after return.
+ * @param sizes    Their bytes.
+ * @param weights  1..FL_MAX_LANE_WEIGHT of each; NULL: all 1.
+ * @param count    How many there are; 0 does nothing.
+ * @param results  What became of each; may be NULL. As fl_partial_add, and
+ *                 FL_E_ARGUMENT (its data is NULL), FL_E_CONFLICT (a weight
+ *                 other than 1 with dither, f32 or bf16), FL_E_RANGE (a weight
+ *                 of 0 or above the maximum, or no lane holds the sum: weights
+ *                 times granularity stay below 2^30).
+ * @return FL_OK, however many updates were bad (fl_last_error tells of the
+ *         last one); FL_E_ARGUMENT, FL_E_NOMEM: the sum is as it was, every
+ *         result is this status.
+ * Ownership: none moves.  Thread-safety: one thread per fl_partial.
+ * Determinism: D0. */
+FL_API fl_status fl_partial_add_batch(fl_partial *partial,
+                                      const uint8_t *const *data,
+                                      const size_t *sizes,
+                                      const uint32_t *weights, uint32_t count,
+                                      fl_status *results);
 /** Read slot and samples from an encoded update without adding it, after
  * the same checks of header and length. Any pointer may be NULL. */
 FL_API fl_status fl_partial_peek(const fl_partial *partial, const uint8_t *data,
                                  size_t n, uint32_t *slot, uint64_t *samples);
-/** Add another sum of the same round. FL_E_DUPLICATE: they share a slot. */
+/** Add another sum of the same round. FL_E_DUPLICATE: they share a slot;
+ * FL_E_RANGE: no lane holds both. */
 FL_API fl_status fl_partial_merge(fl_partial *partial, const fl_partial *other);
 /** Add a sum that came as bytes (hostile bytes are fine). */
 FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
@@ -181,8 +240,11 @@ FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
 FL_API uint32_t fl_partial_count(const fl_partial *partial);
 /** 1 when the slot's update is in the sum. */
 FL_API int32_t fl_partial_has_slot(const fl_partial *partial, uint32_t slot);
-/** Sum of min(samples, weight_cap) over the updates in it; their number when
- * weight_cap is 0. */
+/** Sum of lane weights of the updates in it: their number, unless
+ * fl_partial_add_batch was given others. */
+FL_API uint64_t fl_partial_weight(const fl_partial *partial);
+/** Sum of lane weight * min(samples, weight_cap) over the updates in it; of
+ * lane weights alone when weight_cap is 0. */
 FL_API uint64_t fl_partial_samples(const fl_partial *partial);
 /** Write the sum: the message for hierarchies and, with THC, the download.
  * The same updates give the same bytes in whatever order and tree they were

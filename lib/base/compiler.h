@@ -14,4 +14,12 @@
 #define FLI_THREAD_LOCAL _Thread_local
 #define FLI_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
+/* Before a loop: how often its body is repeated, 1 for not at all. */
+#define FLI_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#  define FLI_UNROLL(times) FLI_PRAGMA(unroll times)
+#else
+#  define FLI_UNROLL(times) FLI_PRAGMA(GCC unroll times)
+#endif
+
 #endif

@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "compress/compressor.h"
 #include "model/load.h"
 
 /* A chain of steps is sent only when it is shorter than the full copy; small
@@ -74,7 +75,9 @@ static int is_same_codec(const fl_compressor_options *a,
   return a->codec == b->codec && a->thc_mode == b->thc_mode &&
          a->bits == b->bits && a->granularity == b->granularity &&
          fli_f32_bits(a->clip) == fli_f32_bits(b->clip) &&
-         memcmp(a->rotation_seed, b->rotation_seed, FL_SEED_BYTES) == 0;
+         memcmp(a->rotation_seed, b->rotation_seed, FL_SEED_BYTES) == 0 &&
+         a->n_table == b->n_table &&
+         (a->n_table == 0 || memcmp(a->table, b->table, a->n_table) == 0);
 }
 
 fl_status fli_client_set_codec(fl_client *client,
@@ -101,6 +104,7 @@ fl_status fli_client_set_codec(fl_client *client,
            (size_t)client->n_norms * sizeof *norms);
   client->compressor = compressor;
   client->codec = *codec;
+  fli_compressor_lend_table(compressor, &client->codec);
   client->scale_norms = norms;
   client->n_norms = n_norms;
   return FL_OK;

@@ -118,6 +118,11 @@ static fl_status take_schema(fl_client *client, const fli_welcome *welcome)
 static fl_status take_codec(fl_client *client, const fli_welcome *welcome)
 {
   fl_compressor_options codec;
+  const int wants_table =
+      welcome->codec == FL_CODEC_THC && welcome->thc_mode == FL_THC_TABLE;
+  if (wants_table != (welcome->table != NULL))
+    return fli_error(FL_E_FORMAT, "welcome: got %zu table values in mode %u",
+                     welcome->table_size, welcome->thc_mode);
   fl_status st = fl_compressor_options_init(&codec, sizeof codec);
   if (st != FL_OK) return st;
   codec.codec = welcome->codec;
@@ -125,6 +130,8 @@ static fl_status take_codec(fl_client *client, const fli_welcome *welcome)
   codec.bits = welcome->bits;
   codec.granularity = welcome->granularity;
   codec.clip = welcome->clip;
+  codec.table = welcome->table;
+  codec.n_table = (uint32_t)welcome->table_size;
   memcpy(codec.rotation_seed, welcome->rotation_seed,
          sizeof codec.rotation_seed);
   st = fli_client_set_codec(client, &codec);

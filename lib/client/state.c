@@ -48,10 +48,11 @@ enum {
   KEY_UNACKED_ROUND = 22,
   KEY_UNACKED_ATTEMPT = 23,
   KEY_IS_DONE = 24,
-  KEY_FEEDBACK_DECAY = 25,
-  KEY_FEEDBACK = 26, /* state of an fl_feedback */
-  KEY_FED_ROUND = 27,
-  KEY_FED_ATTEMPT = 28
+  KEY_TABLE = 25, /* of the codec, when it has one */
+  KEY_FEEDBACK_DECAY = 26,
+  KEY_FEEDBACK = 27, /* state of an fl_feedback */
+  KEY_FED_ROUND = 28,
+  KEY_FED_ATTEMPT = 29
 };
 
 /* A parsed state: views into the payload. */
@@ -103,6 +104,11 @@ static int has_model(const fl_client *client)
   return client->has_canonical && client->canonical.is_valid;
 }
 
+static int has_table(const fl_client *client)
+{
+  return client->compressor && client->codec.n_table > 0;
+}
+
 static uint32_t count_entries(const fl_client *client)
 {
   uint32_t n = ENTRIES_ALWAYS;
@@ -117,6 +123,7 @@ static uint32_t count_entries(const fl_client *client)
   }
   n += client->is_unacked ? ENTRIES_UNACKED : 0;
   n += client->phase == FLI_PHASE_DONE ? 1 : 0;
+  n += has_table(client) ? 1 : 0;
   n += client->feedback ? ENTRIES_FEEDBACK : 0;
   return n;
 }
@@ -212,6 +219,9 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_u64(&writer, KEY_UNACKED_ATTEMPT, client->unacked.attempt);
   }
   if (client->phase == FLI_PHASE_DONE) fli_field_u64(&writer, KEY_IS_DONE, 1);
+  if (has_table(client))
+    fli_field_bin(&writer, KEY_TABLE, client->codec.table,
+                  client->codec.n_table);
   if (client->feedback) FLI_TRY(write_feedback(client, &writer, scratch));
   st = fli_writer_status(&writer);
 out:
@@ -234,6 +244,13 @@ static void read_codec(fli_msg_reader *reader, uint32_t key,
                          sizeof codec->rotation_seed, "rotation seed");
     break;
   }
+}
+
+static void read_table(fli_msg_reader *reader, fl_compressor_options *codec)
+{
+  size_t size = 0;
+  codec->table = fli_reader_bin(reader, &size);
+  codec->n_table = (uint32_t)size;
 }
 
 static void read_encoded(fli_msg_reader *reader, uint32_t key,
@@ -304,6 +321,7 @@ static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
   case KEY_IS_DONE:
     state->is_done = fli_reader_u64_in(reader, 0, 1, "state: is done") == 1;
     break;
+  case KEY_TABLE: read_table(reader, &state->codec); break;
   case KEY_FEEDBACK_DECAY: state->decay = fli_reader_f32(reader); break;
   case KEY_FEEDBACK:
     state->feedback.data = fli_reader_bin(reader, &state->feedback.size);

@@ -39,6 +39,9 @@ static void set_id(fl_compressor *compressor, const uint8_t seed[FL_SEED_BYTES])
   fli_hasher_u64(&hasher, compressor->mode);
   fli_hasher_u64(&hasher, compressor->bits);
   fli_hasher_u64(&hasher, compressor->granularity);
+  if (compressor->values)
+    fli_hasher_update(&hasher, compressor->values,
+                      (size_t)1 << compressor->bits);
   if (compressor->codec->is_rotated) {
     fli_hasher_update(&hasher, seed, FL_SEED_BYTES);
   }
@@ -107,6 +110,15 @@ fl_compressor *fli_compressor_ref(const fl_compressor *compressor)
   return shared;
 }
 
+void fli_compressor_lend_table(const fl_compressor *compressor,
+                               fl_compressor_options *options)
+{
+  if (!compressor->values) return;
+  options->granularity = compressor->granularity;
+  options->n_table = 1u << compressor->bits;
+  options->table = compressor->values;
+}
+
 fl_status fl_compressor_options_init(fl_compressor_options *options,
                                      size_t size)
 {
@@ -134,6 +146,9 @@ void fl_compressor_free(fl_compressor *compressor)
   if (atomic_fetch_sub(&compressor->references, 1) > 1) return;
   fl_context *context = compressor->context;
   fli_free(context, compressor->signs, compressor->signs_size);
+  fli_free(context, compressor->entries, FLI_TABLE_ENTRIES * sizeof(uint32_t));
+  if (compressor->values)
+    fli_free(context, compressor->values, (size_t)1 << compressor->bits);
   fli_layout_free(&compressor->layout);
   fli_free(context, compressor, sizeof *compressor);
   fli_context_unref(context);
@@ -156,6 +171,39 @@ float fl_compressor_clip(const fl_compressor *compressor)
   return compressor ? compressor->clip : 0.0f;
 }
 
+uint32_t fl_compressor_granularity(const fl_compressor *compressor)
+{
+  return compressor ? compressor->granularity : 0;
+}
+
+fl_status fl_compressor_copy_table(const fl_compressor *compressor,
+                                   uint8_t *table, uint32_t n)
+{
+  fli_clear_error();
+  if (!compressor || !table)
+    return fli_error(FL_E_ARGUMENT, "fl_compressor_copy_table: NULL argument");
+  if (compressor->granularity == 0)
+    return fli_error(FL_E_STATE, "table: codec %s has none, want THC",
+                     compressor->codec->name);
+  uint32_t want = 1u << compressor->bits;
+  if (n != want)
+    return fli_error(FL_E_DIM, "table: got %u values, want %u", n, want);
+  for (uint32_t j = 0; j < n; j++)
+    table[j] = compressor->values ? compressor->values[j] : (uint8_t)j;
+  return FL_OK;
+}
+
+float fl_compressor_best_clip(const fl_compressor *compressor, uint32_t workers,
+                              double coherence)
+{
+  if (!compressor || compressor->granularity == 0) return 0.0f;
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  float clip = fli_best_clip_for(compressor, workers, coherence);
+  fli_fpguard_leave(&guard);
+  return clip;
+}
+
 uint64_t fl_compressor_max_update_size(const fl_compressor *compressor)
 {
   if (!compressor) return 0;
@@ -165,6 +213,6 @@ uint64_t fl_compressor_max_update_size(const fl_compressor *compressor)
     const fli_segment *s = &layout->segments[i];
     coordinates += s->n_full * FLI_UNIT_MAX + s->tail_padded;
   }
-  return FLI_UPDATE_HEADER + layout->n_segments +
+  return fli_update_front(layout->n_segments) +
          coordinates * compressor->bits / 8;
 }

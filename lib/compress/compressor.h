@@ -12,10 +12,12 @@
 #include "crypto/crypto.h"
 
 /* Half widths of a grid that make sense, in standard deviations. */
-#define FLI_CLIP_MIN 0.25f
+#define FLI_CLIP_MIN 0.5f
 #define FLI_CLIP_MAX 16.0f
 /* Greatest norm: leaves float32 room for what decoding makes of it. */
 #define FLI_NORM_MAX 0x1p127f
+/* Kernels may read all of them, whatever the granularity. */
+enum { FLI_TABLE_ENTRIES = 256 };
 /* Bits of the signs of one unit. */
 enum { FLI_SIGN_BYTES = FLI_UNIT_MAX / 8 };
 /* Greatest weight cap: 65535 of them add up in 64 bits. */
@@ -32,12 +34,14 @@ struct fl_compressor {
   uint32_t bits;        /* of one coordinate on the wire */
   uint32_t granularity; /* THC, else 0 */
   float clip;           /* THC, else 0 */
-  uint64_t id;          /* of everything above but clip, and the segments */
+  uint64_t id; /* of everything above but clip, the values and the segments */
   fli_layout layout;
   uint8_t *signs; /* THC: FLI_SIGN_BYTES per unit */
   size_t signs_size;
-  uint8_t *values; /* THC table: value of every index, 2^bits; NULL otherwise */
-  uint32_t *entries; /* THC table: see flk_grid; NULL otherwise */
+  /* THC table: grid value of every index, 2^bits; and what quantising needs
+   * to know of every grid value (table.h); NULL otherwise. */
+  uint8_t *values;
+  uint32_t *entries;
 };
 
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);
@@ -109,8 +113,9 @@ double fli_encoding_factor(fli_encoding *encoding, double own, float agreed);
 /* The updates in a sum. */
 typedef struct fli_tally {
   uint32_t count;
-  uint64_t samples; /* sum of fli_agreed_weight */
-  uint8_t *slots;   /* bit s: slot s */
+  uint64_t lane_weight; /* sum of their weights in lanes */
+  uint64_t samples;     /* sum of lane weight * fli_agreed_weight */
+  uint8_t *slots;       /* bit s: slot s */
 } fli_tally;
 
 /* How the sum of one segment becomes a mean. */
@@ -129,27 +134,44 @@ typedef struct fli_mean {
   int32_t sign;
 } fli_mean;
 
+/* A run of coordinates of one segment, in several updates. */
+typedef struct fli_addends {
+  const uint8_t *const *src; /* one per update: its bytes of the segment */
+  const uint32_t *weights;   /* one per update; NULL: all 1 */
+  size_t count;              /* of updates */
+  uint32_t segment;
+  uint64_t first; /* coordinate of the segment */
+  size_t n;       /* coordinates; whole units */
+} fli_addends;
+
 struct fli_codec {
   uint32_t id;
   const char *name;
   uint32_t is_rotated; /* layout; also one norm per unit, not per segment */
   float min_norm;      /* agreed norms below count as 0 */
-  /* Sets mode, bits, granularity and clip. FL_E_OPTIONS. */
+  /* Sets mode, bits, granularity, clip and the table. FL_E_OPTIONS,
+   * FL_E_NOMEM. */
   fl_status (*configure)(fl_compressor *compressor,
                          const fl_compressor_options *options);
   void (*begin)(fli_encoding *encoding, uint32_t slot);
   /* Units [first, last) of the segment at hand. */
   void (*encode)(fli_encoding *encoding, uint64_t first, uint64_t last);
-  /* Lane width of a sum of `count` updates: FLK_*. */
-  uint32_t (*lane_width)(const fli_agreed *agreed, uint32_t count);
-  /* Greatest |lane| that `count` updates make. */
+  /* Greatest lane weight of one update: 1 where weights make no sense. */
+  uint32_t (*most_weight)(const fli_agreed *agreed);
+  /* Greatest sum of lane weights that lanes hold. */
+  uint64_t (*most_total)(const fli_agreed *agreed);
+  /* Lane width of a sum of weights: FLK_*. */
+  uint32_t (*lane_width)(const fli_agreed *agreed, uint64_t total);
+  /* Greatest |lane| that a sum of weights makes. */
   uint64_t (*lane_limit)(const fli_agreed *agreed, uint32_t segment,
-                         uint32_t count);
-  /* 1 when a payload is possible; NULL when any bytes are. */
-  int (*check)(const fli_agreed *agreed, const fli_unit *unit,
-               const uint8_t *src);
-  void (*add)(const fli_agreed *agreed, const fli_unit *unit, uint8_t *lanes,
-              uint32_t width, const uint8_t *src);
+                         uint64_t total);
+  /* 1 when n coordinates of a segment are possible; NULL when any bytes
+   * are. */
+  int (*check)(const fli_agreed *agreed, uint32_t segment, const uint8_t *src,
+               size_t n);
+  /* lanes, the run's own, += weight * values of every update. */
+  void (*add)(const fli_agreed *agreed, const fli_addends *addends,
+              uint8_t *lanes, uint32_t width);
   /* Units [first, last) of the segment at hand. */
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };
@@ -162,8 +184,15 @@ extern const fli_codec fli_codec_thc;
 extern const fli_codec fli_codec_f32;
 extern const fli_codec fli_codec_bf16;
 
+/* Let options, with which the compressor was made, say which table it has;
+ * they borrow it as long as it lives. */
+void fli_compressor_lend_table(const fl_compressor *compressor,
+                               fl_compressor_options *options);
 /* The clip with the least expected error, see clip.c. */
 float fli_best_clip(uint32_t mode, uint32_t granularity);
+/* The same of a THC compressor for `workers` whose vectors have a coherence. */
+float fli_best_clip_for(const fl_compressor *compressor, uint32_t workers,
+                        double coherence);
 /* Signs of the rotation, for all units. */
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
                         const uint8_t seed[FL_SEED_BYTES]);

@@ -72,7 +72,7 @@ static fl_status set_weight(decode_job *job)
   const fli_segment *segment = &layout->segments[job->mean.segment];
   job->mean.weight = 1.0;
   if (agreed->weight_cap > 0) {
-    job->mean.weight = (double)tally->count * (double)agreed->weight_cap /
+    job->mean.weight = (double)tally->lane_weight * (double)agreed->weight_cap /
                        (double)tally->samples;
   }
   uint64_t first = layout->is_rotated ? segment->first_unit : job->mean.segment;

@@ -40,14 +40,15 @@ static void float_begin(fli_encoding *encoding, uint32_t slot)
 {
 }
 
-static void load(const fli_agreed *agreed, const fli_unit *unit, float *values,
-                 const uint8_t *src)
+/* n values, at most a unit. */
+static void load(const fli_agreed *agreed, float *values, const uint8_t *src,
+                 size_t n)
 {
   const flk_table *kernels = agreed->compressor->kernels;
   if (agreed->compressor->bits == 32) {
-    kernels->f32_load(values, src, unit->n);
+    kernels->f32_load(values, src, n);
   } else {
-    kernels->bf16_load(values, src, unit->n);
+    kernels->bf16_load(values, src, n);
   }
 }
 
@@ -63,7 +64,7 @@ static void store(const fli_encoding *encoding, const fli_unit *unit,
   } else {
     kernels->bf16_store(dst, values, unit->n);
   }
-  if (encoding->lost) load(agreed, unit, values, dst);
+  if (encoding->lost) load(agreed, values, dst, unit->n);
 }
 
 static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
@@ -83,34 +84,56 @@ static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
   }
 }
 
-static int float_check(const fli_agreed *agreed, const fli_unit *unit,
-                       const uint8_t *src)
+static int float_check(const fli_agreed *agreed, uint32_t segment,
+                       const uint8_t *src, size_t n)
 {
+  size_t bytes = agreed->compressor->bits / 8;
   float values[FLI_UNIT_MAX];
-  load(agreed, unit, values, src);
-  float max = agreed->compressor->kernels->abs_max(values, unit->n);
-  return max <= fli_agreed_norm(agreed, unit);
+  for (size_t i = 0; i < n; i += FLI_UNIT_MAX) {
+    size_t count = n - i < FLI_UNIT_MAX ? n - i : FLI_UNIT_MAX;
+    load(agreed, values, src + i * bytes, count);
+    float max = agreed->compressor->kernels->abs_max(values, count);
+    if (!(max <= agreed->norms[segment])) return 0;
+  }
+  return 1;
 }
 
-static uint32_t float_lane_width(const fli_agreed *agreed, uint32_t count)
+static uint32_t float_most_weight(const fli_agreed *agreed)
+{
+  return 1;
+}
+
+static uint64_t float_most_total(const fli_agreed *agreed)
+{
+  return agreed->slots;
+}
+
+static uint32_t float_lane_width(const fli_agreed *agreed, uint64_t total)
 {
   return FLK_I64;
 }
 
 static uint64_t float_lane_limit(const fli_agreed *agreed, uint32_t segment,
-                                 uint32_t count)
+                                 uint64_t total)
 {
   double one = (double)agreed->norms[segment] * fixed_point(agreed, segment);
-  return count * (uint64_t)one;
+  return total * (uint64_t)one;
 }
 
-static void float_add(const fli_agreed *agreed, const fli_unit *unit,
-                      uint8_t *lanes, uint32_t width, const uint8_t *src)
+static void float_add(const fli_agreed *agreed, const fli_addends *addends,
+                      uint8_t *lanes, uint32_t width)
 {
+  size_t bytes = agreed->compressor->bits / 8;
+  double one = fixed_point(agreed, addends->segment);
   float values[FLI_UNIT_MAX];
-  load(agreed, unit, values, src);
-  agreed->compressor->kernels->fixed_add(lanes, values, unit->n,
-                                         fixed_point(agreed, unit->segment));
+  for (size_t i = 0; i < addends->n; i += FLI_UNIT_MAX) {
+    size_t n = addends->n - i < FLI_UNIT_MAX ? addends->n - i : FLI_UNIT_MAX;
+    size_t skip = ((size_t)addends->first + i) * bytes;
+    for (size_t k = 0; k < addends->count; k++) {
+      load(agreed, values, addends->src[k] + skip, n);
+      agreed->compressor->kernels->fixed_add(lanes + 8 * i, values, n, one);
+    }
+  }
 }
 
 static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)
@@ -118,7 +141,7 @@ static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)
   const fli_agreed *agreed = mean->agreed;
   const fl_compressor *compressor = agreed->compressor;
   double one = fixed_point(agreed, mean->segment);
-  double factor = mean->weight / (double)mean->tally->count / one;
+  double factor = mean->weight / (double)mean->tally->lane_weight / one;
   for (; first < last; first++) {
     fli_unit unit = fli_layout_unit(&compressor->layout, mean->segment, first);
     float *dst = mean->out + unit.offset;
@@ -139,6 +162,8 @@ const fli_codec fli_codec_f32 = {
     .configure = f32_configure,
     .begin = float_begin,
     .encode = float_encode,
+    .most_weight = float_most_weight,
+    .most_total = float_most_total,
     .lane_width = float_lane_width,
     .lane_limit = float_lane_limit,
     .check = float_check,
@@ -154,6 +179,8 @@ const fli_codec fli_codec_bf16 = {
     .configure = bf16_configure,
     .begin = float_begin,
     .encode = float_encode,
+    .most_weight = float_most_weight,
+    .most_total = float_most_total,
     .lane_width = float_lane_width,
     .lane_limit = float_lane_limit,
     .check = float_check,

@@ -8,6 +8,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "base/size.h"
 #include "compress/update.h"
 
 size_t fli_lane_bytes(uint32_t width, uint64_t n)
@@ -25,11 +26,26 @@ size_t fli_lane_offset(const fli_agreed *agreed, const fli_unit *unit,
 }
 
 size_t fli_lanes_size(const fli_agreed *agreed, uint32_t segment,
-                      uint32_t count)
+                      uint64_t total)
 {
-  if (count == 0) return 0;
-  uint32_t width = agreed->compressor->codec->lane_width(agreed, count);
+  if (total == 0) return 0;
+  uint32_t width = agreed->compressor->codec->lane_width(agreed, total);
   return fli_lane_bytes(width, fli_agreed_count(agreed, segment));
+}
+
+fl_status fli_tally_check_total(const fli_agreed *agreed, uint64_t total,
+                                uint64_t samples, uint64_t more)
+{
+  uint64_t most = agreed->compressor->codec->most_total(agreed);
+  uint64_t sum;
+  if (total > most) {
+    return fli_error(FL_E_RANGE, "sum: lane weight, got %llu, want <= %llu",
+                     (unsigned long long)total, (unsigned long long)most);
+  }
+  if (!fli_add_u64(samples, more, &sum)) {
+    return fli_error(FL_E_RANGE, "sum: samples leave 64 bits");
+  }
+  return FL_OK;
 }
 
 int fli_has_slot(const fli_tally *tally, uint32_t slot)
@@ -42,74 +58,37 @@ static const fl_compressor *compressor_of(const fl_partial *partial)
   return partial->agreed.compressor;
 }
 
-/* One segment's lanes and what is added to them. */
-typedef struct segment_job {
+/* One segment's lanes, and those that are added to them. */
+typedef struct merge_job {
   const fli_agreed *agreed;
   uint32_t segment;
   fli_lanes to;
-  const fli_lanes *from;  /* lanes, or */
-  const uint8_t *payload; /* an update's bytes of the segment */
-  atomic_int is_bad;
-} segment_job;
-
-static void run_segment(segment_job *job, fli_units_fn fn)
-{
-  const fl_compressor *compressor = job->agreed->compressor;
-  const fli_segment *s = &compressor->layout.segments[job->segment];
-  fli_for_units(compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), fn, job);
-}
-
-static void check_units(void *arg, uint64_t first, uint64_t last)
-{
-  segment_job *job = arg;
-  const fli_agreed *agreed = job->agreed;
-  for (uint64_t u = first; u < last; u++) {
-    fli_unit unit =
-        fli_layout_unit(&agreed->compressor->layout, job->segment, u);
-    if (!fli_agreed_is_sent(agreed, &unit)) continue;
-    const uint8_t *src = job->payload + fli_payload_offset(agreed, &unit);
-    if (!agreed->compressor->codec->check(agreed, &unit, src)) {
-      atomic_store_explicit(&job->is_bad, 1, memory_order_relaxed);
-    }
-  }
-}
-
-static void add_units(void *arg, uint64_t first, uint64_t last)
-{
-  const segment_job *job = arg;
-  const fli_agreed *agreed = job->agreed;
-  for (uint64_t u = first; u < last; u++) {
-    fli_unit unit =
-        fli_layout_unit(&agreed->compressor->layout, job->segment, u);
-    if (!fli_agreed_is_sent(agreed, &unit)) continue;
-    size_t at = fli_lane_offset(agreed, &unit, job->to.width);
-    agreed->compressor->codec->add(
-        agreed, &unit, job->to.data + at, job->to.width,
-        job->payload + fli_payload_offset(agreed, &unit));
-  }
-}
+  fli_lanes from;
+} merge_job;
 
 static void merge_units(void *arg, uint64_t first, uint64_t last)
 {
-  const segment_job *job = arg;
+  const merge_job *job = arg;
   const fli_agreed *agreed = job->agreed;
-  uint64_t start =
-      agreed->starts[agreed->compressor->layout.segments[job->segment]
-                         .first_unit];
-  uint64_t at = agreed->starts[first] - start;
+  const fl_compressor *compressor = agreed->compressor;
+  const fli_segment *segment = &compressor->layout.segments[job->segment];
+  uint64_t at = agreed->starts[first] - agreed->starts[segment->first_unit];
   uint64_t n = agreed->starts[last] - agreed->starts[first];
-  agreed->compressor->kernels->accumulate[job->to.width][job->from->width](
+  compressor->kernels->accumulate[job->to.width][job->from.width](
       job->to.data + fli_lane_bytes(job->to.width, at),
-      job->from->data + fli_lane_bytes(job->from->width, at), (size_t)n);
+      job->from.data + fli_lane_bytes(job->from.width, at), (size_t)n);
 }
 
 static void merge_lanes(const fli_agreed *agreed, uint32_t segment,
                         const fli_lanes *to, const fli_lanes *from)
 {
-  segment_job job = {
-      .agreed = agreed, .segment = segment, .to = *to, .from = from};
-  if (from->data) run_segment(&job, merge_units);
+  const fl_compressor *compressor = agreed->compressor;
+  const fli_segment *s = &compressor->layout.segments[segment];
+  merge_job job = {
+      .agreed = agreed, .segment = segment, .to = *to, .from = *from};
+  if (!from->data) return;
+  fli_for_units(compressor->context, s->first_unit,
+                s->first_unit + fli_segment_units(s), merge_units, &job);
 }
 
 static void free_lanes(fl_context *context, fli_lanes *lanes)
@@ -118,7 +97,7 @@ static void free_lanes(fl_context *context, fli_lanes *lanes)
   *lanes = (fli_lanes){0};
 }
 
-static void unstage(fl_partial *partial)
+void fli_partial_unstage(fl_partial *partial)
 {
   const fl_compressor *compressor = compressor_of(partial);
   for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
@@ -126,16 +105,16 @@ static void unstage(fl_partial *partial)
   }
 }
 
-/* Get memory for a segment whose sum is to hold `count` updates, if what it
- * has will not do. */
-static fl_status stage(fl_partial *partial, uint32_t segment, uint32_t count)
+fl_status fli_partial_stage(fl_partial *partial, uint32_t segment,
+                            uint64_t total)
 {
   const fl_compressor *compressor = compressor_of(partial);
   const fli_agreed *agreed = &partial->agreed;
-  uint32_t width = compressor->codec->lane_width(agreed, count);
+  if (total == 0) return FL_OK;
+  uint32_t width = compressor->codec->lane_width(agreed, total);
   const fli_lanes *now = &partial->lanes[segment];
-  if (count == 0 || (now->data && now->width == width)) return FL_OK;
-  size_t size = fli_lanes_size(agreed, segment, count);
+  if (now->data && now->width == width) return FL_OK;
+  size_t size = fli_lanes_size(agreed, segment, total);
   fli_lanes wider = {.size = size, .width = width};
   wider.data = fli_alloc(compressor->context, size, 1);
   if (!wider.data) return fli_nomem(size);
@@ -143,8 +122,7 @@ static fl_status stage(fl_partial *partial, uint32_t segment, uint32_t count)
   return FL_OK;
 }
 
-/* Move into the staged lanes. */
-static void commit(fl_partial *partial)
+void fli_partial_commit(fl_partial *partial)
 {
   const fl_compressor *compressor = compressor_of(partial);
   for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
@@ -156,96 +134,41 @@ static void commit(fl_partial *partial)
   }
 }
 
-static fl_status check_payload(const fl_partial *partial,
-                               const fli_update *update)
-{
-  const fl_compressor *compressor = compressor_of(partial);
-  const fli_agreed *agreed = &partial->agreed;
-  if (!compressor->codec->check) return FL_OK;
-  segment_job job = {.agreed = agreed, .payload = update->payload};
-  atomic_init(&job.is_bad, 0);
-  for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
-    if (!update->mask[s]) continue;
-    job.segment = s;
-    run_segment(&job, check_units);
-    if (atomic_load(&job.is_bad)) {
-      return fli_error(FL_E_RANGE, "update: segment %u, a value above its norm",
-                       s);
-    }
-    job.payload += fli_payload_size(agreed, fli_agreed_count(agreed, s));
-  }
-  return FL_OK;
-}
-
-static void count_update(const fli_agreed *agreed, fli_tally *tally,
-                         const fli_update *update)
-{
-  tally->count++;
-  tally->samples += fli_agreed_weight(agreed, update->samples);
-  tally->slots[update->slot / 8] |= (uint8_t)(1u << (update->slot % 8));
-}
-
-static void add_update(fl_partial *partial, const fli_update *update)
-{
-  const fl_compressor *compressor = compressor_of(partial);
-  const fli_agreed *agreed = &partial->agreed;
-  segment_job job = {.agreed = agreed, .payload = update->payload};
-  for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
-    if (!update->mask[s]) continue;
-    job.segment = s;
-    job.to = partial->lanes[s];
-    run_segment(&job, add_units);
-    job.payload += fli_payload_size(agreed, fli_agreed_count(agreed, s));
-    count_update(agreed, &partial->tallies[s], update);
-  }
-  count_update(agreed, &partial->all, update);
-}
-
-static fl_status partial_add(fl_partial *partial, const uint8_t *data, size_t n)
-{
-  fl_status st = FL_OK;
-  fli_update update;
-  FLI_TRY(fli_update_read(&partial->agreed, data, n, &update));
-  if (fli_has_slot(&partial->all, update.slot)) {
-    return fli_error(FL_E_DUPLICATE, "update: slot %u is in the sum",
-                     update.slot);
-  }
-  FLI_TRY(check_payload(partial, &update));
-  for (uint32_t s = 0; s < compressor_of(partial)->layout.n_segments; s++) {
-    if (!update.mask[s]) continue;
-    FLI_TRY(stage(partial, s, partial->tallies[s].count + 1));
-  }
-  commit(partial);
-  add_update(partial, &update);
-out:
-  if (st != FL_OK) unstage(partial);
-  return st;
-}
-
 static void merge_tally(fli_tally *to, const fli_tally *from, size_t size)
 {
   to->count += from->count;
+  to->lane_weight += from->lane_weight;
   to->samples += from->samples;
   for (size_t i = 0; i < size; i++)
     to->slots[i] |= from->slots[i];
+}
+
+/* The two sums share no update, and the lanes hold both. */
+static fl_status check_merge(const fl_partial *partial, const fli_tally *other)
+{
+  const fli_agreed *agreed = &partial->agreed;
+  const fli_tally *all = &partial->all;
+  for (size_t i = 0; i < partial->bitmap_size; i++) {
+    if ((all->slots[i] & other->slots[i]) == 0) continue;
+    return fli_error(FL_E_DUPLICATE, "sum: a slot of %zu..%zu is in both",
+                     8 * i, 8 * i + 7);
+  }
+  return fli_tally_check_total(agreed, all->lane_weight + other->lane_weight,
+                               all->samples, other->samples);
 }
 
 fl_status fli_partial_merge_view(fl_partial *partial, const fli_sum_view *view)
 {
   fl_status st = FL_OK;
   uint32_t n_segments = compressor_of(partial)->layout.n_segments;
-  for (size_t i = 0; i < partial->bitmap_size; i++) {
-    if (partial->all.slots[i] & view->all.slots[i]) {
-      return fli_error(FL_E_DUPLICATE, "sum: a slot of %zu..%zu is in both",
-                       8 * i, 8 * i + 7);
-    }
-  }
+  FLI_TRY(check_merge(partial, &view->all));
   for (uint32_t s = 0; s < n_segments; s++) {
     if (view->tallies[s].count == 0) continue;
-    FLI_TRY(
-        stage(partial, s, partial->tallies[s].count + view->tallies[s].count));
+    FLI_TRY(fli_partial_stage(partial, s,
+                              partial->tallies[s].lane_weight +
+                                  view->tallies[s].lane_weight));
   }
-  commit(partial);
+  fli_partial_commit(partial);
   for (uint32_t s = 0; s < n_segments; s++) {
     if (view->tallies[s].count == 0) continue;
     merge_lanes(&partial->agreed, s, &partial->lanes[s], &view->lanes[s]);
@@ -253,7 +176,7 @@ fl_status fli_partial_merge_view(fl_partial *partial, const fli_sum_view *view)
   }
   merge_tally(&partial->all, &view->all, partial->bitmap_size);
 out:
-  if (st != FL_OK) unstage(partial);
+  if (st != FL_OK) fli_partial_unstage(partial);
   return st;
 }
 
@@ -320,19 +243,6 @@ void fl_partial_free(fl_partial *partial)
   fli_context_unref(context);
 }
 
-fl_status fl_partial_add(fl_partial *partial, const uint8_t *data, size_t n)
-{
-  fli_clear_error();
-  if (!partial || (!data && n > 0)) {
-    return fli_error(FL_E_ARGUMENT, "partial: got NULL");
-  }
-  fli_fpguard guard;
-  fli_fpguard_enter(&guard);
-  fl_status st = partial_add(partial, data, n);
-  fli_fpguard_leave(&guard);
-  return st;
-}
-
 fl_status fl_partial_peek(const fl_partial *partial, const uint8_t *data,
                           size_t n, uint32_t *slot, uint64_t *samples)
 {
@@ -363,6 +273,11 @@ fl_status fl_partial_merge(fl_partial *partial, const fl_partial *other)
   fli_sum_view view = {
       .all = other->all, .tallies = other->tallies, .lanes = other->lanes};
   return fli_partial_merge_view(partial, &view);
+}
+
+uint64_t fl_partial_weight(const fl_partial *partial)
+{
+  return partial ? partial->all.lane_weight : 0;
 }
 
 uint32_t fl_partial_count(const fl_partial *partial)

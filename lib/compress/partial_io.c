@@ -9,18 +9,19 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "base/size.h"
 #include "compress/partial.h"
 #include "compress/update.h"
 
 /* Behind the preamble. */
 enum { AT_TALLIES = FLI_PREAMBLE_BYTES, AT_RESERVED = FLI_PREAMBLE_BYTES + 4 };
 /* In a tally. */
-enum { AT_COUNT = 0, AT_COUNT_RESERVED = 4, AT_SAMPLES = 8 };
+enum { AT_COUNT = 0, AT_LANE_WEIGHT = 4, AT_SAMPLES = 8 };
 
 static int is_same_tally(const fli_tally *a, const fli_tally *b, size_t bitmap)
 {
-  return a->count == b->count && a->samples == b->samples &&
-         memcmp(a->slots, b->slots, bitmap) == 0;
+  return a->count == b->count && a->lane_weight == b->lane_weight &&
+         a->samples == b->samples && memcmp(a->slots, b->slots, bitmap) == 0;
 }
 
 /* 1 when one tally says it all. */
@@ -37,7 +38,7 @@ static uint8_t *write_tally(const fl_partial *partial, const fli_tally *tally,
                             uint8_t *out)
 {
   fli_store_u32(out + AT_COUNT, tally->count);
-  fli_store_u32(out + AT_COUNT_RESERVED, 0);
+  fli_store_u32(out + AT_LANE_WEIGHT, (uint32_t)tally->lane_weight);
   fli_store_u64(out + AT_SAMPLES, tally->samples);
   memcpy(out + FLI_TALLY_HEADER, tally->slots, partial->bitmap_size);
   return out + FLI_TALLY_HEADER + partial->bitmap_size;
@@ -96,12 +97,35 @@ static uint32_t count_bits(const uint8_t *bytes, size_t n)
   return count;
 }
 
-/* `rest` updates that weigh `samples` together: possible? */
-static int is_weight_possible(const fli_agreed *agreed, uint32_t count,
-                              uint64_t samples)
+/* `count` updates that weigh `total` in lanes and `samples` together:
+ * possible? */
+static int is_possible(const fli_agreed *agreed, uint32_t count, uint64_t total,
+                       uint64_t samples)
 {
-  uint64_t each = agreed->weight_cap == 0 ? 1 : agreed->weight_cap;
-  return samples >= count && samples <= each * count;
+  const fli_codec *codec = agreed->compressor->codec;
+  uint64_t cap = agreed->weight_cap == 0 ? 1 : agreed->weight_cap;
+  uint64_t most;
+  if (!fli_mul_u64(cap, total, &most)) most = UINT64_MAX;
+  return total >= count &&
+         total <= (uint64_t)count * codec->most_weight(agreed) &&
+         total <= codec->most_total(agreed) && samples >= total &&
+         samples <= most;
+}
+
+static fl_status check_part(const fli_agreed *agreed, const fli_tally *part,
+                            const fli_tally *all, size_t bitmap)
+{
+  int is_part = part->samples <= all->samples && part->count <= all->count &&
+                part->lane_weight <= all->lane_weight;
+  for (size_t i = 0; i < bitmap; i++) {
+    is_part &= (part->slots[i] & ~all->slots[i]) == 0;
+  }
+  if (is_part && is_possible(agreed, all->count - part->count,
+                             all->lane_weight - part->lane_weight,
+                             all->samples - part->samples)) {
+    return FL_OK;
+  }
+  return fli_error(FL_E_FORMAT, "sum: a segment holds more than the sum");
 }
 
 /* A tally, which holds nothing that `all` does not (NULL: is `all`). */
@@ -111,29 +135,22 @@ static fl_status read_tally(const fl_partial *partial, const uint8_t *data,
   size_t size = partial->bitmap_size;
   uint32_t slots = partial->agreed.slots;
   tally->count = fli_load_u32(data + AT_COUNT);
+  tally->lane_weight = fli_load_u32(data + AT_LANE_WEIGHT);
   tally->samples = fli_load_u64(data + AT_SAMPLES);
   memcpy(tally->slots, data + FLI_TALLY_HEADER, size);
-  if (fli_load_u32(data + AT_COUNT_RESERVED) != 0 ||
-      (slots % 8 != 0 && tally->slots[size - 1] >> (slots % 8) != 0) ||
+  if ((slots % 8 != 0 && tally->slots[size - 1] >> (slots % 8) != 0) ||
       count_bits(tally->slots, size) != tally->count) {
     return fli_error(FL_E_FORMAT, "sum: count %u and its slots do not agree",
                      tally->count);
   }
-  if (!is_weight_possible(&partial->agreed, tally->count, tally->samples)) {
-    return fli_error(FL_E_RANGE, "sum: %u updates of %llu samples",
-                     tally->count, (unsigned long long)tally->samples);
+  if (!is_possible(&partial->agreed, tally->count, tally->lane_weight,
+                   tally->samples)) {
+    return fli_error(FL_E_RANGE, "sum: %u updates of weight %llu, samples %llu",
+                     tally->count, (unsigned long long)tally->lane_weight,
+                     (unsigned long long)tally->samples);
   }
   if (!all) return FL_OK;
-  int is_part = tally->samples <= all->samples && tally->count <= all->count;
-  for (size_t i = 0; i < size; i++) {
-    is_part &= (tally->slots[i] & ~all->slots[i]) == 0;
-  }
-  if (!is_part ||
-      !is_weight_possible(&partial->agreed, all->count - tally->count,
-                          all->samples - tally->samples)) {
-    return fli_error(FL_E_FORMAT, "sum: a segment holds more than the sum");
-  }
-  return FL_OK;
+  return check_part(&partial->agreed, tally, all, size);
 }
 
 /* A sum's bytes, taken apart into memory of our own (but for the lanes). */
@@ -202,21 +219,21 @@ static fl_status read_lanes(parsed_sum *sum, const fl_partial *partial,
   const fl_compressor *compressor = agreed->compressor;
   size_t want = 0;
   for (uint32_t s = 0; s < sum->n_segments; s++) {
-    want += fli_lanes_size(agreed, s, sum->tallies[s].count);
+    want += fli_lanes_size(agreed, s, sum->tallies[s].lane_weight);
   }
   fl_status st = fli_check_length("sum: lanes", size, want);
   if (st != FL_OK) return st;
   for (uint32_t s = 0; s < sum->n_segments; s++) {
-    uint32_t count = sum->tallies[s].count;
+    uint64_t total = sum->tallies[s].lane_weight;
     fli_lanes *lanes = &sum->lanes[s];
-    lanes->size = fli_lanes_size(agreed, s, count);
-    lanes->width = compressor->codec->lane_width(agreed, count);
+    lanes->size = fli_lanes_size(agreed, s, total);
+    lanes->width = compressor->codec->lane_width(agreed, total);
     lanes->data = (uint8_t *)(uintptr_t)data; /* only read */
     data += lanes->size;
     if (lanes->size == 0) continue;
     uint64_t max = compressor->kernels->lane_max(
         lanes->data, lanes->width, (size_t)fli_agreed_count(agreed, s));
-    if (max > compressor->codec->lane_limit(agreed, s, count)) {
+    if (max > compressor->codec->lane_limit(agreed, s, total)) {
       return fli_error(FL_E_RANGE, "sum: segment %u, a lane is too great", s);
     }
   }

@@ -7,27 +7,53 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/dmath.h"
 #include "base/error.h"
 #include "compress/compressor.h"
+#include "compress/table.h"
+
+/* Lanes are converted to float32 by way of int32, twice as large. */
+#define LANE_MAX ((UINT64_C(1) << 30) - 1)
+
+/* Half width where 1/32 of N(0, 1) is outside: the paper's for its tables. */
+#define TABLE_CLIP_TAIL (1.0 / 64.0)
+
+static fl_status check_grid(const fl_compressor_options *options)
+{
+  uint32_t mode = options->thc_mode;
+  if (mode < FL_THC_UNIFORM || mode > FL_THC_TABLE)
+    return fli_error(FL_E_OPTIONS, "thc_mode: got %u, want FL_THC_*", mode);
+  if (options->bits < 1 || options->bits > 8)
+    return fli_error(FL_E_OPTIONS, "bits: got %u, want 1..8", options->bits);
+  if (options->workers > FL_MAX_SLOTS)
+    return fli_error(FL_E_OPTIONS, "workers: got %u, want 0..%d",
+                     options->workers, FL_MAX_SLOTS);
+  if (mode == FL_THC_TABLE) return FL_OK;
+  if (options->table || options->n_table != 0)
+    return fli_error(FL_E_OPTIONS,
+                     "table: got one with thc_mode %u, want FL_THC_TABLE",
+                     mode);
+  uint32_t top = (1u << options->bits) - 1u;
+  if (options->granularity != 0 && options->granularity != top)
+    return fli_error(FL_E_OPTIONS, "granularity: got %u, want 0 or %u",
+                     options->granularity, top);
+  return FL_OK;
+}
+
+static float default_clip(uint32_t mode, uint32_t top)
+{
+  if (mode == FL_THC_TABLE) return (float)-fli_probit(TABLE_CLIP_TAIL);
+  return fli_best_clip(mode, top);
+}
 
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
 {
-  if (options->thc_mode != FL_THC_UNIFORM &&
-      options->thc_mode != FL_THC_DITHER) {
-    return fli_error(FL_E_OPTIONS, "thc_mode: got %u, want FL_THC_*",
-                     options->thc_mode);
-  }
-  if (options->bits < 1 || options->bits > 8) {
-    return fli_error(FL_E_OPTIONS, "bits: got %u, want 1..8", options->bits);
-  }
+  fl_status st = check_grid(options);
+  if (st != FL_OK) return st;
   uint32_t top = (1u << options->bits) - 1u;
-  if (options->granularity != 0 && options->granularity != top) {
-    return fli_error(FL_E_OPTIONS, "granularity: got %u, want 0 or %u",
-                     options->granularity, top);
-  }
   float clip = options->clip;
-  if (clip == 0.0f) clip = fli_best_clip(options->thc_mode, top);
+  if (clip == 0.0f) clip = default_clip(options->thc_mode, top);
   if (!(clip >= FLI_CLIP_MIN && clip <= FLI_CLIP_MAX)) {
     return fli_error(FL_E_OPTIONS, "clip: got %g, want 0 or %g..%g",
                      (double)clip, (double)FLI_CLIP_MIN, (double)FLI_CLIP_MAX);
@@ -36,7 +62,8 @@ static fl_status thc_configure(fl_compressor *compressor,
   compressor->bits = options->bits;
   compressor->granularity = top;
   compressor->clip = clip;
-  return FL_OK;
+  if (options->thc_mode != FL_THC_TABLE) return FL_OK;
+  return fli_table_configure(compressor, options);
 }
 
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
@@ -104,24 +131,43 @@ static void thc_begin(fli_encoding *encoding, uint32_t slot)
   }
 }
 
-static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
-                               uint32_t count)
+/* Dither counts on every slot's noise once. */
+static uint32_t thc_most_weight(const fli_agreed *agreed)
 {
-  return (uint64_t)count * agreed->compressor->granularity;
+  int is_dither = agreed->compressor->mode == FL_THC_DITHER;
+  return is_dither ? 1 : FL_MAX_LANE_WEIGHT;
 }
 
-static uint32_t thc_lane_width(const fli_agreed *agreed, uint32_t count)
+static uint64_t thc_most_total(const fli_agreed *agreed)
 {
-  uint64_t limit = thc_lane_limit(agreed, 0, count);
+  return LANE_MAX / agreed->compressor->granularity;
+}
+
+static uint64_t thc_lane_limit(const fli_agreed *agreed, uint32_t segment,
+                               uint64_t total)
+{
+  return total * agreed->compressor->granularity;
+}
+
+static uint32_t thc_lane_width(const fli_agreed *agreed, uint64_t total)
+{
+  uint64_t limit = thc_lane_limit(agreed, 0, total);
   return limit <= UINT8_MAX ? FLK_U8 : limit <= UINT16_MAX ? FLK_U16 : FLK_U32;
 }
 
-static void thc_add(const fli_agreed *agreed, const fli_unit *unit,
-                    uint8_t *lanes, uint32_t width, const uint8_t *src)
+static void thc_add(const fli_agreed *agreed, const fli_addends *addends,
+                    uint8_t *lanes, uint32_t width)
 {
   const fl_compressor *compressor = agreed->compressor;
-  compressor->kernels->add_packed(lanes, width, src, unit->padded,
-                                  compressor->bits);
+  flk_packed packed = {
+      .src = addends->src,
+      .skip = (size_t)(addends->first * compressor->bits / 8),
+      .weights = addends->weights,
+      .count = addends->count,
+      .bits = compressor->bits,
+      .values = compressor->values,
+  };
+  compressor->kernels->add_packed(lanes, width, &packed, addends->n);
 }
 
 const fli_codec fli_codec_thc = {
@@ -132,6 +178,8 @@ const fli_codec fli_codec_thc = {
     .configure = thc_configure,
     .begin = thc_begin,
     .encode = fli_thc_encode,
+    .most_weight = thc_most_weight,
+    .most_total = thc_most_total,
     .lane_width = thc_lane_width,
     .lane_limit = thc_lane_limit,
     .check = NULL,

@@ -50,11 +50,13 @@ static int32_t set_lattice(flk_lattice *lattice, const fli_mean *mean,
   int64_t g = compressor->granularity;
   lattice->shift = 1;
   *one = 2.0;
-  if (compressor->mode != FL_THC_DITHER) return (int32_t)(-count * g);
+  if (compressor->mode != FL_THC_DITHER) {
+    return (int32_t)(-(int64_t)mean->tally->lane_weight * g);
+  }
   lattice->shift = fraction_bits((uint64_t)count, compressor->granularity);
   *one = (double)(1u << lattice->shift);
   int64_t all = set_dither(lattice, mean) >> (16 - lattice->shift);
-  return (int32_t)(-(count * (g - 1) << lattice->shift) / 2 - all);
+  return (int32_t)(uint32_t)(-(count * (g - 1) << lattice->shift) / 2 - all);
 }
 
 static void decode_units(const fli_mean *mean, const flk_lattice *common,
@@ -88,10 +90,23 @@ static flk_turn turn_of(const fli_mean *mean, const fli_unit *unit, double one)
   if (!fli_agreed_is_sent(agreed, unit)) return turn;
   double cell = 2.0 * (double)agreed->clip / (double)compressor->granularity;
   double norm = (double)fli_agreed_norm(agreed, unit);
-  double count = (double)mean->tally->count;
+  double total = (double)mean->tally->lane_weight;
   turn.scale = (float)(cell * norm * mean->weight /
-                       (one * count * (double)unit->padded));
+                       (one * total * (double)unit->padded));
   return turn;
+}
+
+/* Zeros without a sign where nothing was sent. */
+static void clear_unsent(const fli_mean *mean, const fli_unit *units,
+                         size_t count)
+{
+  for (size_t b = 0; b < count; b++) {
+    if (fli_agreed_is_sent(mean->agreed, &units[b])) continue;
+    for (uint32_t i = 0; i < units[b].n; i++) {
+      size_t at = i / FLK_LINE * units[b].stride + i % FLK_LINE;
+      mean->out[units[b].offset + at] = 0.0f;
+    }
+  }
 }
 
 static void decode_tail(const fli_mean *mean, const flk_lattice *lattice,
@@ -104,6 +119,7 @@ static void decode_tail(const fli_mean *mean, const flk_lattice *lattice,
   mean->agreed->compressor->kernels->rotate_out(padded, block, &lines, &turn,
                                                 0);
   memcpy(mean->out + unit->offset, padded, unit->n * sizeof(float));
+  clear_unsent(mean, unit, 1);
 }
 
 void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last)
@@ -131,5 +147,6 @@ void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last)
     decode_units(mean, &lattice, units, place.lines.count, blocks);
     compressor->kernels->rotate_out(mean->out + place.offset, blocks,
                                     &place.lines, turns, is_streamed);
+    clear_unsent(mean, units, place.lines.count);
   }
 }

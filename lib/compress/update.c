@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-enum { FORMAT_VERSION = 1 };
+enum { FORMAT_VERSION = 2, PAYLOAD_ALIGNMENT = 64 };
 
 /* Offsets in the preamble. */
 enum {
@@ -128,9 +128,15 @@ static size_t masked_payload(const fli_agreed *agreed, const uint8_t *mask)
   return total;
 }
 
+size_t fli_update_front(uint32_t n_segments)
+{
+  size_t used = (size_t)FLI_UPDATE_HEADER + n_segments;
+  return (used + PAYLOAD_ALIGNMENT - 1) / PAYLOAD_ALIGNMENT * PAYLOAD_ALIGNMENT;
+}
+
 size_t fli_update_size(const fli_agreed *agreed, const uint8_t *mask)
 {
-  return FLI_UPDATE_HEADER + agreed->compressor->layout.n_segments +
+  return fli_update_front(agreed->compressor->layout.n_segments) +
          masked_payload(agreed, mask);
 }
 
@@ -146,11 +152,21 @@ size_t fli_update_write(const fli_agreed *agreed, uint32_t slot,
   for (uint32_t s = 0; s < n_segments; s++) {
     out[FLI_UPDATE_HEADER + s] = !mask || mask[s] != 0;
   }
-  return FLI_UPDATE_HEADER + n_segments;
+  size_t front = fli_update_front(n_segments);
+  size_t used = FLI_UPDATE_HEADER + n_segments;
+  memset(out + used, 0, front - used);
+  return front;
 }
 
+/* A segment is there or not; zeros follow. */
 static fl_status check_mask(const uint8_t *mask, uint32_t n)
 {
+  size_t end = fli_update_front(n) - FLI_UPDATE_HEADER;
+  for (size_t i = n; i < end; i++) {
+    if (mask[i] != 0) {
+      return fli_error(FL_E_FORMAT, "update: padding of the mask is set");
+    }
+  }
   for (uint32_t s = 0; s < n; s++) {
     if (mask[s] <= 1) continue;
     return fli_error(FL_E_FORMAT, "update: mask of segment %u, got %u", s,
@@ -164,8 +180,7 @@ fl_status fli_update_read(const fli_agreed *agreed, const uint8_t *data,
 {
   fl_status st = FL_OK;
   uint64_t payload;
-  size_t front =
-      (size_t)FLI_UPDATE_HEADER + agreed->compressor->layout.n_segments;
+  size_t front = fli_update_front(agreed->compressor->layout.n_segments);
   FLI_TRY(fli_preamble_read(agreed, FLI_UPDATE_MAGIC, data, n, &payload));
   if (n < front) return fli_check_length("update", n, front);
   update->slot = fli_load_u32(data + AT_SLOT);

@@ -40,6 +40,9 @@ typedef struct fli_update {
   const uint8_t *payload;
 } fli_update;
 
+/* Bytes before an update's payload: header, mask, and zeros up to a multiple of
+ * 64, so that in memory so aligned the payload is, too. */
+size_t fli_update_front(uint32_t n_segments);
 /* Bytes of an update that holds the segments of `mask` (NULL = all). */
 size_t fli_update_size(const fli_agreed *agreed, const uint8_t *mask);
 /* Header and mask; the payload follows at the returned offset. */

@@ -13,34 +13,82 @@
 
 #include "kernels/kernels.h"
 
+/* What the including file may choose. */
+
+/* Which 32-bit words and lanes of a line part p has between line_down and
+ * line_up: any order that its emit_high and emit_low know. */
+#ifndef NOISE_LOAD
+#  define NOISE_LOAD(words, p) int_load((words) + WIDTH * (p))
+#endif
+#ifndef LINE_LANES
+#  define LINE_LANES(line, width, p) \
+    int_lanes((line) + ((size_t)(WIDTH * (p)) << (width)), width)
+#endif
+
+/* Where registers are few: x is worked out here, not put off until all that it
+ * is made of has left the registers. */
+#ifndef NOW
+#  define NOW(x) ((void)0)
+#endif
+
 enum { ROWS = 16 };
 _Static_assert(PARTS *WIDTH == FLK_LINE, "a line is PARTS vectors");
-
-#define EACH4(m) m(0) m(1) m(2) m(3)
-#define EACH8(m) EACH4(m) m(4) m(5) m(6) m(7)
-#define EACH16(m) EACH8(m) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
 
 #define BUTTERFLY(i, j)                   \
   do {                                    \
     vec difference = vec_sub(v[i], v[j]); \
     v[i] = vec_add(v[i], v[j]);           \
     v[j] = difference;                    \
-  } while (0);
-#define APART_8(i) BUTTERFLY(i, i + 8)
-#define APART_4(i) BUTTERFLY(i + (i & 4), i + (i & 4) + 4)
-#define APART_2(i) BUTTERFLY(i + (i & 6), i + (i & 6) + 2)
-#define APART_1(i) BUTTERFLY(2 * i, 2 * i + 1)
+  } while (0)
 
-INLINE void rows_down(vec v[ROWS]){EACH8(APART_8) EACH8(APART_4) EACH8(APART_2)
-                                       EACH8(APART_1)}
-
-INLINE void rows_up(vec v[ROWS])
-{
-  EACH8(APART_1)
-  EACH8(APART_2)
-  EACH8(APART_4)
-  EACH8(APART_8)
-}
+/* Butterflies between 16 rows v[0..15], four rows at a time: where there are 16
+ * registers, 16 rows and what a butterfly needs do not fit them. `get` comes
+ * before the first use of a row, `put` after the last one. */
+#define NEAR_ROWS(m, i) \
+  m(4 * i);             \
+  m(4 * i + 1);         \
+  m(4 * i + 2);         \
+  m(4 * i + 3)
+#define FAR_ROWS(m, i) \
+  m(i);                \
+  m(i + 4);            \
+  m(i + 8);            \
+  m(i + 12)
+#define FAR_DOWN(get, i)    \
+  FAR_ROWS(get, i);         \
+  BUTTERFLY(i, i + 8);      \
+  BUTTERFLY(i + 4, i + 12); \
+  BUTTERFLY(i, i + 4);      \
+  BUTTERFLY(i + 8, i + 12)
+#define NEAR_DOWN(put, i)          \
+  BUTTERFLY(4 * i, 4 * i + 2);     \
+  BUTTERFLY(4 * i + 1, 4 * i + 3); \
+  BUTTERFLY(4 * i, 4 * i + 1);     \
+  BUTTERFLY(4 * i + 2, 4 * i + 3); \
+  NEAR_ROWS(put, i)
+#define NEAR_UP(get, i)            \
+  NEAR_ROWS(get, i);               \
+  BUTTERFLY(4 * i, 4 * i + 1);     \
+  BUTTERFLY(4 * i + 2, 4 * i + 3); \
+  BUTTERFLY(4 * i, 4 * i + 2);     \
+  BUTTERFLY(4 * i + 1, 4 * i + 3)
+#define FAR_UP(put, i)      \
+  BUTTERFLY(i, i + 4);      \
+  BUTTERFLY(i + 8, i + 12); \
+  BUTTERFLY(i, i + 8);      \
+  BUTTERFLY(i + 4, i + 12); \
+  FAR_ROWS(put, i)
+#define FOUR(m, how) \
+  m(how, 0);         \
+  m(how, 1);         \
+  m(how, 2);         \
+  m(how, 3)
+#define ROWS_DOWN(get, put) \
+  FOUR(FAR_DOWN, get);      \
+  FOUR(NEAR_DOWN, put)
+#define ROWS_UP(get, put) \
+  FOUR(NEAR_UP, get);     \
+  FOUR(FAR_UP, put)
 
 /* ---- from the vector and back ---- */
 
@@ -79,29 +127,28 @@ static void small_in(float *x, const float *src, const flk_lines *lines,
     apart(x, h, lines->n);
 }
 
+/* Scale and sign of row i: `at` and p are the same for all rows. */
+#define ROW_PICK(signs, i) \
+  vec_pick((signs) + FLK_TILE / 8 * (i), at + p, t.plus, t.minus)
+
 /* The lines at `src`, `far` apart, to `dst`; the sum of their squares. */
 INLINE vec column_in(float *dst, const float *src, size_t far,
                      const flk_turn *turn, size_t at)
 {
   const turning t = turning_of(turn);
   vec sum = vec_zero();
+  EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
-    vec v[ROWS], even = vec_zero(), odd = vec_zero();
-#define LOAD(i)                       \
-  v[i] = vec_load(src + far * i + p); \
-  if (i & 1)                          \
-    odd = vec_fma(v[i], v[i], odd);   \
-  else                                \
-    even = vec_fma(v[i], v[i], even); \
-  v[i] = vec_mul(                     \
-      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
-#define STORE(i) vec_store(dst + FLK_TILE * i + p, v[i]);
-    EACH16(LOAD)
-    rows_down(v);
-    EACH16(STORE)
+    vec v[ROWS];
+#define LOAD(i)                         \
+  v[i] = vec_load(src + far * (i) + p); \
+  sum = vec_fma(v[i], v[i], sum);       \
+  NOW(sum);                             \
+  v[i] = vec_mul(v[i], ROW_PICK(turn->signs, i))
+#define STORE(i) vec_store(dst + FLK_TILE * (i) + p, v[i])
+    ROWS_DOWN(LOAD, STORE);
 #undef LOAD
 #undef STORE
-    sum = vec_add(sum, vec_add(even, odd));
   }
   return sum;
 }
@@ -161,19 +208,14 @@ INLINE void column_out(float *dst, const float *src, size_t far,
   _Alignas(64) float lines[ROWS * FLK_LINE];
   float *to = is_streamed ? lines : dst;
   const size_t step = is_streamed ? FLK_LINE : far;
+  EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
     vec v[ROWS];
-#define LOAD(i) v[i] = vec_load(src + FLK_TILE * i + p);
-#define TURN(i)   \
-  v[i] = vec_mul( \
-      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
-#define STORE(i) vec_store(to + step * i + p, v[i]);
-    EACH16(LOAD)
-    rows_up(v);
-    EACH16(TURN)
-    EACH16(STORE)
+#define LOAD(i) v[i] = vec_load(src + FLK_TILE * (i) + p)
+#define STORE(i) \
+  vec_store(to + step * (i) + p, vec_mul(v[i], ROW_PICK(turn->signs, i)))
+    ROWS_UP(LOAD, STORE);
 #undef LOAD
-#undef TURN
 #undef STORE
   }
   if (!is_streamed) return;
@@ -218,8 +260,8 @@ INLINE generator generator_of(const flk_noise *noise)
 {
   generator g;
   for (int p = 0; p < PARTS; p++) {
-    g.state[p] = int_load(noise->state + WIDTH * p);
-    g.step[p] = int_load(noise->step + WIDTH * p);
+    g.state[p] = NOISE_LOAD(noise->state, p);
+    g.step[p] = NOISE_LOAD(noise->step, p);
   }
   return g;
 }
@@ -233,11 +275,16 @@ INLINE ivec next_noise(generator *g, int p)
 
 /* ---- to indices ---- */
 
+/* A small table fits registers, if the instruction set has that. */
+enum { NO_TABLE, SMALL_TABLE, LARGE_TABLE };
+
 typedef struct quantiser {
   const flk_grid *grid;
   vec centre;
+  vec top;     /* of a table */
   ivec offset; /* in both halves of every 32 bits */
   generator noise;
+  cells cells;
   emitter out;
 } quantiser;
 
@@ -271,26 +318,27 @@ INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 }
 
 /* One vector: the index in the low byte. */
-INLINE ivec in_table(quantiser *q, vec *y, ivec u, int leave)
+INLINE ivec in_table(quantiser *q, vec *y, ivec u, int table, int leave)
 {
-  ivec t = fixed_point(q, *y, leave != FLK_LEAVE_NOTHING);
-  ivec top = int_set1(q->grid->g << 16);
-  ivec inside = int_min(int_max(t, int_set1(0)), top);
-  ivec entry = table_lookup(q->grid, int_high(inside));
+  vec z = vec_add(*y, q->centre);
+  vec inside = vec_min(vec_max(z, vec_zero()), q->top);
+  ivec t = vec_to_int(inside);
+  ivec entry = table_lookup(&q->cells, int_high(t), table);
   ivec below = int_and(entry, int_set1(0xff0000u));
-  ivec gap = int_and(int_high_byte(entry), int_set1(0xffu));
-  ivec up = int_greater(int_sub(inside, below), int_mul(u, gap));
-  emit_count(&q->out, inside, t);
+  ivec gap = int_top_byte(entry);
+  ivec above = int_sub(t, below), threshold = int_mul(u, gap);
+  emit_count(&q->out, inside, z);
   if (leave != FLK_LEAVE_NOTHING) {
-    ivec value = int_add(below, int_and(up, int_shift_16(gap)));
-    *y = vec_from_int(int_sub(t, value));
+    ivec up = int_where_greater(above, threshold, int_shift_16(gap));
+    ivec all = fixed_point(q, *y, 1);
+    *y = vec_from_int(int_sub(int_sub(all, below), up));
   }
-  return int_sub(entry, up);
+  return int_add(entry, int_where_greater(above, threshold, int_set1(1)));
 }
 
 /* Four lines to indices; what is left takes their places. */
 INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
-                        int has_table, int leave)
+                        int table, int leave)
 {
   ivec k[4][PARTS];
   for (int line = 0; line < 4; line++) {
@@ -298,12 +346,12 @@ INLINE void encode_four(uint8_t *dst, quantiser *q, vec (*lines)[PARTS],
     for (int p = 0; p < PARTS; p++) {
       if (line % 2 == 0) next_noise(&q->noise, p);
       ivec u = noise_half(q, p, line % 2);
-      k[line][p] = has_table ? in_table(q, &lines[line][p], u, leave)
-                             : on_grid(q, &lines[line][p], u, leave);
+      k[line][p] = table ? in_table(q, &lines[line][p], u, table, leave)
+                         : on_grid(q, &lines[line][p], u, leave);
     }
     if (leave != FLK_LEAVE_NOTHING) line_up(lines[line]);
   }
-  if (has_table) {
+  if (table) {
     emit_low(dst, k, q->grid->bits == 4);
   } else {
     emit_high(dst, k, &q->out, q->grid->bits == 4);
@@ -322,32 +370,30 @@ INLINE void fetch_ahead(const flk_ahead *ahead, size_t tile, size_t tiles)
 }
 
 INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
-                         int has_table, int leave)
+                         int table, int leave)
 {
   const size_t step = q->grid->bits == 4 ? 4 * FLK_LINE / 2 : 4 * FLK_LINE;
   for (size_t i = 0; i < n; i += FLK_TILE) {
     vec rows[ROWS][PARTS];
     fetch_ahead(&q->grid->ahead, i / FLK_TILE, n / FLK_TILE);
+    EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
-#define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * r + WIDTH * p);
-#define KEEP(r) rows[r][p] = v[r];
-      EACH16(LOAD)
-      rows_down(v);
-      EACH16(KEEP)
+#define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * (r) + WIDTH * p)
+#define KEEP(r) rows[r][p] = v[r]
+      ROWS_DOWN(LOAD, KEEP);
     }
-#define FOUR(r)                                        \
-  encode_four(dst, q, rows + 4 * r, has_table, leave); \
-  dst += step;
-    EACH4(FOUR)
-#undef FOUR
+    FOUR_TIMES
+    for (int r = 0; r < ROWS; r += 4) {
+      encode_four(dst, q, rows + r, table, leave);
+      dst += step;
+    }
+    EACH_PART
     for (int p = 0; p < PARTS && leave != FLK_LEAVE_NOTHING; p++) {
       vec v[ROWS];
-#define TAKE(r) v[r] = rows[r][p];
-#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
-      EACH16(TAKE)
-      rows_up(v);
-      EACH16(STORE)
+#define TAKE(r) v[r] = rows[r][p]
+#define STORE(r) vec_store(x + i + FLK_LINE * (r) + WIDTH * p, v[r])
+      ROWS_UP(TAKE, STORE);
     }
 #undef LOAD
 #undef KEEP
@@ -356,21 +402,38 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
   }
 }
 
+#if FEW_VARIANTS
+static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
+{
+  if (q->grid->entries) {
+    encode_tiles(dst, x, q, n, SMALL_TABLE, q->grid->leave);
+  } else if (q->grid->leave) {
+    encode_tiles(dst, x, q, n, NO_TABLE, q->grid->leave);
+  } else {
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
+  }
+}
+#else
 static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
 {
   const uint32_t leave = q->grid->leave;
-  if (q->grid->entries && leave) {
-    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_ROUNDED);
+  if (table_is_large(q->grid) && leave) {
+    encode_tiles(dst, x, q, n, LARGE_TABLE, FLK_LEAVE_ROUNDED);
+  } else if (table_is_large(q->grid)) {
+    encode_tiles(dst, x, q, n, LARGE_TABLE, FLK_LEAVE_NOTHING);
+  } else if (q->grid->entries && leave) {
+    encode_tiles(dst, x, q, n, SMALL_TABLE, FLK_LEAVE_ROUNDED);
   } else if (q->grid->entries) {
-    encode_tiles(dst, x, q, n, 1, FLK_LEAVE_NOTHING);
+    encode_tiles(dst, x, q, n, SMALL_TABLE, FLK_LEAVE_NOTHING);
   } else if (leave == FLK_LEAVE_DITHERED) {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_DITHERED);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_DITHERED);
   } else if (leave) {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_ROUNDED);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_ROUNDED);
   } else {
-    encode_tiles(dst, x, q, n, 0, FLK_LEAVE_NOTHING);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
   }
 }
+#endif
 
 static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
                              size_t n)
@@ -378,9 +441,11 @@ static uint32_t encode_block(uint8_t *dst, float *x, const flk_grid *grid,
   uint8_t indices[FLK_BLOCK_MAX];
   quantiser q = {.grid = grid,
                  .centre = vec_set1(grid->centre),
+                 .top = vec_set1(65536.0f * (float)grid->g),
                  .offset = int_set1(grid->offset * 0x10001u),
                  .noise = generator_of(grid->noise),
                  .out = emit_begin(grid)};
+  if (grid->entries) q.cells = table_begin(grid);
   encode_any(grid->bits == 4 ? dst : indices, x, &q, n);
   if (grid->bits != 4) flk_pack_c(dst, indices, n, grid->bits);
   return emit_end(&q.out);
@@ -413,8 +478,8 @@ INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
                        int has_dither, vec *first, vec *second, int p)
 {
   const uint32_t shift = width == FLK_U8 && has_dither ? 16 : d->lattice->shift;
-  ivec a = int_shift(int_lanes(lanes, width), shift);
-  ivec b = int_shift(int_lanes(lanes + (FLK_LINE << width), width), shift);
+  ivec a = int_shift(LINE_LANES(lanes, width, p), shift);
+  ivec b = int_shift(LINE_LANES(lanes + (FLK_LINE << width), width, p), shift);
   a = int_add(a, d->bias);
   b = int_add(b, d->bias);
   if (has_dither) {
@@ -429,28 +494,35 @@ INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
   *second = vec_from_int(b);
 }
 
+/* Two lines, through the butterflies inside a line. */
+INLINE void decode_pair(dither *d, const uint8_t *lanes, uint32_t width,
+                        int has_dither, vec (*lines)[PARTS])
+{
+  for (int p = 0; p < PARTS; p++) {
+    dequantise(d, lanes, width, has_dither, &lines[0][p], &lines[1][p], p);
+  }
+  line_up(lines[0]);
+  line_up(lines[1]);
+}
+
 INLINE void decode_tiles(float *x, const uint8_t *lanes, dither *d, size_t n,
                          uint32_t width, int has_dither)
 {
   for (size_t i = 0; i < n; i += FLK_TILE) {
     vec rows[ROWS][PARTS];
-#define PAIR(r)                                                              \
-  for (int p = 0; p < PARTS; p++) {                                          \
-    size_t at = i + 2 * FLK_LINE * r + WIDTH * (size_t)p;                    \
-    dequantise(d, lanes + (at << width), width, has_dither, &rows[2 * r][p], \
-               &rows[2 * r + 1][p], p);                                      \
-  }                                                                          \
-  line_up(rows[2 * r]);                                                      \
-  line_up(rows[2 * r + 1]);
-    EACH8(PAIR)
-#undef PAIR
+    FOUR_TIMES
+    for (int r = 0; r < ROWS; r += 4) {
+      decode_pair(d, lanes + ((i + FLK_LINE * (size_t)r) << width), width,
+                  has_dither, rows + r);
+      decode_pair(d, lanes + ((i + FLK_LINE * (size_t)(r + 2)) << width), width,
+                  has_dither, rows + r + 2);
+    }
+    EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
-#define TAKE(r) v[r] = rows[r][p];
-#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
-      EACH16(TAKE)
-      rows_up(v);
-      EACH16(STORE)
+#define TAKE(r) v[r] = rows[r][p]
+#define STORE(r) vec_store(x + i + FLK_LINE * (r) + WIDTH * p, v[r])
+      ROWS_UP(TAKE, STORE);
 #undef TAKE
 #undef STORE
     }
@@ -464,17 +536,26 @@ static void decode_block(float *x, const uint8_t *lanes,
               .factor = int_set1((lattice->factor & 0xffffu) * 0x10001u),
               .bias = int_set1((uint32_t)lattice->bias)};
   if (lattice->noise) d.noise = generator_of(lattice->noise);
-  if (lattice->width == FLK_U8 && lattice->noise) {
+  const int has_dither = lattice->noise != NULL;
+#if FEW_VARIANTS
+  if (lattice->width == FLK_U8 && has_dither) {
+    decode_tiles(x, lanes, &d, n, FLK_U8, 1);
+  } else {
+    decode_tiles(x, lanes, &d, n, lattice->width, has_dither);
+  }
+#else
+  if (lattice->width == FLK_U8 && has_dither) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 1);
   } else if (lattice->width == FLK_U8) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 0);
-  } else if (lattice->width == FLK_U16 && lattice->noise) {
+  } else if (lattice->width == FLK_U16 && has_dither) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 1);
   } else if (lattice->width == FLK_U16) {
     decode_tiles(x, lanes, &d, n, FLK_U16, 0);
   } else {
-    decode_tiles(x, lanes, &d, n, FLK_U32, lattice->noise != NULL);
+    decode_tiles(x, lanes, &d, n, FLK_U32, has_dither);
   }
+#endif
 }
 
 #endif

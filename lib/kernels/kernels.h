@@ -24,6 +24,8 @@ enum {
   FLK_TILE = 256,
   /* Blocks that are rotated together: their lines lie side by side. */
   FLK_GROUP_MAX = 4,
+  /* Blocks whose lines lie side by side at all. */
+  FLK_NEIGHBOURS_MAX = 31,
   /* Floats from one block of a group to the next: not a power of two, which
    * would make their lines compete for the same cache sets. */
   FLK_BLOCK_STRIDE = FLK_BLOCK_MAX + FLK_LINE,
@@ -81,8 +83,8 @@ typedef struct flk_grid {
   const flk_noise *noise;
   uint16_t offset; /* added to the noise, mod 65536 */
   uint16_t leave;  /* FLK_LEAVE_* */
-  /* NULL, or for every cell c = 0..g: value below << 16 | gap << 8 | index. 256
-   * of them can be read. */
+  /* NULL, or for every cell c = 0..g: gap << 24 | value below << 16 | index.
+   * 256 of them can be read. */
   const uint32_t *entries;
   flk_ahead ahead;
 } flk_grid;
@@ -99,6 +101,17 @@ typedef struct flk_lattice {
   int32_t bias;
 } flk_lattice;
 
+/* Indices of `bits` bits of many updates, for one run of coordinates. What an
+ * update adds to a lane is weight * value. */
+typedef struct flk_packed {
+  const uint8_t *const *src; /* one per update */
+  size_t skip;               /* bytes of every src before the run */
+  const uint32_t *weights;   /* one per update, 1..65535; NULL: all 1 */
+  size_t count;              /* of updates */
+  uint32_t bits;             /* 1..8 */
+  const uint8_t *values;     /* of every index, rising; NULL: itself */
+} flk_packed;
+
 typedef struct flk_table {
   const char *name;
 
@@ -110,7 +123,9 @@ typedef struct flk_table {
    * some x is not. */
   double (*sum_squares)(const float *x, size_t n);
 
-  /* sums[b]: the sum of squares of block b of a group, as above. */
+  /* sums[b]: the sum of squares of block b, as above, of up to
+   * FLK_NEIGHBOURS_MAX blocks, which are read in the order of addresses. n a
+   * multiple of 64. */
   void (*sum_squares_group)(double *sums, const float *src,
                             const flk_lines *lines);
 
@@ -138,9 +153,10 @@ typedef struct flk_table {
    * them. */
   void (*rotate_out)(float *dst, float *blocks, const flk_lines *lines,
                      const flk_turn *turns, int is_streamed);
-  /* lanes += indices of `bits` bits. n a block; FLK_U8, U16, U32. */
-  void (*add_packed)(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                     size_t n, uint32_t bits);
+  /* lanes += what the updates add; FLK_U8, U16, U32. n a multiple of 256. The
+   * caller proves that nothing wraps. */
+  void (*add_packed)(uint8_t *lanes, uint32_t width, const flk_packed *packed,
+                     size_t n);
 
   /* dst += src, dst of the row's width, src of the column's, which is not
    * wider; NULL for pairs that do not occur (FLK_I64 pairs with itself
@@ -189,8 +205,8 @@ void flk_decode_c(float *x, const uint8_t *lanes, const flk_lattice *lattice,
                   size_t n);
 void flk_rotate_out_c(float *dst, float *blocks, const flk_lines *lines,
                       const flk_turn *turns, int is_streamed);
-void flk_add_packed_c(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                      size_t n, uint32_t bits);
+void flk_add_packed_c(uint8_t *lanes, uint32_t width, const flk_packed *packed,
+                      size_t n);
 
 /* ---- what the C functions of blocks are made of --------------------------
  */
@@ -209,11 +225,11 @@ void flk_noise_c(uint16_t *out, size_t n, const flk_noise *noise);
  * of 16. */
 uint32_t flk_quantise_c(uint8_t *q, float *y, const uint16_t *noise,
                         const flk_grid *grid, size_t n);
-/* t as above, cut to 0..65536 g (returns how many were cut); c = t >> 16. With
- * grid->entries[c] = value << 16 | gap << 8 | index:
+/* z = y + centre cut to 0..65536 g (returns how many were cut), t = trunc(z),
+ * c = t >> 16. With grid->entries[c] = gap << 24 | value << 16 | index:
  * q = index + (t - (value << 16) > u gap): one of the two table values around
- * t, unbiased. With grid->leave y becomes t before the cut, less the value of q
- * times 65536. */
+ * z, unbiased. With grid->leave y becomes t as above (no cut) less the value of
+ * q times 65536. */
 uint32_t flk_quantise_table_c(uint8_t *q, float *y, const uint16_t *noise,
                               const flk_grid *grid, size_t n);
 /* Indices of `bits` (1..8) bits, least significant bit first. n a multiple of

@@ -57,20 +57,21 @@ uint32_t flk_quantise_table_c(uint8_t *restrict q, float *restrict y,
                               const uint16_t *restrict noise,
                               const flk_grid *grid, size_t n)
 {
-  const int32_t top = (int32_t)grid->g << 16;
+  const float top = 65536.0f * (float)grid->g;
   uint32_t outside = 0;
   for (size_t i = 0; i < n; i++) {
-    int32_t t = fixed_point(y[i], grid->centre);
-    int32_t inside = cut(t, top);
+    float z = y[i] + grid->centre;
+    float inside = z < 0.0f ? 0.0f : z > top ? top : z;
+    uint32_t t = (uint32_t)(int32_t)inside;
     uint32_t u = (uint16_t)(noise[i] + grid->offset);
-    uint32_t entry = grid->entries[inside >> 16];
-    uint32_t below = entry & 0xff0000u, gap = entry >> 8 & 0xffu;
-    int is_up = (uint32_t)inside - below > u * gap;
-    outside += inside != t;
+    uint32_t entry = grid->entries[t >> 16];
+    uint32_t below = entry & 0xff0000u, gap = entry >> 24;
+    int is_up = t - below > u * gap;
+    outside += inside != z;
     q[i] = (uint8_t)(entry + (uint32_t)is_up);
     if (grid->leave != FLK_LEAVE_NOTHING) {
       uint32_t value = below + (is_up ? gap << 16 : 0);
-      y[i] = (float)(t - (int32_t)value);
+      y[i] = (float)(fixed_point(y[i], grid->centre) - (int32_t)value);
     }
   }
   return outside;
@@ -186,18 +187,4 @@ void flk_decode_c(float *restrict x, const uint8_t *lanes,
 {
   flk_dequantise_c(x, lanes, lattice, n);
   flk_near_up_c(x, n);
-}
-
-void flk_add_packed_c(uint8_t *restrict lanes, uint32_t width,
-                      const uint8_t *restrict src, size_t n, uint32_t bits)
-{
-  uint8_t q[FLK_BLOCK_MAX];
-  flk_unpack_c(q, src, n, bits);
-  if (width == FLK_U8) {
-    flk_add_u8_u8_c(lanes, q, n);
-  } else if (width == FLK_U16) {
-    flk_add_u16_u8_c(lanes, q, n);
-  } else {
-    flk_add_u32_u8_c(lanes, q, n);
-  }
 }

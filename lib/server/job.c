@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "compress/compressor.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */
@@ -67,6 +68,7 @@ static fl_status take_description(fli_job *job, const fl_model *model)
   FLI_TRY(fl_model_copy_segments(model, job->segments, job->n_segments));
   FLI_TRY(fl_compressor_new(&job->compressor, job->context, &job->codec,
                             job->segments, job->n_segments));
+  fli_compressor_lend_table(job->compressor, &job->codec);
   job->n_norms = fl_compressor_norm_count(job->compressor);
   FLI_TRY(check_norm_count(job));
 out:

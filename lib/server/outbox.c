@@ -25,6 +25,8 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
       .clip = fl_compressor_clip(job->compressor),
       .round = job->round,
       .rounds = job->options.rounds,
+      .table = job->codec.table,
+      .table_size = job->codec.n_table,
   };
   memcpy(message.job, job->name, sizeof message.job);
   memcpy(message.token, who->token, sizeof message.token);

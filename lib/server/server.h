@@ -431,13 +431,15 @@ typedef enum fli_saved_kind {
   FLI_SAVED_U32,
   FLI_SAVED_U64,
   FLI_SAVED_F32,
-  FLI_SAVED_ID, /* char[FLI_ID_BYTES] */
-  FLI_SAVED_KEY /* uint8_t[FLI_KEY_BYTES] */
+  FLI_SAVED_ID,  /* char[FLI_ID_BYTES] */
+  FLI_SAVED_KEY, /* uint8_t[FLI_KEY_BYTES] */
+  FLI_SAVED_VIEW /* const uint8_t *; read as a view into the snapshot */
 } fli_saved_kind;
 
 typedef struct fli_saved_field {
   fli_saved_kind kind;
   size_t offset;
+  size_t size_offset; /* VIEW: of the uint32_t that holds the bytes */
 } fli_saved_field;
 
 typedef struct fli_saved_table {

@@ -10,9 +10,9 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-#define ROW(type, member, kind)  \
-  {                              \
-    kind, offsetof(type, member) \
+#define ROW(type, member, kind)     \
+  {                                 \
+    kind, offsetof(type, member), 0 \
   }
 #define OPTION(member, kind) ROW(fl_job_options, member, kind)
 #define CODEC(member, kind) ROW(fl_compressor_options, member, kind)
@@ -51,9 +51,14 @@ static const fli_saved_field option_rows[] = {
     OPTION(feedback_decay, FLI_SAVED_F32),
 };
 static const fli_saved_field codec_rows[] = {
-    CODEC(codec, FLI_SAVED_U32), CODEC(thc_mode, FLI_SAVED_U32),
-    CODEC(bits, FLI_SAVED_U32),  CODEC(granularity, FLI_SAVED_U32),
-    CODEC(clip, FLI_SAVED_F32),  CODEC(rotation_seed, FLI_SAVED_KEY),
+    CODEC(codec, FLI_SAVED_U32),
+    CODEC(thc_mode, FLI_SAVED_U32),
+    CODEC(bits, FLI_SAVED_U32),
+    CODEC(granularity, FLI_SAVED_U32),
+    CODEC(clip, FLI_SAVED_F32),
+    CODEC(rotation_seed, FLI_SAVED_KEY),
+    {FLI_SAVED_VIEW, offsetof(fl_compressor_options, table),
+     offsetof(fl_compressor_options, n_table)},
 };
 static const fli_saved_field round_rows[] = {
     ROUND(phase, FLI_SAVED_U32),        ROUND(round, FLI_SAVED_U64),
@@ -79,7 +84,7 @@ static const fli_saved_field participant_rows[] = {
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
-const fli_saved_table fli_saved_codec = TABLE(codec_rows, 0);
+const fli_saved_table fli_saved_codec = TABLE(codec_rows, 1);
 const fli_saved_table fli_saved_rounds = TABLE(round_rows, 0);
 const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
 const fli_saved_table fli_saved_participants = TABLE(participant_rows, 0);
@@ -97,8 +102,22 @@ void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
     case FLI_SAVED_F32: fli_writer_f32(writer, *(const float *)at); break;
     case FLI_SAVED_ID: fli_writer_str(writer, at); break;
     case FLI_SAVED_KEY: fli_writer_bin(writer, at, FLI_KEY_BYTES); break;
+    case FLI_SAVED_VIEW:
+      fli_writer_bin(writer, *(const uint8_t *const *)at,
+                     *(const uint32_t *)(base + table->fields[i].size_offset));
+      break;
     }
   }
+}
+
+/* Empty = NULL. */
+static void read_view(fli_msg_reader *reader, const uint8_t **view,
+                      uint32_t *size)
+{
+  size_t n = 0;
+  const uint8_t *data = fli_reader_bin(reader, &n);
+  *view = n > 0 ? data : NULL;
+  *size = (uint32_t)n;
 }
 
 void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
@@ -121,6 +140,10 @@ void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
       break;
     case FLI_SAVED_KEY:
       fli_reader_bin_exact(reader, (uint8_t *)at, FLI_KEY_BYTES, "state: key");
+      break;
+    case FLI_SAVED_VIEW:
+      read_view(reader, (const uint8_t **)at,
+                (uint32_t *)(base + table->fields[i].size_offset));
       break;
     }
   }

@@ -118,7 +118,8 @@ static const fli_field welcome_fields[] = {
     ARRAY(welcome, 11, rotation_seed),
     U64(welcome, 12, round, 0, MAX_ROUND),
     U64(welcome, 13, rounds, 1, MAX_ROUND),
-    OPT_FLAGGED(welcome, 14, feedback_decay, FLI_FIELD_F32, 0, has_feedback),
+    VIEW(welcome, 14, table, FLI_FIELD_VIEW, 1, 1 << MAX_BITS),
+    OPT_FLAGGED(welcome, 15, feedback_decay, FLI_FIELD_F32, 0, has_feedback),
 };
 
 static const fli_field plan_fields[] = {
@@ -210,6 +211,26 @@ static void check_metrics(fli_msg_reader *reader, const void *message)
     fli_reader_fail(reader, FL_E_RANGE, "metrics.correct: is above count");
 }
 
+/* Which codecs have a table is for higher layers to know. */
+static void check_welcome(fli_msg_reader *reader, const void *message)
+{
+  const fli_welcome *welcome = message;
+  const uint8_t *table = welcome->table;
+  const size_t n = (size_t)1 << welcome->bits;
+  if (!table) return;
+  if (welcome->table_size != n) {
+    fli_reader_fail(reader, FL_E_FORMAT,
+                    "welcome.table: is not of 2^bits values");
+    return;
+  }
+  int is_rising = table[0] == 0 && table[n - 1] == welcome->granularity;
+  for (size_t i = 1; i < n; i++)
+    is_rising = is_rising && table[i] > table[i - 1];
+  if (!is_rising)
+    fli_reader_fail(reader, FL_E_FORMAT,
+                    "welcome.table: does not rise from 0 to granularity");
+}
+
 static void check_plan(fli_msg_reader *reader, const void *message)
 {
   const fli_plan *plan = message;
@@ -254,7 +275,7 @@ MESSAGE(hello, hello, FLI_MSG_HELLO, 1u << 10 | 1u << 11, check_hello)
 MESSAGE(norm, norm, FLI_MSG_NORM, 0, NULL)
 MESSAGE(metrics, metrics, FLI_MSG_METRICS, 0, check_metrics)
 MESSAGE(get_model, get_model, FLI_MSG_GET_MODEL, 0, NULL)
-MESSAGE(welcome, welcome, FLI_MSG_WELCOME, 0, NULL)
+MESSAGE(welcome, welcome, FLI_MSG_WELCOME, 0, check_welcome)
 MESSAGE(plan, plan, FLI_MSG_PLAN, 1u << 14 | 1u << 15, check_plan)
 MESSAGE(scale, scale_msg, FLI_MSG_SCALE, 0, NULL)
 MESSAGE(ack, ack, FLI_MSG_ACK, 0, NULL)

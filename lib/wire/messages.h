@@ -74,8 +74,10 @@ typedef struct fli_welcome {
   uint8_t rotation_seed[FLI_KEY_BYTES]; /* 11 */
   uint64_t round;                       /* 12 */
   uint64_t rounds;                      /* 13 */
-  int has_feedback;                     /* clients keep what encodings lose */
-  float feedback_decay;                 /* 14? */
+  const uint8_t *table;                 /* 14?: THC's values in table mode */
+  size_t table_size;
+  int has_feedback;     /* clients keep what encodings lose */
+  float feedback_decay; /* 15? */
 } fli_welcome;
 
 typedef struct fli_plan {

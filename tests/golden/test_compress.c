@@ -44,20 +44,24 @@ typedef struct golden {
 } golden;
 
 static const golden rows[] = {
-    {"f32", FL_CODEC_F32, 0, 0, 0x81529b8189f20f70, 0x0ec06a40c3e9300d,
+    {"f32", FL_CODEC_F32, 0, 0, 0xfecb6cd37ef2d122, 0xd51a2fb8792ebad6,
      0xa2068d7c53ff633d},
-    {"bf16", FL_CODEC_BF16, 0, 0, 0xe966396bbd05004d, 0x29a0814ba5fd589e,
+    {"bf16", FL_CODEC_BF16, 0, 0, 0xb76200b594b6fbaa, 0xfc105f04529180e0,
      0x6893e752eaf3380f},
-    {"uniform 4", FL_CODEC_THC, FL_THC_UNIFORM, 4, 0x6c703df7ff8bf7f7,
-     0x0569eaa55096a97a, 0x8309b3c181031d0d},
-    {"dither 4", FL_CODEC_THC, FL_THC_DITHER, 4, 0x3b8c89f9aba9efc2,
-     0x19c9388c8bcdd8b0, 0xde9c099787913efd},
-    {"dither 1", FL_CODEC_THC, FL_THC_DITHER, 1, 0xe54b9e7a3e5467c0,
-     0x8bb2a054584d7789, 0x6add123c298566d9},
-    {"uniform 3", FL_CODEC_THC, FL_THC_UNIFORM, 3, 0xd94af6c8da232951,
-     0x58286cef71102d73, 0xe728c11cf182d2fe},
-    {"dither 8", FL_CODEC_THC, FL_THC_DITHER, 8, 0x23628785d7756089,
-     0xb0a7ff35f2b5230b, 0x9db8d067a419ba8d},
+    {"uniform 4", FL_CODEC_THC, FL_THC_UNIFORM, 4, 0x630504b91e21569d,
+     0x6acdbd50655f1743, 0x0036d32e4fd7022c},
+    {"dither 4", FL_CODEC_THC, FL_THC_DITHER, 4, 0xf90097c40461d856,
+     0x2194677b04eff9c1, 0x6a5c6a51d89c4e67},
+    {"dither 1", FL_CODEC_THC, FL_THC_DITHER, 1, 0xb0d32e3b830de681,
+     0x7fb49861d721049e, 0x14277f4690144cca},
+    {"uniform 3", FL_CODEC_THC, FL_THC_UNIFORM, 3, 0x59b34d6f7d76d260,
+     0xe3dc3797c6fbd58b, 0xd92438992e141104},
+    {"dither 8", FL_CODEC_THC, FL_THC_DITHER, 8, 0xb9951dc5ab7571f5,
+     0xe2d15495f2b924db, 0x4949579c32bc239e},
+    {"table 4", FL_CODEC_THC, FL_THC_TABLE, 4, 0x8b164499d2965ab5,
+     0x871b95caa1b67ff1, 0x2eeb82dbe00cdc85},
+    {"table 2", FL_CODEC_THC, FL_THC_TABLE, 2, 0xc4466a32c2a32c3d,
+     0x296cca1eeb281cc4, 0xa5b2004664ce31ed},
 };
 
 static void play(const golden *row)
@@ -93,6 +97,47 @@ static void play(const golden *row)
   cf_close(&r);
 }
 
+/* A buffer of late updates: lanes of 36 updates in all. */
+static void weighted_sum_gives_these_bytes(void)
+{
+  static const uint32_t weights[WORKERS] = {16, 11, 9};
+  static float x[DIM], mean[DIM];
+  uint8_t mean_bytes[4 * DIM];
+  fl_compressor_options options;
+  cf_round r;
+  cf_bytes updates[WORKERS];
+  const uint8_t *data[WORKERS];
+  size_t size[WORKERS];
+  cf_options(&options, FL_CODEC_THC, FL_THC_UNIFORM, 4);
+  cf_open(&r, NULL, &options, sizes, 2, WORKERS + 1);
+  r.scale.weight_cap = 50;
+  for (uint32_t w = 0; w < WORKERS; w++) {
+    fill(x, w);
+    cf_agree(&r, x, 30 + 20 * w);
+  }
+  for (uint32_t w = 0; w < WORKERS; w++) {
+    uint8_t mask[2] = {1, w != 1};
+    fill(x, w);
+    updates[w] = cf_encode_some(&r, w, 30 + 20 * w, mask, 2, x);
+    data[w] = updates[w].data;
+    size[w] = updates[w].size;
+  }
+  fl_partial *partial = cf_partial(&r);
+  cf_must(fl_partial_add_batch(partial, data, size, weights, WORKERS, NULL));
+  cf_bytes sum = cf_sum(partial);
+  expect_hash("weighted sum", sum.data, sum.size, 0x5ce178cca5416d95);
+  cf_must(fl_partial_decode(partial, mean, DIM));
+  for (int i = 0; i < DIM; i++)
+    fli_store_f32(mean_bytes + 4 * i, mean[i]);
+  expect_hash("weighted mean", mean_bytes, sizeof mean_bytes,
+              0x94d4a38dfceffc71);
+  for (uint32_t w = 0; w < WORKERS; w++)
+    free(updates[w].data);
+  free(sum.data);
+  fl_partial_free(partial);
+  cf_close(&r);
+}
+
 static void rounds_give_these_bytes(void)
 {
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
@@ -122,22 +167,25 @@ static void clips_have_these_bits(void)
 
 static void update_header_has_these_bytes(void)
 {
-  static const uint8_t want[32] = {'F', 'L', 'C', 'U', 1, 0, 1, 0, 32, 0, 0,
+  static const uint8_t want[32] = {'F', 'L', 'C', 'U', 2, 0, 1, 0, 32, 0, 0,
                                    0,   5,   0,   0,   0, 1, 0, 0, 0,  0, 0,
                                    0,   0,   3,   0,   0, 0, 0, 0, 0,  0};
-  static const uint8_t tail[] = {8, 0, 0, 0,    0, 0, 0, 0, /* payload */
-                                 2, 0, 0, 0,    0, 0, 0, 0, /* slot */
-                                 1, 0, 0, 0,    0, 0, 0, 0, /* samples */
-                                 1,                         /* mask */
-                                 0, 0, 0, 0x3f, 0, 0, 0, 0xbf};
+  static const uint8_t tail[] = {8, 0, 0, 0, 0, 0, 0, 0, /* payload */
+                                 2, 0, 0, 0, 0, 0, 0, 0, /* slot */
+                                 1, 0, 0, 0, 0, 0, 0, 0, /* samples */
+                                 1};                     /* mask */
+  static const uint8_t floats[] = {0, 0, 0, 0x3f, 0, 0, 0, 0xbf};
   cf_round r;
   float x[2] = {0.5f, -0.5f};
   cf_open_simple(&r, FL_CODEC_F32, 0, 2, 5);
   cf_agree(&r, x, 1);
   cf_bytes update = cf_encode(&r, 2, x);
-  CHECK_EQ_U64(update.size, 72 + 1 + 8);
+  CHECK_EQ_U64(update.size, 128 + 8);
   CHECK_EQ_MEM(update.data, want, 32);
   CHECK_EQ_MEM(update.data + 48, tail, sizeof tail);
+  for (size_t i = 48 + sizeof tail; i < 128; i++)
+    CHECK_EQ_U64(update.data[i], 0);
+  CHECK_EQ_MEM(update.data + 128, floats, sizeof floats);
   free(update.data);
   cf_close(&r);
 }
@@ -145,6 +193,7 @@ static void update_header_has_these_bytes(void)
 int main(void)
 {
   CHECK_CASE(rounds_give_these_bytes);
+  CHECK_CASE(weighted_sum_gives_these_bytes);
   CHECK_CASE(clips_have_these_bits);
   CHECK_CASE(update_header_has_these_bytes);
   return check_report();

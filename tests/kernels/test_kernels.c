@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/bytes.h"
+#include "base/compiler.h"
 #include "base/rng.h"
 #include "check.h"
 #include "kernels/kernels.h"
@@ -89,18 +90,23 @@ static void sum_of_squares_has_sixteen_lanes(void)
   CHECK(!isfinite(kernels->sum_squares(big, 3)));
 }
 
+/* As many blocks as lie side by side at all, and fewer, in wider lines. */
 static void sum_of_squares_of_a_group_is_that_of_its_blocks(void)
 {
-  static float src[3 * BLOCK], one[BLOCK];
-  flk_lines lines = {.stride = 48, .n = BLOCK, .count = 3};
-  double sums[3];
-  for (int i = 0; i < 3 * BLOCK; i++)
+  static const size_t counts[] = {1, 3, 4, 30, FLK_NEIGHBOURS_MAX};
+  static float src[FLK_NEIGHBOURS_MAX * BLOCK], one[BLOCK];
+  double sums[FLK_NEIGHBOURS_MAX];
+  for (size_t i = 0; i < FLI_COUNT_OF(src); i++)
     src[i] = values[i % BLOCK] * (float)(1 + i / BLOCK);
-  kernels->sum_squares_group(sums, src, &lines);
-  for (size_t b = 0; b < 3; b++) {
-    for (size_t i = 0; i < BLOCK; i++)
-      one[i] = src[48 * (i / 16) + 16 * b + i % 16];
-    CHECK_EQ_F64(sums[b], kernels->sum_squares(one, BLOCK));
+  for (size_t k = 0; k < FLI_COUNT_OF(counts); k++) {
+    flk_lines lines = {.n = BLOCK, .count = counts[k]};
+    lines.stride = FLK_LINE * (counts[k] < 30 ? counts[k] + 1 : 31);
+    kernels->sum_squares_group(sums, src, &lines);
+    for (size_t b = 0; b < lines.count; b++) {
+      for (size_t i = 0; i < BLOCK; i++)
+        one[i] = src[lines.stride * (i / 16) + 16 * b + i % 16];
+      CHECK_EQ_F64(sums[b], flk_sum_squares_c(one, BLOCK));
+    }
   }
 }
 
@@ -266,7 +272,7 @@ static void a_table_rounds_to_its_values(void)
     while (j < 3 && table[j + 1] <= c)
       j++;
     uint32_t gap = j < 3 ? table[j + 1] - table[j] : 1;
-    entries[c] = table[j] << 16 | gap << 8 | j;
+    entries[c] = gap << 24 | table[j] << 16 | j;
   }
   flk_grid grid = {.g = 9,
                    .centre = 32768.0f * 9.0f + 0.5f,
@@ -280,7 +286,8 @@ static void a_table_rounds_to_its_values(void)
   for (int i = 0; i < BLOCK; i++) {
     int64_t at = fixed_point(coordinates[i], grid.centre);
     int64_t inside = cut(at, 9 * 65536);
-    outside += inside != at;
+    float z = coordinates[i] + grid.centre;
+    outside += z < 0.0f || z > 9.0f * 65536.0f;
     uint32_t j = 0;
     while (j < 3 && (int64_t)table[j + 1] * 65536 <= inside)
       j++;

@@ -101,6 +101,32 @@ out:
   return st;
 }
 
+static fl_status add_batches(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *partial = NULL;
+  const uint8_t *data[WORKERS];
+  size_t size[WORKERS];
+  fl_status results[WORKERS];
+  for (uint32_t i = 0; i < WORKERS; i++) {
+    data[i] = s->update[i].data;
+    size[i] = s->update[i].size;
+  }
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_partial_new(&partial, compressor, &s->r.scale));
+  FLI_TRY(fl_partial_add_batch(partial, data, size, NULL, 3, results));
+  st = fl_partial_add_batch(partial, data, size, NULL, WORKERS, results);
+  CHECK_EQ_U64(fl_partial_count(partial), st == FL_OK ? WORKERS : 3);
+  for (uint32_t i = 0; i < WORKERS; i++)
+    CHECK_STATUS(results[i], st != FL_OK ? st : i < 3 ? FL_E_DUPLICATE : FL_OK);
+out:
+  fl_partial_free(partial);
+  fl_compressor_free(compressor);
+  return st;
+}
+
 static fl_status merge_bytes(fl_context *context, void *arg)
 {
   scene *s = arg;
@@ -201,12 +227,31 @@ out:
   return st;
 }
 
+/* Chosen granularity, solved table. */
+static fl_status solve_table(fl_context *context, void *arg)
+{
+  fl_compressor_options options;
+  fl_compressor *compressor = NULL;
+  uint64_t n = 10;
+  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, *(uint32_t *)arg);
+  fl_status st = fl_compressor_new(&compressor, context, &options, &n, 1);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+static void tables_survive_failing_allocations(void)
+{
+  for (uint32_t bits = 1; bits <= 4; bits++)
+    oom_loop(solve_table, &bits);
+}
+
 static void run_all(uint32_t codec)
 {
   scene s;
   scene_open(&s, codec);
   oom_loop(measure_and_encode, &s);
   oom_loop(add_and_decode, &s);
+  oom_loop(add_batches, &s);
   oom_loop(merge_bytes, &s);
   oom_loop(feed_back, &s);
   oom_loop(apply_step, &s);
@@ -227,5 +272,6 @@ int main(void)
 {
   CHECK_CASE(thc_survives_failing_allocations);
   CHECK_CASE(f32_survives_failing_allocations);
+  CHECK_CASE(tables_survive_failing_allocations);
   return check_report();
 }

@@ -81,7 +81,8 @@ def ctypes_type(name):
         "void*": ctypes.c_void_p}
     if name in plain:
         return plain[name]
-    if name.endswith("*") and name[:-1].startswith("fl_"):
+    if (name.endswith("*") and name[:-1].startswith("fl_")
+            and name[:-1] not in plain):
         kind = getattr(_lib, camel(name[:-1].rstrip("*")))
         if issubclass(kind, ctypes.Structure):
             kind = ctypes.POINTER(kind)

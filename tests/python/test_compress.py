@@ -94,6 +94,45 @@ def test_weights_count_by_samples(rng):
             assert np.allclose(total.decode(), expected, atol=1e-5)
 
 
+def test_many_at_once_are_the_same_as_one_by_one(rng):
+    with fl.Compressor([100, 30], "thc") as compressor:
+        vectors = rng.standard_normal((5, 130)).astype(np.float32)
+        scale = agreed(compressor, vectors)
+        encoded = encode_all(compressor, vectors, scale)
+        with compressor.partial(scale) as many, \
+                compressor.partial(scale) as single:
+            bad = [encoded[0], encoded[1][:-1], encoded[0], b"", *encoded[2:]]
+            results = many.add_many(bad)
+            kinds = [type(result) for result in results]
+            assert kinds == [type(None), fl.TruncatedError, fl.DuplicateError,
+                             fl.TruncatedError] + 3 * [type(None)]
+            assert many.add_many([]) == [] and len(many) == many.weight == 4
+            for data in [encoded[0], *encoded[2:]]:
+                single.add(data)
+            assert many.to_bytes() == single.to_bytes()
+            conflict, = many.add_many([encoded[1]], [2])
+            assert isinstance(conflict, fl.ConflictError)
+            with pytest.raises(ValueError):
+                many.add_many([encoded[1]], [1, 2])
+            with pytest.raises(TypeError):
+                many.add_many([7])
+
+
+def test_lane_weights_weigh_the_mean(rng):
+    options = fl.CodecOptions("thc", fl.ThcMode.UNIFORM, bits=8)
+    with fl.Compressor(500, options) as compressor:
+        vectors = rng.standard_normal((3, 500)).astype(np.float32)
+        scale = agreed(compressor, vectors)
+        encoded = encode_all(compressor, vectors, scale)
+        with compressor.partial(scale) as total:
+            assert total.add_many(encoded, [16, 11, 9]) == 3 * [None]
+            assert len(total) == 3 and total.weight == total.samples == 36
+            mean = total.decode()
+            assert (compressor.decode(total.to_bytes(), scale) == mean).all()
+        expected = np.average(vectors, axis=0, weights=[16, 11, 9])
+        assert np.linalg.norm(mean - expected) < 0.05 * np.linalg.norm(expected)
+
+
 def test_sum_knows_its_slots(rng):
     with fl.Compressor(9, "thc") as compressor:
         vectors = rng.standard_normal((3, 9)).astype(np.float32)
@@ -177,6 +216,72 @@ def test_hostile_bytes_are_errors_never_crashes(rng):
                 assert np.isfinite(compressor.decode(bad, scale)).all()
             except fl.PeerDataError:
                 pass
+
+
+BEST_30 = [0, 3, 5, 7, 9, 11, 13, 14, 15, 17, 19, 21, 23, 25, 27, 30]
+
+
+def test_table_is_solved_for_a_granularity():
+    codec = fl.CodecOptions(thc_mode="table", granularity=30)
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 30
+        assert compressor.table.tolist() == BEST_30
+        assert compressor.clip == pytest.approx(2.15387, abs=1e-5)
+
+
+def test_workers_bound_the_granularity_that_is_chosen():
+    for workers, most in [(0, 31), (5, 51), (17, 15)]:
+        codec = fl.CodecOptions(thc_mode=fl.ThcMode.TABLE, workers=workers)
+        with fl.Compressor(9, codec) as compressor:
+            assert 15 <= compressor.granularity <= most
+            assert compressor.table[-1] == compressor.granularity
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array,
+                                  lambda x: np.array(x, np.uint8)[::1]])
+def test_given_table_is_used(kind):
+    codec = fl.CodecOptions(thc_mode="table", bits=2, table=kind([0, 2, 5, 9]))
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 9
+        assert compressor.table.tolist() == [0, 2, 5, 9]
+
+
+@pytest.mark.parametrize("table", [[0, 1, 2, 256], [-1, 0, 1, 2], [[0, 1]],
+                                   [0.0, 1.0, 2.0, 3.0]])
+def test_table_must_hold_bytes(table):
+    with pytest.raises(ValueError):
+        fl.Compressor(9, fl.CodecOptions(thc_mode="table", bits=2,
+                                         table=table))
+
+
+def test_table_that_does_not_rise_is_refused():
+    codec = fl.CodecOptions(thc_mode="table", bits=2, table=[0, 2, 2, 3])
+    with pytest.raises(fl.OptionsError, match=r"table\[2\]: got 2, want > 2"):
+        fl.Compressor(9, codec)
+
+
+def test_uniform_and_dither_have_the_identity_and_f32_none():
+    with fl.Compressor(9, fl.CodecOptions(bits=3)) as compressor:
+        assert compressor.table.tolist() == list(range(8))
+        assert compressor.granularity == 7
+    with fl.Compressor(9, "f32") as compressor:
+        assert compressor.granularity == 0
+        assert compressor.best_clip(10, 1.0) == 0.0
+        with pytest.raises(fl.StateError):
+            compressor.table
+
+
+def test_thc_mode_must_be_known():
+    with pytest.raises(ValueError, match="uniform"):
+        fl.Compressor(9, fl.CodecOptions(thc_mode="best"))
+
+
+def test_best_clip_grows_with_coherence():
+    with fl.Compressor(9) as compressor:
+        assert compressor.best_clip(10) == compressor.clip
+        clips = [compressor.best_clip(10, r) for r in (.1, .3, .6, 1.0)]
+        assert clips == sorted(set(clips))
+        assert clips[-1] == 3.6875
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [-1], [1.5], [[1, 2]]])

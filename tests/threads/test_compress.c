@@ -93,6 +93,41 @@ static cf_bytes play(fl_context *context, uint32_t codec)
   return all;
 }
 
+enum { BATCH = 20 };
+
+/* The sum of a batch, weighted where the codec takes weights. */
+static cf_bytes play_batch(fl_context *context, uint32_t codec)
+{
+  fl_compressor_options options;
+  cf_round r;
+  uint64_t n = DIM;
+  cf_bytes updates[BATCH];
+  const uint8_t *data[BATCH];
+  size_t size[BATCH];
+  uint32_t weights[BATCH];
+  cf_options(&options, codec, FL_THC_UNIFORM, 4);
+  cf_open(&r, context, &options, &n, 1, BATCH);
+  float *x = cf_normal(DIM, 4);
+  cf_agree(&r, x, 1);
+  for (uint32_t i = 0; i < BATCH; i++) {
+    updates[i] = cf_encode(&r, i, x);
+    data[i] = updates[i].data;
+    size[i] = updates[i].size;
+    weights[i] = 1 + 3 * i;
+  }
+  fl_partial *partial = cf_partial(&r);
+  cf_must(fl_partial_add_batch(partial, data, size,
+                               codec == FL_CODEC_THC ? weights : NULL, BATCH,
+                               NULL));
+  cf_bytes sum = cf_sum(partial);
+  for (uint32_t i = 0; i < BATCH; i++)
+    free(updates[i].data);
+  free(x);
+  fl_partial_free(partial);
+  cf_close(&r);
+  return sum;
+}
+
 /* Two rounds of error feedback; what is held in the end, then the bytes. */
 static cf_bytes play_feedback(fl_context *context, uint32_t codec)
 {
@@ -139,6 +174,7 @@ static void expect_same(uint32_t threads, int is_lazy)
     expect_equal(play(NULL, codecs[i]), play(context, codecs[i]));
     expect_equal(play_feedback(NULL, codecs[i]),
                  play_feedback(context, codecs[i]));
+    expect_equal(play_batch(NULL, codecs[i]), play_batch(context, codecs[i]));
     fl_context_free(context);
   }
 }
@@ -147,6 +183,8 @@ static void bytes_do_not_depend_on_the_number_of_threads(void)
 {
   expect_same(1, 0);
   expect_same(2, 0);
+  expect_same(3, 0);
+  expect_same(4, 0);
   expect_same(MAX_THREADS, 0);
 }
 

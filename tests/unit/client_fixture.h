@@ -123,6 +123,21 @@ static inline void fx_begin(fixture *fx, uint32_t codec)
   fx_options(fx);
 }
 
+/* Before WELCOME: THC in table mode. */
+static inline void fx_use_table(fixture *fx, const uint8_t table[16])
+{
+  uint64_t segments[2];
+  fx->codec.thc_mode = FL_THC_TABLE;
+  fx->codec.bits = 4;
+  fx->codec.granularity = table[15];
+  fx->codec.n_table = 16;
+  fx->codec.table = table;
+  cr_assert_eq(fl_model_copy_segments(fx->model, segments, 2), FL_OK);
+  fl_compressor_free(fx->compressor);
+  cr_assert_eq(
+      fl_compressor_new(&fx->compressor, NULL, &fx->codec, segments, 2), FL_OK);
+}
+
 static inline void fx_new(fixture *fx)
 {
   cr_assert_eq(fl_client_new(&fx->client, fx->context, &fx->options), FL_OK,
@@ -263,7 +278,10 @@ static inline fli_welcome fx_welcome_message(fixture *fx, uint8_t *description,
                          .codec = fx->codec.codec,
                          .thc_mode = fx->codec.thc_mode,
                          .bits = fx->codec.bits,
+                         .granularity = fx->codec.granularity,
                          .rounds = 5,
+                         .table = fx->codec.table,
+                         .table_size = fx->codec.n_table,
                          .has_feedback = fx->has_feedback,
                          .feedback_decay = fx->decay};
   memset(welcome.token, 0x5a, sizeof welcome.token);

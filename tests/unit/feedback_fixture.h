@@ -6,7 +6,7 @@
 
 #include "compress_fixture.h"
 
-enum { KINDS = 6, SEGMENTS = 3, DIM = 300 + 3 * 4096 + 77 + 4096 };
+enum { KINDS = 7, SEGMENTS = 3, DIM = 300 + 3 * 4096 + 77 + 4096 };
 
 static const struct {
   uint32_t codec;
@@ -19,6 +19,7 @@ static const struct {
     {FL_CODEC_THC, FL_THC_DITHER, 4},
     {FL_CODEC_THC, FL_THC_UNIFORM, 1},
     {FL_CODEC_THC, FL_THC_DITHER, 8},
+    {FL_CODEC_THC, FL_THC_TABLE, 4},
 };
 
 /* A tail alone, blocks with a tail, a block alone. */

@@ -109,6 +109,8 @@ static inline void sv_make_compressor(sv_client *client)
   codec.bits = welcome->bits;
   codec.granularity = welcome->granularity;
   codec.clip = welcome->clip;
+  codec.table = welcome->table;
+  codec.n_table = (uint32_t)welcome->table_size;
   memcpy(codec.rotation_seed, welcome->rotation_seed, FL_SEED_BYTES);
   SV_REQUIRE(fl_model_copy_segments(world->model, segments, 2) == FL_OK);
   SV_REQUIRE(fl_compressor_new(&world->compressor, NULL, &codec, segments, 2) ==

@@ -2,6 +2,9 @@
 /* The client's handle and how it joins: options, HELLO, WELCOME. */
 #include "client_fixture.h"
 
+#include "client/client.h"
+#include "compress/compressor.h"
+
 /* ---- options, handle ---------------------------------------------------- */
 
 Test(client, new_refuses_bad_options)
@@ -206,6 +209,88 @@ Test(client, an_unknown_codec_aborts)
   fx_join(&fx);
   FX_EVENT(&fx, FL_CLIENT_ABORTED);
   cr_assert_eq(fx.event.reason, FL_REJECT_VERSION);
+  fx_free(&fx);
+}
+
+static const uint8_t some_table[16] = {0,  3,  5,  7,  9,  11, 13, 14,
+                                       15, 17, 19, 21, 23, 25, 27, 30};
+
+Test(client, the_table_of_a_welcome_is_taken_and_not_solved)
+{
+  fixture fx;
+  uint8_t other[16], got[16];
+  memcpy(other, some_table, sizeof other);
+  other[7] = 15;
+  other[8] = 16;
+  for (int i = 0; i < 2; i++) {
+    const uint8_t *table = i == 0 ? some_table : other;
+    fx_init(&fx, FL_CODEC_THC);
+    fx_use_table(&fx, table);
+    fx_join(&fx);
+    FX_EVENT(&fx, FL_CLIENT_JOINED);
+    cr_assert_eq(fl_compressor_copy_table(fx.client->compressor, got, 16),
+                 FL_OK);
+    cr_assert_arr_eq(got, table, 16);
+    cr_assert_eq(fx.client->compressor->id, fx.compressor->id);
+    fx_free(&fx);
+  }
+}
+
+Test(client, a_table_that_does_not_rise_is_an_error)
+{
+  fixture fx;
+  uint8_t description[1024], table[16];
+  memcpy(table, some_table, sizeof table);
+  fx_init(&fx, FL_CODEC_THC);
+  fx_use_table(&fx, table);
+  fx_skip(&fx, FLI_MSG_HELLO);
+  table[4] = table[3];
+  fli_welcome welcome =
+      fx_welcome_message(&fx, description, sizeof description);
+  cr_assert_eq(fli_write_welcome(&fx.out, &welcome), FL_OK);
+  cr_assert_eq(fx_flush(&fx), FL_E_FORMAT);
+  fx_skip(&fx, FLI_MSG_HELLO);
+  fx_free(&fx);
+}
+
+Test(client, a_table_comes_in_table_mode_and_only_there)
+{
+  for (int i = 0; i < 2; i++) {
+    fixture fx;
+    uint8_t description[1024];
+    fx_init(&fx, FL_CODEC_THC);
+    fx_use_table(&fx, some_table);
+    fx_skip(&fx, FLI_MSG_HELLO);
+    fli_welcome welcome =
+        fx_welcome_message(&fx, description, sizeof description);
+    if (i == 0) welcome.table = NULL;
+    if (i == 1) welcome.thc_mode = FL_THC_DITHER;
+    cr_assert_eq(fli_write_welcome(&fx.out, &welcome), FL_OK);
+    cr_assert_eq(fx_flush(&fx), FL_E_FORMAT);
+    fx_skip(&fx, FLI_MSG_HELLO);
+    fx_free(&fx);
+  }
+}
+
+Test(client, another_table_makes_what_was_trained_stale)
+{
+  fixture fx;
+  uint8_t other[16], got[16];
+  memcpy(other, some_table, sizeof other);
+  other[15] = 31;
+  fx_init(&fx, FL_CODEC_THC);
+  fx_use_table(&fx, some_table);
+  fx_to_norm(&fx);
+  cr_assert(fx.client->trained.is_valid);
+  fl_client_disconnected(fx.client);
+  fx_join(&fx);
+  cr_assert(fx.client->trained.is_valid);
+  fl_client_disconnected(fx.client);
+  fx_use_table(&fx, other);
+  fx_join(&fx);
+  cr_assert(!fx.client->trained.is_valid);
+  cr_assert_eq(fl_compressor_copy_table(fx.client->compressor, got, 16), FL_OK);
+  cr_assert_arr_eq(got, other, 16);
   fx_free(&fx);
 }
 

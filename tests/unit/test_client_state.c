@@ -4,6 +4,8 @@
  * refused. */
 #include "client_fixture.h"
 
+#include "client/client.h"
+#include "compress/compressor.h"
 #include "wire/container.h"
 
 static void save(fixture *fx, fl_buffer **state)
@@ -110,6 +112,27 @@ Test(client_state, a_restored_client_uploads_the_same_bytes)
   FX_EVENT(&fx, FL_CLIENT_ACCEPTED);
   free(before);
   free(after);
+  fx_free(&fx);
+}
+
+Test(client_state, a_restored_client_has_the_table_of_its_codec)
+{
+  static const uint8_t table[16] = {0,  3,  5,  7,  9,  11, 13, 15,
+                                    16, 17, 19, 21, 23, 25, 27, 30};
+  fixture fx;
+  uint8_t got[16];
+  fx_init(&fx, FL_CODEC_THC);
+  fx_use_table(&fx, table);
+  fx_to_norm(&fx);
+  reincarnate(&fx);
+  cr_assert_eq(fl_compressor_copy_table(fx.client->compressor, got, 16), FL_OK);
+  cr_assert_arr_eq(got, table, 16);
+  cr_assert_eq(fx.client->compressor->id, fx.compressor->id);
+  fx_join(&fx);
+  fx_plan(&fx);
+  FX_EVENT(&fx, FL_CLIENT_JOINED);
+  FX_EVENT(&fx, FL_CLIENT_IDLE);
+  fx_skip(&fx, FLI_MSG_NORM);
   fx_free(&fx);
 }
 
@@ -335,6 +358,29 @@ Test(client_state, a_state_is_not_believed_for_its_hash)
   cr_assert_eq(restore_fields(&fx, 3, add_update_without_model), FL_E_FORMAT);
   cr_assert_lt(restore_fields(&fx, 1, add_broken_plan), FL_OK);
   cr_assert_lt(restore_fields(&fx, 1, add_broken_description), FL_OK);
+  fx_free(&fx);
+}
+
+static void add_codec_with_bad_table(fixture *fx, fli_msg_writer *writer)
+{
+  static const uint8_t table[4] = {0, 2, 2, 7};
+  fli_field_bin(writer, 4, fx->client->description.data,
+                fx->client->description.size);
+  fli_field_u64(writer, 5, FL_CODEC_THC);
+  fli_field_u64(writer, 6, FL_THC_TABLE);
+  fli_field_u64(writer, 7, 2);
+  fli_field_u64(writer, 8, 7);
+  fli_field_f32(writer, 9, 2.0f);
+  fli_field_bin(writer, 10, fx->codec.rotation_seed, FL_SEED_BYTES);
+  fli_field_bin(writer, 25, table, sizeof table);
+}
+
+Test(client_state, a_table_that_does_not_rise_is_refused)
+{
+  fixture fx;
+  fx_init(&fx, FL_CODEC_THC);
+  fx_join(&fx);
+  cr_assert_eq(restore_fields(&fx, 8, add_codec_with_bad_table), FL_E_OPTIONS);
   fx_free(&fx);
 }
 

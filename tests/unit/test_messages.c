@@ -305,6 +305,41 @@ Test(messages, welcome_ranges)
   EXPECT(welcome, FL_E_RANGE, m.rounds = 0);
 }
 
+static void welcome_table(fli_welcome *m, uint32_t bits, const uint8_t *table,
+                          size_t n)
+{
+  wire_add_table(m);
+  m->bits = bits;
+  m->table = table;
+  m->table_size = n;
+  m->granularity = table[n - 1];
+}
+
+Test(messages, welcome_table_rises_from_0_to_the_granularity)
+{
+  static const uint8_t flat[] = {0, 2, 2, 7}, falling[] = {0, 3, 2, 7},
+                       late[] = {1, 2, 3, 7}, good[] = {0, 1, 6, 255};
+  uint8_t all[256];
+  for (int i = 0; i < 256; i++)
+    all[i] = (uint8_t)i;
+  EXPECT(welcome, FL_OK, wire_add_table(&m));
+  EXPECT(welcome, FL_OK, welcome_table(&m, 2, good, 4));
+  EXPECT(welcome, FL_OK, welcome_table(&m, 8, all, 256));
+  EXPECT(welcome, FL_E_FORMAT, welcome_table(&m, 2, flat, 4));
+  EXPECT(welcome, FL_E_FORMAT, welcome_table(&m, 2, falling, 4));
+  EXPECT(welcome, FL_E_FORMAT, welcome_table(&m, 2, late, 4));
+  EXPECT(welcome, FL_E_FORMAT, (wire_add_table(&m), m.granularity = 8));
+}
+
+Test(messages, welcome_table_has_2_to_the_bits_values)
+{
+  static const uint8_t table[] = {0, 1, 2, 3, 4};
+  uint8_t big[257] = {0};
+  EXPECT(welcome, FL_E_FORMAT, welcome_table(&m, 2, table, 3));
+  EXPECT(welcome, FL_E_FORMAT, welcome_table(&m, 2, table, 5));
+  EXPECT(welcome, FL_E_RANGE, welcome_table(&m, 8, big, sizeof big));
+}
+
 Test(messages, welcome_description_is_bounded)
 {
   uint8_t *text = calloc(1, (256 << 10) + 1);

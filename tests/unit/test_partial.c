@@ -209,7 +209,7 @@ static void widen(uint32_t bits, uint32_t count, uint32_t last_narrow)
   cf_agree(&r, x, 1);
   fl_partial *partial = cf_partial(&r);
   cf_bytes update = cf_encode(&r, 0, x);
-  memset(update.data + 73, 0xff, update.size - 73);
+  memset(update.data + 128, 0xff, update.size - 128);
   for (uint32_t slot = 0; slot < count; slot++) {
     fli_store_u32(update.data + 56, slot);
     add(partial, update);
@@ -252,7 +252,7 @@ Test(partial, merge_crosses_the_16_bit_boundary)
   cf_agree(&r, x, 1);
   fl_partial *a = cf_partial(&r), *b = cf_partial(&r);
   cf_bytes update = cf_encode(&r, 0, x);
-  memset(update.data + 73, 0xff, 256);
+  memset(update.data + 128, 0xff, 256);
   for (uint32_t slot = 0; slot < 257; slot++) {
     fli_store_u32(update.data + 56, slot);
     add(a, update);

@@ -5,9 +5,9 @@
 #include <criterion/criterion.h>
 
 #include "server_fixture.h"
+#include "compress/compressor.h"
+#include "server/server.h"
 #include "wire/container.h"
-
-enum { VERSION = 2 };
 
 typedef struct setting {
   const char *name;
@@ -16,17 +16,20 @@ typedef struct setting {
   uint32_t evaluate_every;
   float momentum;
   uint32_t participants;
+  uint32_t thc_mode; /* 0 = default */
   uint32_t error_feedback;
 } setting;
 
 static const setting settings[] = {
-    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0},
-    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0},
-    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0},
-    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0},
-    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0},
-    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0},
-    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 1},
+    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0},
+    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0, 0},
+    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0, 0},
+    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0, 0},
+    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0, 0},
+    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0, 0},
+    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE,
+     0},
+    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 1},
 };
 
 static uint32_t some_clamped(const sv_client *client, uint64_t block)
@@ -37,6 +40,7 @@ static uint32_t some_clamped(const sv_client *client, uint64_t block)
 static void begin(sv_world *world, fl_context *context, const setting *how)
 {
   sv_init(world, context, how->codec);
+  if (how->thc_mode != 0) world->codec.thc_mode = how->thc_mode;
   world->job_options.rounds = 3;
   world->job_options.scale_mode = how->scale_mode;
   world->job_options.evaluate_every = how->evaluate_every;
@@ -118,6 +122,50 @@ Test(server_state, killed_after_any_step_ends_with_the_same_model)
                        settings[i].name, kill_at);
     }
   }
+}
+
+/* The codec as an array of its first six values: how version 1 wrote it. */
+Test(server_state, codec_of_a_version_1_snapshot_is_read)
+{
+  const fli_saved_table first = {fli_saved_codec.fields, 6, 6};
+  fl_compressor_options saved, got;
+  fli_bytes bytes;
+  fli_msg_writer writer;
+  fli_msg_reader reader;
+  fli_bytes_init(&bytes, NULL);
+  fli_writer_init(&writer, &bytes);
+  cr_assert_eq(fl_compressor_options_init(&saved, sizeof saved), FL_OK);
+  cr_assert_eq(fl_compressor_options_init(&got, sizeof got), FL_OK);
+  saved.bits = 3;
+  saved.rotation_seed[31] = 9;
+  fli_saved_write(&writer, &first, &saved);
+  cr_assert_eq(fli_writer_status(&writer), FL_OK);
+  fli_reader_init(&reader, bytes.data, bytes.size);
+  fli_saved_read(&reader, &fli_saved_codec, &got);
+  cr_assert_eq(fli_reader_finish(&reader), FL_OK, "%s", fl_last_error());
+  cr_expect_eq(got.bits, 3u);
+  cr_expect_eq(got.rotation_seed[31], 9);
+  cr_expect_eq(got.n_table, 0u);
+  cr_expect_null(got.table);
+  fli_bytes_free(&bytes);
+}
+
+Test(server_state, the_table_of_a_restored_job_is_the_same)
+{
+  sv_world world;
+  uint8_t before[16], after[16];
+  uint64_t id;
+  begin(&world, NULL, &settings[6]);
+  const fli_job *job = world.server->jobs[0];
+  id = job->compressor->id;
+  cr_assert_eq(fl_compressor_copy_table(job->compressor, before, 16), FL_OK);
+  sv_restart(&world);
+  job = world.server->jobs[0];
+  cr_assert_eq(fl_compressor_copy_table(job->compressor, after, 16), FL_OK);
+  cr_expect_arr_eq(after, before, 16);
+  cr_expect_eq(job->compressor->id, id);
+  cr_expect_eq(job->codec.table, job->compressor->values);
+  sv_free(&world);
 }
 
 Test(server_state, snapshot_of_a_restored_server_is_the_same)
@@ -286,8 +334,9 @@ Test(server_state, vectors_that_are_not_finite_are_refused)
   size_t n = 0, at = 0, vectors = 0;
   fli_bytes_init(&payload, NULL);
   cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
-  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER, VERSION,
-                                  UINT64_MAX, &found, &payload),
+  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER,
+                                  FLI_SERVER_STATE_VERSION, UINT64_MAX, &found,
+                                  &payload),
                FL_OK);
   /* Heads of bins of SV_WEIGHTS floats: weights, then momentum. */
   for (at = 0; at + 3 < payload.size && vectors < 2; at++) {
@@ -299,8 +348,9 @@ Test(server_state, vectors_that_are_not_finite_are_refused)
   memset(payload.data + at + 2, 0xff, 4);
   fl_buffer_clear(buffer);
   cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
-  cr_assert_eq(
-      fli_container_write(&writer, FLI_STATE_SERVER, VERSION, &payload), FL_OK);
+  cr_assert_eq(fli_container_write(&writer, FLI_STATE_SERVER,
+                                   FLI_SERVER_STATE_VERSION, &payload),
+               FL_OK);
   cr_assert_eq(fl_buffer_get(buffer, &data, &n), FL_OK);
   cr_expect_eq(restore_bytes(data, n), FL_E_FORMAT);
   cr_expect_not_null(strstr(fl_last_error(), "momentum"));
@@ -322,8 +372,9 @@ static fl_status rewrapped(const setting *how, uint32_t kind, uint32_t version,
   uint32_t found = 0;
   fli_bytes_init(&payload, NULL);
   cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
-  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER, VERSION,
-                                  UINT64_MAX, &found, &payload),
+  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER,
+                                  FLI_SERVER_STATE_VERSION, UINT64_MAX, &found,
+                                  &payload),
                FL_OK);
   if (flip < payload.size) payload.data[flip] ^= 0xff;
   fl_buffer_clear(buffer);
@@ -338,11 +389,13 @@ static fl_status rewrapped(const setting *how, uint32_t kind, uint32_t version,
 
 Test(server_state, foreign_and_newer_snapshots_are_refused)
 {
-  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER, VERSION, SIZE_MAX),
+  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER,
+                         FLI_SERVER_STATE_VERSION, SIZE_MAX),
                FL_OK);
-  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_CLIENT, VERSION, SIZE_MAX),
+  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_CLIENT, 1, SIZE_MAX),
                FL_E_FORMAT);
-  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER, VERSION + 1, SIZE_MAX),
+  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER,
+                         FLI_SERVER_STATE_VERSION + 1, SIZE_MAX),
                FL_E_VERSION);
 }
 
@@ -360,10 +413,11 @@ Test(server_state, first_version_is_read)
   uint32_t found = 0;
   fli_bytes_init(&payload, NULL);
   cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
-  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER, VERSION,
-                                  UINT64_MAX, &found, &payload),
+  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER,
+                                  FLI_SERVER_STATE_VERSION, UINT64_MAX, &found,
+                                  &payload),
                FL_OK);
-  cr_assert_eq(found, (uint32_t)VERSION);
+  cr_assert_eq(found, (uint32_t)FLI_SERVER_STATE_VERSION);
   while (memcmp(payload.data + at, head, sizeof head) != 0)
     at++;
   payload.data[at + 2] = 21;
@@ -387,7 +441,8 @@ Test(server_state, payload_damaged_under_a_right_hash_never_crashes)
   for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
     /* Whatever the status: under sanitizers this is the test. */
     for (size_t flip = 0; flip < 4000; flip += 7) {
-      (void)rewrapped(&settings[i], FLI_STATE_SERVER, VERSION, flip);
+      (void)rewrapped(&settings[i], FLI_STATE_SERVER, FLI_SERVER_STATE_VERSION,
+                      flip);
     }
   }
 }

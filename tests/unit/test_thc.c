@@ -139,7 +139,7 @@ Test(thc, early_slots_are_spread_over_the_cell)
 static void dither_of_block(const fl_scale *scale, uint16_t noise[256])
 {
   uint8_t key[32], stream[128];
-  uint32_t state[16];
+  uint16_t x[2][16], step[2][16];
   fli_derive(key, scale->noise_seed, "thc dither", 0, 0);
   fli_chacha20(stream, sizeof stream, key, 0, 0);
   for (int k = 0; k < 16; k++) {
@@ -147,17 +147,16 @@ static void dither_of_block(const fl_scale *scale, uint16_t noise[256])
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
     z = z ^ (z >> 31);
-    state[k] = (uint32_t)(z >> 32);
+    x[0][k] = (uint16_t)(z >> 32);
+    x[1][k] = (uint16_t)(z >> 48);
+    step[0][k] = (uint16_t)(z | 1);
+    step[1][k] = (uint16_t)(z >> 16 | 1);
   }
-  for (int line = 0; line < 16; line += 2) {
+  for (int line = 0; line < 16; line++) {
     for (int k = 0; k < 16; k++) {
-      uint32_t x = state[k];
-      x ^= x << 13;
-      x ^= x >> 17;
-      x ^= x << 5;
-      state[k] = x;
-      noise[16 * line + k] = (uint16_t)x;
-      noise[16 * line + 16 + k] = (uint16_t)(x >> 16);
+      uint16_t *at = &x[line % 2][k];
+      *at = (uint16_t)(*at * 25173u + step[line % 2][k]);
+      noise[16 * line + k] = *at;
     }
   }
 }

@@ -109,7 +109,7 @@ Test(update, every_bit_of_the_header_matters)
   cf_open_simple(&r, FL_CODEC_THC, FL_THC_DITHER, 100, 4);
   cf_agree(&r, x, 1);
   cf_bytes update = cf_encode(&r, 0, x);
-  for (size_t bit = 0; bit < 8 * 73; bit++) {
+  for (size_t bit = 0; bit < 8 * 128; bit++) {
     update.data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
     fl_status st = fl_compressor_decode(r.compressor, &r.scale, update.data,
                                         update.size, out, 100);
@@ -134,7 +134,7 @@ Test(update, float_values_above_the_norm_are_refused)
   cf_agree(&r, x, 1);
   cf_bytes update = cf_encode(&r, 0, x);
   for (int i = 0; i < 3; i++) {
-    fli_store_f32(update.data + 73 + 4 * 50, bad[i]);
+    fli_store_f32(update.data + 128 + 4 * 50, bad[i]);
     cr_expect_eq(fl_compressor_decode(r.compressor, &r.scale, update.data,
                                       update.size, out, 100),
                  FL_E_RANGE);

@@ -6,9 +6,14 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/compiler.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define FOUR_TIMES FLI_UNROLL(1)
+#define EACH_PART FLI_UNROLL(1)
+#define FEW_VARIANTS 0
 #define WIDTH 8
 #define PARTS 2
 typedef __m256 vec;
@@ -148,10 +153,10 @@ INLINE ivec int_and(ivec a, ivec b)
   return _mm256_and_si256(a, b);
 }
 
-/* -1 where a > b. */
-INLINE ivec int_greater(ivec a, ivec b)
+/* v where a > b, else 0. */
+INLINE ivec int_where_greater(ivec a, ivec b, ivec v)
 {
-  return _mm256_cmpgt_epi32(a, b);
+  return _mm256_and_si256(_mm256_cmpgt_epi32(a, b), v);
 }
 
 INLINE ivec int_shift(ivec v, uint32_t by)
@@ -174,9 +179,9 @@ INLINE ivec int_high_signed(ivec v)
   return _mm256_srai_epi32(v, 16);
 }
 
-INLINE ivec int_high_byte(ivec v)
+INLINE ivec int_top_byte(ivec v)
 {
-  return _mm256_srli_epi32(v, 8);
+  return _mm256_srli_epi32(v, 24);
 }
 
 INLINE ivec int_low(ivec v)
@@ -200,9 +205,57 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+/* Entries of cells. Up to 32 of them are four registers of eight, chosen
+ * between by bits 3 and 4. */
+typedef struct cells {
+  const uint32_t *entries;
+  ivec part[4];
+} cells;
+
+INLINE int table_is_large(const flk_grid *grid)
 {
-  return _mm256_i32gather_epi32((const int *)grid->entries, cell, 4);
+  return grid->entries && grid->g >= 4 * WIDTH;
+}
+
+INLINE cells table_begin(const flk_grid *grid)
+{
+  cells table = {.entries = grid->entries};
+  for (int i = 0; i < 4; i++)
+    table.part[i] = int_load(grid->entries + WIDTH * i);
+  return table;
+}
+
+INLINE __m128i four_loads(const uint32_t *entries, __m128i cell)
+{
+  uint64_t low = (uint64_t)_mm_cvtsi128_si64(cell);
+  uint64_t high = (uint64_t)_mm_extract_epi64(cell, 1);
+  __m128i v = _mm_cvtsi32_si128((int)entries[(uint32_t)low]);
+  v = _mm_insert_epi32(v, (int)entries[low >> 32], 1);
+  v = _mm_insert_epi32(v, (int)entries[(uint32_t)high], 2);
+  return _mm_insert_epi32(v, (int)entries[high >> 32], 3);
+}
+
+/* A gather is not faster, and qemu 7.2 has it read the wrong register. */
+INLINE ivec eight_loads(const uint32_t *entries, ivec cell)
+{
+  __m128i low = four_loads(entries, _mm256_castsi256_si128(cell));
+  __m128i high = four_loads(entries, _mm256_extracti128_si256(cell, 1));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
+INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
+{
+  if (kind == 2) return eight_loads(table->entries, cell);
+  vec bit_3 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 28));
+  vec bit_4 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 27));
+  vec part[4];
+  for (int i = 0; i < 4; i++) {
+    part[i] =
+        _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(table->part[i], cell));
+  }
+  vec low = _mm256_blendv_ps(part[0], part[1], bit_3);
+  vec high = _mm256_blendv_ps(part[2], part[3], bit_3);
+  return _mm256_castps_si256(_mm256_blendv_ps(low, high, bit_4));
 }
 
 /* Where four lines of indices become bytes or nibbles. */
@@ -231,12 +284,10 @@ INLINE uint32_t emit_end(const emitter *out)
   return outside;
 }
 
-INLINE void emit_count(emitter *out, ivec a, ivec b)
+INLINE void emit_count(emitter *out, vec a, vec b)
 {
-  ivec same = _mm256_cmpeq_epi32(a, b);
-  int mask = _mm256_movemask_ps(_mm256_castsi256_ps(same));
-  out->outside +=
-      (uint32_t)WIDTH - (uint32_t)__builtin_popcount((uint32_t)mask);
+  int differs = _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ));
+  out->outside += (uint32_t)__builtin_popcount((uint32_t)differs);
 }
 
 /* A line's high halves as 16-bit numbers, 0 8 1 9 2 10 3 11 in the low half of
@@ -360,28 +411,39 @@ static size_t find_not_finite(const float *x, size_t n)
   return i + flk_find_not_finite_c(x + i, n - i);
 }
 
-INLINE void add_squares(__m256d acc[4], const float *line)
+typedef struct squares {
+  __m256d of[4];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  const __m256d zero = _mm256_setzero_pd();
+  return (squares){{zero, zero, zero, zero}};
+}
+
+INLINE void squares_add(squares *sum, const float *line)
 {
   for (size_t k = 0; k < 4; k++) {
     __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(line + 4 * k));
     /* The squares of float32 are exact in double. */
-    acc[k] = _mm256_fmadd_pd(v, v, acc[k]);
+    sum->of[k] = _mm256_fmadd_pd(v, v, sum->of[k]);
   }
 }
 
-INLINE double fold(const __m256d acc[4])
+INLINE double squares_fold(const squares *sum)
 {
-  __m256d all = _mm256_add_pd(_mm256_add_pd(acc[0], acc[2]),
-                              _mm256_add_pd(acc[1], acc[3]));
+  __m256d all = _mm256_add_pd(_mm256_add_pd(sum->of[0], sum->of[2]),
+                              _mm256_add_pd(sum->of[1], sum->of[3]));
   __m128d two =
       _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+#include "kernels/squares.h"
+
 static double sum_squares(const float *x, size_t n)
 {
-  __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                    _mm256_setzero_pd(), _mm256_setzero_pd()};
+  squares sum = squares_zero();
   float rest[FLK_LINE] = {0};
   for (size_t i = 0; i < n; i += FLK_LINE) {
     const float *line = x + i;
@@ -389,56 +451,9 @@ static double sum_squares(const float *x, size_t n)
       memcpy(rest, line, (n - i) * sizeof(float));
       line = rest;
     }
-    add_squares(acc, line);
+    squares_add(&sum, line);
   }
-  return fold(acc);
-}
-
-static void sum_squares_group(double *sums, const float *src,
-                              const flk_lines *lines)
-{
-  for (size_t b = 0; b < lines->count; b++) {
-    __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                      _mm256_setzero_pd(), _mm256_setzero_pd()};
-    for (size_t j = 0; j < lines->n / FLK_LINE; j++)
-      add_squares(acc, src + j * lines->stride + b * FLK_LINE);
-    sums[b] = fold(acc);
-  }
-}
-
-/* 16 bytes -> 32 indices. */
-INLINE __m256i load_nibbles(const uint8_t *src)
-{
-  __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)src));
-  v = _mm256_or_si256(v, _mm256_slli_epi16(v, 4));
-  return _mm256_and_si256(v, _mm256_set1_epi8(15));
-}
-
-INLINE void add_u16(uint8_t *lanes, __m128i index)
-{
-  __m256i *p = (__m256i *)lanes;
-  _mm256_storeu_si256(
-      p, _mm256_add_epi16(_mm256_loadu_si256(p), _mm256_cvtepu8_epi16(index)));
-}
-
-static void add_packed(uint8_t *lanes, uint32_t width, const uint8_t *src,
-                       size_t n, uint32_t bits)
-{
-  if (bits != 4 || width == FLK_U32) {
-    flk_add_packed_c(lanes, width, src, n, bits);
-  } else if (width == FLK_U8) {
-    for (size_t i = 0; i < n; i += 32) {
-      __m256i *p = (__m256i *)(lanes + i);
-      __m256i index = load_nibbles(src + i / 2);
-      _mm256_storeu_si256(p, _mm256_add_epi8(_mm256_loadu_si256(p), index));
-    }
-  } else {
-    for (size_t i = 0; i < n; i += 32) {
-      __m256i index = load_nibbles(src + i / 2);
-      add_u16(lanes + 2 * i, _mm256_castsi256_si128(index));
-      add_u16(lanes + 2 * i + 32, _mm256_extracti128_si256(index, 1));
-    }
-  }
+  return squares_fold(&sum);
 }
 
 void flk_fill_avx2(flk_table *table)
@@ -451,5 +466,4 @@ void flk_fill_avx2(flk_table *table)
   table->encode = encode_block;
   table->decode = decode_block;
   table->rotate_out = rotate_out;
-  table->add_packed = add_packed;
 }

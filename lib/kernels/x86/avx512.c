@@ -5,9 +5,14 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/compiler.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define PREFETCH_NEAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define FOUR_TIMES FLI_UNROLL(4)
+#define EACH_PART FLI_UNROLL(2)
+#define FEW_VARIANTS 0
 #define WIDTH 16
 #define PARTS 1
 typedef __m512 vec;
@@ -101,11 +106,6 @@ INLINE ivec int_load(const uint32_t *p)
   return _mm512_loadu_si512(p);
 }
 
-INLINE void int_store(uint32_t *p, ivec v)
-{
-  _mm512_storeu_si512(p, v);
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm512_add_epi32(a, b);
@@ -147,10 +147,10 @@ INLINE ivec int_and(ivec a, ivec b)
   return _mm512_and_si512(a, b);
 }
 
-/* -1 where a > b. */
-INLINE ivec int_greater(ivec a, ivec b)
+/* v where a > b, else 0. */
+INLINE ivec int_where_greater(ivec a, ivec b, ivec v)
 {
-  return _mm512_movm_epi32(_mm512_cmpgt_epi32_mask(a, b));
+  return _mm512_maskz_mov_epi32(_mm512_cmpgt_epi32_mask(a, b), v);
 }
 
 INLINE ivec int_shift(ivec v, uint32_t by)
@@ -173,9 +173,9 @@ INLINE ivec int_high_signed(ivec v)
   return _mm512_srai_epi32(v, 16);
 }
 
-INLINE ivec int_high_byte(ivec v)
+INLINE ivec int_top_byte(ivec v)
 {
-  return _mm512_srli_epi32(v, 8);
+  return _mm512_srli_epi32(v, 24);
 }
 
 INLINE ivec int_low(ivec v)
@@ -200,13 +200,28 @@ INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
 }
 
 /* Entries of cells; up to 32 of them stay in registers. */
-INLINE ivec table_lookup(const flk_grid *grid, ivec cell)
+typedef struct cells {
+  const uint32_t *entries;
+  ivec low;
+  ivec high;
+} cells;
+
+INLINE int table_is_large(const flk_grid *grid)
 {
-  if (grid->g >= 2 * FLK_LINE) {
-    return _mm512_i32gather_epi32(cell, grid->entries, 4);
-  }
-  return _mm512_permutex2var_epi32(int_load(grid->entries), cell,
-                                   int_load(grid->entries + FLK_LINE));
+  return grid->entries && grid->g >= 2 * FLK_LINE;
+}
+
+INLINE cells table_begin(const flk_grid *grid)
+{
+  return (cells){.entries = grid->entries,
+                 .low = int_load(grid->entries),
+                 .high = int_load(grid->entries + FLK_LINE)};
+}
+
+INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
+{
+  if (kind == 2) return _mm512_i32gather_epi32(cell, table->entries, 4);
+  return _mm512_permutex2var_epi32(table->low, cell, table->high);
 }
 
 /* Where four lines of indices become bytes or nibbles. */
@@ -227,9 +242,10 @@ INLINE uint32_t emit_end(const emitter *out)
   return (uint32_t)out->outside;
 }
 
-INLINE void emit_count(emitter *out, ivec a, ivec b)
+INLINE void emit_count(emitter *out, vec a, vec b)
 {
-  out->outside += (uint64_t)_mm_popcnt_u32(_mm512_cmpneq_epi32_mask(a, b));
+  const __mmask16 differs = _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
+  out->outside += (uint64_t)_mm_popcnt_u32(differs);
 }
 
 /* Four lines of indices; those of a pair of lines lie in the same register. */
@@ -318,18 +334,32 @@ INLINE void line_up(vec *line)
 
 #include "kernels/block.h"
 
-INLINE void add_squares(__m512d acc[2], vec v)
+typedef struct squares {
+  __m512d of[2];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  return (squares){{_mm512_setzero_pd(), _mm512_setzero_pd()}};
+}
+
+INLINE void squares_add_line(squares *sum, vec v)
 {
   __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
   __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
   /* The squares of float32 are exact in double. */
-  acc[0] = _mm512_fmadd_pd(a, a, acc[0]);
-  acc[1] = _mm512_fmadd_pd(b, b, acc[1]);
+  sum->of[0] = _mm512_fmadd_pd(a, a, sum->of[0]);
+  sum->of[1] = _mm512_fmadd_pd(b, b, sum->of[1]);
 }
 
-INLINE double fold(const __m512d acc[2])
+INLINE void squares_add(squares *sum, const float *line)
 {
-  __m512d all = _mm512_add_pd(acc[0], acc[1]);
+  squares_add_line(sum, vec_load(line));
+}
+
+INLINE double squares_fold(const squares *sum)
+{
+  __m512d all = _mm512_add_pd(sum->of[0], sum->of[1]);
   __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(all),
                                _mm512_extractf64x4_pd(all, 1));
   __m128d two =
@@ -337,29 +367,16 @@ INLINE double fold(const __m512d acc[2])
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+#include "kernels/squares.h"
+
 static double sum_squares(const float *x, size_t n)
 {
-  __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+  squares sum = squares_zero();
   for (size_t i = 0; i < n; i += FLK_LINE) {
     uint32_t all = n - i < FLK_LINE ? (1u << (n - i)) - 1u : 0xffffu;
-    add_squares(acc, _mm512_maskz_loadu_ps((__mmask16)all, x + i));
+    squares_add_line(&sum, _mm512_maskz_loadu_ps((__mmask16)all, x + i));
   }
-  return fold(acc);
-}
-
-static void sum_squares_group(double *sums, const float *src,
-                              const flk_lines *lines)
-{
-  __m512d acc[FLK_GROUP_MAX][2];
-  for (size_t b = 0; b < FLK_GROUP_MAX; b++)
-    acc[b][0] = acc[b][1] = _mm512_setzero_pd();
-  for (size_t j = 0; j < lines->n / FLK_LINE; j++) {
-    const float *line = src + j * lines->stride;
-    for (size_t b = 0; b < lines->count; b++)
-      add_squares(acc[b], vec_load(line + b * FLK_LINE));
-  }
-  for (size_t b = 0; b < lines->count; b++)
-    sums[b] = fold(acc[b]);
+  return squares_fold(&sum);
 }
 
 void flk_fill_avx512(flk_table *table)

@@ -12,5 +12,7 @@ int flk_has_avx512(void);
 
 void flk_fill_avx2(flk_table *table);
 void flk_fill_avx512(flk_table *table);
+void flk_fill_sums_avx2(flk_table *table);
+void flk_fill_sums_avx512(flk_table *table);
 
 #endif

@@ -16,11 +16,12 @@ import os
 import pathlib
 import sys
 import threading
-from ctypes import CDLL, POINTER, Structure, c_char_p, c_float, c_int32
+from ctypes import CDLL, POINTER, Structure, c_char_p, c_float
 from ctypes import c_uint8, c_void_p, cast, sizeof
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
+from ctypes import c_int32 as c_int32
 from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
 from ctypes import c_uint64 as c_uint64
@@ -82,6 +83,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_compressor_measure": [Compressor, POINTER(Scale), c_uint64, F32P,
                               c_uint64, F32P, c_uint64],
     "fl_norms_merge": [F32P, F32P, c_uint64],
+    "fl_compressor_copy_table": [Compressor, U8P, c_uint32],
     "fl_compressor_encode": [Compressor, POINTER(Scale),
                              POINTER(EncodeOptions), F32P, c_uint64, U8P,
                              c_size_t, SizeP, POINTER(EncodeReport)],
@@ -89,6 +91,8 @@ CHECKED: dict[str, list[Any]] = {
                              c_uint64],
     "fl_partial_new": [POINTER(Partial), Compressor, POINTER(Scale)],
     "fl_partial_add": [Partial, U8P, c_size_t],
+    "fl_partial_add_batch": [Partial, POINTER(U8P), SizeP, U32P, c_uint32,
+                             POINTER(c_int32)],
     "fl_partial_peek": [Partial, U8P, c_size_t, U32P, U64P],
     "fl_partial_merge": [Partial, Partial],
     "fl_partial_merge_bytes": [Partial, U8P, c_size_t],
@@ -196,11 +200,14 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_compressor_dim": (c_uint64, [Compressor]),
     "fl_compressor_norm_count": (c_uint64, [Compressor]),
     "fl_compressor_clip": (c_float, [Compressor]),
+    "fl_compressor_best_clip": (c_float, [Compressor, c_uint32, c_double]),
+    "fl_compressor_granularity": (c_uint32, [Compressor]),
     "fl_compressor_max_update_size": (c_uint64, [Compressor]),
     "fl_partial_free": (None, [Partial]),
     "fl_partial_count": (c_uint32, [Partial]),
     "fl_partial_has_slot": (c_int32, [Partial, c_uint32]),
     "fl_partial_samples": (c_uint64, [Partial]),
+    "fl_partial_weight": (c_uint64, [Partial]),
     "fl_feedback_free": (None, [Feedback]),
     "fl_feedback_phase": (c_uint32, [Feedback]),
     "fl_protocol_version_min": (c_uint32, []),

@@ -139,7 +139,9 @@ class CompressorOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("codec", c_uint32),
                 ("thc_mode", c_uint32), ("bits", c_uint32),
                 ("granularity", c_uint32), ("clip", c_float),
-                ("rotation_seed", c_uint8 * SEED_BYTES)]
+                ("rotation_seed", c_uint8 * SEED_BYTES),
+                ("workers", c_uint32), ("n_table", c_uint32),
+                ("table", U8P)]
 
 
 class Scale(Struct):

@@ -14,9 +14,10 @@ from typing import Any, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from . import _args, _lib, _np
+from . import _args, _err, _lib, _np
+from ._err import FlError
 from ._handle import Handle
-from ._lib import byref, c_size_t, c_uint32, c_uint64, lib
+from ._lib import byref, c_int32, c_size_t, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
 from .context import Context, lease_of
 
@@ -30,10 +31,22 @@ class Codec(enum.IntEnum):
 
 
 class ThcMode(enum.IntEnum):
-    """How THC rounds; DITHER has less error and needs slots."""
+    """How THC rounds; DITHER has less error and needs slots, TABLE rounds to
+    values that are closest together where numbers are frequent."""
 
     UNIFORM = 1
     DITHER = 2
+    TABLE = 3
+
+
+def _member(kind: type[enum.IntEnum], value: Any, name: str) -> int:
+    if not isinstance(value, str):
+        return int(value)
+    try:
+        return int(kind[value.upper()])
+    except KeyError:
+        raise ValueError(f"{name}: got {value!r}, want one of "
+                         f"{[one.name.lower() for one in kind]}") from None
 
 
 def _seed(value: bytes, name: str) -> bytes:
@@ -43,40 +56,52 @@ def _seed(value: bytes, name: str) -> bytes:
     return value
 
 
+def _table(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    table = np.asarray(values)
+    if (table.ndim != 1 or table.dtype.kind not in "iu"
+            or (table < 0).any() or (table > 255).any()):
+        raise ValueError(f"table: got {values!r}, want integers 0..255")
+    return np.ascontiguousarray(table, np.uint8)
+
+
 @dataclasses.dataclass(frozen=True)
 class CodecOptions:
     """How updates are encoded. None and 0 leave the choice to the library.
 
-    `bits`: THC, per coordinate, 1..8. `clip`: THC, half width of the grid in
-    standard deviations. `rotation_seed`: 32 bytes, the same for everybody
-    for the whole job; all zero lets a server's job derive one.
+    `bits`: THC, per coordinate, 1..8. `granularity`: THC, largest grid value;
+    in table mode up to 255. `clip`: THC, half width of the grid in standard
+    deviations. `rotation_seed`: 32 bytes, the same for everybody for the whole
+    job; all zero lets a server's job derive one. `workers`: table mode without
+    a granularity, updates that one sum will hold. `table`: table mode, the
+    grid values of the 2**bits indices, from 0 to the granularity; None = those
+    with the least error.
     """
 
     codec: Codec | str = Codec.THC
-    thc_mode: ThcMode | None = None
+    thc_mode: ThcMode | str | None = None
     bits: int | None = None
     granularity: int = 0
     clip: float = 0.0
     rotation_seed: bytes = bytes(_lib.SEED_BYTES)
+    workers: int = 0
+    table: Sequence[int] | None = None
 
     def _struct(self) -> Any:
-        codec = self.codec
-        if isinstance(codec, str):
-            try:
-                codec = Codec[codec.upper()]
-            except KeyError:
-                raise ValueError(f"codec: got {codec!r}, want one of "
-                                 f"{[c.name.lower() for c in Codec]}"
-                                 ) from None
         options = _lib.init(_lib.CompressorOptions)
-        options.codec = int(codec)
+        options.codec = _member(Codec, self.codec, "codec")
         if self.thc_mode is not None:
-            options.thc_mode = int(self.thc_mode)
+            options.thc_mode = _member(ThcMode, self.thc_mode, "thc_mode")
         if self.bits is not None:
             options.bits = self.bits
         options.granularity = self.granularity
         options.clip = self.clip
         options.rotation_seed[:] = _seed(self.rotation_seed, "rotation_seed")
+        options.workers = _args.u32(self.workers, "workers")
+        if self.table is not None:
+            values = _table(self.table)
+            options.table = values.ctypes.data_as(_lib.U8P)
+            options.n_table = values.size
+            options.kept = values  # alive as long as the struct
         return options
 
 
@@ -145,6 +170,7 @@ class Compressor(Handle):
             raise ValueError("sizes: want positive integers")
         runs = runs.astype(np.uint64)
         options = codec_options(codec)._struct()
+        self._n_values = 1 << min(options.bits, 8)
         pointer, lease = lease_of(context)
         self._own(_lib.new(_lib.Compressor, lib.fl_compressor_new, pointer,
                            byref(options), _np.u64_pointer(runs), runs.size),
@@ -163,6 +189,26 @@ class Compressor(Handle):
     def clip(self) -> float:
         """Half width of the grid in standard deviations; 0 without one."""
         return float(lib.fl_compressor_clip(self._handle))
+
+    @property
+    def granularity(self) -> int:
+        """The largest grid value; 0 without a grid."""
+        return int(lib.fl_compressor_granularity(self._handle))
+
+    @property
+    def table(self) -> npt.NDArray[np.uint8]:
+        """The grid values that indices stand for. StateError without any."""
+        values = np.empty(self._n_values, np.uint8)
+        lib.fl_compressor_copy_table(
+            self._handle, values.ctypes.data_as(_lib.U8P), values.size)
+        return values
+
+    def best_clip(self, workers: int, coherence: float = 0.0) -> float:
+        """Return the clip (Scale.clip) with the least expected error of a
+        mean over that many workers, whose updates have a `coherence` of
+        |mean|**2 / mean(|x|**2); 0 = independent. 0 without a grid."""
+        return float(lib.fl_compressor_best_clip(
+            self._handle, _args.u32(workers, "workers"), coherence))
 
     @property
     def max_update_size(self) -> int:
@@ -250,6 +296,31 @@ class Partial(Handle):
         """Add one encoded update. On any error the sum is as it was."""
         lib.fl_partial_add(self._handle, *_np.data(data, "data"))
 
+    def add_many(self, updates: Iterable[BytesLike],
+                 weights: Iterable[int] | None = None
+                 ) -> list[FlError | None]:
+        """Add many encoded updates at once, which costs little more than
+        adding one. Return None for each that was added and the exception that
+        says why for each that was not; it does not stop the others.
+
+        `weights`: of every update, 1..65535. One of weight w counts as if w
+        workers had sent it (THC without dither only)."""
+        items = list(updates)
+        given = [_np.data(item, f"updates[{i}]")
+                 for i, item in enumerate(items)]
+        factors = None if weights is None else [
+            _args.u32(w, f"weights[{i}]") for i, w in enumerate(weights)]
+        n = len(given)
+        if factors is not None and len(factors) != n:
+            raise ValueError(f"weights: got {len(factors)}, want {n}")
+        results = (c_int32 * n)()
+        lib.fl_partial_add_batch(
+            self._handle, (_lib.U8P * n)(*(pointer for pointer, _ in given)),
+            (c_size_t * n)(*(size for _, size in given)),
+            factors and (c_uint32 * n)(*factors), n, results)
+        return [_err.from_status(status, "fl_partial_add_batch", "")
+                if status else None for status in results]
+
     def peek(self, data: BytesLike) -> tuple[int, int]:
         """Return (slot, samples) of an encoded update without adding it."""
         slot, samples = c_uint32(), c_uint64()
@@ -275,6 +346,12 @@ class Partial(Handle):
     def __contains__(self, slot: int) -> bool:
         return bool(lib.fl_partial_has_slot(self._handle,
                                             _args.u32(slot, "slot")))
+
+    @property
+    def weight(self) -> int:
+        """Sum of the updates' lane weights: their number, unless add_many was
+        given others."""
+        return int(lib.fl_partial_weight(self._handle))
 
     @property
     def samples(self) -> int:

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of sums for x86_64 share. */
+#ifndef FLK_X86_SUMS_H
+#define FLK_X86_SUMS_H
+
+#include "kernels/sums.h"
+#include "kernels/x86/x86.h"
+
+/* A sum_fields_fn for 1 and 2 bits, whose sums fit bytes. */
+void flk_sum_few_bits_avx2(uint8_t *lanes, uint32_t width,
+                           const sum_fields *group, size_t n);
+
+#endif
