@@ -11,6 +11,7 @@
 
 #include <fl/client.h>
 #include <fl/compress.h>
+#include <fl/feedback.h>
 #include "compress/canonical.h"
 #include "wire/transfer.h"
 

@@ -4,6 +4,7 @@
 #ifndef FLI_FEEDBACK_H
 #define FLI_FEEDBACK_H
 
+#include <fl/feedback.h>
 #include "compress/compressor.h"
 #include "wire/writer.h"
 

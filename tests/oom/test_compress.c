@@ -3,6 +3,8 @@
  * a sum is what it was before the call that failed. */
 #include "oom/oom.h"
 
+#include <fl/feedback.h>
+
 #include "base/error.h"
 #include "compress/canonical.h"
 #include "compress_fixture.h"

@@ -10,7 +10,8 @@ import pytest
 import libfl
 from libfl import _lib
 
-HEADERS = ["base", "model", "compress", "protocol", "client", "server"]
+HEADERS = ["base", "model", "compress", "feedback", "protocol", "client",
+           "server"]
 # Structs that the package has no use for.
 UNUSED = {"fl_storage"}
 

@@ -4,6 +4,8 @@
  * in the hands of many threads at once. */
 #include <pthread.h>
 
+#include <fl/feedback.h>
+
 #include "check.h"
 #include "compress_fixture.h"
 

@@ -4,6 +4,8 @@
 #ifndef FEEDBACK_FIXTURE_H
 #define FEEDBACK_FIXTURE_H
 
+#include <fl/feedback.h>
+
 #include "compress_fixture.h"
 
 enum { KINDS = 7, SEGMENTS = 3, DIM = 300 + 3 * 4096 + 77 + 4096 };
