@@ -85,6 +85,9 @@ void fli_clip_choose(fli_job *job)
   }
   job->clip =
       fli_best_clip_for(job->compressor, job->n_wanted, correlation, spread);
+  /* Clamping leaves 1 - 2 Q of a vector in its own direction. */
+  const double kept = 1.0 - 2.0 * fli_normal_tail((double)job->clip * spread);
+  job->energy *= kept * kept;
   fli_fpguard_leave(&guard);
 }
 

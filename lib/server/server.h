@@ -302,7 +302,7 @@ struct fli_job {
   uint8_t *norms_wire; /* the same as bf16 */
   fl_partial *partial;
   float clip;          /* of the round's scale; f32, bf16: 0 */
-  double energy;       /* mean |update|^2 as reported; 0 = not known */
+  double energy;       /* |mean|^2 to expect of equal updates; 0 = not known */
   double correlation;  /* of two clients' coordinates, last time it was known */
   uint64_t *clamped;   /* public: sum per block */
   float *public_norms; /* announced with the next plan; NULL = not yet */
