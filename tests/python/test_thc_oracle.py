@@ -12,8 +12,8 @@ import thc_numpy
 MODES = list(fl.ThcMode)
 SHAPES = [[1], [15], [255], [256], [257], [4095], [4096], [4097], [9000, 300],
           [3, 5000, 1], [4096, 4096], [3 * 4096 + 100, 1025, 2048]]
-# Three neighbourhoods of 25 blocks and a tail.
-MANY_BLOCKS = 75 * 4096 + 777
+# Neighbourhoods of 26, 26 and 25 blocks, and a tail.
+MANY_BLOCKS = 77 * 4096 + 777
 
 
 class Pair:
@@ -112,7 +112,7 @@ def drawn_round(sizes, mode, bits, rng):
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name.lower())
 def test_drawn_rounds_have_the_documents_bytes(mode, bits):
-    for draw in range(4):
+    for draw in range(3):
         seed = [int(mode), bits, draw]
         rng = np.random.default_rng(seed)
         sizes = SHAPES[rng.integers(len(SHAPES))]
@@ -127,7 +127,7 @@ def test_every_shape_has_the_documents_bytes(rng, sizes):
 
 @pytest.mark.parametrize("mode, blocks", [
     (fl.ThcMode.UNIFORM, 31), (fl.ThcMode.DITHER, 32),
-    (fl.ThcMode.TABLE, 63)])
+    (fl.ThcMode.TABLE, 64)])
 def test_neighbourhoods_begin_at_their_limits(rng, mode, blocks):
     drawn_round([blocks * 4096], mode, 4, rng)
 
@@ -139,20 +139,36 @@ def test_segments_of_several_neighbourhoods_have_the_documents_bytes(rng,
 
 
 # Around half of the slots the decoder changes its way; from 256 updates of 8
-# bits on the place in the cell has fewer than 16 bits.
+# bits on the place in the cell has fewer than 16 bits, and at 303, 603 and 1027
+# slots it matters what is divided by itself. Vectors that are small beside
+# their norms leave Y small: then float32 holds its last bit.
+@pytest.mark.parametrize("size", [1, 2.0 ** -24], ids=["large", "small"])
 @pytest.mark.parametrize("slots, count", [
-    (255, 255), (256, 256), (300, 299), (600, 256), (600, 300), (600, 301),
-    (601, 300), (601, 301), (1025, 1025)])
-def test_dither_of_many_slots_is_decoded_to_the_same_bits(rng, slots, count):
+    (255, 255), (256, 256), (303, 303), (600, 300), (603, 301), (603, 302),
+    (1027, 1027)])
+def test_dither_of_many_slots_is_decoded_to_the_same_bits(rng, slots, count,
+                                                          size):
     pair = Pair([200], fl.ThcMode.DITHER, 8, rng)
     scale = fl.Scale(slots, noise_seed=rng.bytes(32))
     x = rng.standard_normal(200).astype(np.float32)
     scale.norms = pair.measure(x, scale)
+    x *= np.float32(size)
     encoded = [pair.library.encode(x * np.float32(rng.uniform(.2, 1)), scale,
                                    slot=int(slot))
                for slot in rng.permutation(slots)[:count]]
     pair.encode(x, scale, slots - 1)
     pair.add(encoded, scale)
+
+
+@pytest.mark.parametrize("x, samples, norm", [
+    ([1, 2 ** -15], 3, 1 + 2 ** -7),  # float32 would round it to 1
+    ([3, 0], 1, 1 + 2 ** -7)],  # a third is rounded up as float32
+    ids=["length", "weight"])
+def test_norms_are_rounded_up_from_double(rng, x, samples, norm):
+    pair = Pair([2], fl.ThcMode.DITHER, 4, rng)
+    scale = fl.Scale(weight_cap=3)
+    x = np.array(x, np.float32)
+    assert pair.measure(x, scale, samples).tolist() == [norm]
 
 
 @pytest.mark.parametrize("is_public", [False, True],
@@ -161,7 +177,7 @@ def test_dither_of_many_slots_is_decoded_to_the_same_bits(rng, slots, count):
 def test_extreme_norms_have_the_documents_bytes(rng, mode, is_public):
     pair = Pair([4500], mode, 4, rng)
     for size, share in itertools.product(
-            [-149, -140, -126, -87, -85, -80, 0, 110, 119],
+            [-149, -126, -85, -80, 0, 119],
             [0, -1, -39, -41, -60]):
         print("size", size, "share", share)
         x = np.ldexp(rng.standard_normal(4500), size).astype(np.float32)
