@@ -344,8 +344,8 @@ class Codec:
         a = np.zeros(self.n_units, np.float32)
         for unit in np.flatnonzero(self.is_sent(scale)):
             down = limit[unit] / lengths[unit] if above[unit] else 1.0
-            a[unit] = np.float32(weight * down * 65536 * self.g
-                                 / (2 * clip * agreed[unit]))
+            cells = 65536 * self.g / (2 * clip * agreed[unit])
+            a[unit] = np.float32(weight * down * cells)
         return a, above
 
     def quantise(self, y: np.ndarray, u: np.ndarray
@@ -524,11 +524,12 @@ class Codec:
             x = hadamard(y.astype(np.float32), distances_of(group.block))
             weight = 1.0
             if scale.weight_cap:
-                weight = tally.weight * scale.weight_cap / tally.samples
-            b = np.array([np.float32(
-                2 * self.clip_of(scale) * norm * weight
-                / (2.0 ** k * self.g * tally.weight * group.block))
-                for norm in agreed[group.rows][rows]])[:, None]
+                weight = (float(tally.weight) * scale.weight_cap
+                          / tally.samples)
+            cell = 2 * self.clip_of(scale) / self.g
+            parts = 2.0 ** k * tally.weight * group.block
+            b = (cell * agreed[group.rows][rows] * weight
+                 / parts).astype(np.float32)[:, None]
             minus = self.is_minus[group.rows, :group.block][rows]
             blocks = np.zeros((group.count, group.block), np.float32)
             blocks[rows] = x * np.where(minus, -b, b)
