@@ -194,12 +194,13 @@ fl_status fl_compressor_copy_table(const fl_compressor *compressor,
 }
 
 float fl_compressor_best_clip(const fl_compressor *compressor, uint32_t workers,
-                              double coherence)
+                              double coherence, double spread)
 {
   if (!compressor || compressor->granularity == 0) return 0.0f;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  float clip = fli_best_clip_for(compressor, workers, coherence);
+  float clip = fli_best_clip_for(
+      compressor, workers, fli_clip_correlation(workers, coherence), spread);
   fli_fpguard_leave(&guard);
   return clip;
 }

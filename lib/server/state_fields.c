@@ -61,11 +61,19 @@ static const fli_saved_field codec_rows[] = {
      offsetof(fl_compressor_options, n_table)},
 };
 static const fli_saved_field round_rows[] = {
-    ROUND(phase, FLI_SAVED_U32),        ROUND(round, FLI_SAVED_U64),
-    ROUND(attempt, FLI_SAVED_U32),      ROUND(is_begun, FLI_SAVED_U32),
-    ROUND(is_stopping, FLI_SAVED_U32),  ROUND(is_public, FLI_SAVED_U32),
-    ROUND(n_wanted, FLI_SAVED_U32),     ROUND(weight_cap, FLI_SAVED_U64),
-    ROUND(hold_left_ns, FLI_SAVED_U64), ROUND(deadline_left_ns, FLI_SAVED_U64),
+    ROUND(phase, FLI_SAVED_U32),
+    ROUND(round, FLI_SAVED_U64),
+    ROUND(attempt, FLI_SAVED_U32),
+    ROUND(is_begun, FLI_SAVED_U32),
+    ROUND(is_stopping, FLI_SAVED_U32),
+    ROUND(is_public, FLI_SAVED_U32),
+    ROUND(n_wanted, FLI_SAVED_U32),
+    ROUND(weight_cap, FLI_SAVED_U64),
+    ROUND(hold_left_ns, FLI_SAVED_U64),
+    ROUND(deadline_left_ns, FLI_SAVED_U64),
+    ROUND(clip, FLI_SAVED_F32),
+    ROUND(energy_bits, FLI_SAVED_U64),
+    ROUND(correlation_bits, FLI_SAVED_U64),
 };
 static const fli_saved_field member_rows[] = {
     MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
@@ -85,7 +93,7 @@ static const fli_saved_field participant_rows[] = {
 
 const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
 const fli_saved_table fli_saved_codec = TABLE(codec_rows, 1);
-const fli_saved_table fli_saved_rounds = TABLE(round_rows, 0);
+const fli_saved_table fli_saved_rounds = TABLE(round_rows, 3);
 const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
 const fli_saved_table fli_saved_participants = TABLE(participant_rows, 0);
 

@@ -107,11 +107,6 @@ INLINE ivec int_load(const uint32_t *p)
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-INLINE void int_store(uint32_t *p, ivec v)
-{
-  _mm256_storeu_si256((__m256i *)p, v);
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm256_add_epi32(a, b);
