@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The THC codec: Li et al., "THC: Accelerating Distributed Deep Learning Using
- * Tensor Homomorphic Compression", NSDI 2024, uniform grid, with stochastic
+ * Tensor Homomorphic Compression", NSDI 2024, integer grid, with stochastic
  * rounding or with stratified subtractive dither. docs/design/thc.md has the
  * formulas; names here are its names. Here: options, signs, noise and lanes;
  * the ways in and out are thc_encode.c and thc_decode.c. */

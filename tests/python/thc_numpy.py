@@ -268,7 +268,7 @@ class Codec:
         self.rotation_seed = rotation_seed
         values = bytes(self.table.tolist()) if mode == TABLE else b""
         self.id = identifier(
-            b"fl compressor 1\0", struct.pack("<4Q", THC, mode, bits, self.g),
+            b"fl compressor 2\0", struct.pack("<4Q", THC, mode, bits, self.g),
             values, rotation_seed, struct.pack("<Q", len(sizes)),
             struct.pack(f"<{len(sizes)}Q", *sizes))
         key = derive(rotation_seed, "thc signs", 0, 0)
