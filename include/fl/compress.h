@@ -16,7 +16,7 @@
  *   2. agree on the elementwise maximum (fl_norms_merge) -> fl_scale.
  *   3. fl_compressor_encode -> bytes; somebody adds them: fl_partial_add.
  *   4. fl_partial_copy_sum -> bytes; everyone decodes: fl_compressor_decode.
- * Everything here is D0. Measure, encode and decode work in up to 192 KiB of
+ * Everything here is D0. Measure, encode and decode work in up to 112 KiB of
  * stack on each thread that takes part.
  */
 #ifndef FL_COMPRESS_H
@@ -93,12 +93,20 @@ FL_API uint32_t fl_compressor_granularity(const fl_compressor *compressor);
 FL_API fl_status fl_compressor_copy_table(const fl_compressor *compressor,
                                           uint8_t *table, uint32_t n);
 /** Find the clip (fl_scale.clip) with the least expected error of a mean over
- * `workers` updates (0 counts as 1) whose coherence is |mean|^2 / mean of
- * |x|^2: 1/workers for updates that are independent of each other, 1 for equal
- * ones. NaN or <= 0 = not known, taken as independent. With a table its values
- * stay. 0 for f32 and bf16. */
+ * `workers` updates (0 counts as 1).
+ *
+ * @param coherence  |mean|^2 / mean of |x|^2: 1/workers for updates that are
+ *   independent of each other, 1 for equal ones. NaN or <= 0 = not known, taken
+ *   as independent.
+ * @param spread  How far the agreed norms are above the workers' own:
+ *   (sum of agreed^2 / mean over workers of sum of
+ *   agreed^2 (own / agreed)^10)^(1/10), sums over norms. NaN or <= 1 = 1. The
+ *   clip is divided by it, and at least 0.5, the least that fl_scale takes.
+ * @return The clip; with a table its values stay. 0 for NULL, f32 and bf16.
+ * Thread-safety: reads only.  Determinism: D0. */
 FL_API float fl_compressor_best_clip(const fl_compressor *compressor,
-                                     uint32_t workers, double coherence);
+                                     uint32_t workers, double coherence,
+                                     double spread);
 /** Upper bound in bytes of what encode writes. */
 FL_API uint64_t fl_compressor_max_update_size(const fl_compressor *compressor);
 

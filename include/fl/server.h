@@ -58,7 +58,9 @@ typedef struct fl_job_options {
   uint32_t rounds;  /**< default 10, >= 1 */
   const char *name; /**< 1..64 printable ASCII; default "default" */
   /** Codec of updates and steps; NULL = defaults. Its rotation seed is
-   * replaced by one derived from `seed` when all zero. Borrowed. */
+   * replaced by one derived from `seed` when all zero. THC with a clip of 0:
+   * the server chooses one every round, from what updates have in common.
+   * Borrowed. */
   const fl_compressor_options *codec;
   uint64_t seed;
   /** Updates wanted per round; 0 = of all clients that are there when the

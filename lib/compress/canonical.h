@@ -18,7 +18,7 @@
 typedef struct fli_canonical {
   fl_context *context;
   float *weights; /* owned, n */
-  float *scratch; /* owned, n: decoded steps */
+  float *scratch; /* owned, n: decoded steps; after one, the model before */
   uint64_t n;
   uint64_t version;
   int is_valid; /* 0 = nothing held yet, or known to be wrong */

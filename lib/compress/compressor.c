@@ -146,8 +146,7 @@ void fl_compressor_free(fl_compressor *compressor)
   if (atomic_fetch_sub(&compressor->references, 1) > 1) return;
   fl_context *context = compressor->context;
   fli_free(context, compressor->signs, compressor->signs_size);
-  fli_free(context, compressor->entries,
-           FLI_TABLE_ENTRIES * sizeof(uint32_t));
+  fli_free(context, compressor->entries, FLI_TABLE_ENTRIES * sizeof(uint32_t));
   if (compressor->values)
     fli_free(context, compressor->values, (size_t)1 << compressor->bits);
   fli_layout_free(&compressor->layout);
@@ -195,12 +194,13 @@ fl_status fl_compressor_copy_table(const fl_compressor *compressor,
 }
 
 float fl_compressor_best_clip(const fl_compressor *compressor, uint32_t workers,
-                              double coherence)
+                              double coherence, double spread)
 {
   if (!compressor || compressor->granularity == 0) return 0.0f;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  float clip = fli_best_clip_for(compressor, workers, coherence);
+  float clip = fli_best_clip_for(
+      compressor, workers, fli_clip_correlation(workers, coherence), spread);
   fli_fpguard_leave(&guard);
   return clip;
 }

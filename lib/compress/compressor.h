@@ -190,9 +190,13 @@ void fli_compressor_lend_table(const fl_compressor *compressor,
                                fl_compressor_options *options);
 /* The clip with the least expected error, see clip.c. */
 float fli_best_clip(uint32_t mode, uint32_t granularity);
-/* The same of a THC compressor for `workers` whose vectors have a coherence. */
+/* Correlation of two workers' coordinates, 0..1, from their coherence. */
+double fli_clip_correlation(uint32_t workers, double coherence);
+/* The best clip of a THC compressor for `workers` whose coordinates have a
+ * correlation of 0..1 and whose norms are 1 / spread of the agreed ones;
+ * a spread that is not above 1 counts as 1. */
 float fli_best_clip_for(const fl_compressor *compressor, uint32_t workers,
-                        double coherence);
+                        double correlation, double spread);
 /* Signs of the rotation, for all units. */
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,
                         const uint8_t seed[FL_SEED_BYTES]);

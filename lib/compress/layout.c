@@ -132,9 +132,19 @@ int fli_unit_is_full(const fli_unit *unit)
   return unit->n == FLI_UNIT_MAX;
 }
 
+int fli_unit_is_first(const fli_unit *unit)
+{
+  return unit->left * (size_t)FLK_LINE == unit->stride;
+}
+
+flk_lines fli_layout_neighbours(const fli_unit *unit)
+{
+  return (flk_lines){.stride = unit->stride, .n = unit->n, .count = unit->left};
+}
+
 static flk_lines lines_of(const fli_unit *unit, uint64_t most)
 {
-  flk_lines lines = {.stride = unit->stride, .n = unit->n, .count = unit->left};
+  flk_lines lines = fli_layout_neighbours(unit);
   if (lines.count > most) lines.count = (size_t)most;
   if (lines.count > FLK_GROUP_MAX) lines.count = FLK_GROUP_MAX;
   return lines;

@@ -21,7 +21,7 @@ enum {
   /* 496 KiB of weights: what a second-level cache holds, and more different
    * weights than a unit has room for. Not a power of two, which would make the
    * lines of a unit compete for the same cache sets. */
-  FLI_NEIGHBOURS_MAX = 31
+  FLI_NEIGHBOURS_MAX = FLK_NEIGHBOURS_MAX
 };
 
 typedef struct fli_segment {
@@ -77,6 +77,10 @@ typedef struct fli_group {
 /* The group that begins at full unit `first`, of units before `last`. */
 fli_group fli_layout_group(const fli_layout *layout, uint32_t segment,
                            uint64_t first, uint64_t last);
+/* All the units of the neighbourhood of `unit`, its first. */
+flk_lines fli_layout_neighbours(const fli_unit *unit);
+/* 1 for the first unit of a neighbourhood. */
+int fli_unit_is_first(const fli_unit *unit);
 /* 1 for a full unit of a rotated layout, 0 for a tail. */
 int fli_unit_is_full(const fli_unit *unit);
 

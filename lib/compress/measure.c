@@ -26,6 +26,8 @@ static void measure_plain(const fli_measuring *m, uint64_t first, uint64_t last)
   }
 }
 
+/* Whole neighbourhoods, read from front to back: those that begin in
+ * [first, last). */
 static void measure_units(void *arg, uint64_t first, uint64_t last)
 {
   const fli_measuring *m = arg;
@@ -36,10 +38,12 @@ static void measure_units(void *arg, uint64_t first, uint64_t last)
       measure_plain(m, first, last);
       return;
     }
-    fli_group group = fli_layout_group(layout, m->segment, first, last);
-    m->compressor->kernels->sum_squares_group(
-        m->squares + first, m->x + group.offset, &group.lines);
-    first += group.lines.count;
+    if (fli_unit_is_first(&unit)) {
+      flk_lines lines = fli_layout_neighbours(&unit);
+      m->compressor->kernels->sum_squares_group(m->squares + first,
+                                                m->x + unit.offset, &lines);
+    }
+    first += unit.left;
   }
 }
 

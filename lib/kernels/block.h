@@ -13,34 +13,82 @@
 
 #include "kernels/kernels.h"
 
+/* What the including file may choose. */
+
+/* Which 32-bit words and lanes of a line part p has between line_down and
+ * line_up: any order that its emit_high and emit_low know. */
+#ifndef NOISE_LOAD
+#  define NOISE_LOAD(words, p) int_load((words) + WIDTH * (p))
+#endif
+#ifndef LINE_LANES
+#  define LINE_LANES(line, width, p) \
+    int_lanes((line) + ((size_t)(WIDTH * (p)) << (width)), width)
+#endif
+
+/* Where registers are few: x is worked out here, not put off until all that it
+ * is made of has left the registers. */
+#ifndef NOW
+#  define NOW(x) ((void)0)
+#endif
+
 enum { ROWS = 16 };
 _Static_assert(PARTS *WIDTH == FLK_LINE, "a line is PARTS vectors");
-
-#define EACH4(m) m(0) m(1) m(2) m(3)
-#define EACH8(m) EACH4(m) m(4) m(5) m(6) m(7)
-#define EACH16(m) EACH8(m) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
 
 #define BUTTERFLY(i, j)                   \
   do {                                    \
     vec difference = vec_sub(v[i], v[j]); \
     v[i] = vec_add(v[i], v[j]);           \
     v[j] = difference;                    \
-  } while (0);
-#define APART_8(i) BUTTERFLY(i, i + 8)
-#define APART_4(i) BUTTERFLY(i + (i & 4), i + (i & 4) + 4)
-#define APART_2(i) BUTTERFLY(i + (i & 6), i + (i & 6) + 2)
-#define APART_1(i) BUTTERFLY(2 * i, 2 * i + 1)
+  } while (0)
 
-INLINE void rows_down(vec v[ROWS]){EACH8(APART_8) EACH8(APART_4) EACH8(APART_2)
-                                       EACH8(APART_1)}
-
-INLINE void rows_up(vec v[ROWS])
-{
-  EACH8(APART_1)
-  EACH8(APART_2)
-  EACH8(APART_4)
-  EACH8(APART_8)
-}
+/* Butterflies between 16 rows v[0..15], four rows at a time: where there are 16
+ * registers, 16 rows and what a butterfly needs do not fit them. `get` comes
+ * before the first use of a row, `put` after the last one. */
+#define NEAR_ROWS(m, i) \
+  m(4 * i);             \
+  m(4 * i + 1);         \
+  m(4 * i + 2);         \
+  m(4 * i + 3)
+#define FAR_ROWS(m, i) \
+  m(i);                \
+  m(i + 4);            \
+  m(i + 8);            \
+  m(i + 12)
+#define FAR_DOWN(get, i)    \
+  FAR_ROWS(get, i);         \
+  BUTTERFLY(i, i + 8);      \
+  BUTTERFLY(i + 4, i + 12); \
+  BUTTERFLY(i, i + 4);      \
+  BUTTERFLY(i + 8, i + 12)
+#define NEAR_DOWN(put, i)          \
+  BUTTERFLY(4 * i, 4 * i + 2);     \
+  BUTTERFLY(4 * i + 1, 4 * i + 3); \
+  BUTTERFLY(4 * i, 4 * i + 1);     \
+  BUTTERFLY(4 * i + 2, 4 * i + 3); \
+  NEAR_ROWS(put, i)
+#define NEAR_UP(get, i)            \
+  NEAR_ROWS(get, i);               \
+  BUTTERFLY(4 * i, 4 * i + 1);     \
+  BUTTERFLY(4 * i + 2, 4 * i + 3); \
+  BUTTERFLY(4 * i, 4 * i + 2);     \
+  BUTTERFLY(4 * i + 1, 4 * i + 3)
+#define FAR_UP(put, i)      \
+  BUTTERFLY(i, i + 4);      \
+  BUTTERFLY(i + 8, i + 12); \
+  BUTTERFLY(i, i + 8);      \
+  BUTTERFLY(i + 4, i + 12); \
+  FAR_ROWS(put, i)
+#define FOUR(m, how) \
+  m(how, 0);         \
+  m(how, 1);         \
+  m(how, 2);         \
+  m(how, 3)
+#define ROWS_DOWN(get, put) \
+  FOUR(FAR_DOWN, get);      \
+  FOUR(NEAR_DOWN, put)
+#define ROWS_UP(get, put) \
+  FOUR(NEAR_UP, get);     \
+  FOUR(FAR_UP, put)
 
 /* ---- from the vector and back ---- */
 
@@ -79,6 +127,10 @@ static void small_in(float *x, const float *src, const flk_lines *lines,
     apart(x, h, lines->n);
 }
 
+/* Scale and sign of row i: `at` and p are the same for all rows. */
+#define ROW_PICK(signs, i) \
+  vec_pick((signs) + FLK_TILE / 8 * (i), at + p, t.plus, t.minus)
+
 /* The lines at `src`, `far` apart, to `dst`; the sum of their squares. */
 INLINE vec column_in(float *dst, const float *src, size_t far,
                      const flk_turn *turn, size_t at)
@@ -87,22 +139,16 @@ INLINE vec column_in(float *dst, const float *src, size_t far,
   vec sum = vec_zero();
   EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
-    vec v[ROWS], even = vec_zero(), odd = vec_zero();
-#define LOAD(i)                       \
-  v[i] = vec_load(src + far * i + p); \
-  if (i & 1)                          \
-    odd = vec_fma(v[i], v[i], odd);   \
-  else                                \
-    even = vec_fma(v[i], v[i], even); \
-  v[i] = vec_mul(                     \
-      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
-#define STORE(i) vec_store(dst + FLK_TILE * i + p, v[i]);
-    EACH16(LOAD)
-    rows_down(v);
-    EACH16(STORE)
+    vec v[ROWS];
+#define LOAD(i)                         \
+  v[i] = vec_load(src + far * (i) + p); \
+  sum = vec_fma(v[i], v[i], sum);       \
+  NOW(sum);                             \
+  v[i] = vec_mul(v[i], ROW_PICK(turn->signs, i))
+#define STORE(i) vec_store(dst + FLK_TILE * (i) + p, v[i])
+    ROWS_DOWN(LOAD, STORE);
 #undef LOAD
 #undef STORE
-    sum = vec_add(sum, vec_add(even, odd));
   }
   return sum;
 }
@@ -165,17 +211,11 @@ INLINE void column_out(float *dst, const float *src, size_t far,
   EACH_PART
   for (size_t p = 0; p < FLK_LINE; p += WIDTH) {
     vec v[ROWS];
-#define LOAD(i) v[i] = vec_load(src + FLK_TILE * i + p);
-#define TURN(i)   \
-  v[i] = vec_mul( \
-      v[i], vec_pick(turn->signs, FLK_TILE * i + at + p, t.plus, t.minus));
-#define STORE(i) vec_store(to + step * i + p, v[i]);
-    EACH16(LOAD)
-    rows_up(v);
-    EACH16(TURN)
-    EACH16(STORE)
+#define LOAD(i) v[i] = vec_load(src + FLK_TILE * (i) + p)
+#define STORE(i) \
+  vec_store(to + step * (i) + p, vec_mul(v[i], ROW_PICK(turn->signs, i)))
+    ROWS_UP(LOAD, STORE);
 #undef LOAD
-#undef TURN
 #undef STORE
   }
   if (!is_streamed) return;
@@ -220,8 +260,8 @@ INLINE generator generator_of(const flk_noise *noise)
 {
   generator g;
   for (int p = 0; p < PARTS; p++) {
-    g.state[p] = int_load(noise->state + WIDTH * p);
-    g.step[p] = int_load(noise->step + WIDTH * p);
+    g.state[p] = NOISE_LOAD(noise->state, p);
+    g.step[p] = NOISE_LOAD(noise->step, p);
   }
   return g;
 }
@@ -339,11 +379,9 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
     EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
-#define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * r + WIDTH * p);
-#define KEEP(r) rows[r][p] = v[r];
-      EACH16(LOAD)
-      rows_down(v);
-      EACH16(KEEP)
+#define LOAD(r) v[r] = vec_load(x + i + FLK_LINE * (r) + WIDTH * p)
+#define KEEP(r) rows[r][p] = v[r]
+      ROWS_DOWN(LOAD, KEEP);
     }
     FOUR_TIMES
     for (int r = 0; r < ROWS; r += 4) {
@@ -353,11 +391,9 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
     EACH_PART
     for (int p = 0; p < PARTS && leave != FLK_LEAVE_NOTHING; p++) {
       vec v[ROWS];
-#define TAKE(r) v[r] = rows[r][p];
-#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
-      EACH16(TAKE)
-      rows_up(v);
-      EACH16(STORE)
+#define TAKE(r) v[r] = rows[r][p]
+#define STORE(r) vec_store(x + i + FLK_LINE * (r) + WIDTH * p, v[r])
+      ROWS_UP(TAKE, STORE);
     }
 #undef LOAD
 #undef KEEP
@@ -369,10 +405,12 @@ INLINE void encode_tiles(uint8_t *dst, float *x, quantiser *q, size_t n,
 #if FEW_VARIANTS
 static void encode_any(uint8_t *dst, float *x, quantiser *q, size_t n)
 {
-  if (!q->grid->entries && !q->grid->leave) {
-    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
+  if (q->grid->entries) {
+    encode_tiles(dst, x, q, n, SMALL_TABLE, q->grid->leave);
+  } else if (q->grid->leave) {
+    encode_tiles(dst, x, q, n, NO_TABLE, q->grid->leave);
   } else {
-    encode_tiles(dst, x, q, n, q->grid->entries != NULL, q->grid->leave);
+    encode_tiles(dst, x, q, n, NO_TABLE, FLK_LEAVE_NOTHING);
   }
 }
 #else
@@ -440,8 +478,8 @@ INLINE void dequantise(dither *d, const uint8_t *lanes, uint32_t width,
                        int has_dither, vec *first, vec *second, int p)
 {
   const uint32_t shift = width == FLK_U8 && has_dither ? 16 : d->lattice->shift;
-  ivec a = int_shift(int_lanes(lanes, width), shift);
-  ivec b = int_shift(int_lanes(lanes + (FLK_LINE << width), width), shift);
+  ivec a = int_shift(LINE_LANES(lanes, width, p), shift);
+  ivec b = int_shift(LINE_LANES(lanes + (FLK_LINE << width), width, p), shift);
   a = int_add(a, d->bias);
   b = int_add(b, d->bias);
   if (has_dither) {
@@ -461,8 +499,7 @@ INLINE void decode_pair(dither *d, const uint8_t *lanes, uint32_t width,
                         int has_dither, vec (*lines)[PARTS])
 {
   for (int p = 0; p < PARTS; p++) {
-    dequantise(d, lanes + ((size_t)(WIDTH * p) << width), width, has_dither,
-               &lines[0][p], &lines[1][p], p);
+    dequantise(d, lanes, width, has_dither, &lines[0][p], &lines[1][p], p);
   }
   line_up(lines[0]);
   line_up(lines[1]);
@@ -483,11 +520,9 @@ INLINE void decode_tiles(float *x, const uint8_t *lanes, dither *d, size_t n,
     EACH_PART
     for (int p = 0; p < PARTS; p++) {
       vec v[ROWS];
-#define TAKE(r) v[r] = rows[r][p];
-#define STORE(r) vec_store(x + i + FLK_LINE * r + WIDTH * p, v[r]);
-      EACH16(TAKE)
-      rows_up(v);
-      EACH16(STORE)
+#define TAKE(r) v[r] = rows[r][p]
+#define STORE(r) vec_store(x + i + FLK_LINE * (r) + WIDTH * p, v[r])
+      ROWS_UP(TAKE, STORE);
 #undef TAKE
 #undef STORE
     }
@@ -503,7 +538,11 @@ static void decode_block(float *x, const uint8_t *lanes,
   if (lattice->noise) d.noise = generator_of(lattice->noise);
   const int has_dither = lattice->noise != NULL;
 #if FEW_VARIANTS
-  decode_tiles(x, lanes, &d, n, lattice->width, has_dither);
+  if (lattice->width == FLK_U8 && has_dither) {
+    decode_tiles(x, lanes, &d, n, FLK_U8, 1);
+  } else {
+    decode_tiles(x, lanes, &d, n, lattice->width, has_dither);
+  }
 #else
   if (lattice->width == FLK_U8 && has_dither) {
     decode_tiles(x, lanes, &d, n, FLK_U8, 1);

@@ -11,6 +11,9 @@
 #ifdef FLK_HAVE_AVX2
 #  include "kernels/x86/x86.h"
 #endif
+#ifdef FLK_HAVE_NEON
+#  include "kernels/arm/arm.h"
+#endif
 
 static const flk_table table_plain = {
     .name = "plain",
@@ -64,6 +67,10 @@ static void fill(void)
     flk_fill_avx512(&tables[n_tables]);
     flk_fill_sums_avx512(&tables[n_tables++]);
   }
+#endif
+#ifdef FLK_HAVE_NEON
+  tables[n_tables] = tables[n_tables - 1];
+  flk_fill_neon(&tables[n_tables++]);
 #endif
 }
 

@@ -24,6 +24,8 @@ enum {
   FLK_TILE = 256,
   /* Blocks that are rotated together: their lines lie side by side. */
   FLK_GROUP_MAX = 4,
+  /* Blocks whose lines lie side by side at all. */
+  FLK_NEIGHBOURS_MAX = 31,
   /* Floats from one block of a group to the next: not a power of two, which
    * would make their lines compete for the same cache sets. */
   FLK_BLOCK_STRIDE = FLK_BLOCK_MAX + FLK_LINE,
@@ -121,7 +123,9 @@ typedef struct flk_table {
    * some x is not. */
   double (*sum_squares)(const float *x, size_t n);
 
-  /* sums[b]: the sum of squares of block b of a group, as above. */
+  /* sums[b]: the sum of squares of block b, as above, of up to
+   * FLK_NEIGHBOURS_MAX blocks, which are read in the order of addresses. n a
+   * multiple of 64. */
   void (*sum_squares_group)(double *sums, const float *src,
                             const flk_lines *lines);
 

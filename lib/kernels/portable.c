@@ -15,11 +15,14 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
-#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
+#define PREFETCH_NEAR(p) __builtin_prefetch((const void *)(p), 0, 3)
+#define PREFETCH_FAR(p) __builtin_prefetch((const void *)(p), 0, 2)
 #define FOUR_TIMES FLI_UNROLL(1)
 #define EACH_PART FLI_UNROLL(1)
 #define FEW_VARIANTS 1
+#if defined(__SSE2__)
+#  define NOW(x) __asm__("" : "+x"(x))
+#endif
 #define WIDTH 4
 #define PARTS 4
 typedef float vec __attribute__((vector_size(16)));
@@ -127,7 +130,8 @@ static const ivec sign_bits[16] = {
 INLINE vec vec_pick(const uint8_t *bits, size_t i, vec plus, vec minus)
 {
   (void)minus;
-  return (vec)((ivec)plus ^ sign_bits[bits[i / 8] >> (i & 4) & 15]);
+  const size_t bit = ((size_t)bits[i / 8] << (~i & 4)) & 0xf0;
+  return (vec)((ivec)plus ^ sign_bits[bit / 16]);
 }
 
 INLINE vec vec_from_int(ivec v)
@@ -144,13 +148,6 @@ INLINE ivec vec_to_int(vec v)
   return (ivec) __builtin_convertvector(vec_max(v, vec_set1(-0x1p30f)),
                                         signed_ivec);
 #endif
-}
-
-INLINE ivec int_load(const uint32_t *p)
-{
-  ivec v;
-  memcpy(&v, p, sizeof v);
-  return v;
 }
 
 INLINE ivec int_add(ivec a, ivec b)
@@ -173,9 +170,15 @@ INLINE ivec int_mul16(ivec a, ivec b)
   return (ivec)((halves)a * (halves)b);
 }
 
+/* a below 65536, b below 256. */
 INLINE ivec int_mul(ivec a, ivec b)
 {
+#if defined(__SSE2__)
+  ivec low = (ivec)_mm_mullo_epi16((__m128i)a, (__m128i)b);
+  return low | (ivec)_mm_mulhi_epu16((__m128i)a, (__m128i)b) << 16;
+#else
   return a * b;
+#endif
 }
 
 /* -1 where a > b. */
@@ -240,24 +243,34 @@ INLINE ivec int_high(ivec v)
   return v >> 16;
 }
 
-INLINE ivec int_lanes(const uint8_t *p, uint32_t width)
+/* Inside a line the transform has lanes in the order of columns: part p is the
+ * lanes p, p + 4, p + 8, p + 12. */
+#define NOISE_LOAD(words, p) column_of(words, p)
+#define LINE_LANES(line, width, p) line_lanes(line, width, p)
+
+INLINE ivec column_of(const uint32_t *line, int p)
 {
-  if (width == FLK_U8) return (ivec){p[0], p[1], p[2], p[3]};
-  if (width == FLK_U16) {
-    return (ivec){flk_load_u16(p), flk_load_u16(p + 2), flk_load_u16(p + 4),
-                  flk_load_u16(p + 6)};
+  return (ivec){line[p], line[p + 4], line[p + 8], line[p + 12]};
+}
+
+INLINE ivec line_lanes(const uint8_t *line, uint32_t width, int p)
+{
+  if (width == FLK_U8) {
+    ivec four = {flk_load_u32(line), flk_load_u32(line + 4),
+                 flk_load_u32(line + 8), flk_load_u32(line + 12)};
+    return four >> (8 * p) & 0xff;
   }
-  return (ivec){flk_load_u32(p), flk_load_u32(p + 4), flk_load_u32(p + 8),
-                flk_load_u32(p + 12)};
+  if (width == FLK_U16) {
+    line += 2 * p;
+    return (ivec){flk_load_u16(line), flk_load_u16(line + 8),
+                  flk_load_u16(line + 16), flk_load_u16(line + 24)};
+  }
+  line += 4 * p;
+  return (ivec){flk_load_u32(line), flk_load_u32(line + 16),
+                flk_load_u32(line + 32), flk_load_u32(line + 48)};
 }
 
 typedef const uint32_t *cells;
-
-INLINE int table_is_large(const flk_grid *grid)
-{
-  (void)grid;
-  return 0;
-}
 
 INLINE cells table_begin(const flk_grid *grid)
 {
@@ -276,30 +289,32 @@ INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
 
 typedef int16_t words __attribute__((vector_size(16)));
 
-/* The high halves of eight numbers. */
-INLINE words high_words(const ivec *k)
+/* From each pair of 32-bit places the low half, as neighbours in memory. */
+INLINE words join(ivec first, ivec second)
 {
-#if defined(__SSE2__)
-  return (words)_mm_packs_epi32(_mm_srai_epi32((__m128i)k[0], 16),
-                                _mm_srai_epi32((__m128i)k[1], 16));
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  return (words)(first << 16 | (second & 0xffff));
 #else
-  words v;
-  for (int i = 0; i < 2 * WIDTH; i++)
-    v[i] = (int16_t)(k[i / WIDTH][i % WIDTH] >> 16);
-  return v;
+  return (words)((first & 0xffff) | second << 16);
 #endif
 }
 
-INLINE words low_bytes(const ivec *k)
+/* The high halves of columns. */
+INLINE words join_high(ivec first, ivec second)
 {
-#if defined(__SSE2__)
-  return (words)_mm_packs_epi32((__m128i)(k[0] & 0xff), (__m128i)(k[1] & 0xff));
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  return (words)((first & 0xffff0000u) | second >> 16);
 #else
-  words v;
-  for (int i = 0; i < 2 * WIDTH; i++)
-    v[i] = (int16_t)(k[i / WIDTH][i % WIDTH] & 0xff);
-  return v;
+  return (words)(first >> 16 | (second & 0xffff0000u));
 #endif
+}
+
+/* A line's columns 0 and 1, 2 and 3 to its first and second half. */
+INLINE void to_halves(words *a, words *b)
+{
+  vec first = (vec)*a, second = (vec)*b;
+  *a = (words)TWO_OF(first, second, 0, 4, 1, 5);
+  *b = (words)TWO_OF(first, second, 2, 6, 3, 7);
 }
 
 INLINE words words_cut(words v, words top)
@@ -342,8 +357,9 @@ INLINE void emit_line(uint8_t *dst, words a, words b, int is_nibbles)
 /* Where four lines of indices become bytes or nibbles. */
 typedef struct emitter {
   words g;
-  words outside; /* minus the count; a block gives each lane 512 */
-  ivec more;     /* likewise */
+  words inside; /* minus the count; a block gives each lane 512 */
+  ivec outside; /* likewise */
+  uint32_t looked_at;
 } emitter;
 
 INLINE emitter emit_begin(const flk_grid *grid)
@@ -354,17 +370,17 @@ INLINE emitter emit_begin(const flk_grid *grid)
 
 INLINE uint32_t emit_end(const emitter *out)
 {
-  uint32_t count = 0;
+  uint32_t count = out->looked_at;
   for (int i = 0; i < 2 * WIDTH; i++)
-    count += (uint32_t)-out->outside[i];
+    count -= (uint32_t)-out->inside[i];
   for (int i = 0; i < WIDTH; i++)
-    count -= out->more[i];
+    count -= out->outside[i];
   return count;
 }
 
 INLINE void emit_count(emitter *out, vec a, vec b)
 {
-  out->more += (ivec)(a != b);
+  out->outside += (ivec)(a != b);
 }
 
 /* Indices with fractions: cut to the grid, and counted where that changes
@@ -375,21 +391,25 @@ INLINE void emit_high(uint8_t *dst, ivec k[4][PARTS], emitter *out,
   for (int line = 0; line < 4; line++) {
     words index[2];
     for (int i = 0; i < 2; i++) {
-      words v = high_words(&k[line][2 * i]);
+      words v = join_high(k[line][2 * i], k[line][2 * i + 1]);
       index[i] = words_cut(v, out->g);
-      out->outside += (words)(index[i] != v);
+      out->inside += (words)(index[i] == v);
     }
+    to_halves(&index[0], &index[1]);
     emit_line(dst + line * FLK_LINE / (is_nibbles ? 2 : 1), index[0], index[1],
               is_nibbles);
   }
+  out->looked_at += 4 * FLK_LINE;
 }
 
 /* Indices in the low byte. */
 INLINE void emit_low(uint8_t *dst, ivec k[4][PARTS], int is_nibbles)
 {
   for (int line = 0; line < 4; line++) {
-    emit_line(dst + line * FLK_LINE / (is_nibbles ? 2 : 1),
-              low_bytes(&k[line][0]), low_bytes(&k[line][2]), is_nibbles);
+    words a = join(k[line][0] & 0xff, k[line][1] & 0xff);
+    words b = join(k[line][2] & 0xff, k[line][3] & 0xff);
+    to_halves(&a, &b);
+    emit_line(dst + line * FLK_LINE / (is_nibbles ? 2 : 1), a, b, is_nibbles);
   }
 }
 
@@ -415,27 +435,54 @@ INLINE void transpose(vec r[PARTS])
   r[3] = TWO_OF(b, d, 2, 3, 6, 7);
 }
 
+/* From columns. */
 INLINE void line_up(vec r[PARTS])
 {
-  transpose(r);
   rows4(&r[0], &r[1], &r[2], &r[3]);
   transpose(r);
   rows4(&r[0], &r[1], &r[2], &r[3]);
 }
 
+/* To columns. */
 INLINE void line_down(vec r[PARTS])
 {
   rows4(&r[0], &r[2], &r[1], &r[3]);
   transpose(r);
   rows4(&r[0], &r[2], &r[1], &r[3]);
-  transpose(r);
 }
 
 #include "kernels/block.h"
 
+typedef struct squares {
+  double of[FLK_LINE];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  return (squares){{0}};
+}
+
+INLINE void squares_add(squares *sum, const float *line)
+{
+  for (size_t k = 0; k < FLK_LINE; k++)
+    sum->of[k] += (double)line[k] * (double)line[k];
+}
+
+INLINE double squares_fold(squares *sum)
+{
+  for (size_t half = FLK_LINE / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; k++)
+      sum->of[k] += sum->of[k + half];
+  }
+  return sum->of[0];
+}
+
+#include "kernels/squares.h"
+
 void flk_fill_portable(flk_table *table)
 {
   table->name = "c";
+  table->sum_squares_group = sum_squares_group;
   table->rotate_in = rotate_in;
   table->encode = encode_block;
   table->decode = decode_block;

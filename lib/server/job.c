@@ -70,6 +70,7 @@ static fl_status take_description(fli_job *job, const fl_model *model)
                             job->segments, job->n_segments));
   fli_compressor_lend_table(job->compressor, &job->codec);
   job->n_norms = fl_compressor_norm_count(job->compressor);
+  job->clip = fl_compressor_clip(job->compressor);
   FLI_TRY(check_norm_count(job));
 out:
   return st;

@@ -13,6 +13,7 @@
 #include "base/dmath.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "compress/compressor.h"
 
 /* Times the expected share of clamped coordinates. */
 #define FLI_GROW_ABOVE 4.0
@@ -91,10 +92,22 @@ static uint64_t block_size(uint64_t left)
   return size;
 }
 
-/* Share of coordinates that a normal distribution has outside the clip. */
+/* a Q(a) - phi(a), whose derivative is Q. */
+static double tail_integral(double a)
+{
+  return a * fli_normal_tail(a) - fli_normal_pdf(a);
+}
+
+/* Share of a normal distribution's coordinates that count as clamped at the
+ * round's clip. With a table those outside it; else those whose index is cut
+ * off, which noise of up to a cell puts off: the mean of 2 Q over t..t + cell.
+ */
 static double expected_share(const fli_job *job)
 {
-  return 2.0 * fli_normal_tail((double)fl_compressor_clip(job->compressor));
+  const double t = (double)job->clip;
+  if (job->compressor->mode == FL_THC_TABLE) return 2.0 * fli_normal_tail(t);
+  const double cell = 2.0 * t / (double)job->compressor->granularity;
+  return 2.0 / cell * (tail_integral(t + cell) - tail_integral(t));
 }
 
 /* Counts are claims. Twice the threshold of growing is the most that one

@@ -127,7 +127,7 @@ static fl_status write_plan(fli_peer *peer)
     message.noise_seed = job->noise_seed;
     message.norms = job->norms_wire;
     message.norms_size = (size_t)job->n_norms * 2;
-    message.clip = fl_compressor_clip(job->compressor);
+    message.clip = job->clip;
   }
   return fli_write_plan(&peer->queue, &message);
 }
@@ -145,7 +145,7 @@ static fl_status write_scale(fli_peer *peer)
       .noise_seed = job->noise_seed,
       .norms = job->norms_wire,
       .norms_size = (size_t)job->n_norms * 2,
-      .clip = fl_compressor_clip(job->compressor),
+      .clip = job->clip,
       .deadline_ms = fli_job_left_ms(job),
   };
   return fli_write_scale(&peer->queue, &message);

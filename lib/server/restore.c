@@ -151,6 +151,21 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
 
 /* ---- the round ---- */
 
+/* A clip out of range is refused with the scale that it is part of. */
+static fl_status restore_clip(fli_job *job, const fli_saved_round *saved)
+{
+  const double energy = fli_f64_from_bits(saved->energy_bits);
+  const double correlation = fli_f64_from_bits(saved->correlation_bits);
+  if (!(energy >= 0.0 && isfinite(energy)) ||
+      !(correlation >= 0.0 && correlation <= 1.0)) {
+    return malformed("what is known of the updates");
+  }
+  if (saved->clip != 0.0f) job->clip = saved->clip;
+  job->energy = energy;
+  job->correlation = correlation;
+  return FL_OK;
+}
+
 static fl_status read_round(fli_job *job, fli_msg_reader *reader)
 {
   fli_saved_round saved;
@@ -173,7 +188,7 @@ static fl_status read_round(fli_job *job, fli_msg_reader *reader)
   job->deadline_ns = saved.deadline_left_ns;
   fli_derive(job->noise_seed, job->seed, "round noise", job->round,
              job->attempt);
-  return FL_OK;
+  return restore_clip(job, &saved);
 }
 
 static void restore_member(fli_job *job, uint32_t slot,

@@ -243,7 +243,7 @@ fl_scale fli_round_scale(const fli_job *job)
   memcpy(scale.noise_seed, job->noise_seed, sizeof scale.noise_seed);
   scale.norms = job->norms;
   scale.n_norms = job->n_norms;
-  scale.clip = fl_compressor_clip(job->compressor);
+  scale.clip = job->clip;
   scale.is_public = (uint32_t)job->is_public;
   return scale;
 }
@@ -302,6 +302,7 @@ static void agree_scale(fli_job *job)
   FLI_TRY(fli_norms_agree(job->context, job->reported, job->members,
                           job->n_members, job->n_norms, job->norms));
   FLI_TRY(keep_public_norms(job));
+  fli_clip_choose(job);
   FLI_TRY(fli_round_open_partial(job));
   fli_free(job->context, job->reported, bytes);
   job->reported = NULL;
@@ -331,6 +332,7 @@ static fl_status open_round(fli_job *job)
   if (job->is_public) {
     memcpy(job->norms, job->public_norms,
            (size_t)job->n_norms * sizeof *job->norms);
+    fli_clip_choose(job);
     FLI_TRY(fli_round_open_partial(job));
     job->deadline_ns = fli_job_after(
         job, fli_later(options->norm_deadline_ns, options->update_deadline_ns));

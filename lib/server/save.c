@@ -84,6 +84,9 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .weight_cap = job->weight_cap,
       .hold_left_ns = left(job, job->hold_ns),
       .deadline_left_ns = left(job, job->deadline_ns),
+      .clip = job->clip,
+      .energy_bits = fli_f64_bits(job->energy),
+      .correlation_bits = fli_f64_bits(job->correlation),
   };
   fli_saved_write(writer, &fli_saved_rounds, &saved);
 }

@@ -301,6 +301,9 @@ struct fli_job {
   float *norms;        /* agreed */
   uint8_t *norms_wire; /* the same as bf16 */
   fl_partial *partial;
+  float clip;          /* of the round's scale; f32, bf16: 0 */
+  double energy;       /* |mean|^2 to expect of equal updates; 0 = not known */
+  double correlation;  /* of two clients' coordinates, last time it was known */
   uint64_t *clamped;   /* public: sum per block */
   float *public_norms; /* announced with the next plan; NULL = not yet */
 };
@@ -370,6 +373,18 @@ void fli_evaluate_begin(fli_job *job);
 int fli_evaluate_progress(fli_job *job);
 fl_status fli_evaluate_on_metrics(fli_peer *peer, const fli_metrics *metrics);
 
+/* Choose the round's clip, whose norms are agreed or announced. */
+void fli_clip_choose(fli_job *job);
+/* That of the step that a server encodes by itself. */
+float fli_clip_of_step(const fli_job *job);
+/* 1 when fli_clip_learn has a use for the square. */
+int fli_clip_is_learning(const fli_job *job);
+/* Keep for the next round what the mean of this one says: `square` is its
+ * |mean|^2, as decoded. */
+void fli_clip_learn(fli_job *job, double square);
+/* |a - b|^2; b NULL = zeros. */
+double fli_clip_square(const float *a, const float *b, uint64_t n);
+
 /* Per block: cap each reported norm at 8 x the median of the non-zero ones,
  * take the maximum. `reported` is bf16 LE, one row of n per member that
  * has_norm. */
@@ -425,7 +440,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
-enum { FLI_SERVER_STATE_VERSION = 2, FLI_SAVED_JOB_PARTS = 17 };
+enum { FLI_SERVER_STATE_VERSION = 3, FLI_SAVED_JOB_PARTS = 17 };
 
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
@@ -445,7 +460,7 @@ typedef struct fli_saved_field {
 typedef struct fli_saved_table {
   const fli_saved_field *fields;
   size_t n_fields;
-  size_t n_first; /* fields in a snapshot of version 1 */
+  size_t n_first; /* fields when the table was new; read, too */
 } fli_saved_table;
 
 /* Times are what is left of them: the clock is another one after a restore. */
@@ -460,6 +475,9 @@ typedef struct fli_saved_round {
   uint64_t weight_cap;
   uint64_t hold_left_ns;
   uint64_t deadline_left_ns; /* UINT64_MAX = none */
+  float clip;                /* 0 = the compressor's */
+  uint64_t energy_bits;      /* of doubles */
+  uint64_t correlation_bits;
 } fli_saved_round;
 
 typedef struct fli_saved_member {

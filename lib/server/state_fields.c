@@ -59,12 +59,21 @@ static const fli_saved_field codec_rows[] = {
 };
 enum { CODEC_FIRST_ROWS = 6 };
 static const fli_saved_field round_rows[] = {
-    ROUND(phase, FLI_SAVED_U32),        ROUND(round, FLI_SAVED_U64),
-    ROUND(attempt, FLI_SAVED_U32),      ROUND(is_begun, FLI_SAVED_U32),
-    ROUND(is_stopping, FLI_SAVED_U32),  ROUND(is_public, FLI_SAVED_U32),
-    ROUND(n_wanted, FLI_SAVED_U32),     ROUND(weight_cap, FLI_SAVED_U64),
-    ROUND(hold_left_ns, FLI_SAVED_U64), ROUND(deadline_left_ns, FLI_SAVED_U64),
+    ROUND(phase, FLI_SAVED_U32),
+    ROUND(round, FLI_SAVED_U64),
+    ROUND(attempt, FLI_SAVED_U32),
+    ROUND(is_begun, FLI_SAVED_U32),
+    ROUND(is_stopping, FLI_SAVED_U32),
+    ROUND(is_public, FLI_SAVED_U32),
+    ROUND(n_wanted, FLI_SAVED_U32),
+    ROUND(weight_cap, FLI_SAVED_U64),
+    ROUND(hold_left_ns, FLI_SAVED_U64),
+    ROUND(deadline_left_ns, FLI_SAVED_U64),
+    ROUND(clip, FLI_SAVED_F32),
+    ROUND(energy_bits, FLI_SAVED_U64),
+    ROUND(correlation_bits, FLI_SAVED_U64),
 };
+enum { ROUND_FIRST_ROWS = 10 };
 static const fli_saved_field member_rows[] = {
     MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
     MEMBER(loss_bits, FLI_SAVED_U64),   MEMBER(correct, FLI_SAVED_U64),
@@ -84,7 +93,8 @@ static const fli_saved_field participant_rows[] = {
 const fli_saved_table fli_saved_options = TABLE(option_rows);
 const fli_saved_table fli_saved_codec = {codec_rows, FLI_COUNT_OF(codec_rows),
                                          CODEC_FIRST_ROWS};
-const fli_saved_table fli_saved_rounds = TABLE(round_rows);
+const fli_saved_table fli_saved_rounds = {round_rows, FLI_COUNT_OF(round_rows),
+                                          ROUND_FIRST_ROWS};
 const fli_saved_table fli_saved_members = TABLE(member_rows);
 const fli_saved_table fli_saved_participants = TABLE(participant_rows);
 

@@ -21,6 +21,7 @@ typedef struct fli_step_work {
   float *momentum; /* the next one */
   float *step;     /* what shall be added to the model */
   float *decoded;  /* what will be */
+  double square;   /* |mean|^2, where somebody wants it */
 } fli_step_work;
 
 static void work_free(const fli_job *job, fli_step_work *work)
@@ -79,6 +80,12 @@ static fl_status step_by_sum(fli_job *job)
   fli_bytes_init(&payload, job->context);
   FLI_TRY(fli_sum_bytes(job->partial, &payload));
   FLI_TRY(publish(job, &scale, &payload));
+  if (fli_clip_is_learning(job)) {
+    /* The store leaves the version before in its scratch. */
+    const fli_canonical *model = &job->store.canonical;
+    fli_clip_learn(job,
+                   fli_clip_square(model->weights, model->scratch, model->n));
+  }
 out:
   fli_bytes_free(&payload);
   return st;
@@ -107,7 +114,7 @@ static fl_status publish_encoded(fli_job *job, fli_step_work *work)
                                 norms, job->n_norms));
   scale.norms = norms;
   scale.n_norms = job->n_norms;
-  scale.clip = fl_compressor_clip(job->compressor);
+  scale.clip = fli_clip_of_step(job);
   FLI_TRY(fli_bytes_reserve(&payload, size));
   FLI_TRY(fl_compressor_encode(job->compressor, &scale, &options, work->step, n,
                                payload.data, size, &payload.size, NULL));
@@ -161,6 +168,8 @@ static fl_status prepare(const fli_job *job, fli_step_work *work)
   const float rate = job->options.server_learning_rate;
   const fl_status st = fl_partial_decode(job->partial, work->momentum, n);
   if (st != FL_OK) return st;
+  if (fli_clip_is_learning(job))
+    work->square = fli_clip_square(work->momentum, NULL, n);
   for (uint64_t i = 0; i < n; i++) {
     if (job->momentum) {
       const float decayed = beta * job->momentum[i];
@@ -182,6 +191,7 @@ static fl_status step_by_server(fli_job *job)
   } else {
     FLI_TRY(step_by_encoding(job, &work));
   }
+  fli_clip_learn(job, work.square);
   if (job->momentum) {
     float *previous = job->momentum;
     job->momentum = work.momentum;

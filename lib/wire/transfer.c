@@ -96,10 +96,10 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size)
 {
-  assert(n >= 1 && n <= FLI_TRANSFER_MAX);
-  assert(chunk_size >= FLI_CHUNK_MIN && chunk_size <= FLI_CHUNK_MAX);
   manifest->transfer = outgoing->transfer + 1;
   manifest->total = n;
+  assert(manifest->total >= 1 && manifest->total <= FLI_TRANSFER_MAX);
+  assert(chunk_size >= FLI_CHUNK_MIN && chunk_size <= FLI_CHUNK_MAX);
   manifest->chunk_size = chunk_size;
   fl_status status = fli_write_manifest(out, manifest);
   if (status != FL_OK) return status;

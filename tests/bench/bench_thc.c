@@ -1,263 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Throughput of the THC paths on one thread, in GB/s of the float32 vector
- * that goes in or comes out, next to memcpy on the same pages in the same run.
- * Every figure is the median of `--runs` rounds, which take the paths in turn.
- * Prints `key value` lines; what the last round made is compared with what the
- * C kernels make.
- *
- *   bench_thc [--isa c|avx2|avx512|best] [--size N[KiB|MiB]] [--offset BYTES]
- *             [--runs N] */
+/* Throughput of the THC paths, in GB/s of the float32 vector that goes in or
+ * comes out, next to memcpy on the same pages in the same run. Every figure is
+ * the median of `--runs` rounds, which take the paths in turn. Prints
+ * `key value` lines; afterwards every path's output is compared with what the
+ * plain C functions make. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include <fl/compress.h>
-#include "base/bytes.h"
-#include "compress/compressor.h"
+#include "thc_paths.h"
 
-enum {
-  MAX_RUNS = 101,
-  SLOTS = 256,
-  NARROW = 8,
-  DISTINCT = 4,
-  WIDE = 18,
-  SLOT_AT = 56
-};
+enum { RUNS_MAX = 101, TEXT_MAX = 64 };
 
-enum {
-  PATH_MEMCPY,
-  PATH_READ,
-  PATH_MEASURE,
-  PATH_UNIFORM,
-  PATH_DITHER,
-  PATH_DECODE,
-  PATH_ADD_U8,
-  PATH_ADD_U16,
-  PATHS
-};
-static const char *const path_names[PATHS] = {
-    "memcpy",        "read",   "measure",      "encode_uniform",
-    "encode_dither", "decode", "aggregate_u8", "aggregate_u16"};
+static const char help[] =
+    "usage: bench_thc [OPTION VALUE]...\n"
+    "  --isa NAME[,NAME]  c, avx2, avx512, ..., best (default); all: each but "
+    "best\n"
+    "  --size N[,N]       bytes, or with KiB or MiB; 64MiB (default); all: "
+    "4MiB,64MiB\n"
+    "  --offset N         of the buffers in their pages: 0 (default) .. 2048, "
+    "times 4\n"
+    "  --runs N           rounds, 1..101; 21 (default)\n"
+    "  --threads N        1 (default) or 2: two-thread figures as well\n"
+    "Keys end in the size and the ISA where these are not the defaults.\n"
+    "  memcpy, read       libc's, and one load a cache line\n"
+    "  measure            norms\n"
+    "  encode_*           4 bits; table: g = 30, 1/32 of N(0, 1) outside;\n"
+    "                     ef: uniform, and what is lost for error feedback\n"
+    "  decode             the sum of 8 updates with dither\n"
+    "  aggregate_u8, _u16 one update into lanes that exist\n"
+    "  aggregate8, _u8    eight distinct updates at once, into u16 or u8 "
+    "lanes\n"
+    "  *_vs_memcpy, aggregate8_vs_read8 (8 times read), *_two_threads_ratio\n"
+    "With one thread times are the processor's, with two the clock's.\n";
 
-typedef struct bench {
-  uint64_t n;
-  char *memory; /* x and out lie in here, `offset` bytes in */
-  float *x;
-  float *out;
-  float *norms;
-  uint8_t *update[DISTINCT];
-  uint8_t *scratch; /* updates of `scale` */
-  size_t size;
-  fl_partial *narrow; /* 8 updates in u8 lanes */
-  fl_partial *wide;   /* u16 lanes */
-  uint32_t next_slot; /* of `wide` */
-  fl_compressor *uniform;
-  fl_compressor *dither;
-  fl_scale scale;      /* of as many slots as `narrow` holds */
-  fl_scale wide_scale; /* of SLOTS */
-  const flk_table *kernels;
-} bench;
+typedef struct settings {
+  const char *isa;
+  const char *size;
+  uint64_t offset;
+  int runs;
+  uint32_t threads;
+} settings;
 
-static volatile uint64_t sink;
-
-static void require(fl_status st)
-{
-  if (st == FL_OK) return;
-  fprintf(stderr, "%s: %s\n", fl_status_name(st), fl_last_error());
-  exit(1);
-}
-
-static void *get(size_t bytes)
-{
-  void *p = malloc(bytes);
-  if (!p) require(FL_E_NOMEM);
-  return p;
-}
-
-/* Of the processor: others may be using the machine. */
-static double seconds(void)
-{
-  return (double)clock() / CLOCKS_PER_SEC;
-}
-
-static fl_compressor *make(uint64_t n, uint32_t mode)
-{
-  fl_compressor_options options;
-  fl_compressor *compressor = NULL;
-  require(fl_compressor_options_init(&options, sizeof options));
-  options.thc_mode = mode;
-  require(fl_compressor_new(&compressor, NULL, &options, &n, 1));
-  return compressor;
-}
-
-static void encode_as(bench *b, const fl_scale *scale,
-                      fl_compressor *compressor, const flk_table *kernels,
-                      uint8_t *update)
-{
-  fl_encode_options options;
-  require(fl_encode_options_init(&options, sizeof options));
-  compressor->kernels = kernels;
-  require(fl_compressor_encode(compressor, scale, &options, b->x, b->n, update,
-                               b->size, NULL, NULL));
-}
-
-static void encode(bench *b, fl_compressor *compressor,
-                   const flk_table *kernels, uint8_t *update)
-{
-  encode_as(b, &b->scale, compressor, kernels, update);
-}
-
-static void encode_all(bench *b, const fl_scale *scale)
-{
-  for (uint32_t i = 0; i < DISTINCT; i++)
-    encode_as(b, scale, b->dither, b->kernels, b->update[i]);
-}
-
-/* Add updates with the slots first..last-1: the same bytes under other
- * names. */
-static void add(bench *b, fl_partial *partial, uint32_t first, uint32_t last)
-{
-  for (uint32_t slot = first; slot < last; slot++) {
-    uint8_t *update = b->update[slot % DISTINCT];
-    fli_store_u32(update + SLOT_AT, slot);
-    require(fl_partial_add(partial, update, b->size));
-  }
-}
-
-static fl_partial *sum_of(bench *b, const fl_scale *scale, uint32_t count)
-{
-  fl_partial *partial = NULL;
-  require(fl_partial_new(&partial, b->dither, scale));
-  add(b, partial, 0, count);
-  return partial;
-}
-
-static void fill(float *x, uint64_t n)
-{
-  uint32_t state = 1;
-  for (uint64_t i = 0; i < n; i++) {
-    float sum = 0.0f;
-    for (int k = 0; k < 4; k++) {
-      state = state * 1664525u + 1013904223u;
-      sum += (float)(state >> 8) * 0x1p-24f - 0.5f;
-    }
-    x[i] = sum;
-  }
-}
-
-static void prepare(bench *b, uint64_t n, size_t offset)
-{
-  size_t bytes = (size_t)n * sizeof(float);
-  b->n = n;
-  b->memory = get(2 * bytes + 3 * 4096);
-  memset(b->memory, 0, 2 * bytes + 3 * 4096);
-  size_t start = 4096 - (uintptr_t)b->memory % 4096 + offset;
-  b->x = (float *)(void *)(b->memory + start);
-  b->out = (float *)(void *)(b->memory + start + (bytes + 4095) / 4096 * 4096);
-  fill(b->x, n);
-  b->uniform = make(n, FL_THC_UNIFORM);
-  b->dither = make(n, FL_THC_DITHER);
-  uint64_t n_norms = fl_compressor_norm_count(b->dither);
-  b->norms = get(n_norms * sizeof(float));
-  require(fl_scale_init(&b->scale, sizeof b->scale));
-  b->scale.slots = NARROW;
-  require(fl_compressor_measure(b->dither, &b->scale, 1, b->x, n, b->norms,
-                                n_norms));
-  b->scale.norms = b->norms;
-  b->scale.n_norms = n_norms;
-  b->size = (size_t)fl_compressor_max_update_size(b->dither);
-  for (uint32_t i = 0; i < DISTINCT; i++)
-    b->update[i] = get(b->size);
-  b->scratch = get(b->size);
-  encode_all(b, &b->scale);
-  b->dither->kernels = b->kernels;
-  b->narrow = sum_of(b, &b->scale, NARROW);
-  b->wide_scale = b->scale;
-  b->wide_scale.slots = SLOTS;
-  encode_all(b, &b->wide_scale);
-  b->wide = sum_of(b, &b->wide_scale, WIDE);
-  b->next_slot = WIDE;
-}
-
-static void read_all(const bench *b)
-{
-  uint64_t sum = 0;
-  const uint8_t *p = (const uint8_t *)b->x;
-  for (uint64_t i = 0; i + 64 <= b->n * sizeof(float); i += 64)
-    sum += fli_load_u64(p + i);
-  sink = sum;
-}
-
-/* One update into lanes that are there already. */
-static double add_narrow(bench *b)
-{
-  fl_partial *partial = sum_of(b, &b->wide_scale, 1);
-  double start = seconds();
-  add(b, partial, 1, 2);
-  double elapsed = seconds() - start;
-  fl_partial_free(partial);
-  return elapsed;
-}
-
-static void norms(bench *b)
-{
-  require(fl_compressor_measure(b->dither, &b->scale, 1, b->x, b->n, b->norms,
-                                b->scale.n_norms));
-}
-
-static void decode(bench *b, const flk_table *kernels)
-{
-  b->dither->kernels = kernels;
-  require(fl_partial_decode(b->narrow, b->out, b->n));
-}
-
-/* GB/s of float32 that went through `path` once. */
-static double run(bench *b, int path)
-{
-  double start = seconds(), elapsed = 0.0;
-  switch (path) {
-  case PATH_MEMCPY: memcpy(b->out, b->x, b->n * sizeof(float)); break;
-  case PATH_READ: read_all(b); break;
-  case PATH_MEASURE: norms(b); break;
-  case PATH_UNIFORM: encode(b, b->uniform, b->kernels, b->scratch); break;
-  case PATH_DITHER: encode(b, b->dither, b->kernels, b->scratch); break;
-  case PATH_DECODE: decode(b, b->kernels); break;
-  case PATH_ADD_U8: elapsed = add_narrow(b); break;
-  default: add(b, b->wide, b->next_slot, b->next_slot + 1); b->next_slot++;
-  }
-  if (elapsed == 0.0) elapsed = seconds() - start;
-  return (double)b->n * 4e-9 / elapsed;
-}
-
-static int is_equal(const char *what, const void *got, const void *want,
-                    size_t size)
-{
-  if (memcmp(got, want, size) == 0) return 1;
-  fprintf(stderr, "%s: differs from what the C kernels make\n", what);
-  return 0;
-}
-
-/* 1 when both encoders and the decoder make what the C kernels make. */
-static int check(bench *b)
-{
-  const flk_table *c = flk_kernels_at(0);
-  int is_good = 1;
-  fl_compressor *encoders[] = {b->uniform, b->dither};
-  for (int i = 0; i < 2; i++) {
-    encode(b, encoders[i], b->kernels, b->update[0]);
-    encode(b, encoders[i], c, b->update[1]);
-    is_good &= is_equal("encode", b->update[0], b->update[1], b->size);
-  }
-  size_t bytes = (size_t)b->n * sizeof(float);
-  float *got = get(bytes);
-  decode(b, b->kernels);
-  memcpy(got, b->out, bytes);
-  decode(b, c);
-  is_good &= is_equal("decode", got, b->out, bytes);
-  free(got);
-  return is_good;
-}
+/* [path][1 with all threads] */
+static double figures[PATHS][2][RUNS_MAX];
 
 static int compare(const void *a, const void *b)
 {
@@ -265,17 +51,61 @@ static int compare(const void *a, const void *b)
   return (x > y) - (x < y);
 }
 
-static void release(bench *b)
+static double median(double *values, int n)
 {
-  fl_partial_free(b->narrow);
-  fl_partial_free(b->wide);
-  fl_compressor_free(b->uniform);
-  fl_compressor_free(b->dither);
-  for (uint32_t i = 0; i < DISTINCT; i++)
-    free(b->update[i]);
-  free(b->scratch);
-  free(b->norms);
-  free(b->memory);
+  qsort(values, (size_t)n, sizeof *values, compare);
+  return values[n / 2];
+}
+
+static void report(int runs, int is_threaded, const char *suffix)
+{
+  double one[PATHS];
+  for (int path = 0; path < PATHS; path++) {
+    one[path] = median(figures[path][0], runs);
+    printf("%s_gbs%s %.2f\n", bench_path_names[path], suffix, one[path]);
+  }
+  for (int path = PATH_UNIFORM; path <= PATH_DECODE; path++) {
+    printf("%s_vs_memcpy%s %.3f\n", bench_path_names[path], suffix,
+           one[path] / one[PATH_MEMCPY]);
+  }
+  printf("measure_vs_read%s %.3f\n", suffix,
+         one[PATH_MEASURE] / one[PATH_READ]);
+  for (int path = PATH_ADD8_U16; path <= PATH_ADD8_U8; path++) {
+    printf("%s_vs_read8%s %.3f\n", bench_path_names[path], suffix,
+           one[path] / (BENCH_UPDATES * one[PATH_READ]));
+  }
+  for (int path = PATH_MEASURE; is_threaded && path < PATHS; path++) {
+    double two = median(figures[path][1], runs);
+    printf("%s_two_threads_gbs%s %.2f\n", bench_path_names[path], suffix, two);
+    printf("%s_two_threads_ratio%s %.3f\n", bench_path_names[path], suffix,
+           two / one[path]);
+  }
+}
+
+static void run_all(bench_paths *b, int runs)
+{
+  bench_threads *threads = b->threads;
+  for (int r = 0; r < runs; r++) {
+    for (int path = 0; path < PATHS; path++) {
+      for (int k = 0; k < (threads->pool ? 2 : 1); k++) {
+        threads->is_parallel = k;
+        figures[path][k][r] =
+            bench_paths_bytes(b, path) * 1e-9 / bench_paths_run(b, path);
+      }
+    }
+  }
+  threads->is_parallel = 0;
+}
+
+/* Bytes; 0 for what is not a size. */
+static uint64_t parse_size(const char *text)
+{
+  char *end;
+  uint64_t size = strtoull(text, &end, 10);
+  if (end == text) return 0;
+  if (strcmp(end, "MiB") == 0) return size << 20;
+  if (strcmp(end, "KiB") == 0) return size << 10;
+  return *end == 0 ? size : 0;
 }
 
 static const flk_table *find_isa(const char *name)
@@ -287,58 +117,126 @@ static const flk_table *find_isa(const char *name)
   return NULL;
 }
 
-/* Bytes; 0 for what is not a size. */
-static uint64_t parse_size(const char *text)
+/* One ISA and size. 0 when an output is wrong. */
+static int run_one(const settings *s, bench_threads *threads, const char *isa,
+                   const char *size)
 {
-  char *end;
-  uint64_t size = strtoull(text, &end, 10);
-  if (strcmp(end, "MiB") == 0) return size << 20;
-  if (strcmp(end, "KiB") == 0) return size << 10;
-  return *end == 0 ? size : 0;
+  const int is_best = strcmp(isa, "best") == 0;
+  const uint64_t bytes = parse_size(size);
+  char suffix[2 * TEXT_MAX + 3];
+  snprintf(suffix, sizeof suffix, "%s%s%s%s",
+           bytes == UINT64_C(64) << 20 ? "" : "_",
+           bytes == UINT64_C(64) << 20 ? "" : size, is_best ? "" : "_",
+           is_best ? "" : isa);
+  bench_paths b = {.threads = threads, .kernels = find_isa(isa)};
+  bench_paths_init(&b, bytes / sizeof(float), (size_t)s->offset);
+  run_all(&b, s->runs);
+  printf("isa%s %s\nbytes%s %llu\n", suffix, b.kernels->name, suffix,
+         (unsigned long long)bytes);
+  report(s->runs, s->threads > 1, suffix);
+  int is_good = bench_paths_check(&b);
+  printf("is_equal_to_plain%s %d\n", suffix, is_good);
+  bench_paths_free(&b);
+  return is_good;
 }
 
-static void report(double figures[PATHS][MAX_RUNS], int runs)
+/* Entry k of a list with commas to `to`; 0 behind the last. */
+static int entry(const char *list, size_t k, char to[TEXT_MAX])
 {
-  double median[PATHS];
-  for (int path = 0; path < PATHS; path++) {
-    qsort(figures[path], (size_t)runs, sizeof(double), compare);
-    median[path] = figures[path][runs / 2];
-    printf("%s_gbs %.2f\n", path_names[path], median[path]);
+  for (; k > 0; k--) {
+    list = strchr(list, ',');
+    if (!list) return 0;
+    list++;
   }
-  for (int path = PATH_UNIFORM; path <= PATH_DECODE; path++) {
-    printf("%s_vs_memcpy %.3f\n", path_names[path],
-           median[path] / median[PATH_MEMCPY]);
+  snprintf(to, TEXT_MAX, "%.*s", (int)strcspn(list, ","), list);
+  return 1;
+}
+
+/* As `entry`, of ISAs; "all" are the tables but the plain one. */
+static int isa_entry(const char *list, size_t k, char to[TEXT_MAX])
+{
+  if (strcmp(list, "all") != 0) return entry(list, k, to);
+  if (!flk_kernels_at(k + 1)) return 0;
+  snprintf(to, TEXT_MAX, "%s", flk_kernels_at(k + 1)->name);
+  return 1;
+}
+
+static int is_valid(const settings *s)
+{
+  char text[TEXT_MAX];
+  for (size_t k = 0; isa_entry(s->isa, k, text); k++) {
+    if (!find_isa(text)) return 0;
   }
+  for (size_t k = 0; entry(s->size, k, text); k++) {
+    if (parse_size(text) < sizeof(float)) return 0;
+  }
+  return s->runs >= 1 && s->runs <= RUNS_MAX && s->offset % 4 == 0 &&
+         s->offset <= 2048 && (s->threads == 1 || s->threads == 2);
+}
+
+static int parse(int argc, char **argv, settings *s)
+{
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const char *name = argv[i], *value = argv[i + 1];
+    if (strcmp(name, "--isa") == 0) {
+      s->isa = value;
+    } else if (strcmp(name, "--size") == 0) {
+      s->size = strcmp(value, "all") == 0 ? "4MiB,64MiB" : value;
+    } else if (strcmp(name, "--offset") == 0) {
+      s->offset = parse_size(value);
+    } else if (strcmp(name, "--runs") == 0) {
+      s->runs = atoi(value);
+    } else if (strcmp(name, "--threads") == 0) {
+      s->threads = (uint32_t)atoi(value);
+    } else {
+      return 0;
+    }
+  }
+  return argc % 2 == 1 && is_valid(s);
+}
+
+/* The value of a line of /proc/cpuinfo, "unknown" without one. */
+static void print_cpu(const char *key, const char *field)
+{
+  char line[256];
+  FILE *file = fopen("/proc/cpuinfo", "r");
+  const size_t n = strlen(field);
+  while (file && fgets(line, sizeof line, file)) {
+    if (strncmp(line, field, n) != 0) continue;
+    const char *rest = line + n + strspn(line + n, " \t");
+    if (*rest != ':') continue;
+    printf("%s %s", key, rest + 1 + strspn(rest + 1, " "));
+    fclose(file);
+    return;
+  }
+  if (file) fclose(file);
+  printf("%s unknown\n", key);
 }
 
 int main(int argc, char **argv)
 {
-  uint64_t size = UINT64_C(64) << 20, offset = 0;
-  const char *isa = "best";
-  int runs = 21;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (strcmp(argv[i], "--isa") == 0) isa = argv[i + 1];
-    if (strcmp(argv[i], "--size") == 0) size = parse_size(argv[i + 1]);
-    if (strcmp(argv[i], "--offset") == 0) offset = parse_size(argv[i + 1]);
-    if (strcmp(argv[i], "--runs") == 0) runs = atoi(argv[i + 1]);
+  settings s = {.isa = "best", .size = "64MiB", .runs = 21, .threads = 1};
+  if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+    fputs(help, stdout);
+    return 0;
   }
-  bench b = {.kernels = find_isa(isa)};
-  if (!b.kernels || size < 4 || runs < 1 || runs > MAX_RUNS || offset % 4 > 0 ||
-      offset > 4096) {
-    fprintf(stderr, "usage: bench_thc [--isa c|avx2|avx512|best] "
-                    "[--size N[KiB|MiB]] [--offset BYTES] [--runs 1..101]\n");
+  if (!parse(argc, argv, &s)) {
+    fputs(help, stderr);
     return 1;
   }
-  static double figures[PATHS][MAX_RUNS];
-  prepare(&b, size / 4, (size_t)offset);
-  for (int r = 0; r < runs; r++) {
-    for (int path = 0; path < PATHS; path++)
-      figures[path][r] = run(&b, path);
+  print_cpu("cpu", "model name");
+  print_cpu("cpu_family", "cpu family");
+  print_cpu("cpu_model", "model");
+  printf("offset %llu\nruns %d\nthreads %u\n", (unsigned long long)s.offset,
+         s.runs, s.threads);
+  bench_threads threads;
+  bench_threads_init(&threads, s.threads);
+  int is_good = 1;
+  char isa[TEXT_MAX], size[TEXT_MAX];
+  for (size_t i = 0; isa_entry(s.isa, i, isa); i++) {
+    for (size_t k = 0; entry(s.size, k, size); k++)
+      is_good &= run_one(&s, &threads, isa, size);
   }
-  printf("isa %s\nbytes %llu\noffset %llu\n", b.kernels->name,
-         (unsigned long long)size, (unsigned long long)offset);
-  report(figures, runs);
-  int is_good = check(&b);
-  release(&b);
+  bench_threads_free(&threads);
   return !is_good;
 }

@@ -64,7 +64,7 @@ fl_compressor *nmse_scheme_open(const nmse_scheme *scheme, uint32_t bits,
                                 uint64_t n, uint64_t seed);
 /* |decoded - mean|^2 / mean_i |x_i|^2 of one round of `workers` workers.
  * `is_best`: with the clip that fl_compressor_best_clip finds for the data's
- * own coherence. */
+ * own coherence and spread. */
 double nmse_round(const nmse_data *data, const fl_compressor *compressor,
                   uint32_t workers, int is_best, uint64_t seed);
 

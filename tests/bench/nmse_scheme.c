@@ -75,19 +75,43 @@ fl_compressor *nmse_scheme_open(const nmse_scheme *scheme, uint32_t bits,
   return compressor;
 }
 
-/* The elementwise maximum of what all workers measure. */
-static float *agree(const nmse_data *data, const fl_compressor *compressor,
-                    const fl_scale *scale)
+/* Sum of agreed^2 (own / agreed)^10: what `spread` of fl_compressor_best_clip
+ * is made of. */
+static double spread_sum(const float *own, const float *agreed, uint64_t n)
 {
+  double sum = 0.0;
+  for (uint64_t i = 0; i < n; i++) {
+    double unit = (double)agreed[i];
+    if (unit > 0.0) sum += unit * unit * pow((double)own[i] / unit, 10.0);
+  }
+  return sum;
+}
+
+static uint32_t different_rows(const nmse_data *data, uint32_t workers)
+{
+  return data->rows == 1 ? 1 : workers;
+}
+
+/* The elementwise maximum of what all workers measure, and how far it is
+ * above theirs. */
+static float *agree(const nmse_data *data, const fl_compressor *compressor,
+                    const fl_scale *scale, double *spread)
+{
+  uint32_t rows = different_rows(data, scale->slots);
   uint64_t n_norms = fl_compressor_norm_count(compressor);
   float *agreed = nmse_get(n_norms, sizeof(float));
-  float *own = nmse_get(n_norms, sizeof(float));
-  for (uint32_t i = 0; i < (data->rows == 1 ? 1 : scale->slots); i++) {
+  float *own = nmse_get(rows * n_norms, sizeof(float));
+  double sum = 0.0;
+  memset(agreed, 0, (size_t)n_norms * sizeof(float));
+  for (uint32_t i = 0; i < rows; i++) {
+    float *mine = own + i * n_norms;
     nmse_require(fl_compressor_measure(compressor, scale, 1, nmse_row(data, i),
-                                       data->n, i == 0 ? agreed : own,
-                                       n_norms));
-    if (i > 0) nmse_require(fl_norms_merge(agreed, own, n_norms));
+                                       data->n, mine, n_norms));
+    nmse_require(fl_norms_merge(agreed, mine, n_norms));
   }
+  for (uint32_t i = 0; i < rows; i++)
+    sum += spread_sum(own + i * n_norms, agreed, n_norms);
+  *spread = pow(spread_sum(agreed, agreed, n_norms) * (double)rows / sum, 0.1);
   free(own);
   return agreed;
 }
@@ -117,7 +141,7 @@ static void sum_updates(const nmse_data *data, const fl_compressor *compressor,
 /* The workers' mean; returns the mean of |x|^2. */
 static double average(const nmse_data *data, uint32_t workers, double *mean)
 {
-  uint32_t rows = data->rows == 1 ? 1 : workers;
+  uint32_t rows = different_rows(data, workers);
   double total = 0.0;
   memset(mean, 0, (size_t)data->n * sizeof(double));
   for (uint32_t row = 0; row < rows; row++) {
@@ -152,12 +176,14 @@ double nmse_round(const nmse_data *data, const fl_compressor *compressor,
   double total = average(data, workers, mean);
   nmse_require(fl_scale_init(&scale, sizeof scale));
   scale.slots = workers;
-  if (is_best) {
-    scale.clip = fl_compressor_best_clip(compressor, workers,
-                                         distance(mean, NULL, data->n) / total);
-  }
   fli_store_u64(scale.noise_seed, seed);
-  float *norms = agree(data, compressor, &scale);
+  double spread = 1.0;
+  float *norms = agree(data, compressor, &scale, &spread);
+  if (is_best) {
+    double coherence = distance(mean, NULL, data->n) / total;
+    scale.clip =
+        fl_compressor_best_clip(compressor, workers, coherence, spread);
+  }
   scale.norms = norms;
   scale.n_norms = fl_compressor_norm_count(compressor);
   sum_updates(data, compressor, &scale, out);

@@ -67,26 +67,27 @@ static void clips_by_coherence_have_these_bits(void)
 {
   static const struct {
     uint32_t mode, bits, workers;
-    double coherence;
+    double coherence, spread;
     float clip;
-  } rows[] = {{FL_THC_DITHER, 4, 10, 1.0, 3.6875f},
-              {FL_THC_DITHER, 4, 10, 0.1, 2.5224609375f},
-              {FL_THC_DITHER, 4, 64, 0.4, 3.369140625f},
-              {FL_THC_DITHER, 8, 64, 1.0, 5.4912109375f},
-              {FL_THC_UNIFORM, 4, 10, 1.0, 2.9580078125f},
-              {FL_THC_UNIFORM, 2, 3, 0.7, 1.5146484375f},
-              {FL_THC_TABLE, 4, 10, 1.0, 3.048828125f},
-              {FL_THC_TABLE, 4, 64, 0.05, 2.7509765625f},
-              {FL_THC_TABLE, 2, 1, 0.0, 1.2763671875f}};
+  } rows[] = {{FL_THC_DITHER, 4, 10, 1.0, 1.0, 3.6875f},
+              {FL_THC_DITHER, 4, 10, 0.1, 1.0, 2.5224609375f},
+              {FL_THC_DITHER, 4, 64, 0.4, 1.5, 1.93424475f},
+              {FL_THC_DITHER, 4, 64, 0.995, 1.0, 3.7421875f},
+              {FL_THC_DITHER, 8, 64, 1.0, 1.0, 5.4912109375f},
+              {FL_THC_UNIFORM, 4, 10, 1.0, 1.0, 2.9580078125f},
+              {FL_THC_UNIFORM, 2, 3, 0.7, 4.0, 0.5f},
+              {FL_THC_TABLE, 4, 10, 1.0, 1.0, 3.048828125f},
+              {FL_THC_TABLE, 4, 64, 0.05, 1.25, 1.98593748f},
+              {FL_THC_TABLE, 2, 1, 0.0, 1.0, 1.2763671875f}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     fl_compressor_options options;
     fl_compressor *compressor = NULL;
     uint64_t n = 1;
     cf_options(&options, FL_CODEC_THC, rows[i].mode, rows[i].bits);
     cf_must(fl_compressor_new(&compressor, NULL, &options, &n, 1));
-    CHECK_EQ_F64(
-        fl_compressor_best_clip(compressor, rows[i].workers, rows[i].coherence),
-        rows[i].clip);
+    CHECK_EQ_F64(fl_compressor_best_clip(compressor, rows[i].workers,
+                                         rows[i].coherence, rows[i].spread),
+                 rows[i].clip);
     fl_compressor_free(compressor);
   }
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/bytes.h"
+#include "base/compiler.h"
 #include "base/rng.h"
 #include "check.h"
 #include "kernels/kernels.h"
@@ -89,18 +90,23 @@ static void sum_of_squares_has_sixteen_lanes(void)
   CHECK(!isfinite(kernels->sum_squares(big, 3)));
 }
 
+/* As many blocks as lie side by side at all, and fewer, in wider lines. */
 static void sum_of_squares_of_a_group_is_that_of_its_blocks(void)
 {
-  static float src[3 * BLOCK], one[BLOCK];
-  flk_lines lines = {.stride = 48, .n = BLOCK, .count = 3};
-  double sums[3];
-  for (int i = 0; i < 3 * BLOCK; i++)
+  static const size_t counts[] = {1, 3, 4, 30, FLK_NEIGHBOURS_MAX};
+  static float src[FLK_NEIGHBOURS_MAX * BLOCK], one[BLOCK];
+  double sums[FLK_NEIGHBOURS_MAX];
+  for (size_t i = 0; i < FLI_COUNT_OF(src); i++)
     src[i] = values[i % BLOCK] * (float)(1 + i / BLOCK);
-  kernels->sum_squares_group(sums, src, &lines);
-  for (size_t b = 0; b < 3; b++) {
-    for (size_t i = 0; i < BLOCK; i++)
-      one[i] = src[48 * (i / 16) + 16 * b + i % 16];
-    CHECK_EQ_F64(sums[b], kernels->sum_squares(one, BLOCK));
+  for (size_t k = 0; k < FLI_COUNT_OF(counts); k++) {
+    flk_lines lines = {.n = BLOCK, .count = counts[k]};
+    lines.stride = FLK_LINE * (counts[k] < 30 ? counts[k] + 1 : 31);
+    kernels->sum_squares_group(sums, src, &lines);
+    for (size_t b = 0; b < lines.count; b++) {
+      for (size_t i = 0; i < BLOCK; i++)
+        one[i] = src[lines.stride * (i / 16) + 16 * b + i % 16];
+      CHECK_EQ_F64(sums[b], flk_sum_squares_c(one, BLOCK));
+    }
   }
 }
 

@@ -282,6 +282,8 @@ def test_best_clip_grows_with_coherence():
         clips = [compressor.best_clip(10, r) for r in (.1, .3, .6, 1.0)]
         assert clips == sorted(set(clips))
         assert clips[-1] == 3.6875
+        assert compressor.best_clip(10, 1.0, 2.0) == 3.6875 / 2
+        assert compressor.best_clip(10, 1.0, spread=1e9) == .5
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [-1], [1.5], [[1, 2]]])

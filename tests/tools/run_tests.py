@@ -189,6 +189,31 @@ class Runner:
             count.add(self.meson_test("clang", suites=["kernels", "golden"]))
         return count
 
+    def cross(self):
+        """64-bit and 32-bit ARM, emulated: plain programs, the same bytes"""
+        count = Count()
+        for architecture, tools in (("arm64", "aarch64-linux-gnu"),
+                                    ("armhf", "arm-linux-gnueabihf")):
+            folder = BUILD / "cross" / architecture
+            is_ok, output = run([ROOT / "tests" / "cross" / "make_root.sh",
+                                 architecture, folder], self.log)
+            if not is_ok:
+                count.fail(f"cross/{architecture}: make_root.sh", output)
+                continue
+            name = f"cross/{architecture}/build"
+            built = self.build(name, ["--cross-file", folder / "cross.ini",
+                                      "-Dblas=none", "-Dexamples=false",
+                                      "-Dhost=false"])
+            count.add(built)
+            if built.failed:
+                continue
+            count.add(self.meson_test(name, suites=["kernels", "golden", "oom",
+                                                    "net", "fuzz"]))
+            run([f"{tools}-size",
+                 *sorted((BUILD / name / "lib").glob("libfl-kernels*.a"))],
+                self.log)
+        return count
+
     def checks(self):
         """headers, layering, symbols, ABI, coverage, README, packaging, style"""
         count = Count()
@@ -223,7 +248,7 @@ class Runner:
         return count
 
     def soak(self):
-        """long: network seeds, fuzzing, the quick start's goals"""
+        """long: network seeds, fuzzing, kernels, the quick start's goals"""
         count = Count()
         for path in sorted((ROOT / "tests" / "soak").glob("soak_*.sh")):
             count.add(self.script(path.name, ["bash", path, BUILD]))
@@ -250,7 +275,7 @@ def count_pytest(output, is_ok):
     return count
 
 
-STAGES = ["native", "asan", "noblas", "clang", "checks", "python"]
+STAGES = ["native", "asan", "noblas", "clang", "cross", "checks", "python"]
 LONG_STAGES = ["soak"]
 
 

@@ -384,6 +384,29 @@ Test(server_job, public_norms_grow_where_much_is_clamped)
   cr_expect_float_eq(norms[1] / norms[0], 1.5f, 0.01f);
 }
 
+/* A threshold of 4 times the share that has its index cut off: 15.2 of 512
+ * coordinates; outside the clip would be 23.9. */
+static uint32_t fifteen_clamped(const sv_client *client, uint64_t block)
+{
+  (void)client;
+  return block == 0 ? 15 : 0;
+}
+
+static uint32_t sixteen_clamped(const sv_client *client, uint64_t block)
+{
+  (void)client;
+  return block == 0 ? 16 : 0;
+}
+
+Test(server_job, public_norms_grow_above_four_times_the_share_cut_off)
+{
+  float norms[2] = {0};
+  announced(fifteen_clamped, norms);
+  cr_expect_eq(norms[1], norms[0]);
+  announced(sixteen_clamped, norms);
+  cr_expect_float_eq(norms[1] / norms[0], 1.5f, 0.01f);
+}
+
 static uint32_t all_clamped_by_one(const sv_client *client, uint64_t block)
 {
   (void)block;

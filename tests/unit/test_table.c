@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* THC's tables against published costs, brute force and an oracle in long
- * double; options, the functions that tell what was chosen, and the clip for
- * workers of a coherence. */
+ * double; options, and the functions that tell what was chosen. */
 #include <criterion/criterion.h>
 
 #include <math.h>
@@ -454,103 +453,4 @@ Test(table, options_of_an_older_host_end_before_the_workers)
   cr_expect_eq(fl_compressor_new(&compressor, NULL, &o, &n, 1), FL_OK);
   cr_expect_leq(fl_compressor_granularity(compressor), 31u);
   fl_compressor_free(compressor);
-}
-
-/* ---- clip by coherence ---- */
-
-static double outside(const fl_compressor *compressor, uint32_t workers,
-                      double coherence)
-{
-  float clip = fl_compressor_best_clip(compressor, workers, coherence);
-  return 1.0 / (2.0 * fli_normal_tail((double)clip));
-}
-
-Test(table, equal_vectors_want_a_small_tail_and_orthogonal_ones_a_large)
-{
-  fl_compressor *dither = open_mode(FL_CODEC_THC, FL_THC_DITHER, 4);
-  double equal = outside(dither, 10, 1.0);
-  double independent = outside(dither, 10, 0.1);
-  double nearly = outside(dither, 10, 0.101);
-  /* The nearest power of two is 4096. */
-  cr_expect(equal > 2897.0 && equal < 5792.0, "1/%g", equal);
-  cr_expect(independent > 85.0 && independent < 92.0, "1/%g", independent);
-  cr_expect(nearly > 85.0 && nearly < 92.0, "1/%g", nearly);
-  fl_compressor_free(dither);
-}
-
-Test(table, clip_of_unknown_coherence_is_that_of_independent_workers)
-{
-  fl_compressor *dither = open_mode(FL_CODEC_THC, FL_THC_DITHER, 4);
-  float want = fl_compressor_clip(dither);
-  cr_expect_eq(fl_compressor_best_clip(dither, 10, (double)NAN), want);
-  cr_expect_eq(fl_compressor_best_clip(dither, 10, -1.0), want);
-  cr_expect_eq(fl_compressor_best_clip(dither, 10, 0.0), want);
-  cr_expect_eq(fl_compressor_best_clip(dither, 1, 1.0), want);
-  cr_expect_eq(fl_compressor_best_clip(dither, 0, 1.0), want);
-  cr_expect_eq(fl_compressor_best_clip(dither, 10, HUGE_VAL),
-               fl_compressor_best_clip(dither, 10, 1.0));
-  fl_compressor_free(dither);
-}
-
-Test(table, clip_is_0_without_a_grid)
-{
-  fl_compressor *f32 = open_mode(FL_CODEC_F32, FL_THC_DITHER, 4);
-  cr_expect_eq(fl_compressor_best_clip(f32, 10, 0.5), 0.0f);
-  cr_expect_eq(fl_compressor_best_clip(NULL, 10, 0.5), 0.0f);
-  fl_compressor_free(f32);
-}
-
-/* The error that a clip is chosen by. */
-static double true_error(const fl_compressor *compressor, double n, double r,
-                         double t)
-{
-  double g = (double)compressor->granularity;
-  double cell = 2.0 * t / g;
-  double tail = erfc(t / (double)SQRT_2) / 2.0;
-  double density = exp(-t * t / 2.0) / (double)SQRT_2PI;
-  double clamping = 2.0 * ((1.0 + t * t) * tail - t * density);
-  double rho = n > 1.0 ? fmin(fmax((n * r - 1.0) / (n - 1.0), 0.0), 1.0) : 0.0;
-  double rounding = cell * cell / 6.0 * (1.0 - 2.0 * tail) / n;
-  if (compressor->mode == FL_THC_DITHER)
-    rounding = cell * cell / 12.0 / (rho > 0.95 ? n * n : n);
-  if (compressor->mode == FL_THC_TABLE)
-    rounding = (double)true_cost(compressor->values, 1u << compressor->bits,
-                                 (long double)t) /
-               n;
-  return rounding + clamping * (rho + (1.0 - rho) / n);
-}
-
-static void expect_best(const fl_compressor *compressor, uint32_t workers,
-                        double r)
-{
-  double n = (double)workers;
-  double clip = (double)fl_compressor_best_clip(compressor, workers, r);
-  double mine = true_error(compressor, n, r, clip), least = HUGE_VAL;
-  for (double t = 0.5; t < 8.0; t += 0x1p-9) {
-    double error = true_error(compressor, n, r, t);
-    if (error < least) least = error;
-  }
-  cr_expect(mine <= least * (1.0 + 1e-4),
-            "mode %u, bits %u, n %g, r %g, clip %g: %g above %g",
-            compressor->mode, compressor->bits, n, r, clip, mine, least);
-}
-
-Test(table, no_other_clip_has_less_error)
-{
-  static const uint32_t workers[] = {1, 2, 10, 64, 1000};
-  static const double coherence[] = {0.0, 0.02, 0.3, 0.94, 1.0};
-  fl_compressor *c[] = {open_table(4, 30, 0, NULL),
-                        open_table(2, 0, 0, NULL),
-                        open_table(6, 100, 0, NULL),
-                        open_mode(FL_CODEC_THC, FL_THC_UNIFORM, 4),
-                        open_mode(FL_CODEC_THC, FL_THC_DITHER, 4),
-                        open_mode(FL_CODEC_THC, FL_THC_DITHER, 8),
-                        open_mode(FL_CODEC_THC, FL_THC_DITHER, 1)};
-  for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-    for (size_t w = 0; w < 5; w++) {
-      for (size_t r = 0; r < 5; r++)
-        expect_best(c[i], workers[w], coherence[r]);
-    }
-    fl_compressor_free(c[i]);
-  }
 }

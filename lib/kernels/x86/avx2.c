@@ -107,11 +107,6 @@ INLINE ivec int_load(const uint32_t *p)
   return _mm256_loadu_si256((const __m256i *)p);
 }
 
-INLINE void int_store(uint32_t *p, ivec v)
-{
-  _mm256_storeu_si256((__m256i *)p, v);
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm256_add_epi32(a, b);
@@ -225,15 +220,27 @@ INLINE cells table_begin(const flk_grid *grid)
   return table;
 }
 
+INLINE __m128i four_loads(const uint32_t *entries, __m128i cell)
+{
+  uint64_t low = (uint64_t)_mm_cvtsi128_si64(cell);
+  uint64_t high = (uint64_t)_mm_extract_epi64(cell, 1);
+  __m128i v = _mm_cvtsi32_si128((int)entries[(uint32_t)low]);
+  v = _mm_insert_epi32(v, (int)entries[low >> 32], 1);
+  v = _mm_insert_epi32(v, (int)entries[(uint32_t)high], 2);
+  return _mm_insert_epi32(v, (int)entries[high >> 32], 3);
+}
+
+/* A gather is not faster, and qemu 7.2 has it read the wrong register. */
+INLINE ivec eight_loads(const uint32_t *entries, ivec cell)
+{
+  __m128i low = four_loads(entries, _mm256_castsi256_si128(cell));
+  __m128i high = four_loads(entries, _mm256_extracti128_si256(cell, 1));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
 INLINE ivec table_lookup(const cells *table, ivec cell, int kind)
 {
-  if (kind == 2) { /* gather instructions are not faster */
-    uint32_t at[WIDTH];
-    int_store(at, cell);
-    for (int k = 0; k < WIDTH; k++)
-      at[k] = table->entries[at[k]];
-    return int_load(at);
-  }
+  if (kind == 2) return eight_loads(table->entries, cell);
   vec bit_3 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 28));
   vec bit_4 = _mm256_castsi256_ps(_mm256_slli_epi32(cell, 27));
   vec part[4];
@@ -399,28 +406,39 @@ static size_t find_not_finite(const float *x, size_t n)
   return i + flk_find_not_finite_c(x + i, n - i);
 }
 
-INLINE void add_squares(__m256d acc[4], const float *line)
+typedef struct squares {
+  __m256d of[4];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  const __m256d zero = _mm256_setzero_pd();
+  return (squares){{zero, zero, zero, zero}};
+}
+
+INLINE void squares_add(squares *sum, const float *line)
 {
   for (size_t k = 0; k < 4; k++) {
     __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(line + 4 * k));
     /* The squares of float32 are exact in double. */
-    acc[k] = _mm256_fmadd_pd(v, v, acc[k]);
+    sum->of[k] = _mm256_fmadd_pd(v, v, sum->of[k]);
   }
 }
 
-INLINE double fold(const __m256d acc[4])
+INLINE double squares_fold(const squares *sum)
 {
-  __m256d all = _mm256_add_pd(_mm256_add_pd(acc[0], acc[2]),
-                              _mm256_add_pd(acc[1], acc[3]));
+  __m256d all = _mm256_add_pd(_mm256_add_pd(sum->of[0], sum->of[2]),
+                              _mm256_add_pd(sum->of[1], sum->of[3]));
   __m128d two =
       _mm_add_pd(_mm256_castpd256_pd128(all), _mm256_extractf128_pd(all, 1));
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+#include "kernels/squares.h"
+
 static double sum_squares(const float *x, size_t n)
 {
-  __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                    _mm256_setzero_pd(), _mm256_setzero_pd()};
+  squares sum = squares_zero();
   float rest[FLK_LINE] = {0};
   for (size_t i = 0; i < n; i += FLK_LINE) {
     const float *line = x + i;
@@ -428,21 +446,9 @@ static double sum_squares(const float *x, size_t n)
       memcpy(rest, line, (n - i) * sizeof(float));
       line = rest;
     }
-    add_squares(acc, line);
+    squares_add(&sum, line);
   }
-  return fold(acc);
-}
-
-static void sum_squares_group(double *sums, const float *src,
-                              const flk_lines *lines)
-{
-  for (size_t b = 0; b < lines->count; b++) {
-    __m256d acc[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(),
-                      _mm256_setzero_pd(), _mm256_setzero_pd()};
-    for (size_t j = 0; j < lines->n / FLK_LINE; j++)
-      add_squares(acc, src + j * lines->stride + b * FLK_LINE);
-    sums[b] = fold(acc);
-  }
+  return squares_fold(&sum);
 }
 
 void flk_fill_avx2(flk_table *table)

@@ -106,11 +106,6 @@ INLINE ivec int_load(const uint32_t *p)
   return _mm512_loadu_si512(p);
 }
 
-INLINE void int_store(uint32_t *p, ivec v)
-{
-  _mm512_storeu_si512(p, v);
-}
-
 INLINE ivec int_add(ivec a, ivec b)
 {
   return _mm512_add_epi32(a, b);
@@ -339,18 +334,32 @@ INLINE void line_up(vec *line)
 
 #include "kernels/block.h"
 
-INLINE void add_squares(__m512d acc[2], vec v)
+typedef struct squares {
+  __m512d of[2];
+} squares;
+
+INLINE squares squares_zero(void)
+{
+  return (squares){{_mm512_setzero_pd(), _mm512_setzero_pd()}};
+}
+
+INLINE void squares_add_line(squares *sum, vec v)
 {
   __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
   __m512d b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
   /* The squares of float32 are exact in double. */
-  acc[0] = _mm512_fmadd_pd(a, a, acc[0]);
-  acc[1] = _mm512_fmadd_pd(b, b, acc[1]);
+  sum->of[0] = _mm512_fmadd_pd(a, a, sum->of[0]);
+  sum->of[1] = _mm512_fmadd_pd(b, b, sum->of[1]);
 }
 
-INLINE double fold(const __m512d acc[2])
+INLINE void squares_add(squares *sum, const float *line)
 {
-  __m512d all = _mm512_add_pd(acc[0], acc[1]);
+  squares_add_line(sum, vec_load(line));
+}
+
+INLINE double squares_fold(const squares *sum)
+{
+  __m512d all = _mm512_add_pd(sum->of[0], sum->of[1]);
   __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(all),
                                _mm512_extractf64x4_pd(all, 1));
   __m128d two =
@@ -358,29 +367,16 @@ INLINE double fold(const __m512d acc[2])
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+#include "kernels/squares.h"
+
 static double sum_squares(const float *x, size_t n)
 {
-  __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+  squares sum = squares_zero();
   for (size_t i = 0; i < n; i += FLK_LINE) {
     uint32_t all = n - i < FLK_LINE ? (1u << (n - i)) - 1u : 0xffffu;
-    add_squares(acc, _mm512_maskz_loadu_ps((__mmask16)all, x + i));
+    squares_add_line(&sum, _mm512_maskz_loadu_ps((__mmask16)all, x + i));
   }
-  return fold(acc);
-}
-
-static void sum_squares_group(double *sums, const float *src,
-                              const flk_lines *lines)
-{
-  __m512d acc[FLK_GROUP_MAX][2];
-  for (size_t b = 0; b < FLK_GROUP_MAX; b++)
-    acc[b][0] = acc[b][1] = _mm512_setzero_pd();
-  for (size_t j = 0; j < lines->n / FLK_LINE; j++) {
-    const float *line = src + j * lines->stride;
-    for (size_t b = 0; b < lines->count; b++)
-      add_squares(acc[b], vec_load(line + b * FLK_LINE));
-  }
-  for (size_t b = 0; b < lines->count; b++)
-    sums[b] = fold(acc[b]);
+  return squares_fold(&sum);
 }
 
 void flk_fill_avx512(flk_table *table)

@@ -427,7 +427,8 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_compressor_dim": (c_uint64, [Compressor]),
     "fl_compressor_norm_count": (c_uint64, [Compressor]),
     "fl_compressor_clip": (c_float, [Compressor]),
-    "fl_compressor_best_clip": (c_float, [Compressor, c_uint32, c_double]),
+    "fl_compressor_best_clip": (
+        c_float, [Compressor, c_uint32, c_double, c_double]),
     "fl_compressor_granularity": (c_uint32, [Compressor]),
     "fl_compressor_max_update_size": (c_uint64, [Compressor]),
     "fl_partial_free": (None, [Partial]),

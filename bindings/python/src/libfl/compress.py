@@ -203,12 +203,14 @@ class Compressor(Handle):
             self._handle, values.ctypes.data_as(_lib.U8P), values.size)
         return values
 
-    def best_clip(self, workers: int, coherence: float = 0.0) -> float:
+    def best_clip(self, workers: int, coherence: float = 0.0,
+                  spread: float = 1.0) -> float:
         """Return the clip (Scale.clip) with the least expected error of a
         mean over that many workers, whose updates have a `coherence` of
-        |mean|**2 / mean(|x|**2); 0 = independent. 0 without a grid."""
+        |mean|**2 / mean(|x|**2); 0 = independent. `spread`: how far agreed
+        norms are above the workers' own; 1 = not known. 0 without a grid."""
         return float(lib.fl_compressor_best_clip(
-            self._handle, _args.u32(workers, "workers"), coherence))
+            self._handle, _args.u32(workers, "workers"), coherence, spread))
 
     @property
     def max_update_size(self) -> int:

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Unpack headers and libraries of another processor into FOLDER/root and write
+# FOLDER/cross.ini for Meson. Packages are unpacked, not installed: what dpkg
+# knows of this machine stays as it is. usage: make_root.sh arm64|armhf FOLDER
+set -euo pipefail
+architecture=$1 folder=$2
+case $architecture in
+arm64) cpu=aarch64 triplet=aarch64-linux-gnu emulator=qemu-aarch64 ;;
+armhf) cpu=arm triplet=arm-linux-gnueabihf emulator=qemu-arm ;;
+*)
+  echo "make_root.sh: got $architecture, want arm64 or armhf" >&2
+  exit 1
+  ;;
+esac
+mkdir -p "$folder"
+root=$(realpath "$folder")/root
+
+if [ ! -e "$root/complete" ]; then
+  rm -rf "$root"
+  mmdebstrap --quiet --variant=extract --architectures="$architecture" \
+    --aptopt='Acquire::Retries "3"' \
+    --include=libc6-dev,libsodium-dev,libmsgpack-dev,libgcc-s1 \
+    bookworm "$root" http://deb.debian.org/debian
+  touch "$root/complete"
+fi
+
+libraries=$root/usr/lib/$triplet
+cat >"$folder/cross.ini" <<TEXT
+[binaries]
+c = '$triplet-gcc'
+ar = '$triplet-ar'
+strip = '$triplet-strip'
+pkgconfig = 'pkg-config'
+exe_wrapper = ['$emulator', '-L', '$root']
+
+[built-in options]
+c_args = ['--sysroot=$root']
+c_link_args = ['--sysroot=$root', '-Wl,-rpath-link,$libraries',
+  '-Wl,-rpath-link,$root/lib/$triplet']
+
+[properties]
+sys_root = '$root'
+pkg_config_libdir = '$libraries/pkgconfig:$root/usr/share/pkgconfig'
+
+[host_machine]
+system = 'linux'
+cpu_family = '$cpu'
+cpu = '$cpu'
+endian = 'little'
+TEXT
