@@ -242,6 +242,7 @@ static void put_lies(const char *folder)
   for (size_t i = 0; i < FLI_COUNT_OF(sum_lies); i++)
     put_lie(folder, &sum_lies[i], &config, sum);
   put_message(folder, "bad-sum-tallies-twice", "", &config, twice);
+  put_lie(folder, &(lie){"bad-sum-padding", 80, 1, 0x22, 0}, &config, equal);
   put_lie(folder, &(lie){"bad-sum-header-cut", 0, 0, 0, 0}, &config,
           (cf_bytes){sum.data, 60});
   free(update.data);

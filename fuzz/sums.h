@@ -202,6 +202,69 @@ static inline void sums_are_equal(const fl_partial *a, const fl_partial *b)
   free(bytes.data);
 }
 
+/* Could updates have made this? */
+static inline int sums_can_be(const sums_round *s, uint64_t count,
+                              uint64_t weight, uint64_t samples)
+{
+  uint64_t cap = s->r.scale.weight_cap;
+  uint32_t mode = s->kind->mode;
+  int is_weighted = mode == FL_THC_UNIFORM || mode == FL_THC_TABLE;
+  uint64_t most = is_weighted ? FL_MAX_LANE_WEIGHT : 1;
+  if (weight < count || weight > count * most || weight >= 1u << 30) return 0;
+  if (cap == 0) return samples == weight;
+  return samples >= weight && (weight == 0 || (samples - 1) / weight < cap);
+}
+
+static inline uint64_t sums_lane_at(const fli_lanes *lanes, size_t i)
+{
+  const uint8_t *p = lanes->data + (i << lanes->width);
+  if (lanes->width == FLK_U8) return *p;
+  if (lanes->width == FLK_U16) return fli_load_u16(p);
+  if (lanes->width == FLK_U32) return fli_load_u32(p);
+  uint64_t bits = fli_load_u64(p);
+  return bits >> 63 ? 0 - bits : bits; /* length of an int64 */
+}
+
+/* Greatest lane that updates of this weight make. */
+static inline double sums_lane_most(const sums_round *s, uint32_t segment,
+                                    uint64_t weight)
+{
+  int exponent;
+  uint32_t g = fl_compressor_granularity(s->r.compressor);
+  if (s->kind->codec == FL_CODEC_THC) return (double)weight * g;
+  double norm = (double)s->r.norms[segment];
+  int log_slots = (int)ceil(log2(s->r.scale.slots));
+  frexp(norm, &exponent);
+  return ldexp((double)weight * norm, 61 - log_slots - exponent);
+}
+
+/* Whatever came, the sum is one that adding updates makes. */
+static inline void sums_are_possible(const sums_round *s,
+                                     const fl_partial *partial)
+{
+  const fli_tally *all = &partial->all;
+  FUZZ_CHECK(sums_can_be(s, all->count, all->lane_weight, all->samples));
+  for (uint32_t segment = 0; segment < s->n_segments; segment++) {
+    const fli_tally *part = &partial->tallies[segment];
+    const fli_lanes *lanes = &partial->lanes[segment];
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < s->r.scale.slots; slot++) {
+      int is_here = fli_has_slot(part, slot);
+      count += (uint32_t)is_here;
+      FUZZ_CHECK(!is_here || fli_has_slot(all, slot));
+    }
+    FUZZ_CHECK(part->count == count && all->count >= count);
+    FUZZ_CHECK(sums_can_be(s, count, part->lane_weight, part->samples));
+    FUZZ_CHECK(sums_can_be(s, all->count - count,
+                           all->lane_weight - part->lane_weight,
+                           all->samples - part->samples));
+    double most = sums_lane_most(s, segment, part->lane_weight);
+    size_t n = (size_t)fli_agreed_count(&partial->agreed, segment);
+    for (size_t i = 0; lanes->data && i < n; i++)
+      FUZZ_CHECK((double)sums_lane_at(lanes, i) <= most);
+  }
+}
+
 /* Decode, if anything is in the sum: finite values or an error. */
 static inline fl_status sums_decode(const sums_round *s,
                                     const fl_partial *partial, float *out)

@@ -91,14 +91,6 @@ static void add_backwards(const sums_round *s, const messages *all,
   fl_partial_free(partial);
 }
 
-static uint64_t lane_at(const fli_lanes *lanes, size_t i)
-{
-  const uint8_t *p = lanes->data + (i << lanes->width);
-  return lanes->width == FLK_U8    ? *p
-         : lanes->width == FLK_U16 ? fli_load_u16(p)
-                                   : fli_load_u32(p);
-}
-
 /* Index i of packed ones. */
 static uint32_t index_at(const uint8_t *packed, uint32_t bits, size_t i)
 {
@@ -137,7 +129,7 @@ static void check_lanes(const sums_round *s, const messages *all,
     }
     const fli_lanes *lanes = &partial->lanes[segment];
     for (size_t k = 0; lanes->data && k < n; k++)
-      FUZZ_CHECK(lane_at(lanes, k) == want[k]);
+      FUZZ_CHECK(sums_lane_at(lanes, k) == want[k]);
   }
 }
 
@@ -155,6 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
   add_batch(&s, &all, partial);
   add_backwards(&s, &all, partial);
   check_lanes(&s, &all, partial);
+  sums_are_possible(&s, partial);
   sums_decode(&s, partial, out);
   for (uint32_t i = 0; i < all.n; i++)
     free(all.list[i].bytes.data);
