@@ -97,7 +97,7 @@ static uint32_t index_at(const uint8_t *packed, uint32_t bits, size_t i)
   uint32_t index = 0;
   for (uint32_t b = 0; b < bits; b++) {
     size_t at = i * bits + b;
-    index |= (packed[at / 8] >> (at % 8) & 1u) << b;
+    index |= (uint32_t)(packed[at / 8] >> (at % 8) & 1) << b;
   }
   return index;
 }
