@@ -29,6 +29,12 @@ static const struct setting table[] = {
      "clients that must have joined before the first round"},
     {"codec", SETTING_TEXT, AT(codec), 0, 0, "f32|bf16|thc", "NAME",
      "how updates travel: f32, bf16 or thc"},
+    {"thc-mode", SETTING_TEXT, AT(thc_mode), 0, 0, "dither|uniform|table",
+     "NAME", "rounding of thc: dither, uniform or table"},
+    {"bits", SETTING_COUNT, AT(bits), 1, 8, NULL, "N",
+     "bits of thc per weight, on the way up"},
+    {"error-feedback", SETTING_FLAG, AT(error_feedback), 0, 0, NULL, NULL,
+     "participants send what their encodings lost with later updates"},
     {"epochs", SETTING_COUNT, AT(epochs), 1, 10000, NULL, "N",
      "local epochs per round"},
     {"batch", SETTING_COUNT, AT(batch), 1, 1e6, NULL, "N", "batch size"},
@@ -81,6 +87,8 @@ void config_defaults(struct config *config)
   *config = (struct config){
       .listen = "127.0.0.1:8437",
       .codec = "thc",
+      .thc_mode = "dither",
+      .bits = 4,
       .rounds = 15,
       .min_participants = 1,
       .min_clients = 1,
@@ -123,7 +131,18 @@ int config_check(const struct config *config)
           (unsigned long long)config->participants);
     return -1;
   }
+  if (config->error_feedback && strcmp(config->codec, "f32") == 0) {
+    warnx("error_feedback: codec f32 loses nothing, want bf16 or thc");
+    return -1;
+  }
   return 0;
+}
+
+static uint32_t mode_of(const struct config *config)
+{
+  if (strcmp(config->thc_mode, "uniform") == 0) return FL_THC_UNIFORM;
+  if (strcmp(config->thc_mode, "table") == 0) return FL_THC_TABLE;
+  return FL_THC_DITHER;
 }
 
 void config_job(const struct config *config, fl_job_options *job,
@@ -133,6 +152,8 @@ void config_job(const struct config *config, fl_job_options *job,
   codec->codec = FL_CODEC_THC;
   if (strcmp(config->codec, "f32") == 0) codec->codec = FL_CODEC_F32;
   if (strcmp(config->codec, "bf16") == 0) codec->codec = FL_CODEC_BF16;
+  codec->thc_mode = mode_of(config);
+  codec->bits = (uint32_t)config->bits;
   fl_job_options_init(job, sizeof *job);
   job->codec = codec;
   job->rounds = (uint32_t)config->rounds;
@@ -145,6 +166,7 @@ void config_job(const struct config *config, fl_job_options *job,
   job->learning_rate = (float)config->lr;
   job->server_learning_rate = (float)config->server_lr;
   job->server_momentum = (float)config->server_momentum;
+  job->error_feedback = (uint32_t)config->error_feedback;
   job->return_grace_ns = config->grace_seconds * second_ns;
   job->norm_deadline_ns = config->norm_deadline_seconds * second_ns;
   job->update_deadline_ns = config->update_deadline_seconds * second_ns;

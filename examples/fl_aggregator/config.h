@@ -13,10 +13,12 @@ struct config {
   char listen[SETTING_TEXT_BYTES];
   char port_file[SETTING_TEXT_BYTES];
   char codec[SETTING_TEXT_BYTES];
+  char thc_mode[SETTING_TEXT_BYTES];
   char model_description[SETTING_TEXT_BYTES];
   char test_data[SETTING_TEXT_BYTES];
   char log[SETTING_TEXT_BYTES];
   char snapshot[SETTING_TEXT_BYTES];
+  uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
   uint64_t min_participants;
@@ -32,6 +34,7 @@ struct config {
   double lr;
   double server_lr;
   double server_momentum;
+  int error_feedback;
   int fresh;
   int exit_when_done;
 };

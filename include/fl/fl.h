@@ -6,6 +6,7 @@
 #include <fl/base.h>
 #include <fl/model.h>
 #include <fl/compress.h>
+#include <fl/feedback.h>
 #include <fl/protocol.h>
 #include <fl/client.h>
 #include <fl/server.h>

@@ -98,6 +98,13 @@ typedef struct fl_job_options {
    * default 8. */
   uint32_t steps_kept;
   uint32_t reserved;
+  /** 1: clients send what an encoding has lost with their next update
+   * (fl_feedback), which costs them two vectors of memory. Not with the codec
+   * f32, which loses nothing. Default 0. */
+  uint32_t error_feedback;
+  /** What part of an update that was not counted they send with the next one;
+   * 0..1, default .5. */
+  float feedback_decay;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

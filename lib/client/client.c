@@ -200,6 +200,7 @@ void fl_client_free(fl_client *client)
   fli_bytes_free(&client->encoded.clamped);
   fli_free(context, client->scale_norms,
            (size_t)client->n_norms * sizeof *client->scale_norms);
+  fli_client_drop_feedback(client);
   fl_compressor_free(client->compressor);
   if (client->has_canonical) fli_canonical_free(&client->canonical);
   fli_free(context, client->segments,

@@ -11,6 +11,7 @@
 
 #include <fl/client.h>
 #include <fl/compress.h>
+#include <fl/feedback.h>
 #include "compress/canonical.h"
 #include "wire/transfer.h"
 
@@ -98,7 +99,9 @@ struct fl_client {
   fl_compressor *compressor;
   fl_compressor_options codec;
   uint64_t n_norms;
-  int has_canonical; /* its memory is there */
+  fl_feedback *feedback; /* NULL when the job wants none (feedback.c) */
+  fli_turn fed;          /* the last one that it has measured, encoded for */
+  int has_canonical;     /* its memory is there */
   fli_canonical canonical;
   uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
   fli_incoming incoming;
@@ -205,6 +208,20 @@ fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);
 fl_status fli_client_continue(fl_client *client);
 /* The server went on: what is at hand will not be counted. */
 void fli_client_supersede(fl_client *client, uint32_t reason, const char *text);
+
+/* feedback.c: what encodings have lost. */
+/* As the job wants it; what is held stays if that is nothing new. */
+fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
+                                  float decay);
+void fli_client_drop_feedback(fl_client *client);
+/* End the round before, if `plan` is of another. */
+void fli_client_settle(fl_client *client, const fli_plan *plan);
+/* Take the trained update out again: it will be replaced. */
+void fli_client_withdraw(fl_client *client);
+/* With error feedback: correct the trained update, once for each weight cap,
+ * and store its norms unless NULL. */
+fl_status fli_client_correct(fl_client *client, const fl_scale *scale,
+                             float *norms);
 
 /* upload.c: from a trained update to frames. */
 fl_status fli_client_take_result(fl_client *client,

@@ -98,6 +98,7 @@ fl_status fli_client_set_codec(fl_client *client,
                                client->n_weights));
   client->has_canonical = 1;
   fli_client_forget_trained(client);
+  fli_client_drop_feedback(client);
   fl_compressor_free(client->compressor);
   fli_free(client->context, client->scale_norms,
            (size_t)client->n_norms * sizeof *norms);

@@ -135,6 +135,9 @@ static fl_status take_codec(fl_client *client, const fli_welcome *welcome)
   memcpy(codec.rotation_seed, welcome->rotation_seed,
          sizeof codec.rotation_seed);
   st = fli_client_set_codec(client, &codec);
+  if (st == FL_OK)
+    st = fli_client_set_feedback(client, welcome->has_feedback,
+                                 welcome->feedback_decay);
   return st == FL_OK ? st : abort_with(client, FL_REJECT_VERSION, st);
 }
 
@@ -185,6 +188,7 @@ static fl_status start_plan(fl_client *client)
   }
   if (client->trained.is_valid && is_same_task(&client->trained.plan, plan))
     return fli_client_offer(client);
+  fli_client_withdraw(client);
   fli_client_forget_trained(client);
   if (client->phase != FLI_PHASE_TRAIN) {
     client->phase = FLI_PHASE_TRAIN;
@@ -222,6 +226,7 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
   keep_plan(client, &plan);
+  fli_client_settle(client, &plan);
   if (fli_client_holds(client, plan.model_version, plan.model_hash))
     return start_plan(client);
   client->phase = FLI_PHASE_MODEL;
@@ -352,6 +357,7 @@ static void finish(fl_client *client)
   client->due = 0;
   client->is_waiting = 0;
   fli_client_forget_trained(client);
+  fli_client_drop_feedback(client);
   fli_client_raise(client, FL_CLIENT_DONE);
 }
 

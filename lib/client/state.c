@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "compress/feedback.h"
 #include "wire/container.h"
 
 enum {
@@ -47,7 +48,11 @@ enum {
   KEY_UNACKED_ROUND = 22,
   KEY_UNACKED_ATTEMPT = 23,
   KEY_IS_DONE = 24,
-  KEY_TABLE = 25 /* of the codec, when it has one */
+  KEY_TABLE = 25, /* of the codec, when it has one */
+  KEY_FEEDBACK_DECAY = 26,
+  KEY_FEEDBACK = 27, /* state of an fl_feedback */
+  KEY_FED_ROUND = 28,
+  KEY_FED_ATTEMPT = 29
 };
 
 /* A parsed state: views into the payload. */
@@ -76,6 +81,9 @@ typedef struct saved_state {
   state_view clamped;
   fli_turn unacked;
   int is_done;
+  float decay;
+  state_view feedback;
+  fli_turn fed;
 } saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
@@ -87,7 +95,8 @@ enum {
   ENTRIES_MODEL = 2,
   ENTRIES_TRAINED = 3,
   ENTRIES_ENCODED = 5,
-  ENTRIES_UNACKED = 2
+  ENTRIES_UNACKED = 2,
+  ENTRIES_FEEDBACK = 4
 };
 
 static int has_model(const fl_client *client)
@@ -115,6 +124,7 @@ static uint32_t count_entries(const fl_client *client)
   n += client->is_unacked ? ENTRIES_UNACKED : 0;
   n += client->phase == FLI_PHASE_DONE ? 1 : 0;
   n += has_table(client) ? 1 : 0;
+  n += client->feedback ? ENTRIES_FEEDBACK : 0;
   return n;
 }
 
@@ -169,6 +179,19 @@ static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
   return FL_OK;
 }
 
+static fl_status write_feedback(const fl_client *client, fli_msg_writer *writer,
+                                fli_bytes *scratch)
+{
+  fli_bytes_clear(scratch);
+  fl_status st = fli_feedback_write(client->feedback, scratch);
+  if (st != FL_OK) return st;
+  fli_field_f32(writer, KEY_FEEDBACK_DECAY, client->feedback->decay);
+  fli_field_bin(writer, KEY_FEEDBACK, scratch->data, scratch->size);
+  fli_field_u64(writer, KEY_FED_ROUND, client->fed.round);
+  fli_field_u64(writer, KEY_FED_ATTEMPT, client->fed.attempt);
+  return FL_OK;
+}
+
 static fl_status write_state(const fl_client *client, fli_bytes *payload,
                              fli_bytes *scratch)
 {
@@ -199,6 +222,7 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
   if (has_table(client))
     fli_field_bin(&writer, KEY_TABLE, client->codec.table,
                   client->codec.n_table);
+  if (client->feedback) FLI_TRY(write_feedback(client, &writer, scratch));
   st = fli_writer_status(&writer);
 out:
   return st;
@@ -286,6 +310,28 @@ static void read_identity(fli_msg_reader *reader, uint32_t key,
   }
 }
 
+static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
+                      fli_fields *fields)
+{
+  switch (key) {
+  case KEY_UNACKED_ROUND: state->unacked.round = fli_reader_u64(reader); break;
+  case KEY_UNACKED_ATTEMPT:
+    state->unacked.attempt = fli_reader_u32(reader);
+    break;
+  case KEY_IS_DONE:
+    state->is_done = fli_reader_u64_in(reader, 0, 1, "state: is done") == 1;
+    break;
+  case KEY_TABLE: read_table(reader, &state->codec); break;
+  case KEY_FEEDBACK_DECAY: state->decay = fli_reader_f32(reader); break;
+  case KEY_FEEDBACK:
+    state->feedback.data = fli_reader_bin(reader, &state->feedback.size);
+    break;
+  case KEY_FED_ROUND: state->fed.round = fli_reader_u64(reader); break;
+  case KEY_FED_ATTEMPT: state->fed.attempt = fli_reader_u32(reader); break;
+  default: fli_fields_unknown(fields); break;
+  }
+}
+
 static fl_status parse_state(const fli_bytes *payload, saved_state *state)
 {
   uint32_t key;
@@ -307,16 +353,8 @@ static fl_status parse_state(const fli_bytes *payload, saved_state *state)
       read_trained(&reader, key, state);
     else if (key <= KEY_CLAMPED)
       read_encoded(&reader, key, state);
-    else if (key == KEY_UNACKED_ROUND)
-      state->unacked.round = fli_reader_u64(&reader);
-    else if (key == KEY_UNACKED_ATTEMPT)
-      state->unacked.attempt = fli_reader_u32(&reader);
-    else if (key == KEY_IS_DONE)
-      state->is_done = fli_reader_u64_in(&reader, 0, 1, "state: is done") == 1;
-    else if (key == KEY_TABLE)
-      read_table(&reader, &state->codec);
     else
-      fli_fields_unknown(&f);
+      read_rest(&reader, key, state, &f);
   }
   return fli_reader_finish(&reader);
 }
@@ -402,6 +440,22 @@ out:
   return st;
 }
 
+static fl_status restore_feedback(fl_client *client, const saved_state *state)
+{
+  fl_status st = FL_OK;
+  const fli_trained *trained = &client->trained;
+  if (!client->compressor || !state->feedback.data) return FL_OK;
+  FLI_TRY(fli_client_set_feedback(client, 1, state->decay));
+  FLI_TRY(fli_feedback_read(client->feedback, state->feedback.data,
+                            state->feedback.size));
+  if (trained->is_valid && client->feedback->phase != FL_FEEDBACK_IDLE &&
+      client->feedback->samples != trained->samples)
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: the feedback is of another update"));
+  client->fed = state->fed;
+out:
+  return st;
+}
+
 static fl_status restore_state(fl_client *client, const fli_bytes *payload)
 {
   fl_status st = FL_OK;
@@ -410,6 +464,7 @@ static fl_status restore_state(fl_client *client, const fli_bytes *payload)
   FLI_TRY(check_identity(client, &state));
   FLI_TRY(restore_model(client, &state));
   FLI_TRY(restore_trained(client, &state));
+  FLI_TRY(restore_feedback(client, &state));
   FLI_TRY(restore_encoded(client, &state));
   client->has_token = state.has_token;
   memcpy(client->token, state.token, sizeof client->token);
@@ -460,9 +515,10 @@ fl_status fl_client_restore(fl_client **out, fl_context *context,
     return fli_error(FL_E_ARGUMENT, "fl_client_restore: NULL argument");
   fli_bytes_init(&payload, context);
   FLI_TRY(fli_client_make(&client, context, options));
-  /* Weights, update and its encoding, none of them above 4 bytes a weight. */
+  /* Weights, update and its encoding, two vectors of error feedback: none of
+   * them above 4 bytes a weight. */
   FLI_TRY(fli_container_read(reader, FLI_STATE_CLIENT, STATE_VERSION,
-                             16 * client->options.max_weights + STATE_SLACK,
+                             24 * client->options.max_weights + STATE_SLACK,
                              &version, &payload));
   FLI_TRY(restore_state(client, &payload));
   *out = client;

@@ -98,9 +98,13 @@ static fl_status measure(fl_client *client)
                                sizeof *trained->norms);
   if (!trained->norms)
     FLI_TRY(fli_nomem((size_t)client->n_norms * sizeof *trained->norms));
-  FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
-                                trained->update, client->n_weights,
-                                trained->norms, client->n_norms));
+  trained->has_norms = 0;
+  if (client->feedback)
+    FLI_TRY(fli_client_correct(client, &scale, trained->norms));
+  else
+    FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
+                                  trained->update, client->n_weights,
+                                  trained->norms, client->n_norms));
   trained->has_norms = 1;
   trained->norms_cap = client->plan.weight_cap;
 out:
@@ -131,6 +135,23 @@ static fl_status keep_clamped(fl_client *client, const uint16_t *clamped)
   return FL_OK;
 }
 
+/* The bytes of the update, corrected where the job wants that. */
+static fl_status encode_into(fl_client *client, const fl_scale *scale,
+                             const fl_encode_options *options, fli_bytes *data,
+                             fl_encode_report *report)
+{
+  if (!client->feedback)
+    return fl_compressor_encode(
+        client->compressor, scale, options, client->trained.update,
+        client->n_weights, data->data, data->capacity, &data->size, report);
+  fl_status st = fli_client_correct(client, scale, NULL);
+  if (st != FL_OK) return st;
+  st = fl_feedback_encode(client->feedback, scale, options, data->data,
+                          data->capacity, &data->size, report);
+  if (st == FL_OK) client->fed = plan_turn(client);
+  return st;
+}
+
 static fl_status encode(fl_client *client, const fl_scale *scale)
 {
   fl_status st = FL_OK;
@@ -152,10 +173,7 @@ static fl_status encode(fl_client *client, const fl_scale *scale)
     report.n_block_clamped = n_clamped;
   }
   FLI_TRY(fli_bytes_reserve(&encoded->data, size));
-  FLI_TRY(fl_compressor_encode(client->compressor, scale, &options,
-                               client->trained.update, client->n_weights,
-                               encoded->data.data, encoded->data.capacity,
-                               &encoded->data.size, &report));
+  FLI_TRY(encode_into(client, scale, &options, &encoded->data, &report));
   if (n_clamped > 0) FLI_TRY(keep_clamped(client, clamped));
   encoded->turn = plan_turn(client);
   encoded->slot = client->plan.slot;
@@ -224,6 +242,7 @@ fl_status fli_client_take_result(fl_client *client,
   float *update = NULL;
   FLI_TRY(fli_options_load(&loaded, sizeof loaded, result, "fl_train_result"));
   FLI_TRY(make_update(client, &loaded, &update));
+  fli_client_withdraw(client);
   fli_client_forget_trained(client);
   trained->plan = client->plan;
   trained->update = update;
@@ -233,6 +252,7 @@ fl_status fli_client_take_result(fl_client *client,
   trained->is_valid = 1;
   st = fli_client_offer(client);
   if (st != FL_OK) {
+    fli_client_withdraw(client);
     fli_client_forget_trained(client);
     client->phase = FLI_PHASE_TRAIN;
   }

@@ -122,11 +122,22 @@ static fl_status measure(fli_measuring *m, float *norms)
     fli_measure_segment(m, s);
     FLI_TRY(segment_norms(m, s, NULL));
   }
-  for (uint32_t s = 0; s < layout->n_segments; s++) {
+  for (uint32_t s = 0; norms && s < layout->n_segments; s++) {
     FLI_TRY(segment_norms(m, s, norms));
   }
 out:
   fli_free(context, m->squares, n_units * sizeof(double));
+  return st;
+}
+
+fl_status fli_measure(const fl_compressor *compressor, const float *x,
+                      float weight, float *norms)
+{
+  fli_measuring m = {.compressor = compressor, .x = x, .weight = weight};
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  fl_status st = measure(&m, norms);
+  fli_fpguard_leave(&guard);
   return st;
 }
 
@@ -153,12 +164,6 @@ fl_status fl_compressor_measure(const fl_compressor *compressor,
                      (unsigned long long)compressor->layout.dim,
                      (unsigned long long)fl_compressor_norm_count(compressor));
   }
-  fli_measuring m = {.compressor = compressor,
-                     .x = x,
-                     .weight = fli_update_weight(samples, local.weight_cap)};
-  fli_fpguard guard;
-  fli_fpguard_enter(&guard);
-  st = measure(&m, norms);
-  fli_fpguard_leave(&guard);
-  return st;
+  return fli_measure(compressor, x,
+                     fli_update_weight(samples, local.weight_cap), norms);
 }

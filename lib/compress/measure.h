@@ -20,6 +20,10 @@ void fli_measure_segment(fli_measuring *measuring, uint32_t segment);
 /* Length of a whole segment, measured before; not finite when a value is
  * not. */
 double fli_segment_length(const fli_measuring *measuring, uint32_t segment);
+/* Norms of the weighted vector; NULL to see only that there are some.
+ * FL_E_NOT_FINITE, FL_E_RANGE, FL_E_NOMEM. */
+fl_status fli_measure(const fl_compressor *compressor, const float *x,
+                      float weight, float *norms);
 /* FL_E_NOT_FINITE names the first value of the segment that is not finite. */
 fl_status fli_check_finite(const fl_compressor *compressor, const float *x,
                            uint32_t segment);

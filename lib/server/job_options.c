@@ -35,6 +35,7 @@ static fl_job_options defaults(void)
       .return_grace_ns = 10 * FLI_SECONDS,
       .retry_pause_ns = 5 * FLI_SECONDS,
       .steps_kept = 8,
+      .feedback_decay = 0.5f,
   };
   return options;
 }
@@ -104,6 +105,9 @@ static fl_status check_numbers(const fl_job_options *options)
   if (!(momentum >= 0.0f && momentum < 1.0f))
     return fli_error(FL_E_OPTIONS, "server_momentum: got %g, want 0..<1",
                      (double)momentum);
+  if (!(options->feedback_decay >= 0.0f && options->feedback_decay <= 1.0f))
+    return fli_error(FL_E_OPTIONS, "feedback_decay: got %g, want 0..1",
+                     (double)options->feedback_decay);
   return FL_OK;
 }
 
@@ -122,6 +126,13 @@ static fl_status check_choices(const fl_job_options *options)
     return fli_error(FL_E_CONFLICT,
                      "scale_mode: got PUBLIC with codec %u, want THC",
                      options->codec->codec);
+  if (options->error_feedback > 1)
+    return fli_error(FL_E_OPTIONS, "error_feedback: got %u, want 0 or 1",
+                     options->error_feedback);
+  if (options->error_feedback && options->codec->codec == FL_CODEC_F32)
+    return fli_error(FL_E_CONFLICT,
+                     "error_feedback: got 1 with codec f32, which loses "
+                     "nothing");
   if (options->weighting == FL_WEIGHT_UNIFORM && options->weight_cap != 0)
     return fli_error(FL_E_CONFLICT,
                      "weight_cap: got a cap with uniform weights, want 0");

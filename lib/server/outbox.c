@@ -33,6 +33,8 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
   memcpy(message.schema, job->schema, sizeof message.schema);
   memcpy(message.rotation_seed, job->codec.rotation_seed,
          sizeof message.rotation_seed);
+  message.has_feedback = job->options.error_feedback != 0;
+  message.feedback_decay = job->options.feedback_decay;
   if (with_description) {
     message.description = job->description.data;
     message.description_size = job->description.size;
@@ -123,6 +125,11 @@ static fl_status write_plan(fli_peer *peer)
       .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,
   };
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
+  if (options->error_feedback) {
+    message.has_counted = 1;
+    message.counted_round = who->counted_round;
+    message.counted_attempt = who->counted_attempt;
+  }
   if (job->is_public) {
     message.noise_seed = job->noise_seed;
     message.norms = job->norms_wire;

@@ -148,12 +148,24 @@ static void wait_for_next(fli_job *job)
   job->waiting_ns = job->server->now_ns;
 }
 
+/* What an aborted round has counted is not in the model; clients that keep
+ * what encodings lose must learn so from their next plan. */
+static void forget_counted(fli_job *job)
+{
+  if (!job->options.error_feedback) return;
+  for (uint32_t i = 0; i < job->n_members; i++) {
+    if (job->members[i].is_counted)
+      job->members[i].participant->counted_round = 0;
+  }
+}
+
 static void abort_round(fli_job *job, uint32_t reason, const char *text)
 {
   const uint64_t pause = job->options.retry_pause_ns;
   fl_server_event event = round_event(job, FL_SERVER_ROUND_ABORTED);
   event.reason = reason;
   report_lost(job, reason);
+  forget_counted(job);
   fli_events_add(&job->server->events, &event, "", "round %llu, attempt %u: %s",
                  (unsigned long long)job->round, job->attempt, text);
   wait_for_next(job);

@@ -19,9 +19,9 @@
 #define ROUND(member, kind) ROW(fli_saved_round, member, kind)
 #define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
 #define WHO(member, kind) ROW(fli_saved_participant, member, kind)
-#define TABLE(rows)                              \
-  {                                              \
-    rows, FLI_COUNT_OF(rows), FLI_COUNT_OF(rows) \
+#define TABLE(rows, n_later)                               \
+  {                                                        \
+    rows, FLI_COUNT_OF(rows), FLI_COUNT_OF(rows) - n_later \
   }
 
 static const fli_saved_field option_rows[] = {
@@ -46,6 +46,9 @@ static const fli_saved_field option_rows[] = {
     OPTION(return_grace_ns, FLI_SAVED_U64),
     OPTION(retry_pause_ns, FLI_SAVED_U64),
     OPTION(steps_kept, FLI_SAVED_U32),
+    /* Not in version 1. */
+    OPTION(error_feedback, FLI_SAVED_U32),
+    OPTION(feedback_decay, FLI_SAVED_F32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -57,7 +60,6 @@ static const fli_saved_field codec_rows[] = {
     {FLI_SAVED_VIEW, offsetof(fl_compressor_options, table),
      offsetof(fl_compressor_options, n_table)},
 };
-enum { CODEC_FIRST_ROWS = 6 };
 static const fli_saved_field round_rows[] = {
     ROUND(phase, FLI_SAVED_U32),
     ROUND(round, FLI_SAVED_U64),
@@ -73,7 +75,6 @@ static const fli_saved_field round_rows[] = {
     ROUND(energy_bits, FLI_SAVED_U64),
     ROUND(correlation_bits, FLI_SAVED_U64),
 };
-enum { ROUND_FIRST_ROWS = 10 };
 static const fli_saved_field member_rows[] = {
     MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
     MEMBER(loss_bits, FLI_SAVED_U64),   MEMBER(correct, FLI_SAVED_U64),
@@ -90,13 +91,11 @@ static const fli_saved_field participant_rows[] = {
     WHO(is_expected, FLI_SAVED_U32),
 };
 
-const fli_saved_table fli_saved_options = TABLE(option_rows);
-const fli_saved_table fli_saved_codec = {codec_rows, FLI_COUNT_OF(codec_rows),
-                                         CODEC_FIRST_ROWS};
-const fli_saved_table fli_saved_rounds = {round_rows, FLI_COUNT_OF(round_rows),
-                                          ROUND_FIRST_ROWS};
-const fli_saved_table fli_saved_members = TABLE(member_rows);
-const fli_saved_table fli_saved_participants = TABLE(participant_rows);
+const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
+const fli_saved_table fli_saved_codec = TABLE(codec_rows, 1);
+const fli_saved_table fli_saved_rounds = TABLE(round_rows, 3);
+const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
+const fli_saved_table fli_saved_participants = TABLE(participant_rows, 0);
 
 void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
                      const void *object)

@@ -41,6 +41,9 @@
 #define F32(msg, key, member) ROW(msg, key, member, FLI_FIELD_F32, 0, .lo = 0)
 #define OPT_F32(msg, key, member) \
   ROW(msg, key, member, FLI_FIELD_F32, 1, .lo = 0)
+#define OPT_FLAGGED(msg, key, member, what, max, flag) \
+  ROW(msg, key, member, what, 1, .hi = max,            \
+      .flag_offset = offsetof(struct fli_##msg, flag))
 #define F64(msg, key, member) ROW(msg, key, member, FLI_FIELD_F64, 0, .lo = 0)
 #define OPT_F64(msg, key, member) \
   ROW(msg, key, member, FLI_FIELD_F64, 1, .lo = 0)
@@ -116,6 +119,7 @@ static const fli_field welcome_fields[] = {
     U64(welcome, 12, round, 0, MAX_ROUND),
     U64(welcome, 13, rounds, 1, MAX_ROUND),
     VIEW(welcome, 14, table, FLI_FIELD_VIEW, 1, 1 << MAX_BITS),
+    OPT_FLAGGED(welcome, 15, feedback_decay, FLI_FIELD_F32, 0, has_feedback),
 };
 
 static const fli_field plan_fields[] = {
@@ -135,6 +139,9 @@ static const fli_field plan_fields[] = {
     KEY32(plan, 14, noise_seed, 1),
     NORMS(plan, 15, 1),
     OPT_F32(plan, 16, clip),
+    OPT_FLAGGED(plan, 17, counted_round, FLI_FIELD_U64, MAX_ROUND, has_counted),
+    OPT_FLAGGED(plan, 18, counted_attempt, FLI_FIELD_U32, UINT32_MAX,
+                has_counted),
 };
 
 static const fli_field scale_msg_fields[] = {

@@ -76,6 +76,8 @@ typedef struct fli_welcome {
   uint64_t rounds;                      /* 13 */
   const uint8_t *table;                 /* 14?: THC's values in table mode */
   size_t table_size;
+  int has_feedback;     /* clients keep what encodings lose */
+  float feedback_decay; /* 15? */
 } fli_welcome;
 
 typedef struct fli_plan {
@@ -97,6 +99,11 @@ typedef struct fli_plan {
   const uint8_t *norms;      /* 15: bf16 LE */
   size_t norms_size;
   float clip; /* 16: 0 = the compressor's */
+  /* 17?, 18?: with error feedback: this client's last update that was counted,
+   * in a round that was not aborted; round 0 = none */
+  int has_counted;
+  uint64_t counted_round;
+  uint32_t counted_attempt;
 } fli_plan;
 
 typedef struct fli_norm {

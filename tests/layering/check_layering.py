@@ -20,8 +20,9 @@ BELOW["server"] = BELOW["compress"] | {"compress"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
-          "compress.h": "compress", "client.h": "client",
-          "server.h": "server", "host.h": "adapters"}
+          "compress.h": "compress", "feedback.h": "compress",
+          "client.h": "client", "server.h": "server",
+          "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "cblas": "linalg",

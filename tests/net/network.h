@@ -28,6 +28,7 @@ typedef struct sim_config {
   uint32_t codec;
   uint32_t thc_mode;
   uint32_t scale_mode;
+  uint32_t error_feedback;
   uint32_t evaluate_every;
   float momentum;
   float over_selection;

@@ -356,6 +356,7 @@ static inline void sim_add_job(sim *s)
   job.rounds = config->rounds;
   job.seed = config->seed;
   job.scale_mode = config->scale_mode;
+  job.error_feedback = config->error_feedback;
   job.server_momentum = config->momentum;
   job.evaluate_every = config->evaluate_every;
   job.participants = config->participants;

@@ -129,6 +129,7 @@ static void runs_with_deadlines_and_losses_end(void)
     config.is_disturbed = 1;
     if (i % 3 > 0) config.participants = config.n_nodes - 1;
     if (i % 3 > 1) config.over_selection = 1.5f;
+    config.error_feedback = config.codec != FL_CODEC_F32 && i / 4 % 2 == 0;
     free(run(&config, &s));
     end(&s);
   }

@@ -5,6 +5,7 @@
 #include "oom.h"
 
 #include "client_pair.h"
+#include "feedback_audit.h"
 
 enum { ROUNDS = 3, STEPS = 200 };
 
@@ -77,6 +78,84 @@ static int run_on(uint32_t codec, uint64_t fail_at)
   return heap.was_hit;
 }
 
+/* The same with error feedback: no failure makes the client send anything
+ * twice, or lose it. */
+static int audit_on(uint64_t seed, uint64_t fail_at)
+{
+  oom_heap heap = {0};
+  fl_context *context = NULL;
+  audit a;
+  CHECK_OK(oom_context(&context, &heap));
+  CHECK_OK(audit_begin(&a, context, seed, ROUNDS));
+  CHECK_OK(pair_connect(&a.p));
+  heap.fail_at = heap.asked + fail_at;
+  for (int i = 0; i < STEPS && !a.p.is_done; i++) {
+    size_t n = 1;
+    a.p.now_ns += 1000000;
+    fl_status st = audit_poll(&a);
+    if (st == FL_OK) st = pair_up(&a.p);
+    while (st == FL_OK && n > 0)
+      st = pair_down(&a.p, &n);
+    if (st == FL_E_NOMEM) st = pair_reconnect(&a.p);
+    CHECK_OK(st);
+  }
+  CHECK(a.p.is_done);
+  CHECK(a.worst < 1e-4);
+  pair_end(&a.p);
+  fl_context_free(context);
+  CHECK_EQ_U64(heap.live_blocks, 0);
+  return heap.was_hit;
+}
+
+static void feedback_goes_on_after_one_failure(void)
+{
+  for (uint64_t seed = 0; seed < 2; seed++) {
+    uint64_t fail_at = 1;
+    while (check_totals.failures == 0 && audit_on(seed, fail_at))
+      fail_at++;
+    if (check_totals.failures > 0)
+      fprintf(stderr, "with allocation %" PRIu64 " failing\n", fail_at);
+    CHECK(fail_at > 10);
+  }
+}
+
+static fl_status save_feedback(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  audit a;
+  fl_buffer *buffer = NULL;
+  fl_client *again = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  const int *steps = arg;
+  FLI_TRY(audit_begin(&a, context, 0, ROUNDS));
+  a.gives_up = 1;
+  FLI_TRY(pair_connect(&a.p));
+  for (int i = 0; i < *steps; i++) {
+    size_t n = 1;
+    FLI_TRY(audit_poll(&a));
+    FLI_TRY(pair_up(&a.p));
+    while (n > 0)
+      FLI_TRY(pair_down(&a.p, &n));
+  }
+  FLI_TRY(fl_buffer_new(&buffer, NULL));
+  FLI_TRY(fl_buffer_as_writer(buffer, &writer));
+  FLI_TRY(fl_client_save(a.p.client, &writer));
+  FLI_TRY(fl_buffer_as_reader(buffer, &reader));
+  FLI_TRY(fl_client_restore(&again, context, &a.p.options, &reader));
+out:
+  fl_client_free(again);
+  fl_buffer_free(buffer);
+  pair_end(&a.p);
+  return st;
+}
+
+static void feedback_reports_lack_of_memory(void)
+{
+  for (int steps = 2; steps <= 5; steps++)
+    oom_loop(save_feedback, &steps);
+}
+
 static uint32_t codecs[] = {FL_CODEC_F32, FL_CODEC_THC};
 
 static void jobs_report_lack_of_memory(void)
@@ -108,5 +187,7 @@ int main(void)
   CHECK_CASE(jobs_report_lack_of_memory);
   CHECK_CASE(save_and_restore_report_lack_of_memory);
   CHECK_CASE(clients_go_on_after_one_failure);
+  CHECK_CASE(feedback_goes_on_after_one_failure);
+  CHECK_CASE(feedback_reports_lack_of_memory);
   return check_report();
 }

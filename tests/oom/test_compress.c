@@ -3,6 +3,8 @@
  * a sum is what it was before the call that failed. */
 #include "oom/oom.h"
 
+#include <fl/feedback.h>
+
 #include "base/error.h"
 #include "compress/canonical.h"
 #include "compress_fixture.h"
@@ -175,6 +177,58 @@ out:
   return st;
 }
 
+static fl_status reload(fl_feedback **feedback, const fl_compressor *compressor,
+                        fl_context *context)
+{
+  fl_status st = FL_OK;
+  fl_buffer *buffer = NULL;
+  fl_feedback *other = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  FLI_TRY(fl_buffer_new(&buffer, context));
+  FLI_TRY(fl_buffer_as_writer(buffer, &writer));
+  FLI_TRY(fl_feedback_save(*feedback, &writer));
+  FLI_TRY(fl_buffer_as_reader(buffer, &reader));
+  FLI_TRY(fl_feedback_restore(&other, compressor, NULL, &reader));
+  fl_feedback_free(*feedback);
+  *feedback = other;
+out:
+  fl_buffer_free(buffer);
+  return st;
+}
+
+/* A call that fails leaves the phase, and so the memory, where it was. */
+static fl_status feed_back(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_feedback *feedback = NULL;
+  float norms[2];
+  size_t size = s->update[0].size;
+  uint8_t *buffer = cf_get(size);
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_feedback_new(&feedback, compressor, NULL));
+  st = fl_feedback_measure(feedback, &s->r.scale, 1, s->x, DIM, norms,
+                           s->r.scale.n_norms);
+  CHECK_EQ_U64(fl_feedback_phase(feedback), st == FL_OK);
+  if (st != FL_OK) goto out;
+  FLI_TRY(fl_feedback_copy_norms(feedback, norms, s->r.scale.n_norms));
+  st = fl_feedback_encode(feedback, &s->r.scale, NULL, buffer, size, &size,
+                          NULL);
+  CHECK_EQ_U64(fl_feedback_phase(feedback),
+               st == FL_OK ? FL_FEEDBACK_ENCODED : FL_FEEDBACK_MEASURED);
+  if (st != FL_OK) goto out;
+  CHECK_EQ_MEM(buffer, s->update[0].data, size);
+  FLI_TRY(reload(&feedback, compressor, context));
+  FLI_TRY(fl_feedback_settle(feedback, 1, NULL, 0));
+out:
+  free(buffer);
+  fl_feedback_free(feedback);
+  fl_compressor_free(compressor);
+  return st;
+}
+
 /* Chosen granularity, solved table. */
 static fl_status solve_table(fl_context *context, void *arg)
 {
@@ -201,6 +255,7 @@ static void run_all(uint32_t codec)
   oom_loop(add_and_decode, &s);
   oom_loop(add_batches, &s);
   oom_loop(merge_bytes, &s);
+  oom_loop(feed_back, &s);
   oom_loop(apply_step, &s);
   scene_close(&s);
 }

@@ -120,6 +120,17 @@ def bytes_are_those_of_the_sockets():
     want(sizes["f32"]["down"] / sizes["thc"]["down"] > 3.5, sizes)
 
 
+def tables_with_error_feedback_learn_at_two_bits():
+    with Bench() as bench:
+        aggregator = bench.aggregator(
+            "--rounds=6", "--min-clients=3", "--exit-when-done",
+            "--thc-mode=table", "--bits=2", "--error-feedback")
+        _finish(bench, aggregator, [bench.participant(i, 3) for i in range(3)])
+        rows = bench.events("round_finished")
+        want(rows[-1]["accuracy"] > 0.85, rows[-1])
+        want(rows[1]["clients"]["p0"]["up"] < 29500, rows[1])
+
+
 def strangers_bytes_are_counted_exactly():
     """Also those of a connection that ends, whose FIN is none of them."""
     up = down = 0

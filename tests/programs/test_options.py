@@ -61,6 +61,9 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--lr=nan"], "--lr")
     _refused(AGGREGATOR, ["--lr=-1"], "--lr: got -1")
     _refused(AGGREGATOR, ["--codec=zip"], '--codec: got "zip"', "f32|bf16|thc")
+    _refused(AGGREGATOR, ["--thc-mode=best"], "dither|uniform|table")
+    _refused(AGGREGATOR, ["--bits=9"], "--bits: got")
+    _refused(AGGREGATOR, ["--error-feedback", "--codec=f32"], "loses nothing")
     _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
     for address in ("nowhere", ":80", "host:", "host:99999", "host:http",
                     "[::1]", "::1:80", "host:8o"):

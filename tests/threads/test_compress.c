@@ -4,6 +4,8 @@
  * in the hands of many threads at once. */
 #include <pthread.h>
 
+#include <fl/feedback.h>
+
 #include "check.h"
 #include "compress_fixture.h"
 
@@ -128,21 +130,53 @@ static cf_bytes play_batch(fl_context *context, uint32_t codec)
   return sum;
 }
 
+/* Two rounds of error feedback; what is held in the end, then the bytes. */
+static cf_bytes play_feedback(fl_context *context, uint32_t codec)
+{
+  fl_compressor_options options;
+  cf_round r;
+  uint64_t n = DIM;
+  fl_feedback *feedback = NULL;
+  cf_options(&options, codec, FL_THC_DITHER, 4);
+  cf_open(&r, context, &options, &n, 1, 2);
+  cf_must(fl_feedback_new(&feedback, r.compressor, NULL));
+  float *x = cf_normal(DIM, 4);
+  size_t held = DIM * sizeof(float), size = 0;
+  size_t capacity = (size_t)fl_compressor_max_update_size(r.compressor);
+  uint8_t *bytes = cf_get(held + capacity);
+  r.scale.weight_cap = 3;
+  for (int round = 0; round < 2; round++) {
+    cf_must(fl_feedback_measure(feedback, &r.scale, 2, x, DIM, r.norms,
+                                r.scale.n_norms));
+    cf_must(fl_feedback_encode(feedback, &r.scale, NULL, bytes + held, capacity,
+                               &size, NULL));
+    cf_must(fl_feedback_settle(feedback, 1, NULL, 0));
+  }
+  cf_must(fl_feedback_copy_memory(feedback, x, DIM));
+  memcpy(bytes, x, held);
+  free(x);
+  fl_feedback_free(feedback);
+  cf_close(&r);
+  return (cf_bytes){bytes, held + size};
+}
+
+static void expect_equal(cf_bytes want, cf_bytes got)
+{
+  CHECK(cf_equal(want, got));
+  free(want.data);
+  free(got.data);
+}
+
 static void expect_same(uint32_t threads, int is_lazy)
 {
   static const uint32_t codecs[] = {FL_CODEC_F32, FL_CODEC_THC};
   for (int i = 0; i < 2; i++) {
     hook h = {.threads = threads, .is_lazy = is_lazy};
     fl_context *context = make_context(&h);
-    cf_bytes want = play(NULL, codecs[i]), got = play(context, codecs[i]);
-    CHECK(cf_equal(want, got));
-    free(want.data);
-    free(got.data);
-    want = play_batch(NULL, codecs[i]);
-    got = play_batch(context, codecs[i]);
-    CHECK(cf_equal(want, got));
-    free(want.data);
-    free(got.data);
+    expect_equal(play(NULL, codecs[i]), play(context, codecs[i]));
+    expect_equal(play_feedback(NULL, codecs[i]),
+                 play_feedback(context, codecs[i]));
+    expect_equal(play_batch(NULL, codecs[i]), play_batch(context, codecs[i]));
     fl_context_free(context);
   }
 }

@@ -33,6 +33,8 @@ typedef struct fixture {
   fl_client *client;
   fl_client_options options;
   fl_compressor_options codec;
+  int has_feedback; /* the job wants error feedback, with this decay */
+  float decay;
   fl_compressor *compressor;
   uint64_t n_norms;
   fli_plan plan; /* what fx_plan sends; tests change it */
@@ -279,7 +281,9 @@ static inline fli_welcome fx_welcome_message(fixture *fx, uint8_t *description,
                          .granularity = fx->codec.granularity,
                          .rounds = 5,
                          .table = fx->codec.table,
-                         .table_size = fx->codec.n_table};
+                         .table_size = fx->codec.n_table,
+                         .has_feedback = fx->has_feedback,
+                         .feedback_decay = fx->decay};
   memset(welcome.token, 0x5a, sizeof welcome.token);
   cr_assert_eq(fl_model_copy_schema(fx->model, welcome.schema), FL_OK);
   cr_assert_eq(

@@ -372,6 +372,38 @@ Test(messages, plan_ranges)
   EXPECT(plan, FL_E_RANGE, m.deadline_ms = LAST_MS + 1);
   EXPECT(plan, FL_E_RANGE, m.scale_mode = 0);
   EXPECT(plan, FL_E_RANGE, m.scale_mode = 3);
+  EXPECT(plan, FL_E_RANGE,
+         (m.has_counted = 1, m.counted_round = LAST_ROUND + 1));
+}
+
+Test(messages, error_feedback_comes_as_a_whole_or_not_at_all)
+{
+  fli_bytes bytes;
+  fli_plan plan;
+  fli_welcome welcome;
+  fli_bytes_init(&bytes, NULL);
+  for (int has = 0; has <= 1; has++) {
+    wire_plan(&plan);
+    plan.has_counted = has;
+    plan.counted_round = 9;
+    plan.counted_attempt = 3;
+    fli_bytes_clear(&bytes);
+    cr_assert_eq(fli_write_plan(&bytes, &plan), FL_OK);
+    fli_frame frame = frame_of(&bytes);
+    cr_assert_eq(fli_parse_plan(&plan, frame.body, frame.size), FL_OK);
+    cr_expect_eq(plan.has_counted, has);
+    cr_expect_eq(plan.counted_round, has ? 9u : 0u);
+    cr_expect_eq(plan.counted_attempt, has ? 3u : 0u);
+    wire_welcome(&welcome);
+    welcome.has_feedback = has;
+    welcome.feedback_decay = 0.f;
+    fli_bytes_clear(&bytes);
+    cr_assert_eq(fli_write_welcome(&bytes, &welcome), FL_OK);
+    frame = frame_of(&bytes);
+    cr_assert_eq(fli_parse_welcome(&welcome, frame.body, frame.size), FL_OK);
+    cr_expect_eq(welcome.has_feedback, has);
+  }
+  fli_bytes_free(&bytes);
 }
 
 Test(messages, plan_wants_seed_and_norms_together)

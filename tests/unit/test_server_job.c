@@ -49,6 +49,12 @@ CHANGE(capped_uniform, o->weighting = FL_WEIGHT_UNIFORM; o->weight_cap = 5)
 CHANGE(minimum_above_wanted, o->participants = 2; o->min_participants = 3)
 CHANGE(public_f32, o->scale_mode = FL_SCALE_PUBLIC;
        world->codec.codec = FL_CODEC_F32)
+CHANGE(unknown_feedback, o->error_feedback = 2)
+CHANGE(negative_decay, o->feedback_decay = -0.1f)
+CHANGE(large_decay, o->feedback_decay = 1.5f)
+CHANGE(nan_decay, o->feedback_decay = NAN)
+CHANGE(feedback_f32, o->error_feedback = 1; world->codec.codec = FL_CODEC_F32)
+CHANGE(feedback_bf16, o->error_feedback = 1; world->codec.codec = FL_CODEC_BF16)
 
 Test(server_job, options_out_of_range_are_refused)
 {
@@ -70,6 +76,10 @@ Test(server_job, options_out_of_range_are_refused)
   cr_expect_eq(add_with(no_server_rate), FL_E_OPTIONS);
   cr_expect_eq(add_with(full_momentum), FL_E_OPTIONS);
   cr_expect_eq(add_with(huge_cap), FL_E_OPTIONS);
+  cr_expect_eq(add_with(unknown_feedback), FL_E_OPTIONS);
+  cr_expect_eq(add_with(negative_decay), FL_E_OPTIONS);
+  cr_expect_eq(add_with(large_decay), FL_E_OPTIONS);
+  cr_expect_eq(add_with(nan_decay), FL_E_OPTIONS);
 }
 
 Test(server_job, options_that_exclude_each_other_are_a_conflict)
@@ -77,6 +87,8 @@ Test(server_job, options_that_exclude_each_other_are_a_conflict)
   cr_expect_eq(add_with(capped_uniform), FL_E_CONFLICT);
   cr_expect_eq(add_with(minimum_above_wanted), FL_E_CONFLICT);
   cr_expect_eq(add_with(public_f32), FL_E_CONFLICT);
+  cr_expect_eq(add_with(feedback_f32), FL_E_CONFLICT);
+  cr_expect_eq(add_with(feedback_bf16), FL_OK);
 }
 
 Test(server_job, shorter_options_of_an_older_host_are_read)

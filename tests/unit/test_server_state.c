@@ -17,16 +17,19 @@ typedef struct setting {
   float momentum;
   uint32_t participants;
   uint32_t thc_mode; /* 0 = default */
+  uint32_t error_feedback;
 } setting;
 
 static const setting settings[] = {
-    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0},
-    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0},
-    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0},
-    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0},
-    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0},
-    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0},
-    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE},
+    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0},
+    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0, 0},
+    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0, 0},
+    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0, 0},
+    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0, 0},
+    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0, 0},
+    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE,
+     0},
+    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 1},
 };
 
 static uint32_t some_clamped(const sv_client *client, uint64_t block)
@@ -43,6 +46,7 @@ static void begin(sv_world *world, fl_context *context, const setting *how)
   world->job_options.evaluate_every = how->evaluate_every;
   world->job_options.server_momentum = how->momentum;
   world->job_options.participants = how->participants;
+  world->job_options.error_feedback = how->error_feedback;
   world->clamped = some_clamped;
   sv_start(world);
   sv_add(world, "abe", 10);
@@ -393,6 +397,43 @@ Test(server_state, foreign_and_newer_snapshots_are_refused)
   cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER,
                          FLI_SERVER_STATE_VERSION + 1, SIZE_MAX),
                FL_E_VERSION);
+}
+
+/* Version 1 had no error feedback: the options' last two values. */
+Test(server_state, first_version_is_read)
+{
+  static const uint8_t head[] = {0xdc, 0, 23};
+  static const uint8_t tail[] = {0, 0xca, 0x3f, 0, 0, 0};
+  fl_buffer *buffer = snapshot(&settings[3]);
+  fl_reader reader;
+  fl_writer writer;
+  fli_bytes payload;
+  const uint8_t *data = NULL;
+  size_t n = 0, at = 0;
+  uint32_t found = 0;
+  fli_bytes_init(&payload, NULL);
+  cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
+  cr_assert_eq(fli_container_read(&reader, FLI_STATE_SERVER,
+                                  FLI_SERVER_STATE_VERSION, UINT64_MAX, &found,
+                                  &payload),
+               FL_OK);
+  cr_assert_eq(found, (uint32_t)FLI_SERVER_STATE_VERSION);
+  while (memcmp(payload.data + at, head, sizeof head) != 0)
+    at++;
+  payload.data[at + 2] = 21;
+  while (memcmp(payload.data + at, tail, sizeof tail) != 0)
+    at++;
+  payload.size -= sizeof tail;
+  memmove(payload.data + at, payload.data + at + sizeof tail,
+          payload.size - at);
+  fl_buffer_clear(buffer);
+  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
+  cr_assert_eq(fli_container_write(&writer, FLI_STATE_SERVER, 1, &payload),
+               FL_OK);
+  cr_assert_eq(fl_buffer_get(buffer, &data, &n), FL_OK);
+  cr_expect_eq(restore_bytes(data, n), FL_OK, "%s", fl_last_error());
+  fli_bytes_free(&payload);
+  fl_buffer_free(buffer);
 }
 
 Test(server_state, payload_damaged_under_a_right_hash_never_crashes)

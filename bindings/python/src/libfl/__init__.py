@@ -16,6 +16,7 @@ from .client import Client, ClientEvent, ClientEventKind
 from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
+from .feedback import Feedback, FeedbackPhase
 from .info import Feature, build_info, has_feature, version
 from .layers import (Dense, Flatten, Input, ReLU, SoftmaxCrossEntropy,
                      Tensor)
@@ -35,16 +36,16 @@ __all__ = [
     "CancelledError", "Client", "ClientEvent", "ClientEventKind", "Codec",
     "CodecOptions", "Compressor", "ConflictError", "Context", "Declined",
     "Dense", "DimError", "Dtype", "DuplicateError", "EmptyError",
-    "EncodeReport", "EntropyError", "Evaluation", "Feature", "FitProgress",
-    "FitResult", "FlError", "Flatten", "FormatError", "Input",
-    "InternalError", "IoError", "Job", "JobStatus", "LimitError",
-    "LocalTrainer", "Loopback", "Model", "NomemError", "NotAllowedError",
-    "NotFiniteError", "NotFoundError", "OptionsError", "Partial",
-    "PeerDataError", "PoisonedError", "RangeError", "ReLU", "RejectReason",
-    "ResourceError", "Scale", "ScaleMode", "SchemaError", "Score", "Server",
-    "ServerEvent", "ServerEventKind", "SizeError", "SoftmaxCrossEntropy",
-    "StaleError", "StateError", "Tensor", "TensorInfo", "ThcMode",
-    "TooLargeError", "TrainResult", "TrainTask", "TruncatedError",
+    "EncodeReport", "EntropyError", "Evaluation", "Feature", "Feedback",
+    "FeedbackPhase", "FitProgress", "FitResult", "FlError", "Flatten",
+    "FormatError", "Input", "InternalError", "IoError", "Job", "JobStatus",
+    "LimitError", "LocalTrainer", "Loopback", "Model", "NomemError",
+    "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
+    "Partial", "PeerDataError", "PoisonedError", "RangeError", "ReLU",
+    "RejectReason", "ResourceError", "Scale", "ScaleMode", "SchemaError",
+    "Score", "Server", "ServerEvent", "ServerEventKind", "SizeError",
+    "SoftmaxCrossEntropy", "StaleError", "StateError", "Tensor", "TensorInfo",
+    "ThcMode", "TooLargeError", "TrainResult", "TrainTask", "TruncatedError",
     "UnsupportedError", "VersionError", "Weighting", "build_info",
     "has_feature", "merge_norms", "protocol_versions", "version",
 ]

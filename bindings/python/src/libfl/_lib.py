@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that touches ctypes: the library, its structs and signatures.
+"""Everything that touches ctypes: the library and its signatures (the structs
+are in _structs).
 
 The declarations mirror include/fl/*.h one to one; tests/python/test_abi.py
 compares them with what a C compiler says about the headers. Every function
@@ -15,8 +16,8 @@ import os
 import pathlib
 import sys
 import threading
-from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_float
-from ctypes import c_uint8, c_uint16, c_void_p, cast, sizeof
+from ctypes import CDLL, POINTER, Structure, c_char_p, c_float
+from ctypes import c_uint8, c_void_p, cast, sizeof
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
@@ -28,254 +29,11 @@ from ctypes import pointer as pointer
 from typing import Any, Callable, TypeVar
 
 from . import _err
-from ._args import whole
+from ._structs import *
 
 # Major and minor version of the headers that this file mirrors. Before 1.0
 # the minor version may change the ABI, so both have to agree.
 ABI = (0, 1)
-
-Status = c_int32
-F32P = POINTER(c_float)
-I32P = POINTER(c_int32)
-U8P = POINTER(c_uint8)
-U16P = POINTER(c_uint16)
-U32P = POINTER(c_uint32)
-U64P = POINTER(c_uint64)
-SizeP = POINTER(c_size_t)
-
-
-class Struct(Structure):
-    """A struct whose unsigned fields take what fits them, and nothing
-    else."""
-
-    _limits: dict[str, int]
-
-    def __init_subclass__(cls) -> None:
-        unsigned = (c_uint8, c_uint16, c_uint32, c_uint64)
-        cls._limits = {field[0]: 2 ** (8 * sizeof(field[1])) - 1
-                       for field in cls._fields_ if field[1] in unsigned}
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        limit = self._limits.get(name)
-        if limit is not None:
-            value = whole(value, limit, name)
-        super().__setattr__(name, value)
-
-
-def _opaque(name: str) -> Any:
-    """Make the type of pointers to a handle that only C looks into."""
-    return POINTER(type(name, (Structure,), {}))
-
-
-Buffer = _opaque("fl_buffer")
-Cancel = _opaque("fl_cancel")
-Client = _opaque("fl_client")
-Compressor = _opaque("fl_compressor")
-Context = _opaque("fl_context")
-Model = _opaque("fl_model")
-ModelBuilder = _opaque("fl_model_builder")
-Partial = _opaque("fl_partial")
-Server = _opaque("fl_server")
-
-
-# ---- base.h ----------------------------------------------------------------
-
-ReadFn = CFUNCTYPE(Status, c_void_p, c_void_p, c_size_t, SizeP)
-WriteFn = CFUNCTYPE(Status, c_void_p, c_void_p, c_size_t)
-LogFn = CFUNCTYPE(None, c_void_p, c_uint32, c_char_p)
-
-
-class Reader(Struct):
-    _fields_ = [("read", ReadFn), ("user", c_void_p)]
-
-
-class Writer(Struct):
-    _fields_ = [("write", WriteFn), ("user", c_void_p)]
-
-
-# The hooks that stay NULL here are plain addresses.
-class ContextOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("log_level", c_uint32),
-                ("user", c_void_p), ("alloc", c_void_p),
-                ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
-                ("entropy", c_void_p), ("parallel_for", c_void_p),
-                ("storage", c_void_p), ("memory_cap", c_uint64)]
-
-
-# ---- model.h ---------------------------------------------------------------
-
-MAX_DIMS = 8
-HASH_BYTES = 32
-
-
-class TensorInfo(Struct):
-    _fields_ = [("struct_size", c_uint32), ("dtype", c_uint32),
-                ("name", c_char_p), ("module", c_uint32),
-                ("is_trainable", c_uint32), ("n_dims", c_uint32),
-                ("reserved", c_uint32), ("dims", c_uint64 * MAX_DIMS),
-                ("count", c_uint64), ("offset", c_uint64)]
-
-
-class Dataset(Struct):
-    _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
-                ("x", c_void_p), ("y", I32P), ("n", c_uint64),
-                ("indices", U32P), ("n_indices", c_uint64)]
-
-
-class FitProgress(Struct):
-    _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
-                ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]
-
-
-FitProgressFn = CFUNCTYPE(Status, POINTER(FitProgress), c_void_p)
-
-
-class FitOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
-                ("batch_size", c_uint32), ("shuffle", c_uint32),
-                ("learning_rate", c_float), ("progress_every", c_uint32),
-                ("seed", c_uint64), ("cancel", Cancel),
-                ("progress", FitProgressFn), ("user", c_void_p)]
-
-
-class FitResult(Struct):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
-                ("steps", c_uint64), ("samples", c_uint64),
-                ("mean_loss", c_double)]
-
-
-class Evaluation(Struct):
-    _fields_ = [("struct_size", c_uint32), ("n_classes", c_uint32),
-                ("loss", c_double), ("count", c_uint64),
-                ("correct", c_uint64), ("class_count", U64P),
-                ("class_correct", U64P), ("class_capacity", c_uint32),
-                ("reserved", c_uint32)]
-
-
-# ---- compress.h ------------------------------------------------------------
-
-SEED_BYTES = 32
-
-
-class CompressorOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("codec", c_uint32),
-                ("thc_mode", c_uint32), ("bits", c_uint32),
-                ("granularity", c_uint32), ("clip", c_float),
-                ("rotation_seed", c_uint8 * SEED_BYTES),
-                ("workers", c_uint32), ("n_table", c_uint32),
-                ("table", U8P)]
-
-
-class Scale(Struct):
-    _fields_ = [("struct_size", c_uint32), ("slots", c_uint32),
-                ("round", c_uint64), ("weight_cap", c_uint64),
-                ("noise_seed", c_uint8 * SEED_BYTES), ("norms", F32P),
-                ("n_norms", c_uint64), ("clip", c_float),
-                ("is_public", c_uint32)]
-
-
-class EncodeOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("slot", c_uint32),
-                ("samples", c_uint64), ("segments", U8P),
-                ("n_segments", c_uint32), ("reserved", c_uint32)]
-
-
-class EncodeReport(Struct):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
-                ("clamped", c_uint64), ("rescaled", c_uint64),
-                ("block_clamped", U16P), ("n_block_clamped", c_uint64)]
-
-
-# ---- client.h --------------------------------------------------------------
-
-
-class TrainTask(Struct):
-    _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
-                ("batch_size", c_uint32), ("learning_rate", c_float),
-                ("seed", c_uint64), ("round", c_uint64),
-                ("model_version", c_uint64), ("weights", F32P),
-                ("n_weights", c_uint64)]
-
-
-class TrainResult(Struct):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
-                ("weights", F32P), ("update", F32P), ("n", c_uint64),
-                ("samples", c_uint64), ("loss", c_double)]
-
-
-class Score(Struct):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
-                ("loss", c_double), ("correct", c_uint64),
-                ("count", c_uint64)]
-
-
-TrainFn = CFUNCTYPE(Status, POINTER(TrainTask), POINTER(TrainResult), c_void_p)
-EvaluateFn = CFUNCTYPE(Status, F32P, c_uint64, POINTER(Score), c_void_p)
-
-
-class ClientOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("max_frame_size", c_uint32),
-                ("client_id", c_char_p), ("job", c_char_p),
-                ("device_class", c_char_p), ("samples", c_uint64),
-                ("model", Model), ("retry_ns", c_uint64),
-                ("max_retries", c_uint32), ("chunk_size", c_uint32),
-                ("max_weights", c_uint64), ("train", TrainFn),
-                ("evaluate", EvaluateFn), ("user", c_void_p)]
-
-
-class ClientEvent(Struct):
-    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
-                ("round", c_uint64), ("model_version", c_uint64),
-                ("wait_until_ns", c_uint64), ("reason", c_uint32),
-                ("reserved", c_uint32), ("text", c_char_p),
-                ("task", TrainTask)]
-
-
-# ---- server.h --------------------------------------------------------------
-
-
-class ServerOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("max_peers", c_uint32),
-                ("max_clients", c_uint32), ("max_control_size", c_uint32),
-                ("chunk_size", c_uint32), ("reserved", c_uint32),
-                ("staging_cap", c_uint64)]
-
-
-class JobOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("rounds", c_uint32),
-                ("name", c_char_p), ("codec", POINTER(CompressorOptions)),
-                ("seed", c_uint64), ("participants", c_uint32),
-                ("min_participants", c_uint32), ("min_clients", c_uint32),
-                ("over_selection", c_float), ("weighting", c_uint32),
-                ("scale_mode", c_uint32), ("weight_cap", c_uint64),
-                ("epochs", c_uint32), ("batch_size", c_uint32),
-                ("learning_rate", c_float),
-                ("server_learning_rate", c_float),
-                ("server_momentum", c_float), ("evaluate_every", c_uint32),
-                ("norm_deadline_ns", c_uint64),
-                ("update_deadline_ns", c_uint64),
-                ("evaluate_deadline_ns", c_uint64),
-                ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
-                ("steps_kept", c_uint32), ("reserved", c_uint32)]
-
-
-class ServerEvent(Struct):
-    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
-                ("job", c_uint32), ("reason", c_uint32),
-                ("round", c_uint64), ("peer", c_uint64),
-                ("client_id", c_char_p), ("text", c_char_p),
-                ("model_version", c_uint64), ("selected", c_uint32),
-                ("accepted", c_uint32), ("samples", c_uint64),
-                ("loss", c_double), ("correct", c_uint64),
-                ("count", c_uint64)]
-
-
-class JobStatus(Struct):
-    _fields_ = [("struct_size", c_uint32), ("is_finished", c_uint32),
-                ("round", c_uint64), ("rounds", c_uint64),
-                ("model_version", c_uint64), ("n_weights", c_uint64),
-                ("clients", c_uint32), ("selected", c_uint32),
-                ("accepted", c_uint32), ("reserved", c_uint32)]
 
 
 # ---- signatures ------------------------------------------------------------
@@ -340,6 +98,20 @@ CHECKED: dict[str, list[Any]] = {
     "fl_partial_merge_bytes": [Partial, U8P, c_size_t],
     "fl_partial_copy_sum": [Partial, U8P, c_size_t, SizeP],
     "fl_partial_decode": [Partial, F32P, c_uint64],
+    "fl_feedback_new": [POINTER(Feedback), Compressor,
+                        POINTER(FeedbackOptions)],
+    "fl_feedback_measure": [Feedback, POINTER(Scale), c_uint64, F32P,
+                            c_uint64, F32P, c_uint64],
+    "fl_feedback_copy_norms": [Feedback, F32P, c_uint64],
+    "fl_feedback_encode": [Feedback, POINTER(Scale), POINTER(EncodeOptions),
+                           U8P, c_size_t, SizeP, POINTER(EncodeReport)],
+    "fl_feedback_settle": [Feedback, c_int32, U8P, c_uint32],
+    "fl_feedback_withdraw": [Feedback, F32P, c_uint64],
+    "fl_feedback_reset": [Feedback],
+    "fl_feedback_copy_memory": [Feedback, F32P, c_uint64],
+    "fl_feedback_save": [Feedback, POINTER(Writer)],
+    "fl_feedback_restore": [POINTER(Feedback), Compressor,
+                            POINTER(FeedbackOptions), POINTER(Reader)],
 
     "fl_client_new": [POINTER(Client), Context, POINTER(ClientOptions)],
     "fl_client_recv": [Client, U8P, c_size_t],
@@ -385,6 +157,7 @@ INITIALISED: dict[type[Structure], str] = {
     Scale: "fl_scale_init",
     EncodeOptions: "fl_encode_options_init",
     EncodeReport: "fl_encode_report_init",
+    FeedbackOptions: "fl_feedback_options_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",
@@ -436,6 +209,8 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_partial_has_slot": (c_int32, [Partial, c_uint32]),
     "fl_partial_samples": (c_uint64, [Partial]),
     "fl_partial_weight": (c_uint64, [Partial]),
+    "fl_feedback_free": (None, [Feedback]),
+    "fl_feedback_phase": (c_uint32, [Feedback]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States of clients and servers as bytes: save and restore in memory."""
+"""States of handles as bytes: save and restore in memory."""
 from __future__ import annotations
 
 from typing import Any
@@ -20,15 +20,17 @@ def save(function: Any, handle: Any, context: Any) -> bytes:
         lib.fl_buffer_free(buffer)
 
 
-def restore(kind: Any, function: Any, context: Any, options: Any,
+def restore(kind: Any, function: Any, owner: Any, options: Any,
             state: bytes) -> Any:
-    """Call a _restore function with a reader over bytes."""
+    """Call a _restore function with a reader over bytes. `owner` is its
+    second argument: a context, or the compressor."""
+    context = owner if isinstance(owner, _lib.Context) else None
     buffer = _lib.new(_lib.Buffer, lib.fl_buffer_new, context)
     try:
         lib.fl_buffer_append(buffer, state, len(state))
         reader = _lib.Reader()
         lib.fl_buffer_as_reader(buffer, byref(reader))
-        return _lib.new(kind, function, context, byref(options),
+        return _lib.new(kind, function, owner, byref(options),
                         byref(reader))
     finally:
         lib.fl_buffer_free(buffer)

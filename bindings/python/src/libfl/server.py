@@ -166,12 +166,16 @@ class Server(Handle):
                 server_momentum: float = 0.0, evaluate_every: int = 0,
                 norm_deadline: float = 60.0, update_deadline: float = 600.0,
                 evaluate_deadline: float = 60.0, return_grace: float = 10.0,
-                retry_pause: float = 5.0, steps_kept: int = 8) -> Job:
+                retry_pause: float = 5.0, steps_kept: int = 8,
+                error_feedback: bool = False,
+                feedback_decay: float = 0.5) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
         are there), `over_selection` times as many are asked. Deadlines and
-        pauses are in seconds. See fl_job_options for every setting.
+        pauses are in seconds. With `error_feedback` clients send what an
+        encoding has lost with their next update. See fl_job_options for
+        every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -186,7 +190,9 @@ class Server(Handle):
             "learning_rate": learning_rate,
             "server_learning_rate": server_learning_rate,
             "server_momentum": server_momentum,
-            "evaluate_every": evaluate_every, "steps_kept": steps_kept}
+            "evaluate_every": evaluate_every, "steps_kept": steps_kept,
+            "error_feedback": int(error_feedback),
+            "feedback_decay": feedback_decay}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,

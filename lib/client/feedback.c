@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Error feedback (fl_feedback) where the job wants it: what an encoding has
+ * lost is sent with the next update.
+ *
+ * Whether an update was counted is learnt from the next plan, which names the
+ * last one of this client that is in the model. An ACK is not asked: it may get
+ * lost, and a round that is aborted takes back what it has acknowledged. Until
+ * then the round is provisional: another attempt encodes the same corrected
+ * update again, another weight cap or another task for the round takes it out
+ * of the memory first. `fed` is the newest turn that the memory knows of; when
+ * a plan names a newer one, a life of this client that was not saved has sent
+ * the memory, and it must not be sent again. */
+#include "client/client.h"
+
+#include "compress/feedback.h"
+
+void fli_client_drop_feedback(fl_client *client)
+{
+  fl_feedback_free(client->feedback);
+  client->feedback = NULL;
+  client->fed = (fli_turn){0, 0};
+}
+
+/* Norms and encoding without error feedback are of no use with it, nor the
+ * other way round. */
+static void forget_scaled(fl_client *client)
+{
+  client->trained.has_norms = 0;
+  fli_client_forget_encoded(client);
+}
+
+fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
+                                  float decay)
+{
+  fl_feedback *feedback = NULL;
+  fl_feedback_options options;
+  if (!has_feedback) {
+    if (client->feedback) forget_scaled(client);
+    fli_client_drop_feedback(client);
+    return FL_OK;
+  }
+  if (client->feedback && client->feedback->decay == decay) return FL_OK;
+  fl_status st = fl_feedback_options_init(&options, sizeof options);
+  if (st != FL_OK) return st;
+  options.decay = decay;
+  st = fl_feedback_new(&feedback, client->compressor, &options);
+  if (st != FL_OK) return st;
+  forget_scaled(client);
+  fli_client_drop_feedback(client);
+  client->feedback = feedback;
+  return FL_OK;
+}
+
+void fli_client_settle(fl_client *client, const fli_plan *plan)
+{
+  fl_feedback *feedback = client->feedback;
+  const fli_turn fed = client->fed;
+  if (!feedback) return;
+  int is_known = plan->has_counted && plan->counted_round == fed.round;
+  int is_newer = plan->has_counted && plan->counted_round > fed.round;
+  uint32_t phase = feedback->phase;
+  if (!is_newer && (phase == FL_FEEDBACK_IDLE || plan->round == fed.round))
+    return;
+  /* None of these can fail in its phase. */
+  if (!is_newer && !is_known)
+    (void)fl_feedback_settle(feedback, 0, NULL, 0);
+  else if (is_known && phase == FL_FEEDBACK_ENCODED &&
+           plan->counted_attempt == fed.attempt)
+    (void)fl_feedback_settle(feedback, 1, NULL, 0);
+  else
+    (void)fl_feedback_reset(feedback);
+  fli_client_forget_trained(client);
+}
+
+void fli_client_withdraw(fl_client *client)
+{
+  fl_feedback *feedback = client->feedback;
+  if (!feedback || feedback->phase == FL_FEEDBACK_IDLE) return;
+  if (client->trained.is_valid &&
+      fl_feedback_withdraw(feedback, client->trained.update,
+                           client->n_weights) == FL_OK)
+    return;
+  /* What was measured is gone: all there is to be done is to call it lost. */
+  (void)fl_feedback_settle(feedback, 0, NULL, 0);
+}
+
+fl_status fli_client_correct(fl_client *client, const fl_scale *scale,
+                             float *norms)
+{
+  fl_feedback *feedback = client->feedback;
+  const fli_trained *trained = &client->trained;
+  uint64_t n_norms = norms ? client->n_norms : 0;
+  if (feedback->phase != FL_FEEDBACK_IDLE && feedback->cap == scale->weight_cap)
+    return norms ? fl_feedback_copy_norms(feedback, norms, n_norms) : FL_OK;
+  fli_client_withdraw(client);
+  fl_status st =
+      fl_feedback_measure(feedback, scale, trained->samples, trained->update,
+                          client->n_weights, norms, n_norms);
+  if (st == FL_OK) client->fed = (fli_turn){trained->plan.round, 0};
+  return st;
+}

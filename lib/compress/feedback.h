@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of error feedback, and its state for those who save it within their
+ * own. */
+#ifndef FLI_FEEDBACK_H
+#define FLI_FEEDBACK_H
+
+#include <fl/feedback.h>
+#include "compress/compressor.h"
+#include "wire/writer.h"
+
+struct fl_feedback {
+  fl_compressor *compressor; /* reference */
+  float decay;
+  uint32_t phase;      /* FL_FEEDBACK_* */
+  uint64_t samples;    /* of the measurement */
+  uint64_t cap;        /* weight cap that `held` is weighted under */
+  uint64_t before_cap; /* MEASURED: that of `other` */
+  float *held;         /* IDLE: the memory; else the corrected update */
+  /* MEASURED: the memory as it was before; ENCODED: what was lost. */
+  float *other;
+};
+
+/* A handle without content. */
+fl_status fli_feedback_make(fl_feedback **out, const fl_compressor *compressor,
+                            const fl_feedback_options *options);
+/* The state without its envelope. */
+fl_status fli_feedback_write(const fl_feedback *feedback, fli_bytes *out);
+/* Into a handle just made; unspecified on failure. FL_E_SCHEMA, FL_E_FORMAT,
+ * FL_E_TRUNCATED, FL_E_RANGE, FL_E_NOT_FINITE. */
+fl_status fli_feedback_read(fl_feedback *feedback, const uint8_t *data,
+                            size_t n);
+
+#endif
