@@ -8,7 +8,7 @@
 /* Write FOLDER/TARGET/NAME, or compare it with these bytes. */
 void seeds_put(const char *folder, const char *target, const char *name,
                const void *data, size_t n);
-/* Seeds of thc_decode, thc_aggregate and thc_merge. */
+/* Seeds of thc_decode, thc_aggregate, thc_merge and feedback. */
 void seeds_put_sums(const char *folder);
 
 #endif

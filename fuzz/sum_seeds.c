@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seeds of thc_decode, thc_aggregate and thc_merge: updates and sums of every
- * kind of sums.h, with every width of lanes, and one lie for each check that a
- * reader makes. */
+/* Seeds of thc_decode, thc_aggregate, thc_merge and feedback: updates and sums
+ * of every kind of sums.h, with every width of lanes, and one lie for each
+ * check that a reader makes. */
 #include "seeds.h"
 #include "sums.h"
 
 #include "base/compiler.h"
 #include "compress/canonical.h"
+#include "compress/feedback.h"
 
 /* First byte of an input. */
 enum { TWO = 0 << 4, ONE = 1 << 4, FOUR = 2 << 4, LONG = 3 << 4 };
@@ -396,8 +397,66 @@ static void put_raw(const char *folder)
   }
 }
 
+/* A saved state in one of its phases, and what may be wrong with it. */
+static void put_feedback(const char *folder, uint32_t kind, uint32_t phase,
+                         const lie *l)
+{
+  sums_round s;
+  input all;
+  char name[64];
+  fl_feedback *feedback = NULL;
+  fli_bytes state;
+  begin(&all, kind | FOUR | (l->name[0] ? 0 : SUMS_MEND), SLOTS_5 | CAP_100);
+  open_round(&s, &all);
+  append(&all, &(uint8_t){(uint8_t)(kind % 3)}, 1);
+  float *x = cf_normal(s.r.n, kind);
+  cf_must(fl_feedback_new(&feedback, s.r.compressor, NULL));
+  cf_must(fl_feedback_measure(feedback, &s.r.scale, 10, x, s.r.n, s.r.norms,
+                              s.r.scale.n_norms));
+  cf_bytes buffer = {cf_get(4096), 4096};
+  if (phase != FL_FEEDBACK_MEASURED)
+    cf_must(fl_feedback_encode(feedback, &s.r.scale, NULL, buffer.data,
+                               buffer.size, NULL, NULL));
+  if (phase == FL_FEEDBACK_IDLE)
+    cf_must(fl_feedback_settle(feedback, 1, NULL, 0));
+  fli_bytes_init(&state, NULL);
+  cf_must(fli_feedback_write(feedback, &state));
+  if (l->n) memset(state.data + l->at, l->to, l->n);
+  append(&all, state.data, l->longer ? state.size - 9 : state.size);
+  snprintf(name, sizeof name, "%s%s-%u%s", l->name[0] ? "bad-" : "",
+           s.kind->name, phase, l->name);
+  seeds_put(folder, "feedback", name, all.bytes, all.n);
+  fli_bytes_free(&state);
+  fl_feedback_free(feedback);
+  free(buffer.data);
+  free(x);
+  sums_close(&s);
+}
+
+static void put_feedbacks(const char *folder)
+{
+  static const uint32_t kinds[] = {F32, BF16, UNIFORM_4, DITHER_4, TABLE_4};
+  /* 87 01 cf ID 02 PHASE 03 0a 04 64 05 BEFORE 06 c5 SIZE VECTOR */
+  static const lie lies[] = {
+      {"", 0, 0, 0, 0},           {"-fields", 0, 1, 0x86, 0},
+      {"-id", 3, 1, 1, 0},        {"-phase", 12, 1, 3, 0},
+      {"-samples", 14, 1, 0, 0},  {"-cap", 16, 1, 0, 0},
+      {"-key", 17, 1, 9, 0},      {"-size", 22, 1, 0, 0},
+      {"-value", 24, 8, 0xff, 0}, {"-huge", 24, 8, 0x7e, 0},
+      {"-cut", 0, 0, 0, -9},
+  };
+  for (size_t i = 0; i < FLI_COUNT_OF(kinds); i++) {
+    for (uint32_t phase = FL_FEEDBACK_IDLE; phase <= FL_FEEDBACK_ENCODED;
+         phase++)
+      put_feedback(folder, kinds[i], phase, &lies[0]);
+  }
+  for (size_t i = 1; i < FLI_COUNT_OF(lies); i++)
+    put_feedback(folder, UNIFORM_4, FL_FEEDBACK_MEASURED, &lies[i]);
+}
+
 void seeds_put_sums(const char *folder)
 {
+  put_feedbacks(folder);
   for (uint32_t kind = 0; kind < SUMS_KINDS; kind++)
     put_kind(folder, kind);
   put_special(folder);
