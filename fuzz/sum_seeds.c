@@ -422,7 +422,8 @@ static void put_feedback(const char *folder, uint32_t kind, uint32_t phase,
   fli_bytes_init(&state, NULL);
   cf_must(fli_feedback_write(feedback, &state));
   if (l->n) memset(state.data + l->at, l->to, l->n);
-  append(&all, state.data, l->longer ? state.size - 9 : state.size);
+  append(&all, state.data, l->longer < 0 ? state.size - 9 : state.size);
+  if (l->longer > 0) all.bytes[0] = (uint8_t)(kind | LONG | SUMS_MEND);
   snprintf(name, sizeof name, "%s%s-%u%s", l->name[0] ? "bad-" : "",
            s.kind->name, phase, l->name);
   seeds_put(folder, "feedback", name, all.bytes, all.n);
@@ -442,7 +443,7 @@ static void put_feedbacks(const char *folder)
       {"-id", 3, 1, 1, 0},        {"-phase", 12, 1, 3, 0},
       {"-samples", 14, 1, 0, 0},  {"-cap", 16, 1, 0, 0},
       {"-key", 17, 1, 9, 0},      {"-size", 22, 1, 0, 0},
-      {"-value", 24, 8, 0xff, 0}, {"-huge", 24, 8, 0x7e, 0},
+      {"-value", 24, 8, 0xff, 0}, {"-huge", 24, 8, 0x7f, 0},
       {"-cut", 0, 0, 0, -9},
   };
   for (size_t i = 0; i < FLI_COUNT_OF(kinds); i++) {
@@ -452,6 +453,10 @@ static void put_feedbacks(const char *folder)
   }
   for (size_t i = 1; i < FLI_COUNT_OF(lies); i++)
     put_feedback(folder, UNIFORM_4, FL_FEEDBACK_MEASURED, &lies[i]);
+  put_feedback(folder, UNIFORM_4, FL_FEEDBACK_IDLE,
+               &(lie){"-value", 24, 8, 0xff, 0});
+  put_feedback(folder, UNIFORM_4, FL_FEEDBACK_IDLE,
+               &(lie){"-of-another-model", 0, 0, 0, 1});
 }
 
 void seeds_put_sums(const char *folder)
