@@ -6,9 +6,11 @@
 #if defined(__GNUC__)
 #  define FLI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #  define FLI_NODISCARD __attribute__((warn_unused_result))
+#  define FLI_NOINLINE __attribute__((noinline))
 #else
 #  define FLI_PRINTF(fmt, args)
 #  define FLI_NODISCARD
+#  define FLI_NOINLINE
 #endif
 
 #define FLI_THREAD_LOCAL _Thread_local

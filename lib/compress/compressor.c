@@ -31,7 +31,7 @@ static const fli_codec *find_codec(uint32_t id)
 
 static void set_id(fl_compressor *compressor, const uint8_t seed[FL_SEED_BYTES])
 {
-  static const char purpose[] = "fl compressor 1";
+  static const char purpose[] = "fl compressor 2";
   fli_hasher hasher;
   fli_hasher_init(&hasher);
   fli_hasher_update(&hasher, purpose, sizeof purpose);

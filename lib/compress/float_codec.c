@@ -72,11 +72,13 @@ static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
   const fli_agreed *agreed = encoding->agreed;
   const fli_layout *layout = &agreed->compressor->layout;
   for (; first < last; first++) {
-    float sent[FLI_UNIT_MAX] = {0};
+    float sent[FLI_UNIT_MAX];
     fli_unit unit = fli_layout_unit(layout, encoding->segment, first);
     if (fli_agreed_is_sent(agreed, &unit)) {
       store(encoding, &unit, sent,
             encoding->payload + fli_payload_offset(agreed, &unit));
+    } else if (encoding->lost) {
+      memset(sent, 0, sizeof sent);
     }
     for (uint32_t i = 0; encoding->lost && i < unit.n; i++) {
       encoding->lost[unit.offset + i] = encoding->x[unit.offset + i] - sent[i];

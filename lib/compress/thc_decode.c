@@ -4,6 +4,7 @@
  * are its names. */
 #include <string.h>
 
+#include "base/compiler.h"
 #include "compress/compressor.h"
 #include "compress/partial.h"
 
@@ -109,8 +110,11 @@ static void clear_unsent(const fli_mean *mean, const fli_unit *units,
   }
 }
 
-static void decode_tail(const fli_mean *mean, const flk_lattice *lattice,
-                        const fli_unit *unit, double one, float *block)
+/* Not part of its caller, whose stack need not have room for it all along. */
+static FLI_NOINLINE void decode_tail(const fli_mean *mean,
+                                     const flk_lattice *lattice,
+                                     const fli_unit *unit, double one,
+                                     float *block)
 {
   float padded[FLI_UNIT_MAX];
   const flk_lines lines = {.stride = FLK_LINE, .n = unit->padded, .count = 1};

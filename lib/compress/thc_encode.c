@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "compress/update.h"
 
 /* A group of units on its way. */
@@ -22,7 +23,8 @@ typedef struct thc_group {
   float about[FLK_GROUP_MAX];
   double factor[FLK_GROUP_MAX];
   uint8_t is_sent[FLK_GROUP_MAX];
-  float blocks[FLK_GROUP_FLOATS];
+  /* Cache lines of its own: every load and store of a line is one access. */
+  _Alignas(64) float blocks[FLK_GROUP_FLOATS];
 } thc_group;
 
 /* Coordinates are in 1/65536 of a cell: a = 65536 g / (2 t l). */
@@ -184,10 +186,12 @@ static void encode_group(thc_group *group)
   }
 }
 
-static void encode_tail(thc_group *group, const fli_unit *unit)
+/* Not part of its caller, whose stack need not have room for it all along. */
+static FLI_NOINLINE void encode_tail(thc_group *group, const fli_unit *unit)
 {
   fli_encoding *encoding = group->encoding;
-  float padded[FLI_UNIT_MAX] = {0}, lost[FLI_UNIT_MAX];
+  _Alignas(64) float padded[FLI_UNIT_MAX] = {0};
+  float lost[FLI_UNIT_MAX];
   memcpy(padded, encoding->x + unit->offset, unit->n * sizeof(float));
   group->lines = (flk_lines){.stride = FLK_LINE, .n = unit->padded, .count = 1};
   group->ahead = (flk_lines){0};

@@ -46,16 +46,19 @@ class Memory:
 
 
 class Forgetful:
-    """No error feedback."""
+    """What a fl.Feedback does in a round, without its memory."""
 
-    def __init__(self, clients, dim):
-        del clients, dim
+    def __init__(self, compressor):
+        self._compressor = compressor
 
-    def add(self, client, update):
-        del client
-        return update
+    def measure(self, x, scale):
+        self._x = x
+        return self._compressor.measure(x, scale)
 
-    def keep(self, client, x, arrived):
+    def encode(self, scale, slot):
+        return self._compressor.encode(self._x, scale, slot=slot)
+
+    def settle(self, is_counted):
         pass
 
 
@@ -63,28 +66,29 @@ class Summed:
     """Updates that the library adds without decoding them."""
 
     def __init__(self, options, has_memory):
-        self._options, self._has_memory = options, has_memory
+        self._options = options
+        self._kind = fl.Feedback if has_memory else Forgetful
 
     def start(self, segments, clients, seed):
         self._rng = np.random.default_rng((seed, 77))
         options = dict(self._options, rotation_seed=self._rng.bytes(32))
         self._compressor = fl.Compressor(segments, fl.CodecOptions(**options))
-        kind = Memory if self._has_memory else Forgetful
-        self._memory = kind(clients, self._compressor.dim)
+        self._workers = [self._kind(self._compressor) for _ in range(clients)]
 
     def mean(self, updates, number):
-        made = self._compressor
-        sent = [self._memory.add(i, x) for i, x in enumerate(updates)]
-        scale = fl.Scale(slots=len(sent), round=number,
+        scale = fl.Scale(slots=len(updates), round=number,
                          noise_seed=self._rng.bytes(32))
-        scale.norms = fl.merge_norms(made.measure(x, scale) for x in sent)
-        with made.partial(scale) as total:
-            for i, x in enumerate(sent):
-                data = made.encode(x, scale, slot=i)
-                total.add(data)
-                if self._has_memory:
-                    self._memory.keep(i, x, made.decode(data, scale))
+        scale.norms = fl.merge_norms(
+            worker.measure(x, scale)
+            for worker, x in zip(self._workers, updates))
+        with self._compressor.partial(scale) as total:
+            for slot, worker in enumerate(self._workers):
+                total.add(worker.encode(scale, slot=slot))
+                worker.settle(True)
             return total.decode()
+
+    def lost(self, client):
+        return self._workers[client].memory
 
 
 class Decoded:
@@ -112,6 +116,9 @@ class Decoded:
             self._memory.keep(i, x, arrived)
             total = total + arrived.astype(np.float64)
         return (total / len(updates)).astype(np.float32)
+
+    def lost(self, client):
+        return self._memory.add(client, np.float32(0))
 
 
 def thc(mode, has_memory, **options):

@@ -56,6 +56,32 @@ def test_own_trainer_torch_learns(root):
     assert accuracies(output)[-1] > 90
 
 
+@pytest.mark.parametrize("mode, feedback, bits, ratio", [
+    ("table", "--feedback", 4, 7.5), ("uniform", "--feedback", 2, 15),
+    ("dither", "--no-feedback", 4, 7.5)])
+def test_ddp_torch_ranks_end_with_the_same_bits(root, tmp_path, mode, feedback,
+                                                bits, ratio):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    output = run(root, "ddp_torch.py", "--mode", mode, feedback, "--bits",
+                 str(bits), "--samples", "4096", "--epochs", "2",
+                 "--images", str(tmp_path / "none"))
+    first, second = re.findall(r"^rank \d weights (\w{32})$", output, re.M)
+    assert first == second
+    last = re.findall(r"epoch 2  accuracy ([\d.]+)%", output)
+    assert len(last) == 2 and min(map(float, last)) > 80
+    away, less = re.search(r": ([+-][\d.]+) points .* ([\d.]+)x fewer",
+                           output).groups()
+    assert float(away) > -2 and float(less) > ratio
+
+
+def test_ddp_torch_refuses_fewer_samples_than_a_step(root):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    result = subprocess.run(
+        [sys.executable, root / "examples" / "python" / "ddp_torch.py",
+         "--samples", "255"], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 2 and "want 2 x --batch" in result.stderr
+
+
 def test_torch_parameters_are_libfls_tensors():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     module = torch.nn.Linear(5, 3)

@@ -467,4 +467,5 @@ void flk_fill_neon(flk_table *table)
   table->encode = encode_block;
   table->decode = decode_block;
   table->rotate_out = rotate_out;
+  table->add_packed = flk_add_packed_neon;
 }
