@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes the seeds of frames, reader and container: one of each message, and
- * the lies that a parser must not believe. The same program always writes the
- * same files, so the folder in the repository can be checked against it.
+/* Writes the seeds of frames, reader, container and the thc targets (those in
+ * sum_seeds.c): one of each message, and the lies that a parser must not
+ * believe. The same program always writes the same files, so the folder in the
+ * repository can be checked against it.
  *
  *   make_corpus FOLDER           write FOLDER/<target>/<name>
  *   make_corpus --check FOLDER   exit 1 when one is missing or different
  *
- * in FOLDER/frames, FOLDER/reader and FOLDER/container, which have to exist. */
+ * The folders of the targets have to exist. */
 #include "fuzz.h"
 
+#include "seeds.h"
 #include "wire/container.h"
 #include "wire_messages.h"
 
@@ -110,8 +112,8 @@ static const seed reader_seeds[] = {
 static int is_check;
 static int is_different;
 
-static void put(const char *folder, const char *target, const char *name,
-                const void *data, size_t n)
+void seeds_put(const char *folder, const char *target, const char *name,
+               const void *data, size_t n)
 {
   char path[4096];
   snprintf(path, sizeof path, "%s/%s/%s", folder, target, name);
@@ -137,7 +139,7 @@ static void put_all(const char *folder, const char *target, const seed *seeds,
                     size_t n)
 {
   for (size_t i = 0; i < n; i++)
-    put(folder, target, seeds[i].name, seeds[i].bytes, seeds[i].n);
+    seeds_put(folder, target, seeds[i].name, seeds[i].bytes, seeds[i].n);
 }
 
 /* Each sample in one piece, and all of them in a stream cut to pieces. */
@@ -154,12 +156,12 @@ static void put_samples(const char *folder)
     FUZZ_CHECK(wire_sample(i, &one) == FL_OK);
     FUZZ_CHECK(wire_sample(i, &all) == FL_OK);
     snprintf(name, sizeof name, "sample-%s", wire_sample_name(i));
-    put(folder, "frames", name, one.data, one.size);
+    seeds_put(folder, "frames", name, one.data, one.size);
     /* the same body, for the reader */
-    put(folder, "reader", name, one.data + 1 + FLI_FRAME_HEADER,
-        one.size - 1 - FLI_FRAME_HEADER);
+    seeds_put(folder, "reader", name, one.data + 1 + FLI_FRAME_HEADER,
+              one.size - 1 - FLI_FRAME_HEADER);
   }
-  put(folder, "frames", "sample-all-in-pieces", all.data, all.size);
+  seeds_put(folder, "frames", "sample-all-in-pieces", all.data, all.size);
   fli_bytes_free(&all);
   fli_bytes_free(&one);
 }
@@ -207,7 +209,7 @@ static void put_state(const char *folder, const state_seed *state)
   FUZZ_CHECK(fli_container_write(&writer, FLI_STATE_CLIENT, 1, &payload) ==
              FL_OK);
   if (state->changed_at) out.data[state->changed_at] = state->changed_to;
-  put(folder, "container", state->name, out.data, out.size - state->cut);
+  seeds_put(folder, "container", state->name, out.data, out.size - state->cut);
   fli_bytes_free(&payload);
   fli_bytes_free(&out);
 }
@@ -225,5 +227,6 @@ int main(int argc, char **argv)
   put_samples(folder);
   for (size_t i = 0; i < FLI_COUNT_OF(state_seeds); i++)
     put_state(folder, &state_seeds[i]);
+  seeds_put_sums(folder);
   return is_different;
 }

@@ -62,13 +62,9 @@ static inline float *cf_normal(uint64_t n, uint64_t seed)
   return x;
 }
 
-static inline void cf_open(cf_round *r, fl_context *context,
-                           const fl_compressor_options *options,
-                           const uint64_t *sizes, uint32_t n_segments,
-                           uint32_t slots)
+/* The rest of a round that has its compressor. */
+static inline void cf_open_scale(cf_round *r, uint32_t slots)
 {
-  cf_must(
-      fl_compressor_new(&r->compressor, context, options, sizes, n_segments));
   cf_must(fl_scale_init(&r->scale, sizeof r->scale));
   r->n = fl_compressor_dim(r->compressor);
   r->scale.n_norms = fl_compressor_norm_count(r->compressor);
@@ -77,6 +73,16 @@ static inline void cf_open(cf_round *r, fl_context *context,
   r->scale.slots = slots;
   r->scale.round = 3;
   memset(r->scale.noise_seed, 9, sizeof r->scale.noise_seed);
+}
+
+static inline void cf_open(cf_round *r, fl_context *context,
+                           const fl_compressor_options *options,
+                           const uint64_t *sizes, uint32_t n_segments,
+                           uint32_t slots)
+{
+  cf_must(
+      fl_compressor_new(&r->compressor, context, options, sizes, n_segments));
+  cf_open_scale(r, slots);
 }
 
 static inline void cf_open_simple(cf_round *r, uint32_t codec, uint32_t mode,

@@ -249,10 +249,12 @@ static fl_status parse(parsed_sum *sum, const fl_partial *partial,
       fli_preamble_read(&partial->agreed, FLI_SUM_MAGIC, data, n, &payload));
   if (n < FLI_SUM_HEADER) return fli_check_length("sum", n, FLI_SUM_HEADER);
   uint32_t n_tallies = fli_load_u32(data + AT_TALLIES);
-  if ((n_tallies != 1 && n_tallies != sum->n_segments + 1) ||
-      fli_load_u32(data + AT_RESERVED) != 0) {
+  if (n_tallies != 1 && n_tallies != sum->n_segments + 1) {
     return fli_error(FL_E_FORMAT, "sum: tallies, got %u, want 1 or %u",
                      n_tallies, sum->n_segments + 1);
+  }
+  if (fli_load_u32(data + AT_RESERVED) != 0) {
+    return fli_error(FL_E_FORMAT, "sum: reserved bytes are set");
   }
   size_t front = FLI_SUM_HEADER +
                  (size_t)n_tallies * (FLI_TALLY_HEADER + sum->bitmap_size);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/compiler.h"
 #include "base/error.h"
 
 enum { FORMAT_VERSION = 2, PAYLOAD_ALIGNMENT = 64 };
@@ -50,10 +51,35 @@ void fli_preamble_write(const fli_agreed *agreed, uint32_t magic,
   fli_store_u64(out + AT_PAYLOAD, payload);
 }
 
-/* Bytes [from, to) must be what we would have written. */
-static int is_same(const uint8_t *a, const uint8_t *b, int from, int to)
+/* What a header has to say, in the order in which it is checked: is it one at
+ * all, of our compressor, of our round. */
+static const struct {
+  uint8_t at;
+  uint8_t size;
+  uint8_t is_hex;
+  fl_status status;
+  const char *name;
+} fields[] = {
+    {AT_MAGIC, 4, 1, FL_E_FORMAT, "magic"},
+    {AT_VERSION, 2, 0, FL_E_VERSION, "format version"},
+    {AT_RESERVED, 4, 0, FL_E_FORMAT, "reserved bytes"},
+    {AT_CODEC, 1, 0, FL_E_SCHEMA, "codec"},
+    {AT_MODE, 1, 0, FL_E_SCHEMA, "mode"},
+    {AT_BITS, 1, 0, FL_E_SCHEMA, "bits"},
+    {AT_GRANULARITY, 2, 0, FL_E_SCHEMA, "granularity"},
+    {AT_SEGMENTS, 4, 0, FL_E_SCHEMA, "segments"},
+    {AT_COMPRESSOR, 8, 1, FL_E_SCHEMA, "compressor"},
+    {AT_ROUND, 8, 0, FL_E_STALE, "round"},
+    {AT_SLOTS, 4, 0, FL_E_STALE, "slots"},
+    {AT_PUBLIC, 1, 0, FL_E_STALE, "is_public"},
+    {AT_SCALE, 8, 1, FL_E_STALE, "scale"},
+};
+
+static unsigned long long load(const uint8_t *data, uint32_t size)
 {
-  return memcmp(a + from, b + from, (size_t)(to - from)) == 0;
+  uint8_t all[8] = {0};
+  memcpy(all, data, size);
+  return fli_load_u64(all);
 }
 
 fl_status fli_preamble_read(const fli_agreed *agreed, uint32_t magic,
@@ -65,32 +91,14 @@ fl_status fli_preamble_read(const fli_agreed *agreed, uint32_t magic,
                      (int)FLI_PREAMBLE_BYTES);
   }
   fli_preamble_write(agreed, magic, 0, want);
-  if (!is_same(data, want, AT_MAGIC, AT_VERSION)) {
-    return fli_error(FL_E_FORMAT, "header: magic, got %08x, want %08x",
-                     fli_load_u32(data), magic);
-  }
-  if (!is_same(data, want, AT_VERSION, AT_CODEC)) {
-    return fli_error(FL_E_VERSION, "header: format version, got %u, want %d",
-                     fli_load_u16(data + AT_VERSION), (int)FORMAT_VERSION);
-  }
-  if (!is_same(data, want, AT_RESERVED, AT_ROUND)) {
-    return fli_error(FL_E_FORMAT, "header: reserved bytes are set");
-  }
-  if (!is_same(data, want, AT_CODEC, AT_PUBLIC) ||
-      !is_same(data, want, AT_GRANULARITY, AT_SLOTS) ||
-      !is_same(data, want, AT_SEGMENTS, AT_RESERVED) ||
-      !is_same(data, want, AT_COMPRESSOR, AT_SCALE)) {
-    return fli_error(FL_E_SCHEMA, "header: made by another compressor");
-  }
-  if (!is_same(data, want, AT_ROUND, AT_COMPRESSOR)) {
-    return fli_error(FL_E_STALE, "header: round, got %llu, want %llu",
-                     (unsigned long long)fli_load_u64(data + AT_ROUND),
-                     (unsigned long long)agreed->round);
-  }
-  if (!is_same(data, want, AT_SLOTS, AT_SEGMENTS) ||
-      !is_same(data, want, AT_PUBLIC, AT_GRANULARITY) ||
-      !is_same(data, want, AT_SCALE, AT_PAYLOAD)) {
-    return fli_error(FL_E_STALE, "header: made with another scale");
+  for (size_t i = 0; i < FLI_COUNT_OF(fields); i++) {
+    uint32_t at = fields[i].at, size = fields[i].size;
+    if (memcmp(data + at, want + at, size) == 0) continue;
+    return fli_error(fields[i].status,
+                     fields[i].is_hex ? "header: %s, got %llx, want %llx"
+                                      : "header: %s, got %llu, want %llu",
+                     fields[i].name, load(data + at, size),
+                     load(want + at, size));
   }
   *payload = fli_load_u64(data + AT_PAYLOAD);
   return FL_OK;

@@ -16,8 +16,9 @@ static const struct {
     {FL_CODEC_BF16, 0, 2e-5},
     {FL_CODEC_THC, FL_THC_UNIFORM, 0.08},
     {FL_CODEC_THC, FL_THC_DITHER, 0.04},
+    {FL_CODEC_THC, FL_THC_TABLE, 0.08},
 };
-enum { KINDS = 4 };
+enum { KINDS = 5 };
 
 static fl_status try_new(const fl_compressor_options *options, uint64_t size)
 {
@@ -248,6 +249,33 @@ Test(compressor, own_zero_block_is_sent_when_others_have_a_norm)
   cf_close(&r);
 }
 
+/* What is not huge disappears below the cells, and stays finite. */
+Test(compressor, one_huge_coordinate_among_small_ones_is_kept)
+{
+  static const uint64_t sizes[] = {1, 4095, 4096, 4097};
+  for (uint32_t kind = 0; kind < KINDS; kind++) {
+    for (size_t i = 0; i < 4; i++) {
+      cf_round r;
+      uint64_t at = sizes[i] / 2;
+      float *x = cf_normal(sizes[i], 6);
+      float *out = cf_get((size_t)sizes[i] * sizeof(float));
+      cf_open_simple(&r, kinds[kind].codec, kinds[kind].mode, sizes[i], 1);
+      x[at] = 1e30f;
+      cf_agree(&r, x, 1);
+      cf_bytes update = cf_encode(&r, 0, x);
+      cf_must(fl_compressor_decode(r.compressor, &r.scale, update.data,
+                                   update.size, out, sizes[i]));
+      cr_expect(fabs((double)out[at] / 1e30 - 1.0) < 0.2, "kind %u, %llu: %g",
+                kind, (unsigned long long)sizes[i], (double)out[at]);
+      cr_expect(cf_nmse(out, x, sizes[i]) < 0.2);
+      free(update.data);
+      free(x);
+      free(out);
+      cf_close(&r);
+    }
+  }
+}
+
 Test(compressor, denormals_of_f32_survive_and_are_zero_for_thc)
 {
   cf_round r;
@@ -377,6 +405,63 @@ Test(compressor, absurd_scales_are_refused)
   r.scale.norms = NULL;
   cr_expect_eq(try_scale(&r), FL_E_DIM);
   cf_close(&r);
+}
+
+/* Also those that no norm is rounded to, the sign of 0 included. */
+Test(compressor, hostile_norms_are_named)
+{
+  static const float bad[] = {1e38f,    -1e38f,    NAN,        -0.0f,
+                              INFINITY, -INFINITY, -0x1p-133f, 0x1p-140f};
+  static const uint64_t sizes[] = {20, 300};
+  for (uint32_t kind = 0; kind < KINDS; kind++) {
+    fl_compressor_options options;
+    cf_round r;
+    cf_options(&options, kinds[kind].codec, kinds[kind].mode, 4);
+    cf_open(&r, NULL, &options, sizes, 2, 3);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+      fl_partial *partial = NULL;
+      float out[320], into[2] = {1.0f, 1.0f};
+      static const char want[] = "norm 1: got";
+      uint8_t bytes[128] = {0};
+      r.norms[1] = bad[i];
+      cr_expect_eq(try_scale(&r), FL_E_RANGE, "norm %g", (double)bad[i]);
+      cr_expect_not_null(strstr(fl_last_error(), want));
+      cr_expect_eq(fl_partial_new(&partial, r.compressor, &r.scale),
+                   FL_E_RANGE);
+      cr_expect_not_null(strstr(fl_last_error(), want));
+      cr_expect_eq(fl_compressor_decode(r.compressor, &r.scale, bytes,
+                                        sizeof bytes, out, 320),
+                   FL_E_RANGE);
+      cr_expect_not_null(strstr(fl_last_error(), want));
+      cr_expect_eq(fl_norms_merge(into, r.norms, 2), FL_E_RANGE);
+      cr_expect_eq(into[1], 1.0f);
+    }
+    cf_close(&r);
+  }
+}
+
+/* Rounding up to the grid has room up to 2^127. */
+Test(compressor, greatest_and_smallest_norms_are_accepted)
+{
+  static const float good[] = {0.0f, 0x1p-133f, 0x1p-80f, 0x1.fep126f,
+                               0x1p127f};
+  for (uint32_t kind = 0; kind < KINDS; kind++) {
+    cf_round r;
+    float *x = cf_normal(300, 4), *out = cf_get(300 * sizeof(float));
+    cf_open_simple(&r, kinds[kind].codec, kinds[kind].mode, 300, 3);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+      r.norms[0] = good[i];
+      cf_bytes update = cf_encode(&r, 2, x);
+      cf_must(fl_compressor_decode(r.compressor, &r.scale, update.data,
+                                   update.size, out, 300));
+      for (int k = 0; k < 300; k++)
+        cr_expect(isfinite(out[k]), "kind %u, norm %g", kind, (double)good[i]);
+      free(update.data);
+    }
+    free(x);
+    free(out);
+    cf_close(&r);
+  }
 }
 
 Test(compressor, public_scale_is_for_thc_only)

@@ -180,6 +180,7 @@ Test(partial, sum_rejects_second_update_from_same_slot)
   cf_bytes before = cf_sum(partial), bytes = cf_sum(other);
   cr_expect_eq(fl_partial_add(partial, w.update[2].data, w.update[2].size),
                FL_E_DUPLICATE);
+  cr_expect_not_null(strstr(fl_last_error(), "update: slot 2 is in the sum"));
   cr_expect_eq(fl_partial_merge(partial, other), FL_E_DUPLICATE);
   cr_expect_eq(fl_partial_merge(partial, partial), FL_E_DUPLICATE);
   cr_expect_eq(fl_partial_merge_bytes(partial, bytes.data, bytes.size),

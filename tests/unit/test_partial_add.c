@@ -364,6 +364,43 @@ Test(partial_add, table_adds_the_values_of_indices)
   small_close(&s);
 }
 
+/* 16 indices for 255 steps: lanes are full sooner than indices tell. */
+Test(partial_add, table_of_255_steps_meets_the_bound_of_lanes)
+{
+  enum { SLOTS = 70, MOST = ((1 << 30) - 1) / 255 };
+  enum { FULL = MOST / FL_MAX_LANE_WEIGHT };
+  static const uint64_t n = 256;
+  small s;
+  fl_compressor_options options;
+  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, 4);
+  options.granularity = 255;
+  cf_open(&s.r, NULL, &options, &n, 1, SLOTS);
+  s.r.norms[0] = 32.0f;
+  float *x = cf_normal(n, 3), out[256];
+  s.update = cf_encode(&s.r, 0, x);
+  memset(s.update.data + AT_PAYLOAD, 0xff, s.update.size - AT_PAYLOAD);
+  fl_partial *partial = cf_partial(&s.r);
+  cf_must(add_weighted(&s, partial, 0, 1));
+  expect_lanes(partial, FLK_U8, 255);
+  for (uint32_t slot = 1; slot <= FULL; slot++)
+    cf_must(add_weighted(&s, partial, slot, FL_MAX_LANE_WEIGHT));
+  uint32_t rest = MOST - FULL * FL_MAX_LANE_WEIGHT - 1;
+  cf_bytes before = cf_sum(partial);
+  cr_expect_eq(add_weighted(&s, partial, FULL + 1, rest + 1), FL_E_RANGE);
+  cr_expect_not_null(strstr(fl_last_error(),
+                            "sum: lane weight, got 4210753, want <= 4210752"));
+  cf_bytes after = cf_sum(partial);
+  cr_expect(cf_equal(before, after));
+  cf_must(add_weighted(&s, partial, FULL + 1, rest));
+  expect_lanes(partial, FLK_U32, UINT64_C(255) * MOST);
+  cf_must(fl_partial_decode(partial, out, n));
+  free(x);
+  free(before.data);
+  free(after.data);
+  fl_partial_free(partial);
+  small_close(&s);
+}
+
 Test(partial_add, mean_is_weighted_by_lane_weight_and_samples)
 {
   static const uint32_t weights[WORKERS] = {16, 11, 9, 8, 7, 1};

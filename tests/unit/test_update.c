@@ -16,8 +16,18 @@ static const struct {
     {FL_CODEC_BF16, 0},
     {FL_CODEC_THC, FL_THC_UNIFORM},
     {FL_CODEC_THC, FL_THC_DITHER},
+    {FL_CODEC_THC, FL_THC_TABLE},
 };
-enum { KINDS = 4 };
+enum { KINDS = 5, DITHER = 3 };
+/* In a message. */
+enum { AT_PAYLOAD_SIZE = 48, AT_SLOT = 56, AT_MASK = 72, AT_PAYLOAD = 128 };
+
+/* The last error says this. */
+static void expect_text(const char *text)
+{
+  cr_expect_not_null(strstr(fl_last_error(), text), "%s: got \"%s\"", text,
+                     fl_last_error());
+}
 
 Test(update, updates_decode_only_with_their_own_round_and_scale)
 {
@@ -88,6 +98,7 @@ Test(update, cut_updates_are_truncated_and_longer_ones_malformed)
       cr_expect_eq(
           fl_compressor_decode(r.compressor, &r.scale, cut, n, out, 100),
           FL_E_TRUNCATED, "%zu bytes", n);
+      expect_text("bytes, want");
       free(cut);
     }
     uint8_t *longer = cf_get(update.size + 1);
@@ -95,6 +106,7 @@ Test(update, cut_updates_are_truncated_and_longer_ones_malformed)
     cr_expect_eq(fl_compressor_decode(r.compressor, &r.scale, longer,
                                       update.size + 1, out, 100),
                  FL_E_FORMAT);
+    expect_text("update: got");
     free(longer);
     free(update.data);
     free(x);
@@ -142,4 +154,184 @@ Test(update, float_values_above_the_norm_are_refused)
   free(update.data);
   free(x);
   cf_close(&r);
+}
+
+/* Two segments, of which an update holds both. */
+typedef struct pair {
+  cf_round r;
+  cf_bytes update;
+} pair;
+
+static void pair_open(pair *p, uint32_t kind)
+{
+  static const uint64_t sizes[] = {300, 20};
+  fl_compressor_options options;
+  float *x = cf_normal(320, 4);
+  cf_options(&options, kinds[kind].codec, kinds[kind].mode, 4);
+  cf_open(&p->r, NULL, &options, sizes, 2, 5);
+  cf_agree(&p->r, x, 1);
+  p->update = cf_encode(&p->r, 1, x);
+  free(x);
+}
+
+static void pair_close(pair *p)
+{
+  free(p->update.data);
+  cf_close(&p->r);
+}
+
+/* Decoding and adding fail with this status and text; the sum, which holds
+ * another update, stays as it was. */
+static void expect_refused(const pair *p, fl_status want, const char *text)
+{
+  float out[320];
+  float *x = cf_normal(320, 5);
+  cf_bytes other = cf_encode(&p->r, 0, x);
+  fl_partial *partial = cf_partial(&p->r);
+  cf_must(fl_partial_add(partial, other.data, other.size));
+  cf_bytes before = cf_sum(partial);
+  cr_expect_eq(fl_compressor_decode(p->r.compressor, &p->r.scale,
+                                    p->update.data, p->update.size, out, 320),
+               want, "%s", text);
+  expect_text(text);
+  cr_expect_eq(fl_partial_add(partial, p->update.data, p->update.size), want,
+               "%s", text);
+  expect_text(text);
+  cf_bytes after = cf_sum(partial);
+  cr_expect(cf_equal(before, after), "%s", text);
+  free(x);
+  free(other.data);
+  free(before.data);
+  free(after.data);
+  fl_partial_free(partial);
+}
+
+Test(update, every_wrong_field_is_named)
+{
+  static const struct {
+    size_t at;
+    size_t n;
+    fl_status status;
+    const char *text;
+  } fields[] = {
+      {0, 4, FL_E_FORMAT, "header: magic, got "},
+      {4, 2, FL_E_VERSION, "header: format version, got "},
+      {6, 1, FL_E_SCHEMA, "header: codec, got "},
+      {7, 1, FL_E_SCHEMA, "header: mode, got "},
+      {8, 1, FL_E_SCHEMA, "header: bits, got "},
+      {9, 1, FL_E_STALE, "header: is_public, got "},
+      {10, 2, FL_E_SCHEMA, "header: granularity, got "},
+      {12, 4, FL_E_STALE, "header: slots, got "},
+      {16, 4, FL_E_SCHEMA, "header: segments, got "},
+      {20, 4, FL_E_FORMAT, "header: reserved bytes, got "},
+      {24, 8, FL_E_STALE, "header: round, got "},
+      {32, 8, FL_E_SCHEMA, "header: compressor, got "},
+      {40, 8, FL_E_STALE, "header: scale, got "},
+      {AT_PAYLOAD_SIZE, 8, FL_E_FORMAT, "update: payload, got "},
+      {AT_SLOT + 1, 3, FL_E_RANGE, "update: slot, got "},
+      {60, 4, FL_E_FORMAT, "update: reserved bytes are set"},
+      {AT_MASK, 1, FL_E_FORMAT, "update: mask of segment 0, got "},
+      {AT_MASK + 1, 1, FL_E_FORMAT, "update: mask of segment 1, got "},
+      {AT_MASK + 2, 54, FL_E_FORMAT, "update: padding of the mask is set"},
+  };
+  for (uint32_t kind = 0; kind < KINDS; kind++) {
+    pair p;
+    pair_open(&p, kind);
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+      for (size_t k = 0; k < fields[i].n; k++) {
+        p.update.data[fields[i].at + k] ^= 0x50;
+        expect_refused(&p, fields[i].status, fields[i].text);
+        p.update.data[fields[i].at + k] ^= 0x50;
+      }
+    }
+    pair_close(&p);
+  }
+}
+
+Test(update, slots_and_samples_that_cannot_be_are_named)
+{
+  pair p;
+  pair_open(&p, DITHER);
+  fli_store_u32(p.update.data + AT_SLOT, 5);
+  expect_refused(&p, FL_E_RANGE, "update: slot, got 5, want < 5");
+  fli_store_u32(p.update.data + AT_SLOT, UINT32_MAX);
+  expect_refused(&p, FL_E_RANGE, "update: slot, got 4294967295, want < 5");
+  fli_store_u32(p.update.data + AT_SLOT, 1);
+  fli_store_u64(p.update.data + AT_SLOT + 8, 0);
+  expect_refused(&p, FL_E_RANGE, "update: samples, got 0, want >= 1");
+  pair_close(&p);
+}
+
+/* The mask says how many bytes there have to be. */
+Test(update, mask_that_cuts_a_segment_is_refused)
+{
+  for (uint32_t kind = 0; kind < KINDS; kind++) {
+    pair p;
+    pair_open(&p, kind);
+    uint64_t payload = p.update.size - AT_PAYLOAD;
+    uint64_t second = kind < 2 ? payload / 16 : payload / 3;
+    p.update.data[AT_MASK + 1] = 0;
+    expect_refused(&p, FL_E_FORMAT, "update: payload, got ");
+    fli_store_u64(p.update.data + AT_PAYLOAD_SIZE, payload - second);
+    expect_refused(&p, FL_E_FORMAT, "update: got ");
+    p.update.size -= second + 1;
+    float out[320];
+    cr_expect_eq(fl_compressor_decode(p.r.compressor, &p.r.scale, p.update.data,
+                                      p.update.size, out, 320),
+                 FL_E_TRUNCATED);
+    expect_text("update: got ");
+    p.update.size++;
+    cf_must(fl_compressor_decode(p.r.compressor, &p.r.scale, p.update.data,
+                                 p.update.size, out, 320));
+    for (int i = 300; i < 320; i++)
+      cr_expect_eq(out[i], 0.0f);
+    pair_close(&p);
+  }
+}
+
+Test(update, updates_of_another_table_or_model_are_refused)
+{
+  static const uint8_t tables[2][4] = {{0, 2, 3, 5}, {0, 1, 4, 5}};
+  static const uint64_t sizes[2][2] = {{300, 20}, {20, 300}};
+  cf_round r[3];
+  for (int i = 0; i < 3; i++) {
+    fl_compressor_options options;
+    cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, 2);
+    options.table = tables[i == 1];
+    options.n_table = 4;
+    cf_open(&r[i], NULL, &options, sizes[i == 2], 2, 5);
+    for (uint64_t k = 0; k < r[i].scale.n_norms; k++)
+      r[i].norms[k] = 2.0f;
+  }
+  float *x = cf_normal(320, 4), out[320];
+  cf_bytes update = cf_encode(&r[0], 1, x);
+  for (int i = 0; i < 3; i++) {
+    cr_expect_eq(fl_compressor_decode(r[i].compressor, &r[i].scale, update.data,
+                                      update.size, out, 320),
+                 i == 0 ? FL_OK : FL_E_SCHEMA);
+    if (i > 0) expect_text("header: compressor, got ");
+    cf_close(&r[i]);
+  }
+  free(update.data);
+  free(x);
+}
+
+/* Constant indices decode to one coordinate of length l t. */
+Test(update, mean_that_leaves_float32_is_refused)
+{
+  pair p;
+  float out[320];
+  pair_open(&p, DITHER);
+  for (uint64_t i = 0; i < p.r.scale.n_norms; i++)
+    p.r.norms[i] = 0x1p127f;
+  float *x = cf_normal(320, 4);
+  free(p.update.data);
+  p.update = cf_encode(&p.r, 1, x);
+  memset(p.update.data + AT_PAYLOAD, 0xff, p.update.size - AT_PAYLOAD);
+  cr_expect_eq(fl_compressor_decode(p.r.compressor, &p.r.scale, p.update.data,
+                                    p.update.size, out, 320),
+               FL_E_RANGE);
+  expect_text("decode: segment 0 leaves float32");
+  free(x);
+  pair_close(&p);
 }

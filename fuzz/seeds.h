@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of make_corpus. */
+#ifndef FUZZ_SEEDS_H
+#define FUZZ_SEEDS_H
+
+#include <stddef.h>
+
+/* Write FOLDER/TARGET/NAME, or compare it with these bytes. */
+void seeds_put(const char *folder, const char *target, const char *name,
+               const void *data, size_t n);
+/* Seeds of thc_decode, thc_aggregate, thc_merge and feedback. */
+void seeds_put_sums(const char *folder);
+
+#endif
