@@ -287,6 +287,51 @@ Test(feedback, memory_follows_the_weight_cap)
   close_world(&w);
 }
 
+/* With more samples than either cap the weight is 1 under both. */
+Test(feedback, memory_follows_the_weight_and_not_the_cap_alone)
+{
+  static const struct {
+    uint64_t samples, before, after;
+    float ratio;
+  } rows[] = {{50, 10, 20, 1.f},  {50, 20, 10, 1.f}, {50, 100, 25, 2.f},
+              {50, 25, 100, .5f}, {10, 40, 20, 2.f}, {50, 0, 100, 1.f}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    world w;
+    open_decay(&w, 3, 1.f);
+    float *before = cf_get(DIM * sizeof(float));
+    w.samples = rows[i].samples;
+    w.r.scale.weight_cap = rows[i].before;
+    cf_must(measure(&w));
+    cf_must(settle(&w, 0));
+    memcpy(before, memory(&w), DIM * sizeof(float));
+    memset(w.x, 0, DIM * sizeof(float));
+    /* One that is taken back leaves no trace in the weight, either. */
+    w.samples = 1;
+    cf_must(measure(&w));
+    cf_must(fl_feedback_withdraw(w.feedback, w.x, DIM));
+    w.r.scale.weight_cap = rows[i].after;
+    cf_must(measure(&w));
+    memory(&w);
+    for (size_t k = 0; k < DIM; k++)
+      cr_assert_eq(w.memory[k], before[k] * rows[i].ratio, "row %zu", i);
+    free(before);
+    close_world(&w);
+  }
+}
+
+Test(feedback, weight_cap_out_of_range_changes_nothing)
+{
+  world w;
+  open_world(&w, 3);
+  w.r.scale.weight_cap = (UINT64_C(1) << 40) + 1;
+  cr_expect_eq(measure(&w), FL_E_RANGE);
+  cr_expect_eq(fl_feedback_phase(w.feedback), FL_FEEDBACK_IDLE);
+  w.r.scale.weight_cap--;
+  cf_must(measure(&w));
+  cf_must(encode(&w));
+  close_world(&w);
+}
+
 Test(feedback, encodes_with_the_samples_and_the_cap_of_the_measurement)
 {
   world w;
