@@ -7,8 +7,14 @@
  *   1. fl_feedback_measure, in place of fl_compressor_measure.
  *   2. fl_feedback_encode, in place of fl_compressor_encode.
  *   3. fl_feedback_settle, when it is known whether the update was counted.
- * Sums and decoding know nothing of it. Two vectors of memory; calls take
- * little more while they run.
+ * Sums and decoding know nothing of it. Two vectors of memory, 8 bytes for every
+ * value; calls take little more while they run, but for fl_feedback_save and
+ * fl_feedback_restore: they hold the whole state as bytes, and as it grows up to
+ * six vectors more.
+ *
+ * For every function here. Ownership: none moves, but that new and restore give
+ * a handle to be freed. Thread-safety: one thread per fl_feedback at a time;
+ * compressors are shared freely. Determinism: D0.
  */
 #ifndef FL_FEEDBACK_H
 #define FL_FEEDBACK_H
@@ -46,9 +52,11 @@ FL_API uint32_t fl_feedback_phase(const fl_feedback *feedback);
 
 /** Correct the weighted update by what was lost before, and measure that. `x`
  * is not needed afterwards. `norms` may be NULL (with n_norms 0). A memory that
- * was made under another weight cap is brought to this one. As
- * fl_compressor_measure, and FL_E_STATE when the round before is not settled;
- * nothing is changed on failure. */
+ * was made under another weight cap is brought to this one: multiplied by what
+ * the weight of the samples it was last measured with is now, over what it was;
+ * as it is when there is no cap before or now. As fl_compressor_measure, and
+ * FL_E_STATE when the round before is not settled; FL_E_RANGE: weight cap above
+ * 2^40. Nothing is changed on failure. */
 FL_API fl_status fl_feedback_measure(fl_feedback *feedback,
                                      const fl_scale *scale, uint64_t samples,
                                      const float *x, uint64_t n, float *norms,

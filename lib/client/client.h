@@ -216,6 +216,8 @@ fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
 void fli_client_drop_feedback(fl_client *client);
 /* End the round before, if `plan` is of another. */
 void fli_client_settle(fl_client *client, const fli_plan *plan);
+/* 1 while the trained update is in the memory, and its fate is not known. */
+int fli_client_is_fed(const fl_client *client);
 /* Take the trained update out again: it will be replaced. */
 void fli_client_withdraw(fl_client *client);
 /* With error feedback: correct the trained update, once for each weight cap,

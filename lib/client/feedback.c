@@ -72,10 +72,15 @@ void fli_client_settle(fl_client *client, const fli_plan *plan)
   fli_client_forget_trained(client);
 }
 
+int fli_client_is_fed(const fl_client *client)
+{
+  return client->feedback && client->feedback->phase != FL_FEEDBACK_IDLE;
+}
+
 void fli_client_withdraw(fl_client *client)
 {
   fl_feedback *feedback = client->feedback;
-  if (!feedback || feedback->phase == FL_FEEDBACK_IDLE) return;
+  if (!fli_client_is_fed(client)) return;
   if (client->trained.is_valid &&
       fl_feedback_withdraw(feedback, client->trained.update,
                            client->n_weights) == FL_OK)

@@ -128,7 +128,8 @@ static void leave_old_work(fl_client *client)
   const fli_plan *trained = &client->trained.plan;
   const fli_plan *plan = &client->plan;
   const fli_evaluate *evaluate = &client->evaluate;
-  if (client->trained.is_valid &&
+  /* With error feedback the next plan needs it to take it out of the memory. */
+  if (client->trained.is_valid && !fli_client_is_fed(client) &&
       !fli_client_holds(client, trained->model_version, trained->model_hash))
     fli_client_forget_trained(client);
   switch (client->phase) {

@@ -82,12 +82,16 @@ static void swap_vectors(fl_feedback *feedback)
   feedback->other = held;
 }
 
-/* What a vector weighted under one cap is multiplied by under another: an
- * update of n samples has weight n / cap. */
-static float cap_ratio(uint64_t from, uint64_t to)
+/* What the memory is multiplied by under another cap: as the weight of the
+ * update that it was last made with would be. */
+static float weight_ratio(const fl_feedback *feedback, uint64_t cap)
 {
-  if (from == to || from == 0 || to == 0) return 1.0f;
-  return (float)((double)from / (double)to);
+  const uint64_t n = feedback->samples, before = feedback->cap;
+  if (cap == before || cap == 0 || before == 0 || n == 0) return 1.0f;
+  /* min(n, cap) / cap over min(n, before) / before. */
+  const uint64_t more = n < cap ? n : cap, less = n < before ? n : before;
+  return (float)(((double)more * (double)before) /
+                 ((double)less * (double)cap));
 }
 
 static fl_status check_dim(const fl_feedback *feedback, const char *what,
@@ -178,6 +182,10 @@ fl_status fl_feedback_measure(fl_feedback *feedback, const fl_scale *scale,
   if (samples == 0) {
     return fli_error(FL_E_ARGUMENT, "feedback: samples, got 0, want >= 1");
   }
+  if (local.weight_cap > FLI_WEIGHT_MAX) {
+    return fli_error(FL_E_RANGE, "feedback: weight cap, got %llu, want <= 2^40",
+                     (unsigned long long)local.weight_cap);
+  }
   FLI_TRY(check_dim(feedback, "update", n));
   FLI_TRY(check_norms(feedback, norms, n_norms));
   if (feedback->phase != FL_FEEDBACK_IDLE) {
@@ -187,7 +195,7 @@ fl_status fl_feedback_measure(fl_feedback *feedback, const fl_scale *scale,
               .a = x,
               .b = feedback->held,
               .wa = fli_update_weight(samples, local.weight_cap),
-              .wb = cap_ratio(feedback->cap, local.weight_cap)};
+              .wb = weight_ratio(feedback, local.weight_cap)};
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   mix(feedback, &m);
@@ -195,8 +203,9 @@ fl_status fl_feedback_measure(fl_feedback *feedback, const fl_scale *scale,
   FLI_TRY(fli_measure(feedback->compressor, feedback->other, 1.0f, norms));
   swap_vectors(feedback);
   feedback->phase = FL_FEEDBACK_MEASURED;
-  feedback->samples = samples;
+  feedback->before_samples = feedback->samples;
   feedback->before_cap = feedback->cap;
+  feedback->samples = samples;
   feedback->cap = local.weight_cap;
 out:
   return st;
@@ -345,6 +354,7 @@ fl_status fl_feedback_withdraw(fl_feedback *feedback, const float *x,
     return fli_error(FL_E_STATE, "feedback: nothing was measured");
   }
   if (feedback->phase == FL_FEEDBACK_MEASURED) {
+    feedback->samples = feedback->before_samples;
     feedback->cap = feedback->before_cap;
   } else {
     fli_fpguard guard;

@@ -11,11 +11,13 @@
 struct fl_feedback {
   fl_compressor *compressor; /* reference */
   float decay;
-  uint32_t phase;      /* FL_FEEDBACK_* */
-  uint64_t samples;    /* of the measurement */
-  uint64_t cap;        /* weight cap that `held` is weighted under */
-  uint64_t before_cap; /* MEASURED: that of `other` */
-  float *held;         /* IDLE: the memory; else the corrected update */
+  uint32_t phase;   /* FL_FEEDBACK_* */
+  uint64_t samples; /* of the measurement; 0 = never */
+  uint64_t cap;     /* weight cap that `held` is weighted under */
+  /* MEASURED: those of `other`. */
+  uint64_t before_samples;
+  uint64_t before_cap;
+  float *held; /* IDLE: the memory; else the corrected update */
   /* MEASURED: the memory as it was before; ENCODED: what was lost. */
   float *other;
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Saving and restoring error feedback: one msgpack map {1: compressor id,
  * 2: phase, 3: samples, 4: weight cap, 5: weight cap before, 6: the vector
- * held, 7: the other one, in a round}, in a container of its own or within the
- * state of whoever owns the handle. Vectors are little-endian float32. */
+ * held, 7: the other one, 8: samples before, in a round}, in a container of its
+ * own or within the state of whoever owns the handle. Vectors are little-endian
+ * float32. */
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
@@ -20,7 +21,8 @@ enum {
   KEY_CAP = 4,
   KEY_BEFORE_CAP = 5,
   KEY_HELD = 6,
-  KEY_OTHER = 7
+  KEY_OTHER = 7,
+  KEY_BEFORE_SAMPLES = 8
 };
 
 static size_t vector_bytes(const fl_feedback *feedback)
@@ -54,7 +56,7 @@ fl_status fli_feedback_write(const fl_feedback *feedback, fli_bytes *out)
                      (unsigned long long)(UINT32_MAX / sizeof(float)));
   }
   fli_writer_init(&writer, out);
-  fli_writer_map(&writer, is_idle ? KEY_HELD : KEY_OTHER);
+  fli_writer_map(&writer, is_idle ? KEY_HELD : KEY_BEFORE_SAMPLES);
   fli_field_u64(&writer, KEY_COMPRESSOR, feedback->compressor->id);
   fli_field_u64(&writer, KEY_PHASE, feedback->phase);
   fli_field_u64(&writer, KEY_SAMPLES, feedback->samples);
@@ -63,6 +65,7 @@ fl_status fli_feedback_write(const fl_feedback *feedback, fli_bytes *out)
   FLI_TRY(write_vector(feedback, &writer, KEY_HELD, feedback->held));
   if (!is_idle) {
     FLI_TRY(write_vector(feedback, &writer, KEY_OTHER, feedback->other));
+    fli_field_u64(&writer, KEY_BEFORE_SAMPLES, feedback->before_samples);
   }
   st = fli_writer_status(&writer);
 out:
@@ -76,6 +79,7 @@ typedef struct saved_feedback {
   uint64_t samples;
   uint64_t cap;
   uint64_t before_cap;
+  uint64_t before_samples;
   const uint8_t *held;
   size_t held_size;
   const uint8_t *other;
@@ -98,6 +102,9 @@ static fl_status parse(saved_feedback *saved, const uint8_t *data, size_t n)
     case KEY_SAMPLES: saved->samples = fli_reader_u64(&reader); break;
     case KEY_CAP: saved->cap = fli_reader_u64(&reader); break;
     case KEY_BEFORE_CAP: saved->before_cap = fli_reader_u64(&reader); break;
+    case KEY_BEFORE_SAMPLES:
+      saved->before_samples = fli_reader_u64(&reader);
+      break;
     case KEY_HELD:
       saved->held = fli_reader_bin(&reader, &saved->held_size);
       break;
@@ -148,6 +155,7 @@ fl_status fli_feedback_read(fl_feedback *feedback, const uint8_t *data,
   feedback->samples = saved.samples;
   feedback->cap = saved.cap;
   feedback->before_cap = saved.before_cap;
+  feedback->before_samples = saved.before_samples;
 out:
   return st;
 }

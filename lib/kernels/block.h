@@ -295,24 +295,32 @@ INLINE ivec noise_half(const quantiser *q, int part, int line)
   return line == 0 ? int_low(both) : int_high(both);
 }
 
-/* What is too small for an integer becomes the smallest: as good as -2^30 where
- * only the index counts. */
-INLINE ivec fixed_point(const quantiser *q, vec y, int is_exact)
+/* What is too small for an integer becomes the smallest: as good as -2^30. */
+INLINE ivec fixed_point(const quantiser *q, vec y)
 {
   vec z = vec_min(vec_add(y, q->centre), vec_set1(0x1p30f));
-  return vec_to_int(is_exact ? vec_max(z, vec_set1(-0x1p30f)) : z);
+  return vec_to_int(z);
+}
+
+/* `more` is added to the point that was chosen. */
+INLINE vec left_of(const quantiser *q, vec y, ivec point, uint32_t more)
+{
+  ivec middle = int_set1(more - 32768u * q->grid->g);
+  return vec_sub(y, vec_from_int(int_add(point, middle)));
 }
 
 /* One vector: the index with its fraction; what is left goes to *y. */
 INLINE ivec on_grid(const quantiser *q, vec *y, ivec u, int leave)
 {
-  ivec t = fixed_point(q, *y, leave != FLK_LEAVE_NOTHING);
-  ivec k = int_add(t, u);
+  ivec k = int_add(fixed_point(q, *y), u);
   if (leave != FLK_LEAVE_NOTHING) {
     ivec index =
         int_min(int_max(int_high_signed(k), int_set1(0)), int_set1(q->grid->g));
-    if (leave == FLK_LEAVE_DITHERED) t = int_sub(k, int_set1(32768));
-    *y = vec_from_int(int_sub(t, int_shift_16(index)));
+    ivec point = int_shift_16(index);
+    if (leave == FLK_LEAVE_DITHERED)
+      *y = left_of(q, *y, int_sub(point, u), 32768);
+    else
+      *y = left_of(q, *y, point, 0);
   }
   return k;
 }
@@ -330,8 +338,7 @@ INLINE ivec in_table(quantiser *q, vec *y, ivec u, int table, int leave)
   emit_count(&q->out, inside, z);
   if (leave != FLK_LEAVE_NOTHING) {
     ivec up = int_where_greater(above, threshold, int_shift_16(gap));
-    ivec all = fixed_point(q, *y, 1);
-    *y = vec_from_int(int_sub(int_sub(all, below), up));
+    *y = left_of(q, *y, int_add(below, up), 0);
   }
   return int_add(entry, int_where_greater(above, threshold, int_set1(1)));
 }

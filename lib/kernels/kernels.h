@@ -221,15 +221,15 @@ void flk_near_up_c(float *x, size_t n);
 void flk_noise_c(uint16_t *out, size_t n, const flk_noise *noise);
 /* t = trunc(y + centre, clamped to +-2^30); with u = (noise + offset) mod
  * 65536, q = (t + u) >> 16 cut to 0..g. Returns how many were cut. With
- * grid->leave y becomes t - q 65536, or t + u - q 65536 - 32768. n a multiple
- * of 16. */
+ * grid->leave y becomes y - p, p the point that was chosen, 65536 q - 32768 g,
+ * or for dither 32768 - u more: exact, and rounded once. n a multiple of 16. */
 uint32_t flk_quantise_c(uint8_t *q, float *y, const uint16_t *noise,
                         const flk_grid *grid, size_t n);
 /* z = y + centre cut to 0..65536 g (returns how many were cut), t = trunc(z),
  * c = t >> 16. With grid->entries[c] = gap << 24 | value << 16 | index:
  * q = index + (t - (value << 16) > u gap): one of the two table values around
- * z, unbiased. With grid->leave y becomes t as above (no cut) less the value of
- * q times 65536. */
+ * z, unbiased. With grid->leave y becomes y - p, p = 65536 (value of q) -
+ * 32768 g. */
 uint32_t flk_quantise_table_c(uint8_t *q, float *y, const uint16_t *noise,
                               const flk_grid *grid, size_t n);
 /* Indices of `bits` (1..8) bits, least significant bit first. n a multiple of

@@ -34,6 +34,15 @@ static int32_t cut(int32_t v, int32_t top)
   return v < 0 ? 0 : v > top ? top : v;
 }
 
+/* What is left of y where `point` of the grid was chosen, in 1/65536 of a cell.
+ * From y itself: t has lost what the centre's size leaves no bits for, which
+ * would be the same in every coordinate, and what is beyond 2^30. The point is
+ * below 2^24, and so exact. */
+static float left_of(float y, int32_t point, const flk_grid *grid)
+{
+  return y - (float)(point - 32768 * (int32_t)grid->g);
+}
+
 uint32_t flk_quantise_c(uint8_t *restrict q, float *restrict y,
                         const uint16_t *restrict noise, const flk_grid *grid,
                         size_t n)
@@ -47,8 +56,9 @@ uint32_t flk_quantise_c(uint8_t *restrict q, float *restrict y,
     int32_t inside = cut(index, g);
     outside += inside != index;
     q[i] = (uint8_t)inside;
-    if (grid->leave == FLK_LEAVE_DITHERED) t += u - 32768;
-    if (grid->leave != FLK_LEAVE_NOTHING) y[i] = (float)(t - inside * 65536);
+    int32_t point = inside * 65536;
+    if (grid->leave == FLK_LEAVE_DITHERED) point += 32768 - u;
+    if (grid->leave != FLK_LEAVE_NOTHING) y[i] = left_of(y[i], point, grid);
   }
   return outside;
 }
@@ -71,7 +81,7 @@ uint32_t flk_quantise_table_c(uint8_t *restrict q, float *restrict y,
     q[i] = (uint8_t)(entry + (uint32_t)is_up);
     if (grid->leave != FLK_LEAVE_NOTHING) {
       uint32_t value = below + (is_up ? gap << 16 : 0);
-      y[i] = (float)(fixed_point(y[i], grid->centre) - (int32_t)value);
+      y[i] = left_of(y[i], (int32_t)value, grid);
     }
   }
   return outside;

@@ -184,6 +184,8 @@ static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
   member->lost = FL_REJECT_NONE;
   member->samples = samples;
   member->loss = isfinite(loss) ? loss : (double)NAN;
+  who->before_round = who->counted_round;
+  who->before_attempt = who->counted_attempt;
   who->counted_round = job->round;
   who->counted_attempt = job->attempt;
   event.round = job->round;

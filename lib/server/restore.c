@@ -143,6 +143,8 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     who->capabilities = saved.capabilities;
     who->counted_round = saved.counted_round;
     who->counted_attempt = saved.counted_attempt;
+    who->before_round = saved.before_round;
+    who->before_attempt = saved.before_attempt;
     if (saved.is_expected) fli_registry_detach(who, 1);
   }
   fli_reader_leave(reader);

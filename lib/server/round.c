@@ -148,14 +148,17 @@ static void wait_for_next(fli_job *job)
   job->waiting_ns = job->server->now_ns;
 }
 
-/* What an aborted round has counted is not in the model; clients that keep
- * what encodings lose must learn so from their next plan. */
+/* What an aborted round has counted is not in the model, and what was counted
+ * before it is; clients that keep what encodings lose must learn both from
+ * their next plan. */
 static void forget_counted(fli_job *job)
 {
   if (!job->options.error_feedback) return;
   for (uint32_t i = 0; i < job->n_members; i++) {
-    if (job->members[i].is_counted)
-      job->members[i].participant->counted_round = 0;
+    fli_participant *who = job->members[i].participant;
+    if (!job->members[i].is_counted) continue;
+    who->counted_round = who->before_round;
+    who->counted_attempt = who->before_attempt;
   }
 }
 

@@ -58,6 +58,8 @@ static void write_participants(fli_msg_writer *writer,
         .counted_round = who->counted_round,
         .counted_attempt = who->counted_attempt,
         .is_expected = who->peer || who->is_in_grace,
+        .before_round = who->before_round,
+        .before_attempt = who->before_attempt,
     };
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);

@@ -214,6 +214,8 @@ struct fli_participant {
   uint32_t member;        /* index in the running round, or FLI_NO_MEMBER */
   uint64_t counted_round; /* last update counted */
   uint32_t counted_attempt;
+  uint64_t before_round; /* the one before, for when that is taken back */
+  uint32_t before_attempt;
 };
 
 typedef struct fli_registry {
@@ -500,6 +502,8 @@ typedef struct fli_saved_participant {
   uint64_t counted_round;
   uint32_t counted_attempt;
   uint32_t is_expected; /* was there, or lost a moment ago */
+  uint64_t before_round;
+  uint32_t before_attempt;
 } fli_saved_participant;
 
 extern const fli_saved_table fli_saved_options; /* fl_job_options */

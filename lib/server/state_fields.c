@@ -89,13 +89,16 @@ static const fli_saved_field participant_rows[] = {
     WHO(counted_round, FLI_SAVED_U64),
     WHO(counted_attempt, FLI_SAVED_U32),
     WHO(is_expected, FLI_SAVED_U32),
+    /* Not in version 1. */
+    WHO(before_round, FLI_SAVED_U64),
+    WHO(before_attempt, FLI_SAVED_U32),
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
 const fli_saved_table fli_saved_codec = TABLE(codec_rows, 1);
 const fli_saved_table fli_saved_rounds = TABLE(round_rows, 3);
 const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
-const fli_saved_table fli_saved_participants = TABLE(participant_rows, 0);
+const fli_saved_table fli_saved_participants = TABLE(participant_rows, 2);
 
 void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
                      const void *object)

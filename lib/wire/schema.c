@@ -111,6 +111,16 @@ static void set_absent(const fli_schema *schema, void *message)
   }
 }
 
+/* 1 when a field is there and the one before it, which has the same flag, is
+ * not, or the other way round. */
+static int is_half(const fli_schema *schema, size_t i, uint32_t seen)
+{
+  if (i == 0 || !schema->fields[i].flag_offset) return 0;
+  const fli_field *a = &schema->fields[i - 1], *b = &schema->fields[i];
+  return a->flag_offset == b->flag_offset &&
+         (seen >> a->key & 1) != (seen >> b->key & 1);
+}
+
 static void check_keys(fli_msg_reader *reader, const fli_schema *schema,
                        uint32_t seen)
 {
@@ -118,6 +128,11 @@ static void check_keys(fli_msg_reader *reader, const fli_schema *schema,
   if (fli_reader_status(reader) != FL_OK) return;
   for (size_t i = 0; i < schema->n_fields; i++) {
     const fli_field *field = &schema->fields[i];
+    if (is_half(schema, i, seen)) {
+      reader->status =
+          fli_error(FL_E_FORMAT, "%s: one of two keys is missing", field->name);
+      return;
+    }
     if (field->is_optional || (seen >> field->key & 1)) continue;
     reader->status = fli_error(FL_E_FORMAT, "%s: is missing", field->name);
     return;

@@ -28,7 +28,9 @@ typedef struct fli_field {
   size_t offset;      /* of the member */
   size_t size;        /* TEXT, ARRAY, KEY: bytes */
   size_t size_offset; /* VIEW, U16S: of the size_t that holds the bytes */
-  size_t flag_offset; /* ARRAY, U64: of the int that says "there"; 0 = none */
+  /* ARRAY, U64: of the int that says "there"; 0 = none. Neighbours with one
+   * flag come together. */
+  size_t flag_offset;
   uint64_t lo, hi;
 } fli_field;
 

@@ -218,6 +218,12 @@ static int64_t fixed_point(float y, float centre)
   return (int64_t)(t > 0x1p30 ? 0x1p30 : t < -0x1p30 ? -0x1p30 : t);
 }
 
+/* In double, where both are exact: rounded once. */
+static float left_of(float y, int64_t point)
+{
+  return (float)((double)y - (double)point);
+}
+
 static int64_t cut(int64_t v, int64_t top)
 {
   return v < 0 ? 0 : v > top ? top : v;
@@ -255,9 +261,9 @@ static void quantising_rounds_by_noise_and_counts_what_is_cut(void)
       int64_t want = cut(floored, g);
       outside += want != floored;
       CHECK_EQ_U64(q[i], (uint64_t)want);
-      int64_t left = at - 65536 * want;
-      if (grid.leave == FLK_LEAVE_DITHERED) left += u - 32768;
-      CHECK_EQ_F64(y[i], grid.leave ? (float)left : coordinates[i]);
+      int64_t point = 65536 * want - 32768 * (int64_t)g;
+      if (grid.leave == FLK_LEAVE_DITHERED) point += 32768 - u;
+      CHECK_EQ_F64(y[i], left_of(coordinates[i], grid.leave ? point : 0));
     }
     CHECK_EQ_U64(got, outside);
   }
@@ -294,7 +300,8 @@ static void a_table_rounds_to_its_values(void)
     uint32_t gap = j < 3 ? table[j + 1] - table[j] : 1;
     if (inside - (int64_t)table[j] * 65536 > (int64_t)noise[i] * gap) j++;
     CHECK_EQ_U64(q[i], j);
-    CHECK_EQ_F64(y[i], (float)(at - (int64_t)table[j] * 65536));
+    CHECK_EQ_F64(
+        y[i], left_of(coordinates[i], 65536 * (int64_t)table[j] - 32768 * 9));
   }
   CHECK_EQ_U64(got, outside);
 }

@@ -252,6 +252,45 @@ Test(client_feedback, another_task_for_the_round_replaces_the_update)
   fx_free(&fx);
 }
 
+/* The server has gone back: the round comes again, on another model. */
+static void replace_model(fixture *fx, int is_pushed)
+{
+  first_round first;
+  float memory[FX_WEIGHTS], update[FX_WEIGHTS];
+  play_first(fx, &first);
+  next_plan(fx, 2, 1, 0);
+  memcpy(memory, held(fx), sizeof memory);
+  fx_submit(fx, 3.f);
+  fx_skip(fx, FLI_MSG_NORM);
+  fx_scale(fx, norm, 2);
+  fx_take_upload(fx, NULL);
+  fx_set_model(fx, is_pushed ? fx->version + 1 : 2);
+  fx->plan.attempt = 1;
+  if (is_pushed) fx_send_model(fx);
+  fx_plan(fx);
+  if (!is_pushed) fx_send_model(fx);
+  for (size_t k = 0; k < FX_WEIGHTS; k++)
+    cr_assert_float_eq(held(fx)[k], memory[k], 1e-5);
+  fx_drain(fx);
+  fx_submit(fx, 1.f);
+  fx_update(update, 1.f);
+  for (size_t k = 0; k < FX_WEIGHTS; k++)
+    cr_assert_float_eq(held(fx)[k], update[k] + memory[k], 1e-5);
+  fx_free(fx);
+}
+
+Test(client_feedback, same_round_on_another_model_counts_once)
+{
+  fixture fx;
+  replace_model(&fx, 0);
+}
+
+Test(client_feedback, same_round_behind_another_model_counts_once)
+{
+  fixture fx;
+  replace_model(&fx, 1);
+}
+
 Test(client_feedback, unusable_result_leaves_the_memory_alone)
 {
   fixture fx;

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "base/bytes.h"
 #include "feedback_fixture.h"
 
 static double length(const float *x, size_t n)
@@ -15,12 +16,8 @@ static double length(const float *x, size_t n)
   return sqrt(sum);
 }
 
-/* What one encoding may leave out, of its length: coordinates are rounded to
- * 1/65536 of a cell first, and with one bit there is one cell. */
-static double tolerance(uint32_t kind)
-{
-  return kinds[kind].bits == 1 ? 3e-5 : 1e-5;
-}
+/* What one encoding may leave out, of its length: float32 rounds. */
+static const double tolerance = 2e-6;
 
 /* |x - sent - lost| must be nothing beside |x|. */
 static void expect_complete(const float *x, const float *sent,
@@ -31,9 +28,8 @@ static void expect_complete(const float *x, const float *sent,
     double e = (double)x[i] - (double)sent[i] - (double)lost[i];
     error += e * e;
   }
-  cr_expect_lt(sqrt(error), tolerance(kind) * length(x, DIM),
-               "kind %u, %s: %g of %g", kind, what, sqrt(error),
-               length(x, DIM));
+  cr_expect_lt(sqrt(error), tolerance * length(x, DIM), "kind %u, %s: %g of %g",
+               kind, what, sqrt(error), length(x, DIM));
 }
 
 /* A round of the vector x on the scale as it is; lost + decoded = x. */
@@ -67,6 +63,54 @@ Test(feedback, lost_is_what_decoding_does_not_give_back)
       w.r.scale.is_public = 1;
       check_lost(&w, NULL, "clamped on a public scale", kind);
     }
+    close_world(&w);
+  }
+}
+
+/* Announced norms that are far too small: all that is cut off comes later, also
+ * where every coordinate is beyond what an integer holds. */
+Test(feedback, nothing_is_lost_beyond_announced_norms)
+{
+  static const uint32_t modes[] = {3, 5, 2, 6};
+  static const float beyond[] = {45, 364, 2912, 23296, 1e9f, 1e30f};
+  for (size_t k = 0; k < 4; k++) {
+    world w;
+    open_world(&w, modes[k]);
+    w.r.scale.is_public = 1;
+    for (size_t i = 0; i < 6; i++) {
+      memset(w.r.norms, 0, (size_t)w.r.scale.n_norms * sizeof(float));
+      cf_agree(&w.r, w.x, 1);
+      for (uint64_t j = 0; j < w.r.scale.n_norms; j++) {
+        uint32_t bits = fli_f32_bits(w.r.norms[j] / beyond[i]);
+        w.r.norms[j] = fli_f32_from_bits(bits & 0xffff0000u);
+      }
+      check_lost(&w, NULL, "announced", modes[k]);
+    }
+    close_world(&w);
+  }
+}
+
+/* Rounding must not lean to one side: the first coordinate of a block collects
+ * whatever all its coordinates have in common. */
+Test(feedback, what_is_lost_is_not_biased)
+{
+  for (uint32_t kind = 2; kind < KINDS; kind++) {
+    world w;
+    double sum = 0.0;
+    open_world(&w, kind);
+    for (uint32_t round = 0; round < 40; round++) {
+      free(w.x);
+      w.x = cf_normal(DIM, 500 + round);
+      w.r.scale.noise_seed[0] = (uint8_t)round;
+      memset(w.r.norms, 0, (size_t)w.r.scale.n_norms * sizeof(float));
+      cf_agree(&w.r, w.x, 1);
+      check_lost(&w, NULL, "unbiased", kind);
+      for (size_t b = 0; b < 3; b++) {
+        size_t i = 300 + 4096 * b;
+        sum += (double)w.x[i] - (double)w.got[i] - (double)w.memory[i];
+      }
+    }
+    cr_expect_lt(fabs(sum) / 120.0, 1e-6, "kind %u: %g", kind, sum / 120.0);
     close_world(&w);
   }
 }
@@ -212,8 +256,8 @@ Test(feedback, sent_and_held_add_up_to_what_went_in)
       error += e * e;
       total += in[i] * in[i];
     }
-    cr_expect_lt(sqrt(error), tolerance(kind) * sqrt(total),
-                 "kind %u: %g of %g", kind, sqrt(error), sqrt(total));
+    cr_expect_lt(sqrt(error), tolerance * sqrt(total), "kind %u: %g of %g",
+                 kind, sqrt(error), sqrt(total));
     free(in);
     free(out);
     close_world(&w);
@@ -240,6 +284,51 @@ Test(feedback, memory_follows_the_weight_cap)
     cr_expect_float_eq((double)memory(&w)[7] * (double)caps[i], want, 1e-4,
                        "cap %zu", i);
   }
+  close_world(&w);
+}
+
+/* With more samples than either cap the weight is 1 under both. */
+Test(feedback, memory_follows_the_weight_and_not_the_cap_alone)
+{
+  static const struct {
+    uint64_t samples, before, after;
+    float ratio;
+  } rows[] = {{50, 10, 20, 1.f},  {50, 20, 10, 1.f}, {50, 100, 25, 2.f},
+              {50, 25, 100, .5f}, {10, 40, 20, 2.f}, {50, 0, 100, 1.f}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    world w;
+    open_decay(&w, 3, 1.f);
+    float *before = cf_get(DIM * sizeof(float));
+    w.samples = rows[i].samples;
+    w.r.scale.weight_cap = rows[i].before;
+    cf_must(measure(&w));
+    cf_must(settle(&w, 0));
+    memcpy(before, memory(&w), DIM * sizeof(float));
+    memset(w.x, 0, DIM * sizeof(float));
+    /* One that is taken back leaves no trace in the weight, either. */
+    w.samples = 1;
+    cf_must(measure(&w));
+    cf_must(fl_feedback_withdraw(w.feedback, w.x, DIM));
+    w.r.scale.weight_cap = rows[i].after;
+    cf_must(measure(&w));
+    memory(&w);
+    for (size_t k = 0; k < DIM; k++)
+      cr_assert_eq(w.memory[k], before[k] * rows[i].ratio, "row %zu", i);
+    free(before);
+    close_world(&w);
+  }
+}
+
+Test(feedback, weight_cap_out_of_range_changes_nothing)
+{
+  world w;
+  open_world(&w, 3);
+  w.r.scale.weight_cap = (UINT64_C(1) << 40) + 1;
+  cr_expect_eq(measure(&w), FL_E_RANGE);
+  cr_expect_eq(fl_feedback_phase(w.feedback), FL_FEEDBACK_IDLE);
+  w.r.scale.weight_cap--;
+  cf_must(measure(&w));
+  cf_must(encode(&w));
   close_world(&w);
 }
 

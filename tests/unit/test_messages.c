@@ -376,6 +376,18 @@ Test(messages, plan_ranges)
          (m.has_counted = 1, m.counted_round = LAST_ROUND + 1));
 }
 
+/* A PLAN of n keys, of which `tail` is the last, in place of the last two. */
+static fl_status parse_some(fli_frame frame, const uint8_t tail[2], uint8_t n)
+{
+  fli_plan plan;
+  uint8_t body[1024];
+  memcpy(body, frame.body, frame.size);
+  cr_assert_eq(body[0], 0xde); /* map 16 */
+  body[2] = n;
+  memcpy(body + frame.size - 4, tail, 2);
+  return fli_parse_plan(&plan, body, frame.size - 2);
+}
+
 Test(messages, error_feedback_comes_as_a_whole_or_not_at_all)
 {
   fli_bytes bytes;
@@ -391,6 +403,9 @@ Test(messages, error_feedback_comes_as_a_whole_or_not_at_all)
     cr_assert_eq(fli_write_plan(&bytes, &plan), FL_OK);
     fli_frame frame = frame_of(&bytes);
     cr_assert_eq(fli_parse_plan(&plan, frame.body, frame.size), FL_OK);
+    for (uint8_t key = 17; has && key <= 18; key++)
+      cr_expect_eq(parse_some(frame, (uint8_t[]){key, 1}, frame.body[2] - 1),
+                   FL_E_FORMAT);
     cr_expect_eq(plan.has_counted, has);
     cr_expect_eq(plan.counted_round, has ? 9u : 0u);
     cr_expect_eq(plan.counted_attempt, has ? 3u : 0u);
