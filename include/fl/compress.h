@@ -16,8 +16,8 @@
  *   2. agree on the elementwise maximum (fl_norms_merge) -> fl_scale.
  *   3. fl_compressor_encode -> bytes; somebody adds them: fl_partial_add.
  *   4. fl_partial_copy_sum -> bytes; everyone decodes: fl_compressor_decode.
- * Everything here is D0. Measure, encode and decode work in up to 112 KiB of
- * stack on each thread that takes part.
+ * Everything here is D0. Measuring, encoding (also with error feedback), adding
+ * and decoding work in up to 120 KiB of stack on each thread that takes part.
  */
 #ifndef FL_COMPRESS_H
 #define FL_COMPRESS_H

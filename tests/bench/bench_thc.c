@@ -18,15 +18,18 @@ static const char help[] =
     "best\n"
     "  --size N[,N]       bytes, or with KiB or MiB; 64MiB (default); all: "
     "4MiB,64MiB\n"
-    "  --offset N         of the buffers in their pages: 0 (default) .. 2048, "
-    "times 4\n"
+    "  --offset N[,N]     of the buffers in their pages: 0 .. 2048, times 4; "
+    "0,4 (default)\n"
     "  --runs N           rounds, 1..101; 21 (default)\n"
     "  --threads N        1 (default) or 2: two-thread figures as well\n"
-    "Keys end in the size and the ISA where these are not the defaults.\n"
+    "Keys end in the size and the ISA where these are not the defaults, and in "
+    "the\n"
+    "offset where it is not 0.\n"
     "  memcpy, read       libc's, and one load a cache line\n"
-    "  measure            norms\n"
+    "  measure            norms; measure_ef: of what is corrected by an error\n"
+    "                     memory (fl_feedback_measure)\n"
     "  encode_*           4 bits; table: g = 30, 1/32 of N(0, 1) outside;\n"
-    "                     ef: uniform, and what is lost for error feedback\n"
+    "                     ef: uniform, and what is lost (fl_feedback_encode)\n"
     "  decode             the sum of 8 updates with dither\n"
     "  aggregate_u8, _u16 one update into lanes that exist\n"
     "  aggregate8, _u8    eight distinct updates at once, into u16 or u8 "
@@ -37,7 +40,7 @@ static const char help[] =
 typedef struct settings {
   const char *isa;
   const char *size;
-  uint64_t offset;
+  const char *offset;
   int runs;
   uint32_t threads;
 } settings;
@@ -117,22 +120,24 @@ static const flk_table *find_isa(const char *name)
   return NULL;
 }
 
-/* One ISA and size. 0 when an output is wrong. */
+/* One ISA, size and offset. 0 when an output is wrong. */
 static int run_one(const settings *s, bench_threads *threads, const char *isa,
-                   const char *size)
+                   const char *size, const char *offset)
 {
   const int is_best = strcmp(isa, "best") == 0;
   const uint64_t bytes = parse_size(size);
-  char suffix[2 * TEXT_MAX + 3];
-  snprintf(suffix, sizeof suffix, "%s%s%s%s",
+  const size_t off = (size_t)parse_size(offset);
+  char suffix[3 * TEXT_MAX + 16];
+  snprintf(suffix, sizeof suffix, "%s%s%s%s%s%s",
            bytes == UINT64_C(64) << 20 ? "" : "_",
            bytes == UINT64_C(64) << 20 ? "" : size, is_best ? "" : "_",
-           is_best ? "" : isa);
+           is_best ? "" : isa, off == 0 ? "" : "_offset",
+           off == 0 ? "" : offset);
   bench_paths b = {.threads = threads, .kernels = find_isa(isa)};
-  bench_paths_init(&b, bytes / sizeof(float), (size_t)s->offset);
+  bench_paths_init(&b, bytes / sizeof(float), off);
   run_all(&b, s->runs);
-  printf("isa%s %s\nbytes%s %llu\n", suffix, b.kernels->name, suffix,
-         (unsigned long long)bytes);
+  printf("isa%s %s\nbytes%s %llu\noffset%s %zu\n", suffix, b.kernels->name,
+         suffix, (unsigned long long)bytes, suffix, off);
   report(s->runs, s->threads > 1, suffix);
   int is_good = bench_paths_check(&b);
   printf("is_equal_to_plain%s %d\n", suffix, is_good);
@@ -170,8 +175,12 @@ static int is_valid(const settings *s)
   for (size_t k = 0; entry(s->size, k, text); k++) {
     if (parse_size(text) < sizeof(float)) return 0;
   }
-  return s->runs >= 1 && s->runs <= RUNS_MAX && s->offset % 4 == 0 &&
-         s->offset <= 2048 && (s->threads == 1 || s->threads == 2);
+  for (size_t k = 0; entry(s->offset, k, text); k++) {
+    if (text[0] < '0' || text[0] > '9') return 0;
+    if (parse_size(text) % 4 != 0 || parse_size(text) > 2048) return 0;
+  }
+  return s->runs >= 1 && s->runs <= RUNS_MAX &&
+         (s->threads == 1 || s->threads == 2);
 }
 
 static int parse(int argc, char **argv, settings *s)
@@ -183,7 +192,7 @@ static int parse(int argc, char **argv, settings *s)
     } else if (strcmp(name, "--size") == 0) {
       s->size = strcmp(value, "all") == 0 ? "4MiB,64MiB" : value;
     } else if (strcmp(name, "--offset") == 0) {
-      s->offset = parse_size(value);
+      s->offset = value;
     } else if (strcmp(name, "--runs") == 0) {
       s->runs = atoi(value);
     } else if (strcmp(name, "--threads") == 0) {
@@ -215,7 +224,11 @@ static void print_cpu(const char *key, const char *field)
 
 int main(int argc, char **argv)
 {
-  settings s = {.isa = "best", .size = "64MiB", .runs = 21, .threads = 1};
+  settings s = {.isa = "best",
+                .size = "64MiB",
+                .offset = "0,4",
+                .runs = 21,
+                .threads = 1};
   if (argc == 2 && strcmp(argv[1], "--help") == 0) {
     fputs(help, stdout);
     return 0;
@@ -227,15 +240,16 @@ int main(int argc, char **argv)
   print_cpu("cpu", "model name");
   print_cpu("cpu_family", "cpu family");
   print_cpu("cpu_model", "model");
-  printf("offset %llu\nruns %d\nthreads %u\n", (unsigned long long)s.offset,
-         s.runs, s.threads);
+  printf("runs %d\nthreads %u\n", s.runs, s.threads);
   bench_threads threads;
   bench_threads_init(&threads, s.threads);
   int is_good = 1;
-  char isa[TEXT_MAX], size[TEXT_MAX];
+  char isa[TEXT_MAX], size[TEXT_MAX], offset[TEXT_MAX];
   for (size_t i = 0; isa_entry(s.isa, i, isa); i++) {
-    for (size_t k = 0; entry(s.size, k, size); k++)
-      is_good &= run_one(&s, &threads, isa, size);
+    for (size_t k = 0; entry(s.size, k, size); k++) {
+      for (size_t j = 0; entry(s.offset, j, offset); j++)
+        is_good &= run_one(&s, &threads, isa, size, offset);
+    }
   }
   bench_threads_free(&threads);
   return !is_good;

@@ -12,7 +12,6 @@
 #include "base/bytes.h"
 #include "base/compiler.h"
 #include "compress/compressor.h"
-#include "compress/encode.h"
 
 enum {
   /* u16 lanes hold 4369 updates of 4 bits. */
@@ -24,9 +23,10 @@ enum {
 };
 
 const char *const bench_path_names[PATHS] = {
-    "memcpy",       "read",          "measure",    "encode_uniform",
-    "encode_table", "encode_dither", "encode_ef",  "decode",
-    "aggregate_u8", "aggregate_u16", "aggregate8", "aggregate8_u8"};
+    "memcpy",         "read",         "measure",       "measure_ef",
+    "encode_uniform", "encode_table", "encode_dither", "encode_ef",
+    "decode",         "aggregate_u8", "aggregate_u16", "aggregate8",
+    "aggregate8_u8"};
 
 static volatile uint64_t sink;
 
@@ -112,13 +112,36 @@ static void encode(const bench_paths *b, fl_compressor *compressor,
                                      update, b->size, NULL, NULL));
 }
 
-static void encode_with_feedback(const bench_paths *b, float *lost)
+static void measure_with_feedback(bench_paths *b, fl_feedback *feedback)
 {
-  fl_encode_options options;
-  const fli_floats from = {.x = b->x, .lost = lost};
-  const fli_encoded_bytes to = {.buffer = b->encoded, .capacity = b->size};
-  bench_require(fl_encode_options_init(&options, sizeof options));
-  bench_require(fli_encode(b->uniform, &b->few, &options, &from, &to, NULL));
+  bench_require(fl_feedback_measure(feedback, &b->few, 1, b->x, b->n,
+                                    b->corrected_norms, b->few.n_norms));
+}
+
+static void encode_with_feedback(bench_paths *b, fl_feedback *feedback)
+{
+  bench_require(fl_feedback_encode(feedback, &b->corrected, NULL, b->encoded,
+                                   b->size, NULL, NULL));
+}
+
+/* Measured, with a memory of what one encoding has lost. */
+static void warm_up(bench_paths *b, fl_feedback *feedback)
+{
+  bench_require(fl_feedback_reset(feedback));
+  measure_with_feedback(b, feedback);
+  encode_with_feedback(b, feedback);
+  bench_require(fl_feedback_settle(feedback, 1, NULL, 0));
+  measure_with_feedback(b, feedback);
+}
+
+/* The time of the measurement, which is then undone: swapped vectors. */
+static double measure_and_withdraw(bench_paths *b)
+{
+  double start = seconds(b);
+  measure_with_feedback(b, b->idle);
+  double elapsed = seconds(b) - start;
+  bench_require(fl_feedback_withdraw(b->idle, b->x, b->n));
+  return elapsed;
 }
 
 /* Add the eight updates under the names of slots that follow. */
@@ -201,6 +224,18 @@ static void measure(const bench_paths *b, fl_compressor *compressor,
                                       fl_compressor_norm_count(compressor)));
 }
 
+static void init_feedback(bench_paths *b)
+{
+  b->corrected_norms = get((size_t)b->few.n_norms * sizeof(float));
+  b->corrected = b->few;
+  b->corrected.norms = b->corrected_norms;
+  bench_require(fl_feedback_new(&b->idle, b->uniform, NULL));
+  bench_require(fl_feedback_new(&b->measured, b->uniform, NULL));
+  warm_up(b, b->idle);
+  bench_require(fl_feedback_withdraw(b->idle, b->x, b->n));
+  warm_up(b, b->measured);
+}
+
 void bench_paths_init(bench_paths *b, uint64_t n, size_t offset)
 {
   const size_t bytes = (size_t)n * sizeof(float);
@@ -224,6 +259,7 @@ void bench_paths_init(bench_paths *b, uint64_t n, size_t offset)
   b->many.slots = MANY_SLOTS;
   b->size = (size_t)fl_compressor_max_update_size(b->uniform);
   place_updates(b, offset);
+  init_feedback(b);
   b->sum = dithered_sum(b);
   b->wide = sum_of(b, FIRST_WIDE);
   b->next_slot = FIRST_WIDE;
@@ -231,6 +267,8 @@ void bench_paths_init(bench_paths *b, uint64_t n, size_t offset)
 
 void bench_paths_free(bench_paths *b)
 {
+  fl_feedback_free(b->idle);
+  fl_feedback_free(b->measured);
   fl_partial_free(b->sum);
   fl_partial_free(b->wide);
   fl_compressor_free(b->uniform);
@@ -238,6 +276,7 @@ void bench_paths_free(bench_paths *b)
   fl_compressor_free(b->dither);
   free(b->update_memory);
   free(b->norms);
+  free(b->corrected_norms);
   free(b->memory);
 }
 
@@ -283,11 +322,12 @@ double bench_paths_run(bench_paths *b, int path)
   switch (path) {
   case PATH_MEMCPY: memcpy(b->out, b->x, b->n * sizeof(float)); break;
   case PATH_READ: read_all(b); break;
+  case PATH_MEASURE_EF: return measure_and_withdraw(b);
   case PATH_MEASURE: measure(b, b->uniform, b->norms); break;
   case PATH_UNIFORM: encode(b, b->uniform, &b->few, 0, b->encoded); break;
   case PATH_TABLE: encode(b, b->table, &b->few, 0, b->encoded); break;
   case PATH_DITHER: encode(b, b->dither, &b->few, 0, b->encoded); break;
-  case PATH_FEEDBACK: encode_with_feedback(b, b->out); break;
+  case PATH_ENCODE_EF: encode_with_feedback(b, b->measured); break;
   case PATH_DECODE:
     bench_require(fl_partial_decode(b->sum, b->out, b->n));
     break;
@@ -351,15 +391,25 @@ static int check_sums(bench_paths *b)
   return is_good;
 }
 
+/* What error feedback has kept, as `out`. */
+static void settle(bench_paths *b)
+{
+  bench_require(fl_feedback_settle(b->measured, 1, NULL, 0));
+  bench_require(fl_feedback_copy_memory(b->measured, b->out, b->n));
+}
+
 /* Whatever a path writes, one after the other: norms, update, floats. */
 static size_t trace(bench_paths *b, int path, uint8_t *to)
 {
+  const int is_feedback = path == PATH_MEASURE_EF || path == PATH_ENCODE_EF;
   const size_t norms = (size_t)b->few.n_norms * sizeof(float);
   const size_t floats = (size_t)b->n * sizeof(float);
+  if (path == PATH_ENCODE_EF) warm_up(b, b->measured);
   memset(b->encoded, 0, b->size);
   memset(b->out, 0, floats);
   bench_paths_run(b, path);
-  memcpy(to, b->norms, norms);
+  if (path == PATH_ENCODE_EF) settle(b);
+  memcpy(to, is_feedback ? b->corrected_norms : b->norms, norms);
   memcpy(to + norms, b->encoded, b->size);
   memcpy(to + norms + b->size, b->out, floats);
   return norms + b->size + floats;

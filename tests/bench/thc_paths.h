@@ -5,6 +5,7 @@
 #define BENCH_THC_PATHS_H
 
 #include <fl/compress.h>
+#include <fl/feedback.h>
 #include "adapters/host/pool.h"
 #include "kernels/kernels.h"
 
@@ -14,10 +15,11 @@ enum {
   PATH_MEMCPY,
   PATH_READ,
   PATH_MEASURE, /* from here on with threads */
+  PATH_MEASURE_EF,
   PATH_UNIFORM,
   PATH_TABLE,
   PATH_DITHER,
-  PATH_FEEDBACK,
+  PATH_ENCODE_EF,
   PATH_DECODE,
   PATH_ADD_U8,
   PATH_ADD_U16,
@@ -42,6 +44,7 @@ typedef struct bench_paths {
   float *x;
   float *out;
   float *norms;
+  float *corrected_norms;
   char *update_memory;
   uint8_t *update[BENCH_UPDATES]; /* of `many`, encoded each for itself */
   size_t sizes[BENCH_UPDATES];
@@ -50,8 +53,13 @@ typedef struct bench_paths {
   fl_compressor *uniform;
   fl_compressor *table;
   fl_compressor *dither;
-  fl_scale few;     /* slots: those of `sum` */
-  fl_scale many;    /* enough for all that is ever added to `wide` */
+  fl_scale few;       /* slots: those of `sum` */
+  fl_scale corrected; /* as `few`, with the norms of corrected updates */
+  fl_scale many;      /* enough for all that is ever added to `wide` */
+  /* Both remember what a first encoding of x lost, and the second has measured
+   * x for the next one. */
+  fl_feedback *idle;
+  fl_feedback *measured;
   fl_partial *sum;  /* BENCH_UPDATES updates with dither, u8 lanes */
   fl_partial *wide; /* u16 lanes */
   uint32_t next_slot;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every table that this machine can run against the C functions, on blocks of
- * drawn sizes, offsets, bits, grids, slots and edge values. Each table's
- * results are hashed; all hashes must be equal. Bytes around outputs are part
- * of what is compared. usage: kernels-blocks [DRAWS] [--table NAME]; the hash
- * of one table alone is for emulators, whose hashes a script compares. */
+ * drawn sizes, offsets, bits, grids, slots, hints and edge values. Each
+ * table's results are hashed; all hashes must be equal. Bytes around outputs
+ * are part of what is compared. usage: kernels-blocks [DRAWS] [--table NAME];
+ * the hash of one table alone is for emulators, whose hashes a script
+ * compares. */
 #include <float.h>
+#include <math.h>
 #include <sodium.h>
 #include <stdlib.h>
 
@@ -33,6 +35,9 @@ typedef struct draw {
   size_t offset; /* of outputs, in bytes */
   uint32_t width;
   int is_streamed;
+  const float *next; /* of the vector, or NULL */
+  flk_lines squared;
+  size_t n_squared; /* of one run */
   flk_packed packed;
   size_t run; /* of what is added */
   uint32_t sum_width;
@@ -110,6 +115,19 @@ static void draw_lanes(fli_rng *rng, uint32_t width)
     lanes[4 * i + 3] >>= 2;
 }
 
+/* Rising values 0 = T(0) < ... < T(2^bits - 1) = g, all such tables as likely
+ * as each other. */
+static void draw_levels(fli_rng *rng, uint8_t *levels, uint32_t bits,
+                        uint32_t g)
+{
+  uint32_t last = (1u << bits) - 1u, j = 1;
+  levels[0] = 0;
+  for (uint32_t v = 1; v < g; v++) {
+    if (below(rng, g - v) < last - j) levels[j++] = (uint8_t)v;
+  }
+  levels[last] = (uint8_t)g;
+}
+
 /* Updates, some with weights, some with a table of values, whose sum on top of
  * lanes of 3 fits the width. */
 static void draw_updates(fli_rng *rng, draw *d, uint32_t bits)
@@ -119,11 +137,9 @@ static void draw_updates(fli_rng *rng, draw *d, uint32_t bits)
   uint32_t most_weight = most[below(rng, 5)], top = (1u << bits) - 1u;
   uint32_t count = 1 + below(rng, below(rng, 4) ? 20 : UPDATES_MAX);
   int has_values = below(rng, 2) && top < UINT8_MAX;
-  for (uint32_t v = 0; v <= top; v++)
-    values[v] = (uint8_t)(v == 0 ? 0 : values[v - 1] + 1);
-  for (uint32_t v = 1; has_values && v <= top; v++)
-    values[v] = (uint8_t)(values[v] + (v > top / 2 ? 1u : 0u) +
-                          (v == top ? below(rng, 2) : 0u));
+  uint32_t most_value = below(rng, 2) && 8 * top < UINT8_MAX ? 8 * top : 255;
+  uint32_t g = has_values ? top + below(rng, most_value - top + 1) : top;
+  draw_levels(rng, values, bits, g);
   uint64_t sum = 0;
   d->sum_width = below(rng, 3);
   d->run = FLK_BLOCK_MIN * (1 + (size_t)below(rng, RUN_MAX / FLK_BLOCK_MIN));
@@ -145,17 +161,13 @@ static void draw_updates(fli_rng *rng, draw *d, uint32_t bits)
 /* A table of 2^bits values up to g. */
 static void draw_table(fli_rng *rng, uint32_t bits, uint32_t g)
 {
-  uint32_t last = (1u << bits) - 1u, value = 0, j = 0;
-  uint32_t next = last == 1 ? g : 1 + below(rng, g - last + 1);
-  for (uint32_t c = 0; c <= g; c++) {
-    if (c == next) {
-      value = c;
-      j++;
-      uint32_t left = last - j;
-      next = left <= 1 ? g : c + 1 + below(rng, g - c - left + 1);
-      if (left == 0) next = g + 1;
-    }
-    entries[c] = (next - value) << 24 | value << 16 | j;
+  uint8_t levels[256];
+  draw_levels(rng, levels, bits, g);
+  for (uint32_t j = 0; j < 1u << bits; j++) {
+    uint32_t value = levels[j];
+    uint32_t next = value < g ? levels[j + 1] : g + 1;
+    for (uint32_t c = value; c < next; c++)
+      entries[c] = (next - value) << 24 | value << 16 | j;
   }
 }
 
@@ -190,8 +202,30 @@ static void draw_lines(fli_rng *rng, draw *d)
                   .count = count};
   d->from = below(rng, 2) ? 0 : below(rng, FLK_LINE);
   d->is_streamed = below(rng, 2) != 0;
+  d->next = below(rng, 2) ? source + FLK_LINE * below(rng, 64) : NULL;
   for (size_t b = 0; b < count; b++)
     d->turns[b] = (flk_turn){signs[b], 0.1f + fli_rng_f32(rng)};
+}
+
+/* What lies ahead is some other group's share of the vector. */
+static void draw_ahead(fli_rng *rng, draw *d)
+{
+  size_t count = 1 + below(rng, FLK_GROUP_MAX);
+  if (below(rng, 2)) return;
+  d->grid.ahead = (flk_ahead){.src = source + d->from,
+                              .stride = FLK_LINE * (count + below(rng, 28)),
+                              .lines = FLK_BLOCK_MAX / FLK_LINE / count,
+                              .count = count};
+}
+
+static void draw_squared(fli_rng *rng, draw *d)
+{
+  size_t count = 1 + below(rng, FLK_NEIGHBOURS_MAX);
+  uint32_t more = (uint32_t)(FLK_NEIGHBOURS_MAX - count);
+  d->squared = (flk_lines){.stride = FLK_LINE * (count + below(rng, more + 1)),
+                           .n = 64 * (1 + (size_t)below(rng, 64)),
+                           .count = count};
+  d->n_squared = below(rng, below(rng, 2) ? 100 : FLK_BLOCK_MAX + 1);
 }
 
 static draw draw_one(fli_rng *rng)
@@ -202,6 +236,8 @@ static draw draw_one(fli_rng *rng)
   draw_lanes(rng, d.width);
   draw_grid(rng, &d);
   draw_lines(rng, &d);
+  draw_ahead(rng, &d);
+  draw_squared(rng, &d);
   for (size_t i = 0; i < FLK_NOISE_LANES; i++) {
     d.noise.state[i] = fli_rng_u32(rng);
     d.noise.step[i] = fli_rng_u32(rng) | 0x10001u;
@@ -331,7 +367,7 @@ static void turn(const flk_table *table, const draw *d, digest *hash)
   const size_t size = lines->count * FLK_LINE;
   float about[FLK_GROUP_MAX];
   memset(blocks, 0xa5, sizeof blocks);
-  table->rotate_in(blocks, source + d->from, lines, d->turns, NULL, about);
+  table->rotate_in(blocks, source + d->from, lines, d->turns, d->next, about);
   const float *end = blocks;
   for (size_t b = 0; b < lines->count; b++) {
     check_untouched(end, blocks + b * FLK_BLOCK_STRIDE);
@@ -351,6 +387,19 @@ static void turn(const flk_table *table, const draw *d, digest *hash)
   check_untouched(end, memory + used + 3 * GUARD);
 }
 
+/* The bits of the sums: all are finite, and none is -0. */
+static void square(const flk_table *table, const draw *d, digest *hash)
+{
+  const float *x = source + d->from;
+  double *sums =
+      (double *)(void *)fresh((d->squared.count + 1) * sizeof *sums, 0);
+  sums[0] = table->sum_squares(x, d->n_squared);
+  table->sum_squares_group(sums + 1, x, &d->squared);
+  for (size_t b = 0; b <= d->squared.count; b++)
+    CHECK(isfinite(sums[b]));
+  absorb(hash, (d->squared.count + 1) * sizeof *sums);
+}
+
 static int draws = DRAWS;
 static const char *only; /* a table's name */
 
@@ -367,6 +416,7 @@ static digest play(const flk_table *table)
     decode(table, &d, &hash);
     add(table, &d, &hash);
     turn(table, &d, &hash);
+    square(table, &d, &hash);
   }
   crypto_hash_sha256_final(&hash.state, hash.bytes);
   printf("%s ", table->name);
