@@ -221,12 +221,19 @@ def test_hostile_bytes_are_errors_never_crashes(rng):
 BEST_30 = [0, 3, 5, 7, 9, 11, 13, 14, 15, 17, 19, 21, 23, 25, 27, 30]
 
 
-def test_table_is_solved_for_a_granularity():
-    codec = fl.CodecOptions(thc_mode="table", granularity=30)
+def test_table_is_solved_for_a_granularity_and_a_clip():
+    codec = fl.CodecOptions(thc_mode="table", granularity=30, clip=2.15387)
     with fl.Compressor(9, codec) as compressor:
         assert compressor.granularity == 30
         assert compressor.table.tolist() == BEST_30
-        assert compressor.clip == pytest.approx(2.15387, abs=1e-5)
+        assert compressor.clip == pytest.approx(2.15387)
+
+
+def test_table_without_a_clip_comes_with_its_best():
+    codec = fl.CodecOptions(thc_mode="table")
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 17
+        assert compressor.clip == compressor.best_clip(1) == 2.4150390625
 
 
 def test_workers_bound_the_granularity_that_is_chosen():
