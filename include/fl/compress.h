@@ -53,7 +53,8 @@ typedef struct fl_compressor_options {
   uint32_t granularity;
   /** THC: half width of the grid in standard deviations (t_p), 0.5..16. 0 =
    * the one with the least error for workers that are independent of each
-   * other; with a table the one that leaves 1/32 of N(0, 1) outside. */
+   * other; a table that is not given is solved together with it. (2.15387
+   * leaves 1/32 of N(0, 1) outside, what the THC paper has for its tables.) */
   float clip;
   /** Seed of the rotation's signs; the same for everybody, fixed for the
    * job. */

@@ -60,7 +60,7 @@ typedef struct fl_job_options {
   /** Codec of updates and steps; NULL = defaults. Its rotation seed is
    * replaced by one derived from `seed` when all zero. THC with a clip of 0:
    * the server chooses one every round, from what updates have in common.
-   * Borrowed. */
+   * `workers` of 0 counts as `participants`. Borrowed. */
   const fl_compressor_options *codec;
   uint64_t seed;
   /** Updates wanted per round; 0 = of all clients that are there when the

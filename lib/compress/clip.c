@@ -21,6 +21,9 @@
 #define PI 0x1.921fb54442d18p+1
 #define INV_SQRT_PI 0x1.20dd750429b6dp-1
 
+/* No expected error is least beyond: 2^-53 of N(0, 1) are outside. */
+#define CLIP_BEST 8.4375
+
 /* Terms of the series of G go up to this power of the correlation. */
 enum { HERMITE_MOST = 63 };
 
@@ -33,8 +36,8 @@ typedef struct objective {
   double correlation; /* of two workers' coordinates, 0..1 */
 } objective;
 
-/* C(t); its two terms all but cancel where t is large. */
-static double clamping_error(double t)
+/* Its two terms all but cancel where t is large. */
+double fli_clamping_error(double t)
 {
   double tail = fli_normal_tail(t);
   double error = 2.0 * ((1.0 + t * t) * tail - t * fli_normal_pdf(t));
@@ -68,7 +71,7 @@ static double shared_error(double t, double c)
       at = next;
     }
   }
-  double rest = clamping_error(t) - sum_of_all;
+  double rest = fli_clamping_error(t) - sum_of_all;
   return rest > 0.0 ? sum + rest * power * c * c : sum;
 }
 
@@ -99,10 +102,11 @@ static double strata_error(const objective *o, double cell)
   return (1.0 / 12.0 - overlap(sigma)) / n + overlap(n * sigma) / (n * n);
 }
 
-static double expected_error(const objective *o, double t)
+static double expected_error(const void *arg, double t)
 {
+  const objective *o = arg;
   double cell = 2.0 * t / o->g;
-  double clamping = clamping_error(t);
+  double clamping = fli_clamping_error(t);
   double shared = o->correlation > 0.0 ? shared_error(t, o->correlation) : 0.0;
   double rounding;
   switch (o->mode) {
@@ -118,27 +122,30 @@ static double expected_error(const objective *o, double t)
   return rounding + shared + (clamping - shared) / o->workers;
 }
 
-static double search(const objective *o)
+/* A coarse grid, then a finer one around its best point: no assumption on the
+ * shape beyond one valley per coarse step. Steps are powers of two, so
+ * candidates are exact. */
+double fli_clip_search(fli_clip_error_fn error_at, const void *arg, double low,
+                       double high)
 {
-  /* A coarse grid, then a finer one around its best point: no assumption on
-   * the shape beyond one valley per coarse step. Steps are powers of two, so
-   * candidates are exact. */
-  double best = 0.0, best_error = 0.0;
-  double low = (double)FLI_CLIP_MIN;
+  double best = 0.0, best_error = 0.0, from = low, to = high;
   for (double step = 0x1p-4; step >= 0x1p-10; step *= 0x1p-3) {
-    int n = best == 0.0 ? 128 : 17;
-    for (int i = 0; i < n; i++) {
-      double t = low + (double)i * step;
-      double error = expected_error(o, t);
+    for (double t = from; t <= to; t += step) {
+      double error = error_at(arg, t);
       if (best == 0.0 || error < best_error) {
         best = t;
         best_error = error;
       }
     }
-    low = best - step;
-    if (low < (double)FLI_CLIP_MIN) low = (double)FLI_CLIP_MIN;
+    from = best - step > low ? best - step : low;
+    to = best + step;
   }
   return best;
+}
+
+static double search(const objective *o)
+{
+  return fli_clip_search(expected_error, o, (double)FLI_CLIP_MIN, CLIP_BEST);
 }
 
 float fli_best_clip(uint32_t mode, uint32_t granularity)

@@ -188,6 +188,13 @@ extern const fli_codec fli_codec_bf16;
  * they borrow it as long as it lives. */
 void fli_compressor_lend_table(const fl_compressor *compressor,
                                fl_compressor_options *options);
+/* C(t): expected squared error of what is cut off N(0, 1) at -t and t. */
+double fli_clamping_error(double t);
+/* The clip in low..high, multiples of 2^-10, with the least error_at(arg, t).
+ */
+typedef double (*fli_clip_error_fn)(const void *arg, double t);
+double fli_clip_search(fli_clip_error_fn error_at, const void *arg, double low,
+                       double high);
 /* The clip with the least expected error, see clip.c. */
 float fli_best_clip(uint32_t mode, uint32_t granularity);
 /* Correlation of two workers' coordinates, 0..1, from their coherence. */

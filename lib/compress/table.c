@@ -18,6 +18,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/context.h"
 #include "base/dmath.h"
@@ -25,6 +26,11 @@
 
 /* A table's cost is below t^2 <= 2^8, so that sums stay below 2^53 steps. */
 #define COST_STEP 0x1p-44
+
+/* Where the best clip of a solved table is, from uniform's for as many bits
+ * on: a table that is not uniform has fine cells to spare for the middle. */
+#define CLIP_BELOW 0.125
+#define CLIP_ABOVE 1.0
 
 enum { WORKERS_DEFAULT = 8, GRANULARITY_FACTOR = 8 };
 
@@ -193,6 +199,23 @@ double fli_table_cost(const uint8_t *values, uint32_t bits, double t)
   return sum;
 }
 
+/* The least cost for a clip, and the table that has it unless `values` is
+ * NULL. */
+static double solve(solver *s, double clip, uint8_t *values)
+{
+  uint8_t mirrored[FLI_TABLE_MAX / 2];
+  uint32_t low = 0, high = 0;
+  set_costs(s, clip);
+  solve_levels(s);
+  double least = join_halves(s, &low, &high) * COST_STEP;
+  if (!values) return least;
+  trace(s, low, values);
+  trace(s, high, mirrored);
+  for (uint32_t j = 0; j <= s->half; j++)
+    values[s->top - j] = (uint8_t)(s->g - mirrored[j]);
+  return least;
+}
+
 fl_status fli_table_solve(fl_context *context, uint32_t bits, uint32_t g,
                           double clip, uint8_t *values, double *cost)
 {
@@ -201,37 +224,80 @@ fl_status fli_table_solve(fl_context *context, uint32_t bits, uint32_t g,
   assert(g >= (1u << bits) - 1u && g <= FLI_GRANULARITY_MAX);
   fl_status st = solver_init(&s, context, bits, g);
   if (st != FL_OK) return st;
-  uint8_t mirrored[FLI_TABLE_MAX / 2];
-  uint32_t low = 0, high = 0;
-  set_costs(&s, clip);
-  solve_levels(&s);
-  double least = join_halves(&s, &low, &high);
-  trace(&s, low, values);
-  trace(&s, high, mirrored);
-  for (uint32_t j = 0; j <= s.half; j++)
-    values[s.top - j] = (uint8_t)(g - mirrored[j]);
-  if (cost) *cost = least * COST_STEP;
+  double least = solve(&s, clip, values);
+  if (cost) *cost = least;
   solver_free(&s);
   return FL_OK;
 }
 
-fl_status fli_table_granularity(fl_context *context, uint32_t bits,
-                                uint32_t most, double clip, uint32_t *g)
+/* The best granularity in s->top .. most and its table. */
+static uint32_t choose(solver *s, uint32_t most, double clip, uint8_t *values)
 {
-  solver s;
+  uint8_t candidate[FLI_TABLE_MAX];
   double least = HUGE_VAL;
-  fl_status st = solver_init(&s, context, bits, most);
-  if (st != FL_OK) return st;
-  for (uint32_t i = s.top; i <= most; i++) {
-    solver_set(&s, i);
-    uint32_t low, high;
-    set_costs(&s, clip);
-    solve_levels(&s);
-    double cost = join_halves(&s, &low, &high);
+  uint32_t best = s->top;
+  for (uint32_t g = s->top; g <= most; g++) {
+    solver_set(s, g);
+    double cost = solve(s, clip, candidate);
     if (cost >= least) continue;
     least = cost;
-    *g = i;
+    best = g;
+    memcpy(values, candidate, (size_t)s->top + 1);
   }
+  return best;
+}
+
+fl_status fli_table_granularity(fl_context *context, uint32_t bits,
+                                uint32_t most, double clip, uint32_t *g,
+                                uint8_t *values)
+{
+  solver s;
+  fl_status st = solver_init(&s, context, bits, most);
+  if (st != FL_OK) return st;
+  *g = choose(&s, most, clip, values);
+  solver_free(&s);
+  return FL_OK;
+}
+
+/* Rounding and clamping with the best table for a clip. */
+static double error_at(const void *arg, double clip)
+{
+  solver s = *(const solver *)arg; /* shares the memory */
+  return solve(&s, clip, NULL) + fli_clamping_error(clip);
+}
+
+static double fit(solver *s, uint32_t g, double *clip)
+{
+  double uniform = (double)fli_best_clip(FL_THC_UNIFORM, s->top);
+  double low = uniform - CLIP_BELOW;
+  if (low < (double)FLI_CLIP_MIN) low = (double)FLI_CLIP_MIN;
+  solver_set(s, g);
+  *clip = fli_clip_search(error_at, s, low, uniform + CLIP_ABOVE);
+  return error_at(s, *clip);
+}
+
+fl_status fli_table_fit(fl_context *context, uint32_t bits, uint32_t most,
+                        uint32_t *g, uint8_t *values)
+{
+  solver s;
+  double clip, uniform_clip;
+  fl_status st = solver_init(&s, context, bits, *g > 0 ? *g : most);
+  if (st != FL_OK) return st;
+  if (*g > 0) {
+    (void)fit(&s, *g, &clip);
+  } else {
+    /* The clip depends little on g: one search over g is enough, with the
+     * clip of the finest grid. */
+    (void)fit(&s, most, &clip);
+    *g = choose(&s, most, clip, values);
+    double error = fit(&s, *g, &clip);
+    if (fit(&s, s.top, &uniform_clip) <= error) {
+      *g = s.top;
+      clip = uniform_clip;
+    }
+  }
+  solver_set(&s, *g);
+  (void)solve(&s, clip, values);
   solver_free(&s);
   return FL_OK;
 }
@@ -281,36 +347,37 @@ static fl_status check_table(const fl_compressor_options *options, uint32_t *g)
   return FL_OK;
 }
 
-static fl_status choose_granularity(fl_compressor *compressor,
-                                    const fl_compressor_options *options)
+/* A table that is to be solved, and its granularity. */
+static fl_status solve_table(fl_compressor *compressor,
+                             const fl_compressor_options *options)
 {
-  uint32_t top = (1u << options->bits) - 1u;
-  uint32_t g = options->granularity;
-  if (options->table) return check_table(options, &compressor->granularity);
+  fl_context *context = compressor->context;
+  uint32_t bits = options->bits, g = options->granularity;
+  uint32_t top = (1u << bits) - 1u;
+  uint32_t workers = options->workers > 0 ? options->workers : WORKERS_DEFAULT;
+  uint32_t most = fli_table_most(bits, workers);
+  double clip = (double)compressor->clip;
   if (options->n_table != 0)
     return fli_error(FL_E_OPTIONS, "table: got NULL, want %u values",
                      options->n_table);
-  if (g == 0) {
-    uint32_t workers = options->workers;
-    if (workers == 0) workers = WORKERS_DEFAULT;
-    return fli_table_granularity(compressor->context, options->bits,
-                                 fli_table_most(options->bits, workers),
-                                 (double)compressor->clip,
-                                 &compressor->granularity);
-  }
-  if (g < top || g > FLI_GRANULARITY_MAX)
+  if (g != 0 && (g < top || g > FLI_GRANULARITY_MAX))
     return fli_error(FL_E_OPTIONS, "granularity: got %u, want 0 or %u..%d", g,
                      top, FLI_GRANULARITY_MAX);
   compressor->granularity = g;
-  return FL_OK;
+  if (clip == 0.0)
+    return fli_table_fit(context, bits, most, &compressor->granularity,
+                         compressor->values);
+  if (g == 0)
+    return fli_table_granularity(context, bits, most, clip,
+                                 &compressor->granularity, compressor->values);
+  return fli_table_solve(context, bits, g, clip, compressor->values, NULL);
 }
 
 fl_status fli_table_configure(fl_compressor *compressor,
                               const fl_compressor_options *options)
 {
   uint32_t n = 1u << options->bits;
-  fl_status st = choose_granularity(compressor, options);
-  if (st != FL_OK) return st;
+  fl_status st = FL_OK;
   compressor->values = fli_alloc(compressor->context, n, 1);
   if (!compressor->values) return fli_nomem(n);
   size_t n_entries = FLI_TABLE_ENTRIES;
@@ -319,12 +386,10 @@ fl_status fli_table_configure(fl_compressor *compressor,
   if (!compressor->entries)
     return fli_nomem(n_entries * sizeof *compressor->entries);
   if (options->table) {
-    for (uint32_t j = 0; j < n; j++)
-      compressor->values[j] = options->table[j];
+    st = check_table(options, &compressor->granularity);
+    if (st == FL_OK) memcpy(compressor->values, options->table, n);
   } else {
-    st = fli_table_solve(compressor->context, options->bits,
-                         compressor->granularity, (double)compressor->clip,
-                         compressor->values, NULL);
+    st = solve_table(compressor, options);
   }
   if (st != FL_OK) return st;
   fli_table_entries(compressor->entries, compressor->values, options->bits);

@@ -19,9 +19,15 @@ double fli_table_cost(const uint8_t *values, uint32_t bits, double t);
 fl_status fli_table_solve(fl_context *context, uint32_t bits, uint32_t g,
                           double clip, uint8_t *values, double *cost);
 /* The granularity in 2^bits - 1 .. most whose table costs least; the smallest
- * of equal ones. FL_E_NOMEM. */
+ * of equal ones; and that table. FL_E_NOMEM. */
 fl_status fli_table_granularity(fl_context *context, uint32_t bits,
-                                uint32_t most, double clip, uint32_t *g);
+                                uint32_t most, double clip, uint32_t *g,
+                                uint8_t *values);
+/* The table of granularity *g, or for 0 of 2^bits - 1 .. most, whose cost and
+ * clamping error at its best clip are least together; never more than those of
+ * a uniform grid where *g is 0. FL_E_NOMEM. */
+fl_status fli_table_fit(fl_context *context, uint32_t bits, uint32_t most,
+                        uint32_t *g, uint8_t *values);
 /* Greatest granularity with which a sum of `workers` updates keeps the lanes
  * it needs for that many bits anyway; at most 8 (2^bits - 1) and 255. */
 uint32_t fli_table_most(uint32_t bits, uint32_t workers);
@@ -31,8 +37,8 @@ uint32_t fli_table_most(uint32_t bits, uint32_t workers);
 void fli_table_entries(uint32_t *entries, const uint8_t *values, uint32_t bits);
 
 /* Take or solve the table that options ask for: sets granularity, values and
- * entries of a compressor whose bits and clip are set. FL_E_OPTIONS,
- * FL_E_NOMEM. */
+ * entries of a compressor whose bits and clip are set; a clip of 0 is that of
+ * the table with the least error. FL_E_OPTIONS, FL_E_NOMEM. */
 fl_status fli_table_configure(fl_compressor *compressor,
                               const fl_compressor_options *options);
 

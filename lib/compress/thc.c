@@ -7,16 +7,12 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "base/dmath.h"
 #include "base/error.h"
 #include "compress/compressor.h"
 #include "compress/table.h"
 
 /* Lanes are converted to float32 by way of int32, twice as large. */
 #define LANE_MAX ((UINT64_C(1) << 30) - 1)
-
-/* Half width where 1/32 of N(0, 1) is outside: the paper's for its tables. */
-#define TABLE_CLIP_TAIL (1.0 / 64.0)
 
 static fl_status check_grid(const fl_compressor_options *options)
 {
@@ -40,12 +36,6 @@ static fl_status check_grid(const fl_compressor_options *options)
   return FL_OK;
 }
 
-static float default_clip(uint32_t mode, uint32_t top)
-{
-  if (mode == FL_THC_TABLE) return (float)-fli_probit(TABLE_CLIP_TAIL);
-  return fli_best_clip(mode, top);
-}
-
 static fl_status thc_configure(fl_compressor *compressor,
                                const fl_compressor_options *options)
 {
@@ -53,8 +43,7 @@ static fl_status thc_configure(fl_compressor *compressor,
   if (st != FL_OK) return st;
   uint32_t top = (1u << options->bits) - 1u;
   float clip = options->clip;
-  if (clip == 0.0f) clip = default_clip(options->thc_mode, top);
-  if (!(clip >= FLI_CLIP_MIN && clip <= FLI_CLIP_MAX)) {
+  if (clip != 0.0f && !(clip >= FLI_CLIP_MIN && clip <= FLI_CLIP_MAX)) {
     return fli_error(FL_E_OPTIONS, "clip: got %g, want 0 or %g..%g",
                      (double)clip, (double)FLI_CLIP_MIN, (double)FLI_CLIP_MAX);
   }
@@ -62,8 +51,13 @@ static fl_status thc_configure(fl_compressor *compressor,
   compressor->bits = options->bits;
   compressor->granularity = top;
   compressor->clip = clip;
-  if (options->thc_mode != FL_THC_TABLE) return FL_OK;
-  return fli_table_configure(compressor, options);
+  if (options->thc_mode == FL_THC_TABLE) {
+    st = fli_table_configure(compressor, options);
+    if (st != FL_OK) return st;
+  }
+  if (clip == 0.0f)
+    compressor->clip = fli_best_clip_for(compressor, 1, 0.0, 1.0);
+  return FL_OK;
 }
 
 void fli_rotation_signs(uint8_t *signs, uint64_t n_units,

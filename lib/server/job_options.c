@@ -58,6 +58,8 @@ fl_status fli_job_options_load(fl_job_options *local,
   FLI_TRY(fli_options_load(codec, sizeof *codec, local->codec,
                            "fl_compressor_options"));
   local->codec = codec;
+  /* How many updates a table's sums will hold. */
+  if (codec->workers == 0) codec->workers = local->participants;
   FLI_TRY(fli_job_options_check(local));
 out:
   return st;

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/compiler.h"
+#include "base/dmath.h"
 #include "compress/compressor.h"
 
 enum {
@@ -95,7 +96,10 @@ static fl_compressor *make(bench_paths *b, uint32_t mode)
   fl_compressor *compressor = NULL;
   bench_require(fl_compressor_options_init(&options, sizeof options));
   options.thc_mode = mode;
-  if (mode == FL_THC_TABLE) options.granularity = GRANULARITY;
+  if (mode == FL_THC_TABLE) {
+    options.granularity = GRANULARITY;
+    options.clip = (float)-fli_probit(1.0 / 64.0);
+  }
   bench_require(
       fl_compressor_new(&compressor, b->threads->context, &options, &b->n, 1));
   compressor->kernels = b->kernels;

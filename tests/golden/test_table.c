@@ -58,8 +58,34 @@ static void granularities_are_these(void)
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     uint32_t g = 0;
     uint32_t most = fli_table_most(rows[i].bits, rows[i].workers);
-    cf_must(fli_table_granularity(NULL, rows[i].bits, most, clips[1], &g));
+    uint8_t values[FLI_TABLE_MAX];
+    cf_must(
+        fli_table_granularity(NULL, rows[i].bits, most, clips[1], &g, values));
     CHECK_EQ_U64(g, rows[i].g);
+    CHECK_EQ_U64(values[(1u << rows[i].bits) - 1u], g);
+  }
+}
+
+static void tables_that_come_with_a_clip_are_these(void)
+{
+  static const struct {
+    uint32_t bits, workers, g;
+    float clip;
+  } rows[] = {{1, 8, 1, 0.6474609375f},  {2, 8, 23, 1.2783203125f},
+              {3, 8, 23, 1.875f},        {4, 8, 17, 2.4150390625f},
+              {4, 1, 120, 2.466796875f}, {5, 8, 31, 2.728515625f},
+              {6, 8, 196, 3.484375f},    {7, 8, 237, 4.19921875f},
+              {8, 8, 255, 3.76953125f}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    fl_compressor_options options;
+    fl_compressor *compressor = NULL;
+    uint64_t n = 1;
+    cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, rows[i].bits);
+    options.workers = rows[i].workers;
+    cf_must(fl_compressor_new(&compressor, NULL, &options, &n, 1));
+    CHECK_EQ_U64(fl_compressor_granularity(compressor), rows[i].g);
+    CHECK_EQ_F64(fl_compressor_clip(compressor), rows[i].clip);
+    fl_compressor_free(compressor);
   }
 }
 
@@ -78,7 +104,7 @@ static void clips_by_coherence_have_these_bits(void)
               {FL_THC_UNIFORM, 2, 3, 0.7, 4.0, 0.5f},
               {FL_THC_TABLE, 4, 10, 1.0, 1.0, 3.048828125f},
               {FL_THC_TABLE, 4, 64, 0.05, 1.25, 1.98593748f},
-              {FL_THC_TABLE, 2, 1, 0.0, 1.0, 1.2763671875f}};
+              {FL_THC_TABLE, 2, 1, 0.0, 1.0, 1.2783203125f}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     fl_compressor_options options;
     fl_compressor *compressor = NULL;
@@ -96,6 +122,7 @@ int main(void)
 {
   CHECK_CASE(tables_have_these_bytes);
   CHECK_CASE(granularities_are_these);
+  CHECK_CASE(tables_that_come_with_a_clip_are_these);
   CHECK_CASE(clips_by_coherence_have_these_bits);
   return check_report();
 }

@@ -229,13 +229,20 @@ out:
   return st;
 }
 
+typedef struct table_case {
+  uint32_t bits;
+  float clip; /* 0: solved too */
+} table_case;
+
 /* Chosen granularity, solved table. */
 static fl_status solve_table(fl_context *context, void *arg)
 {
+  const table_case *wanted = arg;
   fl_compressor_options options;
   fl_compressor *compressor = NULL;
   uint64_t n = 10;
-  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, *(uint32_t *)arg);
+  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, wanted->bits);
+  options.clip = wanted->clip;
   fl_status st = fl_compressor_new(&compressor, context, &options, &n, 1);
   fl_compressor_free(compressor);
   return st;
@@ -243,8 +250,11 @@ static fl_status solve_table(fl_context *context, void *arg)
 
 static void tables_survive_failing_allocations(void)
 {
-  for (uint32_t bits = 1; bits <= 4; bits++)
-    oom_loop(solve_table, &bits);
+  for (uint32_t bits = 1; bits <= 4; bits++) {
+    table_case solved = {bits, 0.0f}, given = {bits, 2.25f};
+    oom_loop(solve_table, &solved);
+    oom_loop(solve_table, &given);
+  }
 }
 
 static void run_all(uint32_t codec)

@@ -106,16 +106,34 @@ def test_many_at_once_are_the_same_as_one_by_one(rng):
             kinds = [type(result) for result in results]
             assert kinds == [type(None), fl.TruncatedError, fl.DuplicateError,
                              fl.TruncatedError] + 3 * [type(None)]
+            assert many.add_many([], []) == []
             assert many.add_many([]) == [] and len(many) == many.weight == 4
             for data in [encoded[0], *encoded[2:]]:
                 single.add(data)
             assert many.to_bytes() == single.to_bytes()
             conflict, = many.add_many([encoded[1]], [2])
             assert isinstance(conflict, fl.ConflictError)
+            assert "lane weight 2" in str(conflict)
             with pytest.raises(ValueError):
                 many.add_many([encoded[1]], [1, 2])
             with pytest.raises(TypeError):
                 many.add_many([7])
+
+
+def test_updates_that_were_left_out_say_why(rng):
+    with fl.Compressor(9, fl.CodecOptions(thc_mode="uniform")) as compressor:
+        vectors = rng.standard_normal((2, 9)).astype(np.float32)
+        scale = agreed(compressor, vectors)
+        one, two = encode_all(compressor, vectors, scale)
+        magic = b"FLCX" + two[4:]
+        with compressor.partial(scale) as total:
+            total.add(one)
+            texts = [str(error) for error in total.add_many(
+                [one, magic, two[:20], two], [1, 1, 1, 65536])]
+    assert texts[0].startswith("updates[0]: slot 0, ")
+    assert texts[1].startswith("updates[1]: header: magic, got ")
+    assert texts[2].startswith("updates[2]: header: got 20 bytes, want >= ")
+    assert texts[3].endswith("(lane weight 65536)")
 
 
 def test_lane_weights_weigh_the_mean(rng):
@@ -221,12 +239,19 @@ def test_hostile_bytes_are_errors_never_crashes(rng):
 BEST_30 = [0, 3, 5, 7, 9, 11, 13, 14, 15, 17, 19, 21, 23, 25, 27, 30]
 
 
-def test_table_is_solved_for_a_granularity():
-    codec = fl.CodecOptions(thc_mode="table", granularity=30)
+def test_table_is_solved_for_a_granularity_and_a_clip():
+    codec = fl.CodecOptions(thc_mode="table", granularity=30, clip=2.15387)
     with fl.Compressor(9, codec) as compressor:
         assert compressor.granularity == 30
         assert compressor.table.tolist() == BEST_30
-        assert compressor.clip == pytest.approx(2.15387, abs=1e-5)
+        assert compressor.clip == pytest.approx(2.15387)
+
+
+def test_table_without_a_clip_comes_with_its_best():
+    codec = fl.CodecOptions(thc_mode="table")
+    with fl.Compressor(9, codec) as compressor:
+        assert compressor.granularity == 17
+        assert compressor.clip == compressor.best_clip(1) == 2.4150390625
 
 
 def test_workers_bound_the_granularity_that_is_chosen():
@@ -244,6 +269,15 @@ def test_given_table_is_used(kind):
     with fl.Compressor(9, codec) as compressor:
         assert compressor.granularity == 9
         assert compressor.table.tolist() == [0, 2, 5, 9]
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_options_with_a_table_are_equal_and_have_a_hash(kind):
+    one, same, other = (fl.CodecOptions(thc_mode="table", table=kind(table))
+                        for table in ([0, 2, 5, 9], [0, 2, 5, 9],
+                                      [0, 1, 5, 9]))
+    assert one == same and hash(one) == hash(same) and one != other
+    assert one.table == (0, 2, 5, 9)
 
 
 @pytest.mark.parametrize("table", [[0, 1, 2, 256], [-1, 0, 1, 2], [[0, 1]],

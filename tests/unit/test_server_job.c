@@ -3,6 +3,7 @@
  * scale that follows what clients had to clamp. */
 #include <criterion/criterion.h>
 
+#include "server/server.h"
 #include "server_fixture.h"
 
 /* ---- options ---- */
@@ -104,6 +105,29 @@ Test(server_job, shorter_options_of_an_older_host_are_read)
   cr_expect_eq(status.n_weights, (uint64_t)SV_WEIGHTS);
   cr_expect_eq(status.round, 0u);
   sv_free(&world);
+}
+
+static uint32_t granularity_for(uint32_t participants, uint32_t workers)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_THC);
+  world.codec.thc_mode = FL_THC_TABLE;
+  world.codec.workers = workers;
+  world.job_options.participants = participants;
+  sv_start(&world);
+  const uint32_t g =
+      fl_compressor_granularity(world.server->jobs[0]->compressor);
+  sv_free(&world);
+  return g;
+}
+
+Test(server_job, tables_are_solved_for_the_participants_of_a_round)
+{
+  cr_expect_eq(granularity_for(17, 0), 15u);
+  cr_expect_eq(granularity_for(5, 0), granularity_for(0, 5));
+  cr_expect_gt(granularity_for(5, 0), 31u);
+  cr_expect_eq(granularity_for(0, 0), granularity_for(0, 8));
+  cr_expect_eq(granularity_for(5, 17), 15u);
 }
 
 Test(server_job, unknown_jobs_and_wrong_sizes_are_refused)

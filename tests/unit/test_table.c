@@ -247,8 +247,12 @@ Test(table, granularity_is_the_smallest_that_costs_least)
       least = cost;
       want = g;
     }
-    cr_assert_eq(fli_table_granularity(NULL, bits, 60, 2.25, &got), FL_OK);
+    uint8_t values[16], solved[16];
+    cr_assert_eq(fli_table_granularity(NULL, bits, 60, 2.25, &got, values),
+                 FL_OK);
     cr_expect_eq(got, want, "bits %u: got %u, want %u", bits, got, want);
+    cr_assert_eq(fli_table_solve(NULL, bits, want, 2.25, solved, NULL), FL_OK);
+    cr_expect_arr_eq(values, solved, (size_t)1 << bits, "bits %u", bits);
   }
 }
 
@@ -267,6 +271,20 @@ Test(table, entries_name_the_value_below_its_index_and_the_gap)
 }
 
 /* ---- compressors ---- */
+
+static fl_compressor *open_clipped(uint32_t bits, uint32_t granularity,
+                                   uint32_t workers, float clip)
+{
+  fl_compressor_options options;
+  fl_compressor *compressor = NULL;
+  uint64_t n = 10;
+  cf_options(&options, FL_CODEC_THC, FL_THC_TABLE, bits);
+  options.granularity = granularity;
+  options.workers = workers;
+  options.clip = clip;
+  cf_must(fl_compressor_new(&compressor, NULL, &options, &n, 1));
+  return compressor;
+}
 
 static fl_compressor *open_table(uint32_t bits, uint32_t granularity,
                                  uint32_t workers, const uint8_t *table)
@@ -293,11 +311,12 @@ static fl_compressor *open_mode(uint32_t codec, uint32_t mode, uint32_t bits)
   return compressor;
 }
 
-Test(table, compressor_solves_for_the_default_clip)
+Test(table, compressor_solves_for_the_clip_of_the_options)
 {
   uint8_t values[16];
-  fl_compressor *compressor = open_table(4, 30, 0, NULL);
-  cr_expect_float_eq(fl_compressor_clip(compressor), 2.15387f, 1e-5);
+  float clip = (float)clip_of(1.0 / 32);
+  fl_compressor *compressor = open_clipped(4, 30, 0, clip);
+  cr_expect_eq(fl_compressor_clip(compressor), clip);
   cr_expect_eq(fl_compressor_granularity(compressor), 30u);
   cr_assert_eq(fl_compressor_copy_table(compressor, values, 16), FL_OK);
   cr_expect_arr_eq(values, known[0].values, 16);
@@ -311,13 +330,102 @@ Test(table, granularity_0_is_chosen_for_the_workers)
   static const uint32_t most[] = {31, 31, 15, 51, 120};
   for (size_t i = 0; i < 5; i++) {
     uint32_t want = 0;
-    fl_compressor *compressor = open_table(4, 0, workers[i], NULL);
-    cr_assert_eq(fli_table_granularity(NULL, 4, most[i],
-                                       (double)fl_compressor_clip(compressor),
-                                       &want),
+    uint8_t values[16];
+    fl_compressor *compressor = open_clipped(4, 0, workers[i], 2.25f);
+    cr_assert_eq(fli_table_granularity(NULL, 4, most[i], 2.25, &want, values),
                  FL_OK);
     cr_expect_eq(fl_compressor_granularity(compressor), want);
+    cr_expect_arr_eq(compressor->values, values, 16);
     fl_compressor_free(compressor);
+    compressor = open_table(4, 0, workers[i], NULL);
+    cr_expect_leq(fl_compressor_granularity(compressor), most[i]);
+    fl_compressor_free(compressor);
+  }
+}
+
+/* ---- clip and table together ---- */
+
+static double error_of(const uint8_t *values, uint32_t bits, double clip)
+{
+  return fli_table_cost(values, bits, clip) + fli_clamping_error(clip);
+}
+
+static double own_error(const fl_compressor *compressor)
+{
+  return error_of(compressor->values, compressor->bits,
+                  (double)fl_compressor_clip(compressor));
+}
+
+Test(table, without_a_clip_has_no_more_error_than_uniform)
+{
+  static const uint32_t workers[] = {0, 1, 5, 17, 18, 1000};
+  uint8_t identity[256];
+  for (int j = 0; j < 256; j++)
+    identity[j] = (uint8_t)j;
+  for (uint32_t bits = 1; bits <= 8; bits++) {
+    fl_compressor *uniform = open_mode(FL_CODEC_THC, FL_THC_UNIFORM, bits);
+    double most = error_of(identity, bits, (double)fl_compressor_clip(uniform));
+    fl_compressor_free(uniform);
+    for (size_t i = 0; i < sizeof workers / sizeof *workers; i++) {
+      fl_compressor *table = open_table(bits, 0, workers[i], NULL);
+      cr_expect_leq(own_error(table), most, "bits %u, workers %u", bits,
+                    workers[i]);
+      fl_compressor_free(table);
+    }
+  }
+}
+
+/* Of all granularities and clips that are multiples of 1/16. */
+static double least_error(uint32_t bits, uint32_t least, uint32_t most)
+{
+  double error = HUGE_VAL;
+  for (uint32_t g = least; g <= most; g++) {
+    for (double t = 0.5; t <= 6.0; t += 0.0625) {
+      uint8_t values[FLI_TABLE_MAX];
+      double cost = 0.0;
+      cr_assert_eq(fli_table_solve(NULL, bits, g, t, values, &cost), FL_OK);
+      if (cost + fli_clamping_error(t) < error)
+        error = cost + fli_clamping_error(t);
+    }
+  }
+  return error;
+}
+
+Test(table, without_a_clip_is_the_best_of_all_clips)
+{
+  static const uint32_t grids[][2] = {{1, 7},  {2, 3},   {2, 17}, {3, 23},
+                                      {4, 15}, {4, 20},  {4, 30}, {5, 40},
+                                      {5, 90}, {6, 100}, {7, 200}};
+  for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+    uint32_t bits = grids[i][0], g = grids[i][1];
+    fl_compressor *table = open_table(bits, g, 0, NULL);
+    double least = least_error(bits, g, g), mine = own_error(table);
+    cr_expect_leq(mine, least * (1.0 + 1e-9), "bits %u, g %u: %g above %g",
+                  bits, g, mine, least);
+    fl_compressor_free(table);
+  }
+}
+
+Test(table, without_a_clip_is_close_to_the_best_of_all_granularities)
+{
+  for (uint32_t bits = 1; bits <= 4; bits++) {
+    uint32_t most = fli_table_most(bits, 8);
+    fl_compressor *table = open_table(bits, 0, 8, NULL);
+    double least = least_error(bits, (1u << bits) - 1u, most);
+    cr_expect_leq(own_error(table), 1.005 * least, "bits %u", bits);
+    fl_compressor_free(table);
+  }
+}
+
+Test(table, clip_that_is_solved_is_the_best_for_its_values)
+{
+  static const uint8_t given[4] = {0, 2, 3, 7};
+  fl_compressor *c[] = {open_table(2, 0, 0, given), open_table(4, 0, 0, NULL),
+                        open_table(6, 100, 0, NULL)};
+  for (size_t i = 0; i < 3; i++) {
+    cr_expect_eq(fl_compressor_clip(c[i]),
+                 fl_compressor_best_clip(c[i], 1, 0.0, 1.0));
+    fl_compressor_free(c[i]);
   }
 }
 

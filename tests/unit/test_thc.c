@@ -100,6 +100,40 @@ Test(thc, more_bits_mean_less_error)
   cr_expect(last < 1e-4, "8 bits: %g", last);
 }
 
+/* One update, decoded. */
+static double error_of_one(uint32_t mode, uint32_t bits, const float *x,
+                           uint64_t n)
+{
+  fl_compressor_options options;
+  cf_round r;
+  cf_options(&options, FL_CODEC_THC, mode, bits);
+  cf_open(&r, NULL, &options, &n, 1, 1);
+  float *out = cf_get(n * sizeof(float));
+  cf_agree(&r, x, 1);
+  cf_bytes update = cf_encode(&r, 0, x);
+  cf_must(fl_compressor_decode(r.compressor, &r.scale, update.data, update.size,
+                               out, n));
+  double error = cf_nmse(out, x, n);
+  free(update.data);
+  free(out);
+  cf_close(&r);
+  return error;
+}
+
+Test(thc, table_of_the_defaults_measures_no_worse_than_uniform)
+{
+  uint64_t n = 32 * FL_THC_BLOCK;
+  float *x = cf_normal(n, 8);
+  for (uint32_t bits = 1; bits <= 8; bits++) {
+    double uniform = error_of_one(FL_THC_UNIFORM, bits, x, n);
+    double table = error_of_one(FL_THC_TABLE, bits, x, n);
+    /* 2^17 coordinates: half a percent of chance. */
+    cr_expect(table <= 1.01 * uniform, "%u bits: table %g, uniform %g", bits,
+              table, uniform);
+  }
+  free(x);
+}
+
 Test(thc, best_clip_of_four_dithered_bits_leaves_one_in_86_outside)
 {
   float clip = fli_best_clip(FL_THC_DITHER, 15);

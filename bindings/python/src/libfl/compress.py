@@ -64,13 +64,20 @@ def _table(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(table, np.uint8)
 
 
+def _tuple(values: Any) -> Any:
+    """Nested lists as nested tuples: what is wrong is said when it is used."""
+    if isinstance(values, (list, tuple)):
+        return tuple(_tuple(one) for one in values)
+    return values
+
+
 @dataclasses.dataclass(frozen=True)
 class CodecOptions:
     """How updates are encoded. None and 0 leave the choice to the library.
 
     `bits`: THC, per coordinate, 1..8. `granularity`: THC, largest grid value;
     in table mode up to 255. `clip`: THC, half width of the grid in standard
-    deviations. `rotation_seed`: 32 bytes, the same for everybody for the whole
+    deviations; a table is solved together with it. `rotation_seed`: 32 bytes, the same for everybody for the whole
     job; all zero lets a server's job derive one. `workers`: table mode without
     a granularity, updates that one sum will hold. `table`: table mode, the
     grid values of the 2**bits indices, from 0 to the granularity; None = those
@@ -85,6 +92,13 @@ class CodecOptions:
     rotation_seed: bytes = bytes(_lib.SEED_BYTES)
     workers: int = 0
     table: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        # An array has no hash, and compares element by element.
+        if isinstance(self.table, np.ndarray):
+            object.__setattr__(self, "table", _tuple(self.table.tolist()))
+        elif self.table is not None:
+            object.__setattr__(self, "table", _tuple(self.table))
 
     def _struct(self) -> Any:
         options = _lib.init(_lib.CompressorOptions)
@@ -319,9 +333,25 @@ class Partial(Handle):
         lib.fl_partial_add_batch(
             self._handle, (_lib.U8P * n)(*(pointer for pointer, _ in given)),
             (c_size_t * n)(*(size for _, size in given)),
-            factors and (c_uint32 * n)(*factors), n, results)
-        return [_err.from_status(status, "fl_partial_add_batch", "")
-                if status else None for status in results]
+            None if factors is None else (c_uint32 * n)(*factors), n, results)
+        return [self._refusal(i, items[i], results[i],
+                              1 if factors is None else factors[i])
+                if results[i] else None for i in range(n)]
+
+    def _refusal(self, i: int, data: BytesLike, status: int,
+                 weight: int) -> FlError:
+        """The exception for an update of a batch that was left out: the
+        library keeps the text of the last one only."""
+        kind = type(_err.from_status(status, "", ""))
+        try:
+            slot, _ = self.peek(data)
+            text = f"slot {slot}, {kind.meaning}"
+            if weight != 1:
+                text += f" (lane weight {weight})"
+        except FlError as error:
+            text = str(error) if error.status == status else kind.meaning
+        return _err.from_status(status, "fl_partial_add_batch",
+                                f"updates[{i}]: {text}")
 
     def peek(self, data: BytesLike) -> tuple[int, int]:
         """Return (slot, samples) of an encoded update without adding it."""
