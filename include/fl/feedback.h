@@ -7,10 +7,10 @@
  *   1. fl_feedback_measure, in place of fl_compressor_measure.
  *   2. fl_feedback_encode, in place of fl_compressor_encode.
  *   3. fl_feedback_settle, when it is known whether the update was counted.
- * Sums and decoding know nothing of it. Two vectors of memory, 8 bytes for every
- * value; calls take little more while they run, but for fl_feedback_save and
- * fl_feedback_restore: they hold the whole state as bytes, and as it grows up to
- * six vectors more.
+ * Sums and decoding know nothing of it. Two vectors of memory, 8 bytes for
+ * every value. Calls take little more while they run, but for fl_feedback_save
+ * and fl_feedback_restore, which hold the state as bytes: up to six vectors
+ * more.
  *
  * For every function here. Ownership: none moves, but that new and restore give
  * a handle to be freed. Thread-safety: one thread per fl_feedback at a time;

@@ -64,6 +64,20 @@ def test_segments_are_settled_one_by_one(compressor, rng):
         assert np.allclose(feedback.memory[300:], lost[300:], atol=1e-3)
 
 
+def test_only_truth_values_settle(compressor, rng):
+    x = draw(rng)
+    with fl.Feedback(compressor) as feedback:
+        feedback.measure(x)
+        for bad in (None, "no", 1, 0.0, [1, 0], ["True", "False"],
+                    [[True, False]], [], {}):
+            with pytest.raises(TypeError):
+                feedback.settle(bad)
+        assert feedback.phase == fl.FeedbackPhase.MEASURED
+        for good in (np.bool_(False), (False, False), np.zeros(2, bool)):
+            feedback.settle(good)
+            feedback.measure(x)
+
+
 def test_phases(compressor, rng):
     x = draw(rng)
     with fl.Feedback(compressor) as feedback:

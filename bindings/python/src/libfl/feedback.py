@@ -115,14 +115,19 @@ class Feedback(Handle):
             report)
         return buffer[:needed.value].tobytes()
 
-    def settle(self, is_counted: bool | Sequence[bool]) -> None:
+    def settle(self, is_counted: bool | np.bool_ | Sequence[bool]
+               | npt.NDArray[np.bool_]) -> None:
         """End the round: was the update counted, as a whole or segment by
         segment?"""
-        if np.ndim(is_counted) == 0:
-            lib.fl_feedback_settle(self._handle, int(bool(is_counted)), None,
-                                   0)
+        given = np.asarray(is_counted)
+        # A number, a text or a list of them would be true without a word.
+        if given.dtype != np.bool_ or given.ndim > 1:
+            raise TypeError(f"is_counted: got {is_counted!r}, want a bool or "
+                            "one for each segment")
+        if given.ndim == 0:
+            lib.fl_feedback_settle(self._handle, int(given), None, 0)
             return
-        counted = np.asarray(is_counted, bool).astype(np.uint8)
+        counted = given.astype(np.uint8)
         lib.fl_feedback_settle(self._handle, int(counted.any()),
                                counted.ctypes.data_as(_lib.U8P),
                                counted.size)
