@@ -2,6 +2,8 @@
 /* Stack that compression takes: every path runs on a thread whose stack was
  * painted before, and the deepest byte with another colour afterwards tells.
  * fl/compress.h promises hosts with small stacks how much it can be. */
+#define _POSIX_C_SOURCE 200809L
+
 #include <pthread.h>
 
 #include <fl/feedback.h>
