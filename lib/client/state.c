@@ -18,7 +18,7 @@
 #include "wire/container.h"
 
 enum {
-  STATE_VERSION = 1,
+  STATE_VERSION = 2,
   STATE_SLACK = 16 << 20 /* everything but vectors of the model's size */
 };
 
@@ -520,6 +520,11 @@ fl_status fl_client_restore(fl_client **out, fl_context *context,
   FLI_TRY(fli_container_read(reader, FLI_STATE_CLIENT, STATE_VERSION,
                              24 * client->options.max_weights + STATE_SLACK,
                              &version, &payload));
+  if (version < STATE_VERSION) {
+    st = fli_error(FL_E_VERSION, "state version: got %u, want %d", version,
+                   (int)STATE_VERSION);
+    goto out;
+  }
   FLI_TRY(restore_state(client, &payload));
   *out = client;
   client = NULL;

@@ -403,6 +403,11 @@ fl_status fl_server_restore(fl_server **out, fl_context *context,
   FLI_TRY(fli_server_create(&server, context, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_SERVER, FLI_SERVER_STATE_VERSION,
                              UINT64_MAX, &version, &payload));
+  if (version < FLI_SERVER_STATE_VERSION) {
+    st = fli_error(FL_E_VERSION, "state version: got %u, want %d", version,
+                   (int)FLI_SERVER_STATE_VERSION);
+    goto out;
+  }
   fli_reader_init(&unpack, payload.data, payload.size);
   FLI_TRY(read_server(server, &unpack));
   *out = server;

@@ -462,7 +462,6 @@ typedef struct fli_saved_field {
 typedef struct fli_saved_table {
   const fli_saved_field *fields;
   size_t n_fields;
-  size_t n_first; /* fields when the table was new; read, too */
 } fli_saved_table;
 
 /* Times are what is left of them: the clock is another one after a restore. */

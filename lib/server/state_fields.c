@@ -19,9 +19,9 @@
 #define ROUND(member, kind) ROW(fli_saved_round, member, kind)
 #define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
 #define WHO(member, kind) ROW(fli_saved_participant, member, kind)
-#define TABLE(rows, n_later)                               \
-  {                                                        \
-    rows, FLI_COUNT_OF(rows), FLI_COUNT_OF(rows) - n_later \
+#define TABLE(rows)          \
+  {                          \
+    rows, FLI_COUNT_OF(rows) \
   }
 
 static const fli_saved_field option_rows[] = {
@@ -94,11 +94,11 @@ static const fli_saved_field participant_rows[] = {
     WHO(before_attempt, FLI_SAVED_U32),
 };
 
-const fli_saved_table fli_saved_options = TABLE(option_rows, 2);
-const fli_saved_table fli_saved_codec = TABLE(codec_rows, 1);
-const fli_saved_table fli_saved_rounds = TABLE(round_rows, 3);
-const fli_saved_table fli_saved_members = TABLE(member_rows, 0);
-const fli_saved_table fli_saved_participants = TABLE(participant_rows, 2);
+const fli_saved_table fli_saved_options = TABLE(option_rows);
+const fli_saved_table fli_saved_codec = TABLE(codec_rows);
+const fli_saved_table fli_saved_rounds = TABLE(round_rows);
+const fli_saved_table fli_saved_members = TABLE(member_rows);
+const fli_saved_table fli_saved_participants = TABLE(participant_rows);
 
 void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
                      const void *object)
@@ -136,7 +136,7 @@ void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
 {
   char *base = object;
   const uint32_t n = fli_reader_array(reader);
-  if (n != table->n_fields && n != table->n_first) {
+  if (n != table->n_fields) {
     fli_reader_fail(reader, FL_E_FORMAT, "state: a struct of another size");
     return;
   }

@@ -275,6 +275,10 @@ Test(client_state, every_cut_and_every_flipped_byte_is_refused)
   fx_free(&fx);
 }
 
+/* Of what is written now. */
+enum { VERSION = 2 };
+static uint32_t version = VERSION;
+
 /* A state whose hash is right: keys 1 and 2 are those of the client, the
  * others the test's. */
 typedef void (*extra_fields)(fixture *fx, fli_msg_writer *writer);
@@ -296,8 +300,8 @@ static fl_status restore_fields(fixture *fx, uint32_t n_extra,
   cr_assert_eq(fli_writer_status(&writer), FL_OK);
   cr_assert_eq(fl_buffer_new(&state, NULL), FL_OK);
   cr_assert_eq(fl_buffer_as_writer(state, &stream), FL_OK);
-  cr_assert_eq(fli_container_write(&stream, FLI_STATE_CLIENT, 1, &payload),
-               FL_OK);
+  cr_assert_eq(
+      fli_container_write(&stream, FLI_STATE_CLIENT, version, &payload), FL_OK);
   fl_status st = restore(fx, state, &client);
   cr_assert_eq(st == FL_OK, client != NULL);
   fl_client_free(client);
@@ -353,6 +357,10 @@ Test(client_state, a_state_is_not_believed_for_its_hash)
   fixture fx;
   fx_init(&fx, FL_CODEC_F32);
   cr_assert_eq(restore_fields(&fx, 0, add_nothing), FL_OK);
+  /* Its encoded update and norms are of another layout. */
+  version = VERSION - 1;
+  cr_assert_eq(restore_fields(&fx, 0, add_nothing), FL_E_VERSION);
+  version = VERSION;
   cr_assert_eq(restore_fields(&fx, 1, add_unknown), FL_OK);
   cr_assert_eq(restore_fields(&fx, 1, add_critical), FL_E_VERSION);
   cr_assert_eq(restore_fields(&fx, 3, add_update_without_model), FL_E_FORMAT);

@@ -335,27 +335,6 @@ Test(server_clip, knowledge_out_of_range_is_not_restored)
 }
 
 /* The round as an array of its first ten values: how version 2 wrote it. */
-Test(server_clip, round_of_a_version_2_snapshot_is_read)
-{
-  const fli_saved_table first = {fli_saved_rounds.fields, 10, 10};
-  const fli_saved_round saved = {.phase = 3, .round = 7, .clip = 2.0f};
-  fli_saved_round got = {0};
-  fli_bytes bytes;
-  fli_msg_writer writer;
-  fli_msg_reader reader;
-  fli_bytes_init(&bytes, NULL);
-  fli_writer_init(&writer, &bytes);
-  fli_saved_write(&writer, &first, &saved);
-  cr_assert_eq(fli_writer_status(&writer), FL_OK);
-  fli_reader_init(&reader, bytes.data, bytes.size);
-  fli_saved_read(&reader, &fli_saved_rounds, &got);
-  cr_assert_eq(fli_reader_finish(&reader), FL_OK, "%s", fl_last_error());
-  cr_expect_eq(got.phase, 3u);
-  cr_expect_eq(got.round, 7u);
-  cr_expect_eq(got.clip, 0.0f);
-  fli_bytes_free(&bytes);
-}
-
 Test(server_clip, square_of_a_difference_is_that_of_all_places)
 {
   float a[19], b[19];
