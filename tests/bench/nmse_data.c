@@ -23,7 +23,8 @@ uint32_t nmse_kind_rows(nmse_kind kind, uint32_t workers)
 
 const float *nmse_row(const nmse_data *data, uint32_t worker)
 {
-  return data->values + (data->rows == 1 ? 0 : worker * data->n);
+  uint64_t row = ((uint64_t)data->first + worker) % data->rows;
+  return data->values + row * data->n;
 }
 
 /* In (0, 1), never 0 or 1. */

@@ -23,10 +23,9 @@ DATA = {"gauss_indep": "Gaussian vectors, every worker its own",
         "student3": "one Student-t (3) vector held by all workers",
         "sparse": "one vector, 1 % not zero, held by all workers",
         "vectors": "real updates"}
-KEY = re.compile(rf"nmse_({'|'.join(DATA)})_(\w+)_n(\d+)(_se)?$")
 RIVALS = ("eden_b1,eden_b2,eden_b3,eden_b4,eden_b6,eden_b8,qsgd_max_b2,"
           "qsgd_max_b3,qsgd_max_b4,qsgd_max_b6,qsgd_max_b8,topk10,sign,"
-          "terngrad,fp16,bf16")
+          "terngrad,fp16")
 LINE_BITS = 4  # of the plot over workers
 LEAST = 1e-6   # what is below is named in a note: 16-bit floats
 
@@ -55,8 +54,13 @@ FAMILIES = [
     Family("sign", r"sign", "#777777", "P"),
     Family("TernGrad", r"terngrad", "#B79F00", "*"),
     Family("fp16", r"fp16", "#444444", "h"),
-    Family("bf16", r"bf16", "#444444", "H"),
+    Family("bf16", r"bf16", "#444444", "H", True),
+    Family("f32", r"f32", "#444444", "8", True),
 ]
+SCHEME = "|".join([r"(?:uniform|dither|table)_b\d_\w+"]
+                  + [family.pattern for family in FAMILIES])
+# Of a file's vectors <data> is what nmse_thc was told to call them.
+KEY = re.compile(rf"nmse_([a-z0-9_]+?)_({SCHEME})_n(\d+)(_se)?$")
 
 
 @dataclasses.dataclass
@@ -92,6 +96,12 @@ class Results:
                     family.pattern, scheme):
                 found.append((x, mean, error))
         return sorted(found)
+
+    def data(self):
+        """Names of the data sets, known ones first."""
+        found = {name for name, _, _ in self.nmse}
+        return ([name for name in DATA if name in found]
+                + sorted(found - set(DATA)))
 
     def workers(self, data):
         return sorted({k for name, _, k in self.nmse if name == data})
@@ -201,7 +211,7 @@ def plot_bits(pyplot, results, data, folder):
     if several and workers[0] == 1:
         chosen.append(min(several, key=lambda k: abs(k - 10)))
     figure, panels = figure_of(pyplot, len(chosen),
-                               f"Error over bits sent: {DATA[data]}")
+                               f"Error over bits sent: {DATA.get(data, data)}")
     for axes, k in zip(panels, chosen):
         ends = draw(axes, results, data,
                     lambda scheme, n, k=k: results.bits.get(scheme)
@@ -221,7 +231,8 @@ def plot_workers(pyplot, results, data, folder):
 
     workers = results.workers(data)
     figure, panels = figure_of(
-        pyplot, 1, f"Error over workers, {LINE_BITS} bits: {DATA[data]}")
+        pyplot, 1, f"Error over workers, {LINE_BITS} bits: "
+        f"{DATA.get(data, data)}")
     ends = draw(panels[0], results, data, x_of)
     log_ticks(panels[0], workers)
     panels[0].set_xlim(workers[0] * .9, workers[-1] * 1.1)
@@ -302,10 +313,9 @@ def main(argv=None):
         results = Results.parse(lines)
     except ValueError as error:
         sys.exit(f"plot_thc.py: {error}")
-    for data in DATA:
-        if results.workers(data):
-            plot_bits(pyplot, results, data, options.folder)
-            plot_workers(pyplot, results, data, options.folder)
+    for data in results.data():
+        plot_bits(pyplot, results, data, options.folder)
+        plot_workers(pyplot, results, data, options.folder)
 
 
 if __name__ == "__main__":

@@ -161,3 +161,18 @@ def test_plots_want_results_or_a_program(bench, tmp_path, capsys):
         with pytest.raises(SystemExit):
             bench("plot_thc").main([str(tmp_path), *arguments])
         assert "--program, and not both" in capsys.readouterr().err
+
+
+def test_plots_know_the_keys_of_both_programs(bench):
+    results = bench("plot_thc").Results.parse(
+        "bits_bf16 16\nbits_dither_b4_best 4\nnmse_gauss_bf16_n1 3e-6\n"
+        "nmse_gauss_indep_dither_b4_best_n10 .001\n"
+        "nmse_gauss_indep_dither_b4_best_n10_se .00001\n"
+        "nmse_gauss_indep_dither_b4_best_n10_d1003 .5\n"
+        "nmse_my_cnn_eden_b4_n2 .005\n".splitlines())
+    assert results.data() == ["gauss_indep", "gauss", "my_cnn"]
+    assert results.bits == {"bf16": 16, "dither_b4_best": 4}
+    assert results.nmse == {
+        ("gauss", "bf16", 1): (3e-6, 0),
+        ("gauss_indep", "dither_b4_best", 10): (.001, .00001),
+        ("my_cnn", "eden_b4", 2): (.005, 0)}
