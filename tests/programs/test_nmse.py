@@ -15,7 +15,7 @@ FOLDER = tempfile.TemporaryDirectory(prefix="libfl-nmse-")
 def _run(*arguments):
     done = subprocess.run([str(PROGRAM), *map(str, arguments)],
                           stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=500, check=False)
+                          text=True, timeout=300, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
