@@ -18,6 +18,8 @@
 
 enum {
   FLI_UNIT_MAX = FL_THC_BLOCK,
+  /* Vectors from here on, which no cache holds, are written past it. */
+  FLI_STREAM_FLOATS = 1 << 22,
   /* 496 KiB of weights: what a second-level cache holds, and more different
    * weights than a unit has room for. Not a power of two, which would make the
    * lines of a unit compete for the same cache sets. */

@@ -8,9 +8,6 @@
 #include "compress/compressor.h"
 #include "compress/partial.h"
 
-/* Vectors that no cache holds are written past it. */
-enum { STREAM_FLOATS = 1 << 22 };
-
 /* Sum over the slots in the sum of U_s, as the lattice wants it; the constant
  * part is returned. All slots together have (n V mod 65536) + sum of
  * floor(65536 s / n) over s < n; from there, or from 0, slots are taken or
@@ -130,7 +127,7 @@ void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last)
 {
   const fl_compressor *compressor = mean->agreed->compressor;
   const fli_layout *layout = &compressor->layout;
-  int is_streamed = layout->dim >= STREAM_FLOATS;
+  int is_streamed = layout->dim >= FLI_STREAM_FLOATS;
   _Alignas(64) float blocks[FLK_GROUP_FLOATS];
   flk_lattice lattice = {.width = mean->width};
   double one;

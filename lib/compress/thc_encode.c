@@ -153,8 +153,9 @@ static void rotate_back(thc_group *group)
     }
     group->turns[b].scale = (float)scale;
   }
+  int is_streamed = agreed->compressor->layout.dim >= FLI_STREAM_FLOATS;
   group->kernels->rotate_out(group->lost, group->blocks, &group->lines,
-                             group->turns, 0);
+                             group->turns, is_streamed);
   for (size_t b = 0; b < group->lines.count; b++) {
     if (!group->is_sent[b]) {
       lose(group, b, 1.0f);
