@@ -216,7 +216,7 @@ FL_API fl_status fl_partial_add(fl_partial *partial, const uint8_t *data,
  * workers had sent it: asynchronous servers give a late one less than a fresh
  * one. The mean is then the one weighted by w (and samples, as always).
  *
- * @param data     Encoded updates, none of them NULL; not kept after return.
+ * @param data     Encoded updates; not kept after return.
  * @param sizes    Their bytes.
  * @param weights  1..FL_MAX_LANE_WEIGHT of each; NULL: all 1.
  * @param count    How many there are; 0 does nothing.

@@ -129,7 +129,7 @@ static fl_status take(batch *b, item *one, const uint8_t *data, size_t size)
   fl_status st = FL_OK;
   const fl_partial *partial = b->partial;
   const fli_agreed *agreed = &partial->agreed;
-  if (!data) return fli_error(FL_E_ARGUMENT, "update: got NULL");
+  if (!data && size > 0) return fli_error(FL_E_ARGUMENT, "update: got NULL");
   FLI_TRY(fli_update_read(agreed, data, size, &one->update));
   uint32_t slot = one->update.slot;
   if (fli_has_slot(&partial->all, slot) || fli_has_slot(&b->taken, slot)) {
