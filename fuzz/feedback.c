@@ -111,7 +111,7 @@ static void next_round(sums_round *s, fl_feedback *feedback, const float *x)
     comes_back(s, feedback);
   } else {
     FUZZ_CHECK(st == FL_E_RANGE || st == FL_E_NOT_FINITE);
-    FUZZ_CHECK(memcmp(before, after, s->r.n * 4) == 0);
+    FUZZ_CHECK(memcmp(before, after, (size_t)s->r.n * 4) == 0);
   }
 }
 

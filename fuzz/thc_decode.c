@@ -49,7 +49,7 @@ static void decode(const sums_round *s, cf_bytes message)
   }
   if (fl_partial_count(partial) > 0) {
     FUZZ_CHECK(sums_decode(s, partial, by_sum) == st);
-    FUZZ_CHECK(st != FL_OK || memcmp(direct, by_sum, s->r.n * 4) == 0);
+    FUZZ_CHECK(st != FL_OK || memcmp(direct, by_sum, (size_t)s->r.n * 4) == 0);
   }
   fl_partial_free(partial);
 }
@@ -59,7 +59,7 @@ static void apply_steps(const sums_round *s, cf_bytes steps)
   static const uint8_t zeros[4 * SUMS_DIM_MAX];
   fli_canonical model;
   cf_must(fli_canonical_init(&model, NULL, s->r.n));
-  cf_must(fli_canonical_set(&model, 0, zeros, 4 * s->r.n));
+  cf_must(fli_canonical_set(&model, 0, zeros, 4 * (size_t)s->r.n));
   fl_status st =
       fli_canonical_apply(&model, s->r.compressor, steps.data, steps.size);
   sums_has_text(st);

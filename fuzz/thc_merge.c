@@ -74,7 +74,7 @@ static void round_trip(const sums_round *s, const fl_partial *partial)
   FUZZ_CHECK(fl_partial_samples(copy) == fl_partial_samples(partial));
   st = sums_decode(s, partial, out);
   FUZZ_CHECK(sums_decode(s, copy, again) == st);
-  FUZZ_CHECK(st != FL_OK || memcmp(out, again, s->r.n * 4) == 0);
+  FUZZ_CHECK(st != FL_OK || memcmp(out, again, (size_t)s->r.n * 4) == 0);
   fl_partial_free(copy);
   free(bytes.data);
 }
