@@ -18,10 +18,18 @@ root=$(realpath "$folder")/root
 
 if [ ! -e "$root/complete" ]; then
   rm -rf "$root"
+  # The mirror of this machine's own packages, in either form of apt's sources:
+  # not every mirror has updates of every processor, which mmdebstrap would ask
+  # for without one.
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list \
+    /etc/apt/sources.list.d/*.sources 2>/dev/null | awk '
+    $1 == "deb" { sub(/\[[^]]*\] */, ""); if ($3 == "bookworm") print $2 }
+    $1 == "URIs:" { uri = $2 }
+    $1 == "Suites:" && / bookworm( |$)/ { print uri }' | sed -n 1p) || true
   mmdebstrap --quiet --variant=extract --architectures="$architecture" \
     --aptopt='Acquire::Retries "3"' \
     --include=libc6-dev,libsodium-dev,libmsgpack-dev,libgcc-s1 \
-    bookworm "$root" http://deb.debian.org/debian
+    bookworm "$root" ${mirror:+"$mirror"}
   touch "$root/complete"
 fi
 
