@@ -132,6 +132,7 @@ typedef struct fli_mean {
   uint16_t *offsets;
   uint32_t n_offsets;
   int32_t sign;
+  int64_t offset_sum; /* of what all slots subtract: the constant part */
 } fli_mean;
 
 /* A run of coordinates of one segment, in several updates. */

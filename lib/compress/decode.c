@@ -48,15 +48,20 @@ static void decode_units(void *arg, uint64_t first, uint64_t last)
   check_units(job, first, last);
 }
 
-/* List the slots that dither has to look at one by one: those in the sum, or
- * those that are not, whichever are fewer. `offsets` holds half the slots. */
+/* Noise of all slots in the sum: all slots together have (n V mod 65536) + sum
+ * of floor(65536 s / n) over s < n; from there, or from 0, slots are taken or
+ * added one by one, whichever are fewer. The result is the same integer both
+ * ways, and as at most half of the slots are looked at (`offsets` holds as
+ * many), nothing on the way leaves 32 bits. */
 static void list_offsets(fli_mean *mean)
 {
   const fli_agreed *agreed = mean->agreed;
   int is_majority = mean->tally->count > agreed->slots / 2;
   mean->sign = is_majority ? -1 : 1;
   mean->n_offsets = 0;
+  mean->offset_sum = 0;
   for (uint32_t s = 0; s < agreed->slots; s++) {
+    if (is_majority) mean->offset_sum += agreed->offsets[s];
     if (fli_has_slot(mean->tally, s) == is_majority) continue;
     mean->offsets[mean->n_offsets++] = agreed->offsets[s];
   }
@@ -106,9 +111,7 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   fl_status st = set_weight(job);
   if (st != FL_OK) return st;
   if (job->mean.offsets) list_offsets(&job->mean);
-  fli_for_units(compressor->context, segment->first_unit,
-                segment->first_unit + fli_segment_units(segment), decode_units,
-                job);
+  fli_for_segment(&compressor->layout, index, decode_units, job);
   if (!atomic_load(&job->is_not_finite)) return FL_OK;
   return fli_error(FL_E_RANGE, "decode: segment %u leaves float32", index);
 }

@@ -47,7 +47,6 @@ static fl_status encode_segment(fli_encoding *encoding, uint32_t segment,
                                 double *squares)
 {
   const fl_compressor *compressor = encoding->agreed->compressor;
-  const fli_segment *s = &compressor->layout.segments[segment];
   if (squares) {
     fli_measuring m = {.compressor = compressor,
                        .x = encoding->x,
@@ -63,8 +62,7 @@ static fl_status encode_segment(fli_encoding *encoding, uint32_t segment,
         fli_encoding_factor(encoding, own, encoding->agreed->norms[segment]);
   }
   encoding->segment = segment;
-  fli_for_units(compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), encode_units, encoding);
+  fli_for_segment(&compressor->layout, segment, encode_units, encoding);
   if (!atomic_load(&encoding->is_not_finite)) return FL_OK;
   return fli_check_finite(compressor, encoding->x, segment);
 }

@@ -70,11 +70,6 @@ static void mix(const fl_feedback *feedback, mixing *m)
   fli_for_units(compressor->context, 0, pieces, mix_pieces, m);
 }
 
-static size_t vector_bytes(const fl_feedback *feedback)
-{
-  return (size_t)feedback->compressor->layout.dim * sizeof(float);
-}
-
 static void swap_vectors(fl_feedback *feedback)
 {
   float *held = feedback->held;
@@ -159,8 +154,8 @@ void fl_feedback_free(fl_feedback *feedback)
 {
   if (!feedback) return;
   fl_compressor *compressor = feedback->compressor;
-  fli_free(compressor->context, feedback->held, vector_bytes(feedback));
-  fli_free(compressor->context, feedback->other, vector_bytes(feedback));
+  fli_free(compressor->context, feedback->held, fli_feedback_bytes(feedback));
+  fli_free(compressor->context, feedback->other, fli_feedback_bytes(feedback));
   fli_free(compressor->context, feedback, sizeof *feedback);
   fl_compressor_free(compressor);
 }
@@ -372,7 +367,7 @@ fl_status fl_feedback_reset(fl_feedback *feedback)
 {
   fli_clear_error();
   if (!feedback) return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
-  memset(feedback->held, 0, vector_bytes(feedback));
+  memset(feedback->held, 0, fli_feedback_bytes(feedback));
   feedback->phase = FL_FEEDBACK_IDLE;
   return FL_OK;
 }
@@ -385,6 +380,6 @@ fl_status fl_feedback_copy_memory(const fl_feedback *feedback, float *memory,
     return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
   }
   fl_status st = check_dim(feedback, "memory", n);
-  if (st == FL_OK) memcpy(memory, feedback->held, vector_bytes(feedback));
+  if (st == FL_OK) memcpy(memory, feedback->held, fli_feedback_bytes(feedback));
   return st;
 }

@@ -22,6 +22,12 @@ struct fl_feedback {
   float *other;
 };
 
+/* Of one of the vectors. */
+static inline size_t fli_feedback_bytes(const fl_feedback *feedback)
+{
+  return (size_t)feedback->compressor->layout.dim * sizeof(float);
+}
+
 /* A handle without content. */
 fl_status fli_feedback_make(fl_feedback **out, const fl_compressor *compressor,
                             const fl_feedback_options *options);

@@ -25,17 +25,12 @@ enum {
   KEY_BEFORE_SAMPLES = 8
 };
 
-static size_t vector_bytes(const fl_feedback *feedback)
-{
-  return (size_t)feedback->compressor->layout.dim * sizeof(float);
-}
-
 static fl_status write_vector(const fl_feedback *feedback,
                               fli_msg_writer *writer, uint32_t key,
                               const float *values)
 {
   fl_context *context = feedback->compressor->context;
-  size_t size = vector_bytes(feedback);
+  size_t size = fli_feedback_bytes(feedback);
   uint8_t *bytes = fli_alloc(context, size, 1);
   if (!bytes) return fli_nomem(size);
   feedback->compressor->kernels->f32_store(bytes, values, size / sizeof(float));
@@ -122,9 +117,9 @@ static fl_status read_vector(const fl_feedback *feedback, float *values,
 {
   const flk_table *kernels = feedback->compressor->kernels;
   size_t n = (size_t)feedback->compressor->layout.dim;
-  if (!data || size != vector_bytes(feedback)) {
+  if (!data || size != fli_feedback_bytes(feedback)) {
     return fli_error(FL_E_FORMAT, "feedback: vector, got %zu bytes, want %zu",
-                     size, vector_bytes(feedback));
+                     size, fli_feedback_bytes(feedback));
   }
   kernels->f32_load(values, data, n);
   size_t bad = kernels->find_not_finite(values, n);
@@ -193,7 +188,8 @@ fl_status fl_feedback_restore(fl_feedback **out,
   fli_bytes_init(&payload, compressor->context);
   FLI_TRY(fli_feedback_make(&feedback, compressor, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_FEEDBACK, STATE_VERSION,
-                             2 * (uint64_t)vector_bytes(feedback) + STATE_SLACK,
+                             2 * (uint64_t)fli_feedback_bytes(feedback) +
+                                 STATE_SLACK,
                              &version, &payload));
   FLI_TRY(fli_feedback_read(feedback, payload.data, payload.size));
   *out = feedback;

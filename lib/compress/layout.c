@@ -201,3 +201,11 @@ void fli_for_units(fl_context *context, uint64_t first, uint64_t last,
     if (!p.is_done[i]) run_piece(&p, i);
   }
 }
+
+void fli_for_segment(const fli_layout *layout, uint32_t segment,
+                     fli_units_fn fn, void *arg)
+{
+  const fli_segment *s = &layout->segments[segment];
+  fli_for_units(layout->context, s->first_unit,
+                s->first_unit + fli_segment_units(s), fn, arg);
+}

@@ -92,5 +92,8 @@ int fli_unit_is_full(const fli_unit *unit);
 typedef void (*fli_units_fn)(void *arg, uint64_t first, uint64_t last);
 void fli_for_units(fl_context *context, uint64_t first, uint64_t last,
                    fli_units_fn fn, void *arg);
+/* The same for all units of a segment, by the layout's context. */
+void fli_for_segment(const fli_layout *layout, uint32_t segment,
+                     fli_units_fn fn, void *arg);
 
 #endif

@@ -49,10 +49,8 @@ static void measure_units(void *arg, uint64_t first, uint64_t last)
 
 void fli_measure_segment(fli_measuring *m, uint32_t segment)
 {
-  const fli_segment *s = &m->compressor->layout.segments[segment];
   m->segment = segment;
-  fli_for_units(m->compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), measure_units, m);
+  fli_for_segment(&m->compressor->layout, segment, measure_units, m);
 }
 
 double fli_segment_length(const fli_measuring *m, uint32_t segment)

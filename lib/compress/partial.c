@@ -82,13 +82,10 @@ static void merge_units(void *arg, uint64_t first, uint64_t last)
 static void merge_lanes(const fli_agreed *agreed, uint32_t segment,
                         const fli_lanes *to, const fli_lanes *from)
 {
-  const fl_compressor *compressor = agreed->compressor;
-  const fli_segment *s = &compressor->layout.segments[segment];
   merge_job job = {
       .agreed = agreed, .segment = segment, .to = *to, .from = *from};
   if (!from->data) return;
-  fli_for_units(compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), merge_units, &job);
+  fli_for_segment(&agreed->compressor->layout, segment, merge_units, &job);
 }
 
 static void free_lanes(fl_context *context, fli_lanes *lanes)

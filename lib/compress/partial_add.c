@@ -59,15 +59,6 @@ static uint64_t first_unit(const fli_agreed *agreed, uint32_t segment)
   return agreed->compressor->layout.segments[segment].first_unit;
 }
 
-static void run_segment(const fli_agreed *agreed, uint32_t segment,
-                        fli_units_fn fn, void *arg)
-{
-  const fl_compressor *compressor = agreed->compressor;
-  const fli_segment *s = &compressor->layout.segments[segment];
-  fli_for_units(compressor->context, s->first_unit,
-                s->first_unit + fli_segment_units(s), fn, arg);
-}
-
 static void check_units(void *arg, uint64_t first, uint64_t last)
 {
   check_job *job = arg;
@@ -90,7 +81,7 @@ static fl_status check_payload(const fli_agreed *agreed,
   for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
     if (!update->mask[s]) continue;
     job.segment = s;
-    run_segment(agreed, s, check_units, &job);
+    fli_for_segment(&compressor->layout, s, check_units, &job);
     if (atomic_load(&job.is_bad)) {
       return fli_error(FL_E_RANGE, "update: segment %u, a value above its norm",
                        s);
@@ -210,7 +201,7 @@ static void add_segment(batch *b, uint32_t segment)
                              .weights = is_weighted ? b->weights : NULL,
                              .count = n,
                              .segment = segment}};
-  run_segment(agreed, segment, add_units, &job);
+  fli_for_segment(&agreed->compressor->layout, segment, add_units, &job);
 }
 
 static void add_all(batch *b)

@@ -8,27 +8,6 @@
 #include "compress/compressor.h"
 #include "compress/partial.h"
 
-/* Sum over the slots in the sum of U_s, as the lattice wants it; the constant
- * part is returned. All slots together have (n V mod 65536) + sum of
- * floor(65536 s / n) over s < n; from there, or from 0, slots are taken or
- * added one by one, whichever are fewer. The result is the same integer both
- * ways, and as at most half of the slots are looked at, nothing on the way
- * leaves 32 bits. */
-static int64_t set_dither(flk_lattice *lattice, const fli_mean *mean)
-{
-  const fli_agreed *agreed = mean->agreed;
-  int64_t all = 0;
-  if (mean->sign < 0) {
-    lattice->factor = agreed->slots;
-    for (uint32_t s = 0; s < agreed->slots; s++)
-      all += agreed->offsets[s];
-  }
-  lattice->offsets = mean->offsets;
-  lattice->n_offsets = mean->n_offsets;
-  lattice->sign = mean->sign;
-  return all;
-}
-
 /* Bits below a cell that are left when a coordinate of m updates takes 32: it
  * is at most m (g + 1) / 2 cells away from the middle. */
 static uint32_t fraction_bits(uint64_t count, uint32_t g)
@@ -53,7 +32,11 @@ static int32_t set_lattice(flk_lattice *lattice, const fli_mean *mean,
   }
   lattice->shift = fraction_bits((uint64_t)count, compressor->granularity);
   *one = (double)(1u << lattice->shift);
-  int64_t all = set_dither(lattice, mean) >> (16 - lattice->shift);
+  lattice->factor = mean->sign < 0 ? mean->agreed->slots : 0;
+  lattice->offsets = mean->offsets;
+  lattice->n_offsets = mean->n_offsets;
+  lattice->sign = mean->sign;
+  int64_t all = mean->offset_sum >> (16 - lattice->shift);
   return (int32_t)(uint32_t)(-(count * (g - 1) << lattice->shift) / 2 - all);
 }
 
