@@ -104,7 +104,7 @@ static void apart(float *x, size_t h, size_t n)
   }
 }
 
-/* Signs and scales of 16 rows: bit masks for `vec_turn`. */
+/* The two factors that `vec_pick` chooses between. */
 typedef struct turning {
   vec plus;
   vec minus;
@@ -563,6 +563,14 @@ static void decode_block(float *x, const uint8_t *lanes,
     decode_tiles(x, lanes, &d, n, FLK_U32, has_dither);
   }
 #endif
+}
+
+static void fill_blocks(flk_table *table)
+{
+  table->rotate_in = rotate_in;
+  table->encode = encode_block;
+  table->decode = decode_block;
+  table->rotate_out = rotate_out;
 }
 
 #endif

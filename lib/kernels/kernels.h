@@ -42,7 +42,8 @@ enum { FLK_U8 = 0, FLK_U16 = 1, FLK_U32 = 2, FLK_I64 = 3, FLK_WIDTHS = 4 };
 typedef struct flk_lines {
   size_t stride;
   size_t n;     /* floats of a block */
-  size_t count; /* 1..FLK_GROUP_MAX; 1 where n < FLK_BLOCK_MAX */
+  size_t count; /* 1 where n < FLK_BLOCK_MAX; else 1..FLK_GROUP_MAX, or up to
+                   FLK_NEIGHBOURS_MAX where norms are measured */
 } flk_lines;
 
 /* 32 generators of 16-bit numbers, two in every word: x <- x FLK_NOISE_FACTOR +

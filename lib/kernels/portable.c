@@ -483,8 +483,5 @@ void flk_fill_portable(flk_table *table)
 {
   table->name = "c";
   table->sum_squares_group = sum_squares_group;
-  table->rotate_in = rotate_in;
-  table->encode = encode_block;
-  table->decode = decode_block;
-  table->rotate_out = rotate_out;
+  fill_blocks(table);
 }

@@ -463,9 +463,6 @@ void flk_fill_neon(flk_table *table)
   table->find_not_finite = find_not_finite;
   table->sum_squares = sum_squares;
   table->sum_squares_group = sum_squares_group;
-  table->rotate_in = rotate_in;
-  table->encode = encode_block;
-  table->decode = decode_block;
-  table->rotate_out = rotate_out;
   table->add_packed = flk_add_packed_neon;
+  fill_blocks(table);
 }

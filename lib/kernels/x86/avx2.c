@@ -457,8 +457,5 @@ void flk_fill_avx2(flk_table *table)
   table->find_not_finite = find_not_finite;
   table->sum_squares = sum_squares;
   table->sum_squares_group = sum_squares_group;
-  table->rotate_in = rotate_in;
-  table->encode = encode_block;
-  table->decode = decode_block;
-  table->rotate_out = rotate_out;
+  fill_blocks(table);
 }

@@ -384,8 +384,5 @@ void flk_fill_avx512(flk_table *table)
   table->name = "avx512";
   table->sum_squares = sum_squares;
   table->sum_squares_group = sum_squares_group;
-  table->rotate_in = rotate_in;
-  table->encode = encode_block;
-  table->decode = decode_block;
-  table->rotate_out = rotate_out;
+  fill_blocks(table);
 }

@@ -163,28 +163,6 @@ static inline void sum_in_words(uint8_t *lanes, uint32_t width,
   }
 }
 
-static void fields(uint8_t *lanes, uint32_t width, const sum_fields *group,
-                   size_t n)
-{
-  if (group->bits < 4) {
-    flk_sum_few_bits_avx2(lanes, width, group, n);
-  } else if (group->kind == SUM_WORDS && width == FLK_U16) {
-    sum_in_words(lanes, FLK_U16, group, n);
-  } else if (group->kind == SUM_WORDS) {
-    sum_in_words(lanes, FLK_U32, group, n);
-  } else if (width == FLK_U8 && group->tables) {
-    sum_all(lanes, FLK_U8, group, n, 1);
-  } else if (width == FLK_U8) {
-    sum_all(lanes, FLK_U8, group, n, 0);
-  } else if (width == FLK_U16 && group->tables) {
-    sum_all(lanes, FLK_U16, group, n, 1);
-  } else if (width == FLK_U16) {
-    sum_all(lanes, FLK_U16, group, n, 0);
-  } else {
-    sum_all(lanes, FLK_U32, group, n, group->tables != NULL);
-  }
-}
-
 #include "kernels/x86/fill_sums.h"
 
 void flk_fill_sums_avx512(flk_table *table)
