@@ -162,7 +162,7 @@ static fl_status restore_clip(fli_job *job, const fli_saved_round *saved)
       !(correlation >= 0.0 && correlation <= 1.0)) {
     return malformed("what is known of the updates");
   }
-  if (saved->clip != 0.0f) job->clip = saved->clip;
+  job->clip = saved->clip;
   job->energy = energy;
   job->correlation = correlation;
   return FL_OK;

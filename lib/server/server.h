@@ -476,8 +476,8 @@ typedef struct fli_saved_round {
   uint64_t weight_cap;
   uint64_t hold_left_ns;
   uint64_t deadline_left_ns; /* UINT64_MAX = none */
-  float clip;                /* 0 = the compressor's */
-  uint64_t energy_bits;      /* of doubles */
+  float clip;
+  uint64_t energy_bits; /* of doubles */
   uint64_t correlation_bits;
 } fli_saved_round;
 

@@ -46,7 +46,6 @@ static const fli_saved_field option_rows[] = {
     OPTION(return_grace_ns, FLI_SAVED_U64),
     OPTION(retry_pause_ns, FLI_SAVED_U64),
     OPTION(steps_kept, FLI_SAVED_U32),
-    /* Not in version 1. */
     OPTION(error_feedback, FLI_SAVED_U32),
     OPTION(feedback_decay, FLI_SAVED_F32),
 };
@@ -89,7 +88,6 @@ static const fli_saved_field participant_rows[] = {
     WHO(counted_round, FLI_SAVED_U64),
     WHO(counted_attempt, FLI_SAVED_U32),
     WHO(is_expected, FLI_SAVED_U32),
-    /* Not in version 1. */
     WHO(before_round, FLI_SAVED_U64),
     WHO(before_attempt, FLI_SAVED_U32),
 };
