@@ -146,10 +146,7 @@ static void restoring_and_saving_report_it(void)
   configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
   CHECK_OK(try_start(&world));
   sv_join(&world);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   sv_pull(&world.clients[0]);
   sv_update(&world.clients[0]);
   CHECK_OK(fl_buffer_new(&snapshot, NULL));

@@ -197,6 +197,15 @@ static inline void sv_join(sv_world *world)
     sv_hello(&world->clients[i]);
 }
 
+/* The first `n` clients take what has come for them and report norms. */
+static inline void sv_report(sv_world *world, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    sv_pull(&world->clients[i]);
+  for (size_t i = 0; i < n; i++)
+    sv_norm(&world->clients[i]);
+}
+
 /* The server dies and comes back from its snapshot; clients are cut off. */
 static inline void sv_restart(sv_world *world)
 {

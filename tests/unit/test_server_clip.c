@@ -284,10 +284,7 @@ Test(server_clip, restored_server_goes_on_with_the_same)
   init(&world, 3);
   begin(&world);
   for (int step = 0; step < 2; step++) { /* to round 2's updates */
-    for (size_t i = 0; i < 3; i++)
-      sv_pull(&world.clients[i]);
-    for (size_t i = 0; i < 3; i++)
-      sv_norm(&world.clients[i]);
+    sv_report(&world, 3);
     for (size_t i = 0; i < 3; i++)
       sv_pull(&world.clients[i]);
     for (size_t i = 0; step == 0 && i < 3; i++)

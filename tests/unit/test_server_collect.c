@@ -109,10 +109,7 @@ Test(server_collect, wrong_number_of_norms_is_refused_and_the_round_goes_on)
 static sv_client *begin_updates(sv_world *world, uint32_t codec)
 {
   sv_begin(world, codec);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world->clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world->clients[i]);
+  sv_report(world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world->clients[i]);
   world->clients[1].is_mute = 1;

@@ -39,10 +39,7 @@ Test(server_feedback, aborted_round_has_counted_nothing)
   sv_add_three(&world);
   sv_join(&world);
   sv_tick(&world, SV_SECOND_NS);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   sv_pull(&world.clients[0]);
   sv_update(&world.clients[0]);
   sv_pull(&world.clients[0]);
@@ -60,10 +57,7 @@ Test(server_feedback, aborted_round_has_counted_nothing)
 /* Everybody in reach trains; the first `n` updates arrive. */
 static void play(sv_world *world, size_t n)
 {
-  for (size_t i = 0; i < world->n_clients; i++)
-    sv_pull(&world->clients[i]);
-  for (size_t i = 0; i < world->n_clients; i++)
-    sv_norm(&world->clients[i]);
+  sv_report(world, world->n_clients);
   for (size_t i = 0; i < world->n_clients; i++)
     sv_pull(&world->clients[i]);
   for (size_t i = 0; i < n; i++)

@@ -293,10 +293,7 @@ Test(server_job, evaluation_is_asked_again_of_a_returning_client)
   world.job_options.evaluate_every = 1;
   world.job_options.rounds = 1;
   begin(&world);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world.clients[i]);
   for (size_t i = 0; i < 3; i++)

@@ -106,10 +106,7 @@ Test(server_limits, uploads_beyond_the_staging_cap_wait)
   sv_add(&world, "bea", 1);
   sv_add(&world, "cay", 1);
   sv_join(&world);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world.clients[i]);
   sv_client *first = &world.clients[0], *second = &world.clients[1];
@@ -145,10 +142,7 @@ Test(server_limits, upload_that_stands_still_gives_way)
   sv_add_three(&world);
   sv_join(&world);
   sv_tick(&world, SV_SECOND_NS);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world.clients[i]);
   sv_client *first = &world.clients[0], *second = &world.clients[1];

@@ -245,10 +245,7 @@ Test(server_round, returning_client_resumes_its_round)
 {
   sv_world world;
   sv_begin(&world, FL_CODEC_THC);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   sv_lose(&world.clients[2]);
   sv_clear(&world.clients[2]);
   for (size_t i = 0; i < 3; i++)
@@ -329,10 +326,7 @@ Test(server_round, late_update_is_stale)
   const sv_event *event = NULL;
   sv_begin(&world, FL_CODEC_F32);
   world.clients[1].is_mute = 1;
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   world.clients[0].has_plan = world.clients[2].has_plan = 0;
   sv_run(&world);
   sv_tick(&world, 600 * SV_SECOND_NS);
@@ -408,10 +402,7 @@ Test(server_round, too_few_updates_abort_the_round)
   sv_add_three(&world);
   sv_join(&world);
   sv_tick(&world, SV_SECOND_NS);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 2; i++)
     sv_pull(&world.clients[i]);
   for (size_t i = 0; i < 2; i++)
@@ -470,10 +461,7 @@ Test(server_round, over_selection_takes_the_first_updates)
   sv_start(&world);
   sv_add_three(&world);
   sv_join(&world);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world.clients[i]);
   sv_update(&world.clients[0]);

@@ -251,10 +251,7 @@ static fl_buffer *snapshot(const setting *how)
   fl_writer writer;
   begin(&world, NULL, how);
   sv_join(&world);
-  for (size_t i = 0; i < 3; i++)
-    sv_pull(&world.clients[i]);
-  for (size_t i = 0; i < 3; i++)
-    sv_norm(&world.clients[i]);
+  sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
     sv_pull(&world.clients[i]);
   sv_update(&world.clients[1]);
