@@ -16,7 +16,7 @@ enum { TABLES_MAX = 3 };
 /* Filled by the first call that finds `state` 0; others wait for it. */
 static flk_nn_table tables[TABLES_MAX];
 static size_t n_tables;
-static atomic_int state;         /* 0 untouched, 1 being filled, 2 ready */
+static atomic_int state;       /* 0 untouched, 1 being filled, 2 ready */
 static _Atomic(size_t) chosen; /* index + 1; 0 = the best */
 
 static void fill(void)

@@ -22,7 +22,8 @@ enum {
 /* One tile of a product: sums of up to FLK_ROWS_MAX rows x one panel of
  * columns stay in registers over the whole depth.
  *
- *   c[r][j] = beta c[r][j] + alpha sum_s sum_k a[r][s][k] * b[s][k][j] + bias[j]
+ *   c[r][j] = beta c[r][j] + alpha sum_s sum_k a[r][s][k] * b[s][k][j] +
+ * bias[j]
  *
  * A is read one float at a time, at any strides; B in whole panels that are
  * contiguous in j. The depth comes in segments, so that a convolution's taps
@@ -39,8 +40,8 @@ typedef struct flk_tile {
   ptrdiff_t a_step; /* from one k to the next */
   const float *b;
   ptrdiff_t b_step;
-  size_t n_segments; /* >= 1 */
-  size_t depth;      /* of each segment; >= 1 */
+  size_t n_segments;          /* >= 1 */
+  size_t depth;               /* of each segment; >= 1 */
   const ptrdiff_t *a_offsets; /* NULL: one segment, no offset */
   const ptrdiff_t *b_offsets;
   float *c[2];
@@ -55,9 +56,9 @@ typedef struct flk_tile {
 typedef struct flk_nn_table {
   const char *name;
   /* ---- tiles (tile_body.h) ---- */
-  size_t width[3];  /* columns per panel kind; 0 = there is none such */
-  size_t rows_max;  /* in one run */
-  size_t pair_max;  /* rows in one run of a pair; 0 = no pairs */
+  size_t width[3]; /* columns per panel kind; 0 = there is none such */
+  size_t rows_max; /* in one run */
+  size_t pair_max; /* rows in one run of a pair; 0 = no pairs */
   size_t pair_min;
   /* `panel`: FLK_PANEL_*; n_rows in 1..rows_max. */
   void (*tile)(const flk_tile *tile, size_t n_rows, int panel);

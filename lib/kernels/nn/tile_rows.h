@@ -2,9 +2,9 @@
 /* Tiles of one vector type, for tile_body.h, which defines VEC and
  * NAMED(name). Included once per type: no guard. */
 
-static inline __attribute__((always_inline)) void NAMED(store)(
-    const flk_tile *t, float *at, const float *bias, const VEC *sums,
-    size_t n_vectors)
+static inline __attribute__((always_inline)) void
+NAMED(store)(const flk_tile *t, float *at, const float *bias, const VEC *sums,
+             size_t n_vectors)
 {
   enum { N = sizeof(VEC) / sizeof(float) };
   UNROLL for (size_t v = 0; v < n_vectors; v++)
@@ -39,8 +39,8 @@ static __attribute__((noinline)) void NAMED(store_edge)(const flk_tile *t,
 }
 
 /* `n` rows in each of `n_runs` runs; constants where it is called. */
-static inline __attribute__((always_inline)) void NAMED(tile)(
-    const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
+static inline __attribute__((always_inline)) void
+NAMED(tile)(const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
 {
   enum { N = sizeof(VEC) / sizeof(float) };
   VEC sum[FLK_ROWS_MAX][2];
@@ -89,13 +89,11 @@ static inline __attribute__((always_inline)) void NAMED(tile)(
   case n:                            \
     NAMED(tile)(t, n, 1, n_vectors); \
     break
-#define TWO_RUNS(n)                  \
-  case n:                            \
-    NAMED(tile)(t, n, 2, n_vectors); \
-    break
+#define TWO_RUNS(n) \
+  case n: NAMED(tile)(t, n, 2, n_vectors); break
 
-static inline __attribute__((always_inline)) void NAMED(tile_rows)(
-    const flk_tile *t, size_t n_rows, size_t n_vectors)
+static inline __attribute__((always_inline)) void
+NAMED(tile_rows)(const flk_tile *t, size_t n_rows, size_t n_vectors)
 {
   switch (n_rows) {
     ONE_RUN(1);
@@ -111,8 +109,8 @@ static inline __attribute__((always_inline)) void NAMED(tile_rows)(
 }
 
 #if NN_REGISTERS == 32
-static inline __attribute__((always_inline)) void NAMED(tile_pairs)(
-    const flk_tile *t, size_t n_rows, size_t n_vectors)
+static inline __attribute__((always_inline)) void
+NAMED(tile_pairs)(const flk_tile *t, size_t n_rows, size_t n_vectors)
 {
   switch (n_rows) {
     TWO_RUNS(4);
