@@ -10,8 +10,6 @@
 #include "kernels/nn/nn.h"
 #include "kernels/nn/vec.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 #define VEC nn_vec
 #define NAMED(name) name##_full
 #include "kernels/nn/tile_rows.h"
