@@ -7,7 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define UNROLL _Pragma("GCC unroll 16")
+/* Before a loop over registers: it has to go away whole. */
+#ifdef __clang__
+#  define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#  define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 enum { NN_WIDTH = NN_BYTES / sizeof(float) };
 
@@ -32,6 +37,16 @@ static inline nn_vec vec_load_some(const float *at, size_t n)
 static inline void vec_store_some(float *at, nn_vec value, size_t n)
 {
   _mm512_mask_storeu_ps(at, (__mmask16)((1u << n) - 1u), (__m512)value);
+}
+
+static inline nn_half half_load_some(const float *at, size_t n)
+{
+  return (nn_half)_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1u), at);
+}
+
+static inline void half_store_some(float *at, nn_half value, size_t n)
+{
+  _mm256_mask_storeu_ps(at, (__mmask8)((1u << n) - 1u), (__m256)value);
 }
 #else
 static inline nn_vec vec_load_some(const float *at, size_t n)
