@@ -5,6 +5,7 @@
 #define NN_REGISTERS 32
 #define NN_HAS_HALF 0
 
+#include "kernels/nn/pack_body.h"
 #include "kernels/nn/tables.h"
 #include "kernels/nn/tile_body.h"
 
@@ -12,4 +13,5 @@ void flk_nn_fill_neon(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = "neon"};
   fill_tiles(table);
+  fill_pack(table);
 }
