@@ -5,11 +5,19 @@
 #define NN_REGISTERS 32
 #define NN_HAS_HALF 1
 
+#include "kernels/nn/activation_body.h"
+#include "kernels/nn/optimiser_body.h"
+#include "kernels/nn/softmax_body.h"
 #include "kernels/nn/tables.h"
 #include "kernels/nn/tile_body.h"
+#include "kernels/nn/vector_body.h"
 
 void flk_nn_fill_avx512(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = "avx512"};
   fill_tiles(table);
+  fill_activations(table);
+  fill_vectors(table);
+  fill_softmax(table);
+  fill_optimisers(table);
 }
