@@ -11,6 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/nn/activation.h"
+#include "kernels/nn/optimiser.h"
+#include "kernels/nn/softmax.h"
+#include "kernels/nn/vector.h"
+
 /* Panels: how many columns a tile has. Not every machine has the half one. */
 enum { FLK_PANEL_HALF = 0, FLK_PANEL_ONE = 1, FLK_PANEL_TWO = 2 };
 
@@ -110,6 +115,10 @@ typedef struct flk_nn_table {
   void (*pack_transposed)(const flk_pack *panel);
   void (*store_transposed)(const flk_store *store);
   void (*dots)(const flk_dots *dots);
+  flk_activation_kernels activation;
+  flk_vector_kernels vector;
+  flk_softmax_kernels softmax;
+  flk_optimiser_kernels optimiser;
 } flk_nn_table;
 
 /* The table for this machine; any thread. */
