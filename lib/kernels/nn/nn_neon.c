@@ -6,6 +6,8 @@
 #define NN_HAS_HALF 0
 
 #include "kernels/nn/activation_body.h"
+#include "kernels/nn/dropout_body.h"
+#include "kernels/nn/norm_body.h"
 #include "kernels/nn/optimiser_body.h"
 #include "kernels/nn/softmax_body.h"
 #include "kernels/nn/tables.h"
@@ -19,5 +21,7 @@ void flk_nn_fill_neon(flk_nn_table *table)
   fill_activations(table);
   fill_vectors(table);
   fill_softmax(table);
+  fill_norms(table);
+  fill_dropout(table);
   fill_optimisers(table);
 }
