@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "kernels/nn/activation.h"
+#include "kernels/nn/dropout.h"
+#include "kernels/nn/norm.h"
 #include "kernels/nn/optimiser.h"
 #include "kernels/nn/softmax.h"
 #include "kernels/nn/vector.h"
@@ -118,6 +120,8 @@ typedef struct flk_nn_table {
   flk_activation_kernels activation;
   flk_vector_kernels vector;
   flk_softmax_kernels softmax;
+  flk_norm_kernels norm;
+  flk_dropout_kernels dropout;
   flk_optimiser_kernels optimiser;
 } flk_nn_table;
 
