@@ -19,11 +19,32 @@ static void fuse(fl_model *model)
     if (node->op != &fli_op_relu) continue;
     fli_node *before = &model->nodes[node->inputs[0]];
     if (before->n_uses != 1) continue;
-    if (before->op == &fli_op_dense) {
+    if (before->op == &fli_op_dense || before->op == &fli_op_dense_lora) {
       before->does_relu = FLI_RELU_FORWARD;
       node->is_fused = 1;
     }
   }
+}
+
+/* Ids are not computed: an embedding reads the model's input, and then nothing
+ * else does. */
+static fl_status connect_ids(fl_model *model)
+{
+  uint32_t n_embeddings = 0;
+  fli_node *input = &model->nodes[model->chain[0]];
+  for (uint32_t i = 0; i < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    if (node->op != &fli_op_embedding) continue;
+    n_embeddings++;
+    if (&model->nodes[node->inputs[0]] == input) continue;
+    return fli_error(FL_E_STATE, "embedding %s: wants the model's input",
+                     node->name);
+  }
+  input->attributes.input.takes_ids = n_embeddings > 0;
+  if (n_embeddings == 0 || n_embeddings == input->n_uses) return FL_OK;
+  return fli_error(FL_E_STATE,
+                   "model: its input are ids for an embedding, and another "
+                   "layer takes them too");
 }
 
 /* Who uses whose output. What nobody uses was declared for nothing, most
@@ -65,6 +86,7 @@ static fl_status make_chain(fl_model *model)
                      last->op->name);
   }
   fl_status st = connect_users(model);
+  if (st == FL_OK) st = connect_ids(model);
   if (st == FL_OK) fuse(model);
   return st;
 }
