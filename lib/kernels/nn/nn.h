@@ -100,6 +100,41 @@ typedef struct flk_dots {
   float *y;
   size_t y_row;
 } flk_dots;
+/* Pixels of one row of an image; strides in floats. */
+typedef struct flk_pixels {
+  const float *src;
+  const float *mask; /* like src: where it is not > 0, src counts as 0; or NULL
+                      */
+  size_t src_pixel;
+  float *dst;
+  size_t dst_pixel;
+  size_t channels;
+  size_t n;
+} flk_pixels;
+
+/* One row of a depthwise convolution's outputs, or of its gradient; `lanes`
+ * channels side by side, each for itself. Tap t of output i meets
+ * x[x_offsets[t] + i x_pixel] and its weights (or their gradients) are at
+ * weight_offsets[t]. All strides are in floats. */
+typedef struct flk_depthwise {
+  size_t lanes; /* a multiple of 8 */
+  size_t n;     /* outputs */
+  size_t n_taps;
+  const ptrdiff_t *x_offsets;
+  const ptrdiff_t *weight_offsets;
+  const float *x;
+  ptrdiff_t x_pixel;
+  ptrdiff_t y_pixel; /* of y and dy */
+  /* forward: y = sum_t w[t] x[t] + bias, and max(0, y) with does_relu */
+  const float *weights;
+  const float *bias; /* [lanes] or NULL */
+  float *y;
+  int is_added; /* to what y is */
+  int does_relu;
+  /* gradient: sums[t] += sum_i dy[i] x[t][i] */
+  const float *dy;
+  float *sums;
+} flk_depthwise;
 
 typedef struct flk_nn_table {
   const char *name;
@@ -123,6 +158,12 @@ typedef struct flk_nn_table {
   flk_norm_kernels norm;
   flk_dropout_kernels dropout;
   flk_optimiser_kernels optimiser;
+  /* ---- convolutions (conv_body.h) ---- */
+  void (*copy_pixels)(const flk_pixels *pixels);
+  /* dst[channel] += sum over pixels; channels come in eights. */
+  void (*sum_pixels)(const flk_pixels *pixels);
+  void (*depthwise)(const flk_depthwise *row);
+  void (*depthwise_sums)(const flk_depthwise *row);
 } flk_nn_table;
 
 /* The table for this machine; any thread. */
