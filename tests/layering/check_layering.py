@@ -11,7 +11,7 @@ from cases import ROOT, Cases
 BELOW = {"base": set()}
 BELOW["kernels"] = {"base"}
 BELOW["crypto"] = {"base"}
-BELOW["linalg"] = {"base"}
+BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}

@@ -7,9 +7,11 @@
 
 #include "kernels/nn/tables.h"
 #include "kernels/nn/tile_body.h"
+#include "kernels/nn/winograd_body.h"
 
 void flk_nn_fill_avx2(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = "avx2"};
   fill_tiles(table);
+  fill_winograd(table);
 }
