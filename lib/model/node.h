@@ -137,6 +137,7 @@ struct fli_node {
    * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
   int does_relu;
   int is_fused; /* ReLU: forward is done elsewhere */
+  int is_parallel; /* the host has threads: memory for several lanes */
   /* Which of its tensors are trained now, as bits; and whether a gradient of
    * its output is needed for that or for what comes before. */
   uint32_t trained;
