@@ -5,6 +5,7 @@
 #define FLK_NN_TABLE_BODY_H
 
 #include "kernels/nn/activation_body.h"
+#include "kernels/nn/attention_body.h"
 #include "kernels/nn/optimiser_body.h"
 #include "kernels/nn/pack_body.h"
 #include "kernels/nn/softmax_body.h"
@@ -15,6 +16,7 @@ static void fill_table(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = NN_NAME};
   fill_activations(table);
+  fill_attention(table);
   fill_optimisers(table);
   fill_pack(table);
   fill_softmax(table);
