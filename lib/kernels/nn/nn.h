@@ -12,8 +12,12 @@
 #include <stdint.h>
 
 #include "kernels/nn/activation.h"
+<<<<<<< HEAD
 #include "kernels/nn/dropout.h"
 #include "kernels/nn/norm.h"
+=======
+#include "kernels/nn/attention.h"
+>>>>>>> 6130dce
 #include "kernels/nn/optimiser.h"
 #include "kernels/nn/softmax.h"
 #include "kernels/nn/vector.h"
@@ -22,8 +26,9 @@
 enum { FLK_PANEL_HALF = 0, FLK_PANEL_ONE = 1, FLK_PANEL_TWO = 2 };
 
 enum {
-  FLK_PANEL_MAX = 32, /* columns of the widest panel anywhere */
-  FLK_ROWS_MAX = 14   /* rows of the tallest tile anywhere */
+  FLK_VECTOR_MAX = 16, /* floats of the widest vector anywhere */
+  FLK_PANEL_MAX = 32,  /* columns of the widest panel anywhere */
+  FLK_ROWS_MAX = 14    /* rows of the tallest tile anywhere */
 };
 
 /* One tile of a product: sums of up to FLK_ROWS_MAX rows x one panel of
@@ -195,6 +200,7 @@ typedef struct flk_nn_table {
   void (*store_transposed)(const flk_store *store);
   void (*dots)(const flk_dots *dots);
   flk_activation_kernels activation;
+  flk_attention_kernels attention;
   flk_vector_kernels vector;
   flk_softmax_kernels softmax;
   flk_norm_kernels norm;
