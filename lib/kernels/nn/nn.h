@@ -12,12 +12,9 @@
 #include <stdint.h>
 
 #include "kernels/nn/activation.h"
-<<<<<<< HEAD
 #include "kernels/nn/dropout.h"
 #include "kernels/nn/norm.h"
-=======
 #include "kernels/nn/attention.h"
->>>>>>> 6130dce
 #include "kernels/nn/optimiser.h"
 #include "kernels/nn/softmax.h"
 #include "kernels/nn/vector.h"
