@@ -3,7 +3,7 @@
  * bias and ReLU), of the gradients of inputs and of weights (with the ReLU's
  * mask), and of both in one call, and their share of the rate at which this
  * core multiplies and adds in registers. Padding of channels counts as no work.
- * CPU time of the thread, medians over rounds in which all layers alternate. */
+ * CPU time of the thread, medians over rounds in which all alternate. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +19,8 @@ enum { BATCH = 64, ROUNDS = 15, ROUNDS_MAX = 1000, N_PASSES = 4 };
 
 static const char help[] =
     "usage: bench_conv [--isa c|avx2|avx512|neon] [--algorithm NAME]\n"
-    "                  [--layer NAME] [--rounds N]\n"
+    "                  [--layer NAME] [--pass forward|dx|dw|backward]\n"
+    "                  [--rounds N]\n"
     "Print GFLOP/s of convolutions and their share of the core's peak.\n";
 
 static const char *const passes[N_PASSES] = {"forward", "dx", "dw", "backward"};
@@ -41,6 +42,13 @@ static const layer layers[] = {
     {"depthwise_32", 28, 32, 32, 32, 3, 1, 32},
     {"pointwise_64_64", 14, 64, 64, 64, 1, 0, 1},
 };
+
+typedef struct options {
+  const char *algorithm; /* NULL: the one that is chosen */
+  const char *layer;     /* NULL: all */
+  const char *pass;      /* NULL: all */
+  size_t rounds;
+} options;
 
 typedef struct run {
   const layer *layer;
@@ -114,17 +122,13 @@ __attribute__((target("avx2,fma"))) MULTIPLY_ADD(multiply_32, 32)
 
             static double rate(float (*multiply)(size_t), size_t bytes)
 {
-  enum { N = 200000 };
-  double times[9];
+  enum { N = 50000 };
   volatile float sink;
-  for (size_t i = 0; i < FLI_COUNT_OF(times); i++) {
-    double begin = cpu_us();
-    sink = multiply(N);
-    times[i] = cpu_us() - begin;
-  }
+  double begin = cpu_us();
+  sink = multiply(N);
   (void)sink;
   double flop = 2.0 * 12.0 * (double)(bytes / sizeof(float)) * N;
-  return flop / median(times, FLI_COUNT_OF(times)) / 1e3;
+  return flop / (cpu_us() - begin) / 1e3;
 }
 
 /* GFLOP/s */
@@ -212,21 +216,21 @@ static double time_pass(run *r, size_t pass)
   return cpu_us() - begin;
 }
 
-static void report(run *r, size_t rounds, double best)
+static int is_wanted(const char *only, const char *name)
+{
+  return !only || strcmp(only, name) == 0;
+}
+
+static void report(run *r, const options *o, double best)
 {
   for (size_t p = 0; p < N_PASSES; p++) {
+    if (!is_wanted(o->pass, passes[p])) continue;
     double flop = p == 3 ? 2.0 * r->flop : r->flop;
-    double gflops = flop / median(r->times[p], rounds) / 1e3;
+    double gflops = flop / median(r->times[p], o->rounds) / 1e3;
     printf("%s_%s_gflops %.1f\n", r->layer->name, passes[p], gflops);
     printf("%s_%s_share %.3f\n", r->layer->name, passes[p], gflops / best);
   }
 }
-
-typedef struct options {
-  const char *algorithm; /* NULL: the one that is chosen */
-  const char *layer;     /* NULL: all */
-  size_t rounds;
-} options;
 
 /* 0 when the program should end. */
 static int read_options(int argc, char **argv, options *o, int *status)
@@ -247,6 +251,8 @@ static int read_options(int argc, char **argv, options *o, int *status)
       o->algorithm = value;
     } else if (value && strcmp(argv[i], "--layer") == 0) {
       o->layer = value;
+    } else if (value && strcmp(argv[i], "--pass") == 0) {
+      o->pass = value;
     } else if (value && strcmp(argv[i], "--rounds") == 0) {
       o->rounds = (size_t)strtoul(value, NULL, 10);
     } else {
@@ -275,27 +281,30 @@ static void release(run *r)
 int main(int argc, char **argv)
 {
   static run runs[FLI_COUNT_OF(layers)];
+  static double peaks[ROUNDS_MAX];
   size_t n = 0;
   int status;
   options o;
   if (!read_options(argc, argv, &o, &status)) return status;
   for (size_t i = 0; i < FLI_COUNT_OF(layers); i++) {
-    if (o.layer && strcmp(o.layer, layers[i].name) != 0) continue;
+    if (!is_wanted(o.layer, layers[i].name)) continue;
     n += (size_t)prepare(&runs[n], &layers[i], o.algorithm);
   }
-  double best = peak();
-  printf("isa %s\npeak_gflops %.1f\n", flk_nn()->name, best);
   for (size_t k = 0; k < o.rounds; k++) {
+    peaks[k] = peak();
     for (size_t i = 0; i < n; i++) {
       for (size_t p = 0; p < N_PASSES; p++) {
+        if (!is_wanted(o.pass, passes[p])) continue;
         runs[i].times[p][k] = time_pass(&runs[i], p);
       }
     }
   }
+  double best = median(peaks, o.rounds);
+  printf("isa %s\npeak_gflops %.1f\n", flk_nn()->name, best);
   for (size_t i = 0; i < n; i++) {
     printf("%s_scratch_bytes %zu\n", runs[i].layer->name,
            runs[i].conv.n_scratch * sizeof(float));
-    report(&runs[i], o.rounds, best);
+    report(&runs[i], &o, best);
     release(&runs[i]);
   }
   return 0;
