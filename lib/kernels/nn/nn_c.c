@@ -8,10 +8,12 @@
 #include "kernels/nn/tables.h"
 #include "kernels/nn/tile_body.h"
 #include "kernels/nn/conv_body.h"
+#include "kernels/nn/pool_body.h"
 
 void flk_nn_fill_c(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = "c"};
   fill_tiles(table);
   fill_convolutions(table);
+  fill_pools(table);
 }
