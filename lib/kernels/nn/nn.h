@@ -180,6 +180,31 @@ typedef struct flk_winograd_weights {
   size_t position; /* of transformed weights, from one to the next */
 } flk_winograd_weights;
 
+/* In `chosen`: no place, ReLU made the maximum 0. */
+enum { FLK_POOL_OFF = 255 };
+
+/* Some outputs of a row of a pooling, or their gradients. Output i has the
+ * inputs x[i x_step + offsets[t]], which are at places[t] of its window.
+ * Strides are in floats. */
+typedef struct flk_pool {
+  size_t lanes;  /* floats of a pixel */
+  size_t n;      /* outputs */
+  size_t n_taps; /* >= 1 */
+  const ptrdiff_t *offsets;
+  const uint8_t *places;
+  ptrdiff_t x_step;
+  size_t y_pixel; /* of y, dy, and in bytes of what was chosen */
+  const float *x;
+  float *y;
+  uint8_t *chosen;
+  int does_relu;
+  float scale; /* of sums */
+  const float *dy;
+  const uint8_t *was_chosen;
+  float *dx;
+  int is_added; /* to what dx is */
+} flk_pool;
+
 typedef struct flk_nn_table {
   const char *name;
   /* ---- tiles (tile_body.h) ---- */
@@ -224,6 +249,11 @@ typedef struct flk_nn_table {
   /* Its adjoint: gradients of transformed weights to those of weights. */
   void (*winograd_weights_back)(const flk_winograd_weights *panel,
                                 const float *transformed, float *weights);
+  /* ---- pooling (pool_body.h) ---- */
+  void (*max_pool)(const flk_pool *row);
+  void (*max_pool_back)(const flk_pool *row);
+  void (*sum_pool)(const flk_pool *row);
+  void (*sum_pool_back)(const flk_pool *row);
 } flk_nn_table;
 
 /* The table for this machine; any thread. */
