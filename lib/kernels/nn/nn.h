@@ -11,12 +11,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/nn/activation.h"
+#include "kernels/nn/dropout.h"
+#include "kernels/nn/norm.h"
+#include "kernels/nn/attention.h"
+#include "kernels/nn/optimiser.h"
+#include "kernels/nn/softmax.h"
+#include "kernels/nn/vector.h"
+
 /* Panels: how many columns a tile has. Not every machine has the half one. */
 enum { FLK_PANEL_HALF = 0, FLK_PANEL_ONE = 1, FLK_PANEL_TWO = 2 };
 
 enum {
-  FLK_PANEL_MAX = 32, /* columns of the widest panel anywhere */
-  FLK_ROWS_MAX = 14   /* rows of the tallest tile anywhere */
+  FLK_VECTOR_MAX = 16, /* floats of the widest vector anywhere */
+  FLK_PANEL_MAX = 32,  /* columns of the widest panel anywhere */
+  FLK_ROWS_MAX = 14    /* rows of the tallest tile anywhere */
 };
 
 /* One tile of a product: sums of up to FLK_ROWS_MAX rows x one panel of
@@ -53,6 +62,81 @@ typedef struct flk_tile {
   int does_relu;     /* store max(0, value) */
 } flk_tile;
 
+/* A panel for tiles: dst[k][width], of which `columns` are op(B)'s, more than
+ * width less one vector (or half one, in a half panel); what the others hold
+ * is unspecified. */
+typedef struct flk_pack {
+  const float *src;
+  ptrdiff_t step; /* pack: from one k to the next; pack_transposed: from one
+                     column to the next */
+  size_t depth;
+  size_t columns;
+  size_t width;
+  float *dst;
+} flk_pack;
+
+/* c[i][j] = beta c[i][j] + alpha sums[j][i] + bias[j], then max(0, c). Rows of
+ * sums are readable up to a multiple of 4. */
+typedef struct flk_store {
+  const float *sums;
+  size_t sums_step;
+  float *c;
+  ptrdiff_t c_row;
+  size_t rows;
+  size_t columns;
+  float alpha;
+  float beta; /* 0: c is not read */
+  const float *bias;
+  int does_relu;
+} flk_store;
+
+/* y[i][j] = sum_k x[i][k] w[j][k] for m rows of x and n of w */
+typedef struct flk_dots {
+  const float *x;
+  ptrdiff_t x_row;
+  const float *w;
+  ptrdiff_t w_row;
+  size_t m;
+  size_t n;
+  size_t depth;
+  float *y;
+  size_t y_row;
+} flk_dots;
+/* Pixels of one row of an image; strides in floats. */
+typedef struct flk_pixels {
+  const float *src;
+  const float *mask; /* like src: where it is not > 0, src counts as 0; or NULL
+                      */
+  size_t src_pixel;
+  float *dst;
+  size_t dst_pixel;
+  size_t channels;
+  size_t n;
+} flk_pixels;
+
+/* One row of a depthwise convolution's outputs, or of its gradient; `lanes`
+ * channels side by side, each for itself. Tap t of output i meets
+ * x[x_offsets[t] + i x_pixel] and its weights (or their gradients) are at
+ * weight_offsets[t]. All strides are in floats. */
+typedef struct flk_depthwise {
+  size_t lanes; /* a multiple of 8 */
+  size_t n;     /* outputs */
+  size_t n_taps;
+  const ptrdiff_t *x_offsets;
+  const ptrdiff_t *weight_offsets;
+  const float *x;
+  ptrdiff_t x_pixel;
+  ptrdiff_t y_pixel; /* of y and dy */
+  /* forward: y = sum_t w[t] x[t] + bias, and max(0, y) with does_relu */
+  const float *weights;
+  const float *bias; /* [lanes] or NULL */
+  float *y;
+  int is_added; /* to what y is */
+  int does_relu;
+  /* gradient: sums[t] += sum_i dy[i] x[t][i] */
+  const float *dy;
+  float *sums;
+} flk_depthwise;
 /* Winograd's 3 x 3 convolutions (winograd_body.h). Outputs are computed in
  * tiles of 4 x 4, and of 1..3 rows or columns where an image ends. A tile of
  * m rows has m + 2 points down, and likewise across; the first points are the
@@ -107,6 +191,24 @@ typedef struct flk_nn_table {
   void (*tile)(const flk_tile *tile, size_t n_rows, int panel);
   /* Two runs of n_rows each, pair_min..pair_max. */
   void (*tile_pair)(const flk_tile *tile, size_t n_rows, int panel);
+  /* ---- around tiles (pack_body.h) ---- */
+  void (*pack)(const flk_pack *panel);
+  void (*pack_transposed)(const flk_pack *panel);
+  void (*store_transposed)(const flk_store *store);
+  void (*dots)(const flk_dots *dots);
+  flk_activation_kernels activation;
+  flk_attention_kernels attention;
+  flk_vector_kernels vector;
+  flk_softmax_kernels softmax;
+  flk_norm_kernels norm;
+  flk_dropout_kernels dropout;
+  flk_optimiser_kernels optimiser;
+  /* ---- convolutions (conv_body.h) ---- */
+  void (*copy_pixels)(const flk_pixels *pixels);
+  /* dst[channel] += sum over pixels; channels come in eights. */
+  void (*sum_pixels)(const flk_pixels *pixels);
+  void (*depthwise)(const flk_depthwise *row);
+  void (*depthwise_sums)(const flk_depthwise *row);
   /* ---- Winograd's transforms (winograd_body.h) ---- */
   /* From src, pixels around the strip included, to `at`. */
   void (*winograd_data)(const flk_winograd *strip);
