@@ -19,6 +19,7 @@ typedef struct fli_tensor {
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */
+  float bound;
   float initial;
 } fli_tensor;
 
