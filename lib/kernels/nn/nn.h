@@ -73,24 +73,11 @@ typedef struct flk_pack {
   size_t columns;
   size_t width;
   float *dst;
+  ptrdiff_t ahead; /* > 0: floats from src to the panel that comes next */
 } flk_pack;
 
-/* c[i][j] = beta c[i][j] + alpha sums[j][i] + bias[j], then max(0, c). Rows of
- * sums are readable up to a multiple of 4. */
-typedef struct flk_store {
-  const float *sums;
-  size_t sums_step;
-  float *c;
-  ptrdiff_t c_row;
-  size_t rows;
-  size_t columns;
-  float alpha;
-  float beta; /* 0: c is not read */
-  const float *bias;
-  int does_relu;
-} flk_store;
-
-/* y[i][j] = sum_k x[i][k] w[j][k] for m rows of x and n of w */
+/* c[i][j] = beta c[i][j] + alpha sum_k x[i][k] w[j][k] + bias[j], then
+ * max(0, c), for m rows of x and n of w. */
 typedef struct flk_dots {
   const float *x;
   ptrdiff_t x_row;
@@ -99,8 +86,12 @@ typedef struct flk_dots {
   size_t m;
   size_t n;
   size_t depth;
-  float *y;
-  size_t y_row;
+  float *c;
+  ptrdiff_t c_row;
+  float alpha;
+  float beta; /* 0: c is not read */
+  const float *bias;
+  int does_relu;
 } flk_dots;
 /* Pixels of one row of an image; strides in floats. */
 typedef struct flk_pixels {
@@ -219,7 +210,6 @@ typedef struct flk_nn_table {
   /* ---- around tiles (pack_body.h) ---- */
   void (*pack)(const flk_pack *panel);
   void (*pack_transposed)(const flk_pack *panel);
-  void (*store_transposed)(const flk_store *store);
   void (*dots)(const flk_dots *dots);
   flk_activation_kernels activation;
   flk_attention_kernels attention;
