@@ -28,6 +28,7 @@ from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
 from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
                      ServerEventKind, Weighting)
 from .trainer import LocalTrainer
+from .weights import LoadReport
 
 __version__ = version()
 
@@ -39,7 +40,7 @@ __all__ = [
     "EncodeReport", "EntropyError", "Evaluation", "Feature", "Feedback",
     "FeedbackPhase", "FitProgress", "FitResult", "FlError", "Flatten",
     "FormatError", "Input", "InternalError", "IoError", "Job", "JobStatus",
-    "LimitError", "LocalTrainer", "Loopback", "Model", "NomemError",
+    "LimitError", "LoadReport", "LocalTrainer", "Loopback", "Model", "NomemError",
     "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
     "Partial", "PeerDataError", "PoisonedError", "RangeError", "ReLU",
     "RejectReason", "ResourceError", "Scale", "ScaleMode", "SchemaError",
