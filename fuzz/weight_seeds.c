@@ -93,8 +93,42 @@ static void put_weights(const char *folder, const weight_seed *seed)
   seeds_put(folder, "safetensors", seed->name, file, 9 + length + seed->n);
 }
 
+/* Behind the number of bytes that are images: images, then labels. */
+#define IMAGES "\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x02\x01\x02\x03\x04"
+#define LABELS "\0\0\x08\x01\0\0\0\x02\x07\xff"
+#define IDX_SEED(name, text)    \
+  {                             \
+    name, text, sizeof text - 1 \
+  }
+
+static const struct {
+  const char *name;
+  const char *bytes;
+  size_t n;
+} idx_seeds[] = {
+    IDX_SEED("good", "\0\x14" IMAGES LABELS),
+    IDX_SEED("images-only", "\0\x14" IMAGES),
+    IDX_SEED("labels-twice", "\0\x0a" LABELS LABELS),
+    IDX_SEED("images-for-labels", "\0\x14" IMAGES IMAGES),
+    IDX_SEED("one-label", "\0\x14" IMAGES "\0\0\x08\x01\0\0\0\x01\x07"),
+    IDX_SEED("cut", "\0\x13\0\0\x08\x03\0\0\0\x02\0\0\0\x01\0\0\0\x02"
+                    "\x01\x02\x03"),
+    IDX_SEED("cut-header", "\0\x06\0\0\x08\x03\0\0" LABELS),
+    IDX_SEED("goes-on", "\0\x15" IMAGES "\x05" LABELS),
+    IDX_SEED("float32", "\0\x0c\0\0\x0d\x01\0\0\0\x01\0\0\0\0" LABELS),
+    IDX_SEED("gzip", "\0\x0a\x1f\x8b\x08\0\0\0\0\0\0\x03" LABELS),
+    IDX_SEED("no-dims", "\0\x05\0\0\x08\0\x01" LABELS),
+    IDX_SEED("nine-dims", "\0\x06\0\0\x08\x09\0\0" LABELS),
+    IDX_SEED("dim-0", "\0\x08\0\0\x08\x01\0\0\0\0" LABELS),
+    IDX_SEED("product-wraps", "\0\x10\0\0\x08\x03\xff\xff\xff\xff\xff\xff\xff"
+                              "\xff\xff\xff\xff\xff" LABELS),
+};
+
 void seeds_put_files(const char *folder)
 {
+  for (size_t i = 0; i < FLI_COUNT_OF(idx_seeds); i++)
+    seeds_put(folder, "idx", idx_seeds[i].name, idx_seeds[i].bytes,
+              idx_seeds[i].n);
   /* A size without a header, and one that is a lie. */
   seeds_put(folder, "safetensors", "size-only", "\x1f\x02\0\0\0\0\0\0\0", 9);
   seeds_put(folder, "safetensors", "size-2-60", "\x1f\0\0\0\0\0\0\0\x10{}", 11);

@@ -6,6 +6,7 @@
 #include <fl/base.h>
 #include <fl/model.h>
 #include <fl/weights.h>
+#include <fl/idx.h>
 #include <fl/compress.h>
 #include <fl/feedback.h>
 #include <fl/protocol.h>

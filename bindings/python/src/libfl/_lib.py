@@ -78,6 +78,9 @@ CHECKED: dict[str, list[Any]] = {
     "fl_model_evaluate": [Model, POINTER(Dataset), POINTER(Evaluation)],
     "fl_model_predict": [Model, POINTER(Dataset), F32P, c_uint64],
 
+    "fl_idx_parse": [POINTER(Idx), c_void_p, c_size_t],
+    "fl_dataset_from_idx": [POINTER(Dataset), POINTER(Idx), POINTER(Idx),
+                            I32P, c_uint64],
     "fl_model_save_weights": [Model, POINTER(Writer)],
     "fl_model_load_weights": [Model, POINTER(Reader), c_uint32,
                               POINTER(LoadReport)],
@@ -154,6 +157,7 @@ INITIALISED: dict[type[Structure], str] = {
     ContextOptions: "fl_context_options_init",
     TensorInfo: "fl_tensor_info_init",
     LoadReport: "fl_load_report_init",
+    Idx: "fl_idx_init",
     Dataset: "fl_dataset_init",
     FitOptions: "fl_fit_options_init",
     FitResult: "fl_fit_result_init",
