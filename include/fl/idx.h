@@ -42,8 +42,8 @@ FL_API fl_status fl_idx_parse(fl_idx *idx, const void *data, size_t n);
  * / images->dims[0] values, which the caller compares with
  * fl_model_input_count.
  *
- * @param data  From fl_dataset_init; x_dtype, x, y and n are set, indices
- * cleared.
+ * @param data  From fl_dataset_init; x_dtype, x, y and n are set, the
+ * rest is cleared.
  * @param labels  One dimension; NULL with y NULL = no labels (predict).
  * @param y  Written: the labels, of which y[0 .. images->dims[0] - 1].
  * @param y_count  Room in `y`; FL_E_SIZE when it is not enough.
