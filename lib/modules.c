@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/nn/nn.h"
 #include "linalg/linalg.h"
 
 #define TEXT_OF_(number) #number
@@ -24,12 +25,11 @@
 #endif
 
 #ifdef FLI_HAVE_OPENBLAS
-#  define LINALG_TEXT "OpenBLAS "
+#  define LINALG_TEXT ", linalg OpenBLAS "
 #else
-#  define LINALG_TEXT ""
+#  define LINALG_TEXT ", linalg "
 #endif
-#define INFO_TEXT \
-  "libfl " VERSION_TEXT ", " COMPILER_TEXT ", kernels c, linalg " LINALG_TEXT
+#define INFO_TEXT "libfl " VERSION_TEXT ", " COMPILER_TEXT ", kernels "
 
 enum { INFO_BYTES = 256 };
 
@@ -57,10 +57,10 @@ const char *fl_version_string(void)
   return VERSION_TEXT;
 }
 
-/* Only OpenBLAS knows its core type, and only at run time. Nobody waits for
- * anybody: callers that come before the first text is there make one each, all
- * the same, and the first to publish its own wins. It stays until the process
- * ends. */
+/* Which kernels run, ours and OpenBLAS's, is known at run time only. Nobody
+ * waits for anybody: callers that come before the first text is there make one
+ * each, all the same, and the first to publish its own wins. It stays until the
+ * process ends. */
 const char *fl_build_info(void)
 {
   static _Atomic(char *) published;
@@ -68,7 +68,8 @@ const char *fl_build_info(void)
   if (first) return first;
   char *info = malloc(INFO_BYTES);
   if (!info) return INFO_TEXT "(out of memory)";
-  snprintf(info, INFO_BYTES, "%s%s", INFO_TEXT, fli_linalg_name());
+  snprintf(info, INFO_BYTES, "%s%s%s%s", INFO_TEXT, flk_nn()->name, LINALG_TEXT,
+           fli_linalg_name());
   if (atomic_compare_exchange_strong(&published, &first, info)) return info;
   free(info);
   return first;

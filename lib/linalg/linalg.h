@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GEMM front: OpenBLAS behind the build option, a built-in kernel otherwise.
- * Row-major float32. The only user of BLAS. */
+/* The matrix product, row-major float32: built-in, and OpenBLAS where that is
+ * compiled in and better. The only user of BLAS. D1. */
 #ifndef FLI_LINALG_H
 #define FLI_LINALG_H
 
@@ -22,10 +22,15 @@ typedef struct fli_gemm {
   float beta;
   float *c;
   size_t ldc;
+  const float *bias; /* [n], added to every row; or NULL */
+  int does_relu;     /* store max(0, value) at last; NaN stays */
 } fli_gemm;
 
 void fli_sgemm(const fli_gemm *gemm);
-/* Always the built-in kernel (also the test's other side). */
+/* The same bytes, by the host's threads when the product is worth it.
+ * Returns what the host's hook said: FL_OK or FL_E_CALLBACK. */
+fl_status fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm);
+/* Always the built-in product (for tests and benchmarks). */
 void fli_sgemm_builtin(const fli_gemm *gemm);
 /* "builtin", or OpenBLAS's core type ("Haswell"), for fl_build_info. Static
  * text, any thread (what openblas_get_config returns is written anew at each

@@ -21,13 +21,14 @@ fl_status fl_evaluation_init(fl_evaluation *evaluation, size_t size)
 
 uint64_t fl_model_input_count(const fl_model *model)
 {
-  if (!model || model->n_chain == 0) return 0;
-  return model->nodes[model->chain[0]].output.count;
+  const fli_node *input = model ? fli_model_input(model) : NULL;
+  return input ? input->output.count : 0;
 }
 
 uint64_t fl_model_output_count(const fl_model *model)
 {
-  return model ? fli_model_classes(model) : 0;
+  const fli_node *loss = model ? fli_model_loss(model) : NULL;
+  return loss ? loss->output.count : 0;
 }
 
 static size_t next_batch(uint64_t count, uint64_t first)
@@ -48,7 +49,7 @@ static size_t largest(const float *row, size_t n)
 static void score_batch(const fl_model *model, const fli_batch *batch,
                         fl_evaluation *evaluation)
 {
-  size_t classes = (size_t)fli_model_classes(model);
+  size_t classes = (size_t)fl_model_output_count(model);
   const float *logits = fli_logits(model, 0);
   for (size_t k = 0; k < batch->n; k++) {
     size_t label = (size_t)batch->data->y[fli_batch_sample(batch, k)];
@@ -106,7 +107,7 @@ fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
   if (!evaluation) return fli_error(FL_E_ARGUMENT, "evaluation: is NULL");
   FLI_TRY(fli_dataset_load(model, data, 1, &loaded, &count));
   FLI_TRY(fli_options_load(&full, sizeof full, evaluation, "fl_evaluation"));
-  uint64_t classes = fli_model_classes(model);
+  uint64_t classes = fl_model_output_count(model);
   FLI_TRY(check_class_room(&full, classes));
   FLI_TRY(fli_workspace_reserve(model, next_batch(count, 0), 0));
   size_t bytes = (size_t)classes * sizeof(uint64_t);
@@ -129,7 +130,7 @@ fl_status fl_model_predict(fl_model *model, const fl_dataset *data, float *out,
   fli_clear_error();
   if (!out) return fli_error(FL_E_ARGUMENT, "predict: out is NULL");
   FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
-  size_t classes = (size_t)fli_model_classes(model);
+  size_t classes = (size_t)fl_model_output_count(model);
   if (count % classes != 0 || count / classes != n) {
     return fli_error(FL_E_DIM,
                      "predict: got room for %" PRIu64 " values, want %" PRIu64

@@ -1,15 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kind "dense": y = x W^T + b with W [units, inputs], and max(0, y) in the
+/* Kind "dense": y = x W^T + b with W [units, inputs], for each token of a
+ * sequence alike, and max(0, y) in the
  * same sweep as the bias when a ReLU follows. Attribute: 16 = units.
  *
  * Backward: dx = dy W first, because the sink may be the weights themselves;
  * then dW = dy^T x and db = column sums of dy go straight into the sink. */
-#include "model/node.h"
+#include "model/sink.h"
 
 #include "base/error.h"
 #include "linalg/linalg.h"
 
 enum { WEIGHT = 0, BIAS = 1 };
+
+static uint64_t inputs_of(const fli_node *node)
+{
+  return node->input.dims[node->input.n_dims - 1];
+}
+
+/* Rows of a batch: samples, or tokens of all samples. */
+static size_t rows_of(const fli_node *node, const fli_pass *pass)
+{
+  return pass->n * (size_t)(node->input.count / inputs_of(node));
+}
 
 static fl_status dense_shape(fli_node *node)
 {
@@ -18,12 +30,15 @@ static fl_status dense_shape(fli_node *node)
     return fli_error(FL_E_ARGUMENT, "dense %s: got 0 units, want >= 1",
                      node->name);
   }
-  if (node->input.n_dims != 1) {
-    return fli_error(FL_E_DIM,
-                     "dense %s: input has %u dimensions, want 1 (flatten it)",
-                     node->name, node->input.n_dims);
+  if (node->input.n_dims != 1 && node->input.n_dims != 2) {
+    return fli_error(
+        FL_E_DIM,
+        "dense %s: input has %u dimensions, want 1 or a sequence's "
+        "2 (flatten it)",
+        node->name, node->input.n_dims);
   }
-  node->output = (fli_shape){.n_dims = 1, .dims = {units}};
+  node->output = node->input;
+  node->output.dims[node->input.n_dims - 1] = units;
   return fli_shape_check(&node->output, node->name);
 }
 
@@ -31,7 +46,7 @@ static uint32_t dense_parameters(const fli_node *node,
                                  fli_parameter parameters[FLI_MAX_PARAMETERS])
 {
   uint64_t units = node->attributes.dense.units;
-  uint64_t inputs = node->input.count;
+  uint64_t inputs = inputs_of(node);
   parameters[WEIGHT] = (fli_parameter){
       .suffix = ".weight",
       .shape = {.n_dims = 2, .dims = {units, inputs}},
@@ -82,82 +97,97 @@ static void add_bias_relu(float *restrict y, const float *restrict bias,
 
 static void dense_forward(const fli_node *node, fli_pass *pass)
 {
-  size_t inputs = (size_t)node->input.count;
-  size_t units = (size_t)node->output.count;
-  const float *bias = pass->weights + node->parameters[BIAS];
+  size_t inputs = (size_t)inputs_of(node);
+  size_t units = (size_t)node->attributes.dense.units;
+  size_t rows = rows_of(node, pass);
   fli_sgemm(&(fli_gemm){
       .trans_b = 1,
-      .m = pass->batch->n,
+      .m = rows,
       .n = units,
       .k = inputs,
       .alpha = 1.0f,
-      .a = pass->x,
+      .a = pass->x[0],
       .lda = inputs,
-      .b = pass->weights + node->parameters[WEIGHT],
+      .b = fli_value(pass, node, WEIGHT),
       .ldb = inputs,
       .c = pass->y,
       .ldc = units,
   });
   if (node->does_relu) {
-    add_bias_relu(pass->y, bias, pass->batch->n, units);
+    add_bias_relu(pass->y, fli_value(pass, node, BIAS), rows, units);
   } else {
-    add_bias(pass->y, bias, pass->batch->n, units);
+    add_bias(pass->y, fli_value(pass, node, BIAS), rows, units);
   }
 }
 
 /* bias = keep * bias + scale * column sums of dy */
-static void bias_backward(float *restrict bias, const float *restrict dy,
-                          size_t rows, size_t units, float scale, float keep)
+static void bias_backward(fli_target target, const float *restrict dy,
+                          size_t rows, size_t units)
 {
+  float *restrict bias = target.at;
   for (size_t j = 0; j < units; j++) {
-    bias[j] *= keep;
+    bias[j] = target.keep == 0.0f ? 0.0f : bias[j] * target.keep;
   }
   for (size_t i = 0; i < rows; i++, dy += units) {
     for (size_t j = 0; j < units; j++) {
-      bias[j] += scale * dy[j];
+      bias[j] += target.scale * dy[j];
     }
   }
 }
 
-static void dense_backward(const fli_node *node, const fli_pass *pass)
+static void weight_backward(const fli_node *node, fli_pass *pass)
 {
-  size_t inputs = (size_t)node->input.count;
-  size_t units = (size_t)node->output.count;
-  if (pass->dx) {
+  size_t inputs = (size_t)inputs_of(node);
+  size_t units = (size_t)node->attributes.dense.units;
+  fli_target target = fli_sink_target(pass, node, WEIGHT);
+  fli_sgemm(&(fli_gemm){
+      .trans_a = 1,
+      .m = units,
+      .n = inputs,
+      .k = rows_of(node, pass),
+      .alpha = target.scale,
+      .a = pass->dy,
+      .lda = units,
+      .b = pass->x[0],
+      .ldb = inputs,
+      .beta = target.keep,
+      .c = target.at,
+      .ldc = inputs,
+  });
+  fli_sink_done(pass, node, WEIGHT);
+}
+
+static void dense_backward(const fli_node *node, fli_pass *pass)
+{
+  size_t inputs = (size_t)inputs_of(node);
+  size_t units = (size_t)node->attributes.dense.units;
+  if (pass->dx[0]) {
     fli_sgemm(&(fli_gemm){
-        .m = pass->batch->n,
+        .m = rows_of(node, pass),
         .n = inputs,
         .k = units,
         .alpha = 1.0f,
         .a = pass->dy,
         .lda = units,
-        .b = pass->weights + node->parameters[WEIGHT],
+        .b = fli_value(pass, node, WEIGHT),
         .ldb = inputs,
-        .c = pass->dx,
+        .beta = pass->adds[0] ? 1.0f : 0.0f,
+        .c = pass->dx[0],
         .ldc = inputs,
     });
   }
-  fli_sgemm(&(fli_gemm){
-      .trans_a = 1,
-      .m = units,
-      .n = inputs,
-      .k = pass->batch->n,
-      .alpha = pass->sink.scale,
-      .a = pass->dy,
-      .lda = units,
-      .b = pass->x,
-      .ldb = inputs,
-      .beta = pass->sink.keep,
-      .c = pass->sink.target + node->parameters[WEIGHT],
-      .ldc = inputs,
-  });
-  bias_backward(pass->sink.target + node->parameters[BIAS], pass->dy,
-                pass->batch->n, units, pass->sink.scale, pass->sink.keep);
+  if (fli_is_trained(node, WEIGHT)) weight_backward(node, pass);
+  if (fli_is_trained(node, BIAS)) {
+    bias_backward(fli_sink_target(pass, node, BIAS), pass->dy,
+                  rows_of(node, pass), units);
+    fli_sink_done(pass, node, BIAS);
+  }
 }
 
 const fli_node_op fli_op_dense = {
     .name = "dense",
-    .flags = FLI_NODE_KEEPS_INPUT,
+    .flags = FLI_NODE_KEEPS_TO_TRAIN | FLI_NODE_ADDS | FLI_NODE_DIRECT,
+    .n_inputs = 1,
     .n_attributes = 1,
     .shape = dense_shape,
     .parameters = dense_parameters,

@@ -15,9 +15,10 @@ static fl_status relu_shape(fli_node *node)
 static void relu_forward(const fli_node *node, fli_pass *pass)
 {
   if (node->is_fused) return;
-  size_t n = pass->batch->n * (size_t)node->output.count;
+  const float *x = pass->x[0];
+  size_t n = pass->n * (size_t)fli_shape_floats(&node->output);
   for (size_t i = 0; i < n; i++) {
-    pass->y[i] = pass->x[i] < 0.0f ? 0.0f : pass->x[i];
+    pass->y[i] = x[i] < 0.0f ? 0.0f : x[i];
   }
 }
 
@@ -29,17 +30,19 @@ static void mask(float *restrict gradient, const float *restrict y, size_t n)
   }
 }
 
-static void relu_backward(const fli_node *node, const fli_pass *pass)
+static void relu_backward(const fli_node *node, fli_pass *pass)
 {
-  size_t n = pass->batch->n * (size_t)node->output.count;
-  if (!pass->dx) return;
-  if (pass->dx != pass->dy) memcpy(pass->dx, pass->dy, n * sizeof *pass->dx);
-  mask(pass->dx, pass->y, n);
+  float *dx = pass->dx[0];
+  size_t n = pass->n * (size_t)fli_shape_floats(&node->output);
+  if (!dx) return;
+  if (dx != pass->dy) memcpy(dx, pass->dy, n * sizeof *dx);
+  mask(dx, pass->y, n);
 }
 
 const fli_node_op fli_op_relu = {
     .name = "relu",
     .flags = FLI_NODE_IN_PLACE | FLI_NODE_KEEPS_OUTPUT,
+    .n_inputs = 1,
     .shape = relu_shape,
     .forward = relu_forward,
     .backward = relu_backward,

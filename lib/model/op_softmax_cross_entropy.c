@@ -7,6 +7,7 @@
  * same logits. */
 #include "model/node.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 #include "base/dmath.h"
@@ -49,6 +50,24 @@ static double row_loss(const float *x, size_t classes, size_t label, float *dx,
   return fli_ln(sum) - ((double)x[label] - (double)top);
 }
 
+static fl_status loss_check(const fli_node *node, const fl_dataset *data,
+                            uint64_t count)
+{
+  uint64_t classes = node->input.count;
+  if (!data->y) return fli_error(FL_E_ARGUMENT, "data set: y is NULL");
+  for (uint64_t i = 0; i < count; i++) {
+    uint64_t sample = fli_dataset_sample(data, i);
+    int32_t label = data->y[sample];
+    if (label < 0 || (uint64_t)label >= classes) {
+      return fli_error(FL_E_RANGE,
+                       "data set: label of sample %" PRIu64
+                       " is %d, want 0..%" PRIu64,
+                       sample, label, classes - 1);
+    }
+  }
+  return FL_OK;
+}
+
 static void loss_forward(const fli_node *node, fli_pass *pass)
 {
   size_t classes = (size_t)node->input.count;
@@ -56,15 +75,19 @@ static void loss_forward(const fli_node *node, fli_pass *pass)
   double sum = 0.0;
   for (size_t k = 0; k < pass->batch->n; k++) {
     int32_t label = pass->batch->data->y[fli_batch_sample(pass->batch, k)];
-    float *dx = pass->dx ? pass->dx + k * classes : NULL;
-    sum += row_loss(pass->x + k * classes, classes, (size_t)label, dx, scale);
+    float *dx = pass->dx[0] ? pass->dx[0] + k * classes : NULL;
+    sum +=
+        row_loss(pass->x[0] + k * classes, classes, (size_t)label, dx, scale);
   }
   pass->loss = sum;
+  pass->loss_weight = (double)pass->n;
 }
 
 const fli_node_op fli_op_softmax_cross_entropy = {
     .name = "softmax_cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
+    .n_inputs = 1,
     .shape = loss_shape,
+    .check = loss_check,
     .forward = loss_forward,
 };

@@ -190,8 +190,13 @@ fl_status fl_model_init_weights(fl_model *model, uint64_t seed)
   fli_fpguard_enter(&guard);
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
-    if (tensor->fan_in == 0) continue;
     float *values = fli_tensor_values(model, tensor);
+    if (tensor->fan_in == 0) {
+      for (uint64_t j = 0; j < tensor->shape.count; j++) {
+        if (tensor->initial != 0.0f) values[j] = tensor->initial;
+      }
+      continue;
+    }
     float bound = (float)(1.0 / sqrt((double)tensor->fan_in));
     fli_rng rng;
     fli_rng_init(&rng, seed, FLI_RNG_INIT_WEIGHTS, i, 0);

@@ -74,15 +74,35 @@ static double step_us(fl_model *model, const fl_dataset *data)
 static double products_us(const float *memory, float *c,
                           void (*multiply)(const fli_gemm *))
 {
-  const fli_gemm products[] = {
-      {0, 1, BATCH, 128, PIXELS, 1.0f, memory, PIXELS, memory, PIXELS, 0.0f, c,
-       128},
-      {0, 1, BATCH, 10, 128, 1.0f, memory, 128, memory, 128, 0.0f, c, 10},
-      {0, 0, BATCH, 128, 10, 1.0f, memory, 10, memory, 128, 0.0f, c, 128},
-      {1, 0, 10, 128, BATCH, -1e-9f, memory, 10, memory, 128, 1.0f, c, 128},
-      {1, 0, 128, PIXELS, BATCH, -1e-9f, memory, 128, memory, PIXELS, 1.0f, c,
-       PIXELS},
+  const struct {
+    int trans_a, trans_b;
+    size_t m, n, k;
+    float alpha, beta;
+  } shapes[] = {
+      {0, 1, BATCH, 128, PIXELS, 1.0f, 0.0f},
+      {0, 1, BATCH, 10, 128, 1.0f, 0.0f},
+      {0, 0, BATCH, 128, 10, 1.0f, 0.0f},
+      {1, 0, 10, 128, BATCH, -1e-9f, 1.0f},
+      {1, 0, 128, PIXELS, BATCH, -1e-9f, 1.0f},
   };
+  fli_gemm products[FLI_COUNT_OF(shapes)];
+  for (size_t p = 0; p < FLI_COUNT_OF(shapes); p++) {
+    products[p] = (fli_gemm){
+        .trans_a = shapes[p].trans_a,
+        .trans_b = shapes[p].trans_b,
+        .m = shapes[p].m,
+        .n = shapes[p].n,
+        .k = shapes[p].k,
+        .alpha = shapes[p].alpha,
+        .a = memory,
+        .lda = shapes[p].trans_a ? shapes[p].m : shapes[p].k,
+        .b = memory,
+        .ldb = shapes[p].trans_b ? shapes[p].k : shapes[p].n,
+        .beta = shapes[p].beta,
+        .c = c,
+        .ldc = shapes[p].n,
+    };
+  }
   double times[ROUNDS];
   for (size_t i = 0; i < ROUNDS; i++) {
     double begin = cpu_us();

@@ -11,7 +11,7 @@ from cases import ROOT, Cases
 BELOW = {"base": set()}
 BELOW["kernels"] = {"base"}
 BELOW["crypto"] = {"base"}
-BELOW["linalg"] = {"base"}
+BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
@@ -20,7 +20,8 @@ BELOW["server"] = BELOW["compress"] | {"compress"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
-          "weights.h": "model", "idx.h": "model", "compress.h": "compress",
+          "layers.h": "model", "train.h": "model", "weights.h": "model",
+          "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "client.h": "client", "server.h": "server",
           "host.h": "adapters"}
 

@@ -11,6 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/nn/activation.h"
+#include "kernels/nn/optimiser.h"
+#include "kernels/nn/softmax.h"
+#include "kernels/nn/vector.h"
+
 /* Panels: how many columns a tile has. Not every machine has the half one. */
 enum { FLK_PANEL_HALF = 0, FLK_PANEL_ONE = 1, FLK_PANEL_TWO = 2 };
 
@@ -53,6 +58,47 @@ typedef struct flk_tile {
   int does_relu;     /* store max(0, value) */
 } flk_tile;
 
+/* A panel for tiles: dst[k][width], of which `columns` are op(B)'s, more than
+ * width less one vector (or half one, in a half panel); what the others hold
+ * is unspecified. */
+typedef struct flk_pack {
+  const float *src;
+  ptrdiff_t step; /* pack: from one k to the next; pack_transposed: from one
+                     column to the next */
+  size_t depth;
+  size_t columns;
+  size_t width;
+  float *dst;
+} flk_pack;
+
+/* c[i][j] = beta c[i][j] + alpha sums[j][i] + bias[j], then max(0, c). Rows of
+ * sums are readable up to a multiple of 4. */
+typedef struct flk_store {
+  const float *sums;
+  size_t sums_step;
+  float *c;
+  ptrdiff_t c_row;
+  size_t rows;
+  size_t columns;
+  float alpha;
+  float beta; /* 0: c is not read */
+  const float *bias;
+  int does_relu;
+} flk_store;
+
+/* y[i][j] = sum_k x[i][k] w[j][k] for m rows of x and n of w */
+typedef struct flk_dots {
+  const float *x;
+  ptrdiff_t x_row;
+  const float *w;
+  ptrdiff_t w_row;
+  size_t m;
+  size_t n;
+  size_t depth;
+  float *y;
+  size_t y_row;
+} flk_dots;
+
 typedef struct flk_nn_table {
   const char *name;
   /* ---- tiles (tile_body.h) ---- */
@@ -64,6 +110,15 @@ typedef struct flk_nn_table {
   void (*tile)(const flk_tile *tile, size_t n_rows, int panel);
   /* Two runs of n_rows each, pair_min..pair_max. */
   void (*tile_pair)(const flk_tile *tile, size_t n_rows, int panel);
+  /* ---- around tiles (pack_body.h) ---- */
+  void (*pack)(const flk_pack *panel);
+  void (*pack_transposed)(const flk_pack *panel);
+  void (*store_transposed)(const flk_store *store);
+  void (*dots)(const flk_dots *dots);
+  flk_activation_kernels activation;
+  flk_vector_kernels vector;
+  flk_softmax_kernels softmax;
+  flk_optimiser_kernels optimiser;
 } flk_nn_table;
 
 /* The table for this machine; any thread. */

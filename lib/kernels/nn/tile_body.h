@@ -10,20 +10,26 @@
 #include "kernels/nn/nn.h"
 #include "kernels/nn/vec.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 #define VEC nn_vec
 #define NAMED(name) name##_full
+#define LOAD_SOME vec_load_some
+#define STORE_SOME vec_store_some
 #include "kernels/nn/tile_rows.h"
 #undef VEC
 #undef NAMED
+#undef LOAD_SOME
+#undef STORE_SOME
 
 #if NN_HAS_HALF
 #  define VEC nn_half
 #  define NAMED(name) name##_half
+#  define LOAD_SOME half_load_some
+#  define STORE_SOME half_store_some
 #  include "kernels/nn/tile_rows.h"
 #  undef VEC
 #  undef NAMED
+#  undef LOAD_SOME
+#  undef STORE_SOME
 #endif
 
 static void tile(const flk_tile *t, size_t n_rows, int panel)

@@ -1,40 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tiles of one vector type, for tile_body.h, which defines VEC and
- * NAMED(name). Included once per type: no guard. */
+/* Tiles of one vector type, for tile_body.h, which defines VEC,
+ * NAMED(name), LOAD_SOME and STORE_SOME. Included once per type: no guard. */
 
 static inline __attribute__((always_inline)) void
-NAMED(store)(const flk_tile *t, float *at, const float *bias, const VEC *sums,
-             size_t n_vectors)
+NAMED(store)(const flk_tile *t, float *at, const float *bias, VEC y)
 {
-  enum { N = sizeof(VEC) / sizeof(float) };
-  UNROLL for (size_t v = 0; v < n_vectors; v++)
-  {
-    VEC y = sums[v];
-    if (t->alpha != 1.0f) y *= t->alpha;
-    if (t->beta != 0.0f) y += t->beta * *(const VEC *)(at + v * N);
-    if (bias) y += *(const VEC *)(bias + v * N);
-    /* NaN stays */
-    if (t->does_relu) y = (VEC)(~(y < 0.0f) & (__typeof__(y < y))y);
-    *(VEC *)(at + v * N) = y;
-  }
+  if (t->alpha != 1.0f) y *= t->alpha;
+  if (t->beta != 0.0f) y += t->beta * *(const VEC *)at;
+  if (bias) y += *(const VEC *)bias;
+  /* NaN stays */
+  if (t->does_relu) y = (VEC)(~(y < 0.0f) & (__typeof__(y < y))y);
+  *(VEC *)at = y;
 }
 
-/* A row that ends inside the panel goes by way of a whole one. */
-static __attribute__((noinline)) void NAMED(store_edge)(const flk_tile *t,
-                                                        float *c,
-                                                        const VEC *sums,
-                                                        size_t n_vectors)
+/* A row that ends inside the panel. Sums come by value: an array whose address
+ * goes to a function does not stay in clang's registers. */
+static __attribute__((noinline)) void
+NAMED(store_edge)(const flk_tile *t, float *c, VEC low, VEC high)
 {
   enum { N = sizeof(VEC) / sizeof(float) };
-  float row[2 * N] = {0};
-  float bias[2 * N] = {0};
-  for (size_t j = 0; j < t->columns; j++) {
-    if (t->beta != 0.0f) row[j] = c[j];
-    if (t->bias) bias[j] = t->bias[j];
-  }
-  NAMED(store)(t, row, bias, sums, n_vectors);
-  for (size_t j = 0; j < t->columns; j++) {
-    c[j] = row[j];
+  for (size_t j = 0; j < t->columns; j += N) {
+    size_t n = t->columns - j < N ? t->columns - j : N;
+    VEC y = j == 0 ? low : high;
+    if (t->alpha != 1.0f) y *= t->alpha;
+    if (t->beta != 0.0f) y += t->beta * LOAD_SOME(c + j, n);
+    if (t->bias) y += LOAD_SOME(t->bias + j, n);
+    if (t->does_relu) y = (VEC)(~(y < 0.0f) & (__typeof__(y < y))y);
+    STORE_SOME(c + j, y, n);
   }
 }
 
@@ -43,30 +35,25 @@ static inline __attribute__((always_inline)) void
 NAMED(tile)(const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
 {
   enum { N = sizeof(VEC) / sizeof(float) };
-  VEC sum[FLK_ROWS_MAX][2];
+  VEC low[FLK_ROWS_MAX], high[FLK_ROWS_MAX]; /* of each row */
   ptrdiff_t row = t->a_row * (ptrdiff_t)sizeof(float);
   ptrdiff_t step = t->a_step * (ptrdiff_t)sizeof(float);
   const float *b = t->b;
-  UNROLL for (size_t i = 0; i < n * n_runs; i++)
-  {
-    UNROLL for (size_t v = 0; v < n_vectors; v++) sum[i][v] = (VEC){0};
-  }
+  UNROLL for (size_t i = 0; i < n * n_runs; i++) low[i] = high[i] = (VEC){0};
   for (size_t s = 0; s < t->n_segments; s++) {
     ptrdiff_t offset = t->a_offsets ? t->a_offsets[s] : 0;
     const char *a0 = (const char *)(t->a[0] + offset);
     const char *a1 = n_runs == 2 ? (const char *)(t->a[1] + offset) : a0;
     if (t->b_offsets) b = t->b + t->b_offsets[s];
     for (size_t k = 0; k < t->depth; k++) {
-      VEC w[2];
-      UNROLL for (size_t v = 0; v < n_vectors; v++)
-      {
-        w[v] = *(const VEC *)(b + v * N);
-      }
+      VEC first = *(const VEC *)b;
+      VEC second = n_vectors == 2 ? *(const VEC *)(b + N) : first;
       UNROLL for (size_t i = 0; i < n * n_runs; i++)
       {
         const char *from = (i < n ? a0 : a1) + (ptrdiff_t)(i % n) * row;
         VEC x = *(const float *)from - (VEC){0};
-        UNROLL for (size_t v = 0; v < n_vectors; v++) sum[i][v] += x * w[v];
+        low[i] += x * first;
+        if (n_vectors == 2) high[i] += x * second;
       }
       a0 += step;
       a1 += step;
@@ -77,11 +64,13 @@ NAMED(tile)(const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
   UNROLL for (size_t i = 0; i < n * n_runs; i++)
   {
     float *c = t->c[i / n] + (ptrdiff_t)(i % n) * t->c_row;
-    if (is_whole) {
-      NAMED(store)(t, c, t->bias, sum[i], n_vectors);
-    } else {
-      NAMED(store_edge)(t, c, sum[i], n_vectors);
+    if (!is_whole) {
+      NAMED(store_edge)(t, c, low[i], high[i]);
+      continue;
     }
+    NAMED(store)(t, c, t->bias, low[i]);
+    if (n_vectors == 1) continue;
+    NAMED(store)(t, c + N, t->bias ? t->bias + N : NULL, high[i]);
   }
 }
 

@@ -4,7 +4,15 @@
 #ifndef FLK_NN_VEC_H
 #define FLK_NN_VEC_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+/* Before a loop over registers: it has to go away whole. */
+#ifdef __clang__
+#  define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#  define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 enum { NN_WIDTH = NN_BYTES / sizeof(float) };
 
@@ -15,6 +23,54 @@ typedef int32_t nn_ivec
 #if NN_HAS_HALF
 typedef float nn_half
     __attribute__((vector_size(NN_BYTES / 2), aligned(4), may_alias));
+#endif
+
+/* The first `n` lanes, 0..NN_WIDTH; nothing behind them is touched. A load's
+ * other lanes are 0. */
+#ifdef __AVX512F__
+#  include <immintrin.h>
+static inline nn_vec vec_load_some(const float *at, size_t n)
+{
+  return (nn_vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), at);
+}
+
+static inline void vec_store_some(float *at, nn_vec value, size_t n)
+{
+  _mm512_mask_storeu_ps(at, (__mmask16)((1u << n) - 1u), (__m512)value);
+}
+
+static inline nn_half half_load_some(const float *at, size_t n)
+{
+  return (nn_half)_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1u), at);
+}
+
+static inline void half_store_some(float *at, nn_half value, size_t n)
+{
+  _mm256_mask_storeu_ps(at, (__mmask8)((1u << n) - 1u), (__m256)value);
+}
+#else
+static inline nn_vec vec_load_some(const float *at, size_t n)
+{
+  if (n == NN_WIDTH) return *(const nn_vec *)at;
+  float lanes[NN_WIDTH] = {0};
+  for (size_t j = 0; j < n; j++) {
+    lanes[j] = at[j];
+  }
+  return *(const nn_vec *)lanes;
+}
+
+static inline void vec_store_some(float *at, nn_vec value, size_t n)
+{
+  if (n == NN_WIDTH) {
+    *(nn_vec *)at = value;
+    return;
+  }
+  float lanes[NN_WIDTH];
+  *(nn_vec *)lanes = value;
+  for (size_t j = 0; j < n; j++) {
+    at[j] = lanes[j];
+  }
+}
 #endif
 
 #endif
