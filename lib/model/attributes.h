@@ -36,7 +36,40 @@ typedef union fli_attributes {
   } input;
   struct {
     uint64_t units;
+    uint64_t rank; /* of LoRA's update */
+    float alpha;
   } dense;
+  struct {
+    uint32_t kind; /* FL_ACTIVATION_* */
+  } activation;
+  struct {
+    float rate;
+  } dropout;
+  struct {
+    uint64_t rows;
+    uint64_t width;
+  } embedding;
+  struct {
+    uint32_t groups;
+    float epsilon;
+  } norm;
+  struct {
+    uint32_t heads;
+    int32_t is_causal;
+  } attention;
+  struct {
+    uint32_t filters;
+    uint32_t height, width; /* of the kernel */
+    uint32_t stride, padding, groups;
+  } conv;
+  struct {
+    uint32_t kind; /* FL_POOL_* */
+    uint32_t size, stride, padding;
+  } pool;
+  struct {
+    int32_t ignore;
+    float smoothing;
+  } cross_entropy;
   struct {
     fli_shape shape;
     int32_t is_trainable;

@@ -62,6 +62,7 @@ static fl_status add_tensor(fl_model *model, fli_node *node,
   fl_status st = FL_OK;
   fli_tensor tensor = {.module = node->module,
                        .fan_in = parameter->fan_in,
+                       .bound = parameter->bound,
                        .initial = parameter->initial};
   int n = snprintf(tensor.name, sizeof tensor.name, "%s%s", node->name,
                    parameter->suffix);

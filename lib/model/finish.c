@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From declared nodes and tensors to a model: the chain of layers, segments,
  * memory for the values, schema hash and canonical description. */
+#include <fl/layers.h>
+
 #include "model/model.h"
 
 #include <string.h>
@@ -11,19 +13,60 @@
 
 static const char schema_domain[] = "libfl model schema 1";
 
-/* Let the layer before it do the ReLU. */
+/* A maximum of what is cut off at 0 is cut off at 0: the ReLU moves behind the
+ * pool, where there is less of it, and what lies between need not be kept. */
+static int fuse_with_pool(fl_model *model, fli_node *relu)
+{
+  fli_node *pool = &model->nodes[relu->last_use];
+  if (relu->n_uses != 1 || pool->op != &fli_op_pool2d ||
+      pool->attributes.pool.kind != FL_POOL_MAX ||
+      pool->attributes.pool.padding != 0) {
+    return 0;
+  }
+  pool->does_relu = FLI_RELU_BOTH;
+  relu->flags = FLI_NODE_VIEW;
+  return 1;
+}
+
+/* Let the layer before it do the ReLU, or the pool behind it. */
 static void fuse(fl_model *model)
 {
   for (uint32_t i = 1; i < model->n_chain; i++) {
     fli_node *node = &model->nodes[model->chain[i]];
     if (node->op != &fli_op_relu) continue;
     fli_node *before = &model->nodes[node->inputs[0]];
-    if (before->n_uses != 1) continue;
-    if (before->op == &fli_op_dense) {
+    if (before->n_uses != 1 || fuse_with_pool(model, node)) continue;
+    if (before->op == &fli_op_conv2d) {
+      before->does_relu = FLI_RELU_BOTH;
+      before->flags |= FLI_NODE_KEEPS_OUTPUT;
+      node->flags = FLI_NODE_VIEW;
+    }
+    if (before->op == &fli_op_dense || before->op == &fli_op_dense_lora) {
       before->does_relu = FLI_RELU_FORWARD;
       node->is_fused = 1;
     }
   }
+}
+
+/* Ids are not computed: an embedding reads the model's input, and then nothing
+ * else does. */
+static fl_status connect_ids(fl_model *model)
+{
+  uint32_t n_embeddings = 0;
+  fli_node *input = &model->nodes[model->chain[0]];
+  for (uint32_t i = 0; i < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    if (node->op != &fli_op_embedding) continue;
+    n_embeddings++;
+    if (&model->nodes[node->inputs[0]] == input) continue;
+    return fli_error(FL_E_STATE, "embedding %s: wants the model's input",
+                     node->name);
+  }
+  input->attributes.input.takes_ids = n_embeddings > 0;
+  if (n_embeddings == 0 || n_embeddings == input->n_uses) return FL_OK;
+  return fli_error(FL_E_STATE,
+                   "model: its input are ids for an embedding, and another "
+                   "layer takes them too");
 }
 
 /* Who uses whose output. What nobody uses was declared for nothing, most
@@ -31,7 +74,8 @@ static void fuse(fl_model *model)
 static fl_status connect_users(fl_model *model)
 {
   for (uint32_t i = 0; i < model->n_chain; i++) {
-    const fli_node *node = &model->nodes[model->chain[i]];
+    fli_node *node = &model->nodes[model->chain[i]];
+    node->is_parallel = fli_context_is_parallel(model->context);
     for (uint32_t k = 0; k < node->op->n_inputs; k++) {
       fli_node *input = &model->nodes[node->inputs[k]];
       input->n_uses++;
@@ -65,6 +109,7 @@ static fl_status make_chain(fl_model *model)
                      last->op->name);
   }
   fl_status st = connect_users(model);
+  if (st == FL_OK) st = connect_ids(model);
   if (st == FL_OK) fuse(model);
   return st;
 }

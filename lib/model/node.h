@@ -30,8 +30,11 @@ typedef struct fli_parameter {
   const char *suffix;
   fli_shape shape; /* count is filled in by the builder */
   int32_t is_trainable;
-  uint64_t fan_in; /* initial values uniform in +-1/sqrt(fan_in); 0: ... */
-  float initial;   /* ... all of them this */
+  /* Initial values: uniform in +-1/sqrt(fan_in), or in +-bound, or all of them
+   * `initial`; the first of these that is not 0. */
+  uint64_t fan_in;
+  float bound;
+  float initial;
 } fli_parameter;
 
 /* Samples of a data set: those at order[first .. first + n - 1], or at
@@ -63,6 +66,7 @@ typedef struct fli_pass {
   fli_sink *sink;      /* backward: see sink.h */
   float *gradient;     /* for sink.c */
   int is_training;
+  fl_status status; /* of the host's threads; set it when they fail */
   uint64_t seed; /* of what is drawn, with the number of the step */
   uint64_t step;
   /* Set by the loss: sum over the batch and what to divide it by. */
@@ -133,6 +137,7 @@ struct fli_node {
    * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
   int does_relu;
   int is_fused; /* ReLU: forward is done elsewhere */
+  int is_parallel; /* the host has threads: memory for several lanes */
   /* Which of its tensors are trained now, as bits; and whether a gradient of
    * its output is needed for that or for what comes before. */
   uint32_t trained;
@@ -146,9 +151,24 @@ extern const fli_node_op fli_op_tensor;
 extern const fli_node_op fli_op_input;
 extern const fli_node_op fli_op_flatten;
 extern const fli_node_op fli_op_dense;
+extern const fli_node_op fli_op_dense_lora;
+extern const fli_node_op fli_op_conv2d;
+extern const fli_node_op fli_op_pool2d;
+extern const fli_node_op fli_op_mean;
 extern const fli_node_op fli_op_relu;
+extern const fli_node_op fli_op_activation;
+extern const fli_node_op fli_op_softmax;
+extern const fli_node_op fli_op_dropout;
+extern const fli_node_op fli_op_embedding;
+extern const fli_node_op fli_op_positions;
+extern const fli_node_op fli_op_layer_norm;
+extern const fli_node_op fli_op_group_norm;
+extern const fli_node_op fli_op_attention;
 extern const fli_node_op fli_op_add;
 extern const fli_node_op fli_op_softmax_cross_entropy;
+extern const fli_node_op fli_op_cross_entropy;
+extern const fli_node_op fli_op_mean_squared_error;
+extern const fli_node_op fli_op_binary_cross_entropy;
 
 /* The kind of that name, or NULL. */
 const fli_node_op *fli_node_op_find(const char *name);

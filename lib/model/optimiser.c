@@ -157,19 +157,62 @@ float fli_optimiser_rate(const fli_optimiser *optimiser)
   return (float)rate;
 }
 
+/* Adam's two bias corrections as factors, for update number t. */
+static flk_adam adam_of(const fli_optimiser *optimiser, float rate, float scale)
+{
+  const fl_optimiser_options *o = &optimiser->options;
+  double t = (double)optimiser->updates + 1.0;
+  int is_adamw = o->kind == FL_OPTIMISER_ADAMW;
+  return (flk_adam){
+      .factor = scale,
+      .beta1 = o->beta1,
+      .beta2 = o->beta2,
+      .epsilon = o->epsilon,
+      .decay = is_adamw ? rate * o->weight_decay : o->weight_decay,
+      .rate = (float)((double)rate / (1.0 - pow((double)o->beta1, t))),
+      .root_factor = (float)(1.0 / sqrt(1.0 - pow((double)o->beta2, t))),
+  };
+}
+
+static void apply_sgd(const fli_optimiser *optimiser, const flk_sgd *sgd,
+                      float *weights, const float *gradient, float *velocity,
+                      size_t n)
+{
+  const flk_optimiser_kernels *kernels = &flk_nn()->optimiser;
+  if (!velocity) {
+    kernels->sgd(weights, gradient, n, sgd);
+  } else if (optimiser->options.nesterov) {
+    kernels->nesterov(weights, gradient, velocity, n, sgd);
+  } else {
+    kernels->momentum(weights, gradient, velocity, n, sgd);
+  }
+}
+
 void fli_optimiser_apply(const fli_optimiser *optimiser, float rate,
                          float *weights, const float *gradient, float scale,
                          uint64_t at, uint64_t n)
 {
   const fl_optimiser_options *o = &optimiser->options;
+  const flk_optimiser_kernels *kernels = &flk_nn()->optimiser;
   size_t from = (size_t)(at - optimiser->first);
-  float *m = optimiser->state[0] ? optimiser->state[0] + from : NULL;
-  for (uint64_t i = 0; i < n; i++) {
-    float g = scale * gradient[i] + o->weight_decay * weights[i];
-    if (m) {
-      m[i] = o->momentum * m[i] + g;
-      g = m[i];
-    }
-    weights[i] -= rate * g;
+  size_t count = (size_t)n;
+  float *first = optimiser->state[0] ? optimiser->state[0] + from : NULL;
+  float *second = optimiser->state[1] ? optimiser->state[1] + from : NULL;
+  flk_sgd sgd = {scale, rate, o->weight_decay, o->momentum};
+  flk_adagrad adagrad = {scale, rate, o->weight_decay, o->epsilon};
+  flk_adam adam;
+  switch (o->kind) {
+  case FL_OPTIMISER_ADAM:
+    adam = adam_of(optimiser, rate, scale);
+    kernels->adam(weights, gradient, first, second, count, &adam);
+    break;
+  case FL_OPTIMISER_ADAMW:
+    adam = adam_of(optimiser, rate, scale);
+    kernels->adamw(weights, gradient, first, second, count, &adam);
+    break;
+  case FL_OPTIMISER_ADAGRAD:
+    kernels->adagrad(weights, gradient, first, count, &adagrad);
+    break;
+  default: apply_sgd(optimiser, &sgd, weights, gradient, first, count); break;
   }
 }

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "kernels/nn/nn.h"
 
 static float *at(const fl_model *model, size_t place)
 {
@@ -57,6 +58,12 @@ static void set_buffers(const fl_model *model, const fli_plan *plan,
   pass->scratch = at(model, places->scratch[is_backward]);
 }
 
+static fl_status threads_failed(fl_status status)
+{
+  return fli_error(status < 0 ? status : FL_E_CALLBACK,
+                   "model: the host's parallel_for failed");
+}
+
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss)
 {
@@ -73,6 +80,7 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
     pass.dx[0] =
         is_loss ? at(model, plan->places[node->inputs[0]].gradient) : NULL;
     node->op->forward(node, &pass);
+    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
   if (!loss) return FL_OK;
   *loss = pass.loss_weight > 0.0 ? pass.loss / pass.loss_weight : 0.0;
@@ -82,13 +90,6 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                      "infinite or too large");
   }
   return FL_OK;
-}
-
-static void add_to(float *restrict sum, const float *restrict x, size_t n)
-{
-  for (size_t i = 0; i < n; i++) {
-    sum[i] += x[i];
-  }
 }
 
 /* Back through one node. Of the users of an input the last one comes first and
@@ -114,8 +115,9 @@ static void node_backward(fl_model *model, uint32_t index, fli_pass *pass)
   for (uint32_t k = 0; k < node->op->n_inputs; k++) {
     if (!pass->dx[k] || places->extra[k] == FLI_NOWHERE) continue;
     const fli_node *input = &model->nodes[node->inputs[k]];
-    add_to(at(model, plan->places[node->inputs[k]].gradient), pass->dx[k],
-           pass->n * (size_t)fli_shape_floats(&input->output));
+    float *sum = at(model, plan->places[node->inputs[k]].gradient);
+    flk_nn()->vector.add(sum, sum, pass->dx[k],
+                         pass->n * (size_t)fli_shape_floats(&input->output));
   }
 }
 
@@ -128,7 +130,7 @@ static int is_the_same(const fl_model *model, uint32_t index)
          places[index].gradient == places[node->inputs[0]].gradient;
 }
 
-void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
+fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
 {
   fli_pass pass = begin_pass(model, batch);
   pass.sink = sink;
@@ -138,6 +140,9 @@ void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
     uint32_t index = model->chain[i];
     const fli_node *node = &model->nodes[index];
     if (!node->carries || !node->op->backward) continue;
-    if (!is_the_same(model, index)) node_backward(model, index, &pass);
+    if (is_the_same(model, index)) continue;
+    node_backward(model, index, &pass);
+    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
+  return FL_OK;
 }

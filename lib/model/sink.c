@@ -2,6 +2,8 @@
 /* From a node's gradient to where it is wanted. */
 #include "model/sink.h"
 
+#include <string.h>
+
 #include "kernels/nn/nn.h"
 #include "model/optimiser.h"
 
@@ -11,10 +13,10 @@ static float weight_decay(const fli_sink *sink)
 }
 
 /* Whether the node writes where the gradient is wanted, without a stop. */
-static int is_direct(const fli_node *node, int is_whole,
+static int is_direct(const fli_node *node, uint32_t parameter, int is_whole,
                      const fli_optimiser *optimiser)
 {
-  if (!(node->flags & FLI_NODE_DIRECT)) return 0;
+  if (parameter > 0 || !(node->flags & FLI_NODE_DIRECT)) return 0;
   return is_whole || fli_optimiser_is_plain(&optimiser->options);
 }
 
@@ -23,7 +25,7 @@ fli_target fli_sink_target(const fli_pass *pass, const fli_node *node,
 {
   const fli_sink *sink = pass->sink;
   uint64_t place = node->places[parameter];
-  if (!is_direct(node, sink->whole != NULL, sink->optimiser)) {
+  if (!is_direct(node, parameter, sink->whole != NULL, sink->optimiser)) {
     return (fli_target){.at = pass->gradient, .scale = 1.0f};
   }
   if (sink->whole) {
@@ -42,12 +44,13 @@ void fli_sink_done(const fli_pass *pass, const fli_node *node,
   const fli_sink *sink = pass->sink;
   uint64_t place = node->places[parameter];
   size_t n = (size_t)node->counts[parameter];
-  if (is_direct(node, sink->whole != NULL, sink->optimiser)) return;
+  if (is_direct(node, parameter, sink->whole != NULL, sink->optimiser)) return;
   if (sink->whole) {
     float *at = sink->whole + (place - sink->first);
-    for (size_t i = 0; i < n; i++) {
-      at[i] = sink->keep == 0.0f ? pass->gradient[i]
-                                 : sink->keep * at[i] + pass->gradient[i];
+    if (sink->keep == 0.0f) {
+      memcpy(at, pass->gradient, n * sizeof *at);
+    } else {
+      flk_nn()->vector.axpy(at, 1.0f, pass->gradient, n);
     }
     return;
   }
@@ -59,11 +62,11 @@ uint64_t fli_sink_floats(const fli_node *node, int is_whole,
                          const fli_optimiser *optimiser)
 {
   uint64_t most = 0;
-  if (is_direct(node, is_whole, optimiser)) return 0;
   for (uint32_t i = 0; i < node->n_parameters; i++) {
-    if (fli_is_trained(node, i) && node->counts[i] > most) {
-      most = node->counts[i];
+    if (!fli_is_trained(node, i) || is_direct(node, i, is_whole, optimiser)) {
+      continue;
     }
+    if (node->counts[i] > most) most = node->counts[i];
   }
   return most;
 }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/options.h"
+#include "kernels/nn/nn.h"
 #include "model/model.h"
 
 void fli_model_set_observer(fl_model *model, const fli_observer *observer)
@@ -118,11 +119,8 @@ static fl_status clip(const fl_model *model, float *factor)
 {
   const fli_workspace *w = &model->workspace;
   double limit = (double)model->optimiser.options.clip_norm;
-  double sum = 0.0;
-  for (uint64_t i = 0; i < w->n_gradient; i++) {
-    sum += (double)w->gradient[i] * (double)w->gradient[i];
-  }
-  double norm = sqrt(sum);
+  double norm =
+      sqrt(flk_nn()->vector.sum_squares(w->gradient, (size_t)w->n_gradient));
   if (!isfinite(norm)) {
     return fli_error(FL_E_NOT_FINITE, "gradient: is not finite");
   }
@@ -138,8 +136,9 @@ static fl_status update_gathered(fl_model *model, float rate)
   float factor = 1.0f;
   float share = 1.0f / (float)w->n_batches;
   w->n_batches = 0;
-  for (uint64_t i = 0; i < w->n_gradient && share != 1.0f; i++) {
-    w->gradient[i] *= share;
+  if (share != 1.0f) {
+    flk_nn()->vector.scale(w->gradient, share, w->gradient,
+                           (size_t)w->n_gradient);
   }
   FLI_TRY(show_gradient(model));
   FLI_TRY(clip(model, &factor));
@@ -157,7 +156,7 @@ out:
 }
 
 /* Add the batch's gradient to what is gathered. */
-static void gather(fl_model *model, const fli_batch *batch)
+static fl_status gather(fl_model *model, const fli_batch *batch)
 {
   fli_workspace *w = &model->workspace;
   fli_sink sink = {.values = model->values,
@@ -165,8 +164,9 @@ static void gather(fl_model *model, const fli_batch *batch)
                    .first = model->first_weight,
                    .keep = w->n_batches > 0 ? 1.0f : 0.0f,
                    .optimiser = &model->optimiser};
-  fli_backward(model, batch, &sink);
-  w->n_batches++;
+  fl_status st = fli_backward(model, batch, &sink);
+  w->n_batches = st == FL_OK ? w->n_batches + 1 : 0;
+  return st;
 }
 
 fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
@@ -177,7 +177,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
   if (observer->begin) FLI_TRY(observer->begin(observer->user, batch));
   FLI_TRY(fli_forward(model, batch, 1, loss));
   if (fli_model_gathers(model)) {
-    gather(model, batch);
+    FLI_TRY(gather(model, batch));
     if (model->workspace.n_batches >= model->optimiser.options.accumulate) {
       FLI_TRY(update_gathered(model, rate));
     }
@@ -186,7 +186,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
                      .first = model->first_weight,
                      .rate = rate_of(model, rate),
                      .optimiser = &model->optimiser};
-    fli_backward(model, batch, &sink);
+    FLI_TRY(fli_backward(model, batch, &sink));
     model->optimiser.updates++;
   }
   if (observer->end) FLI_TRY(observer->end(observer->user, *loss));
@@ -245,7 +245,7 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = fli_forward(model, &batch, 1, &mean);
-  if (st == FL_OK) gather(model, &batch);
+  if (st == FL_OK) st = gather(model, &batch);
   fli_fpguard_leave(&guard);
   if (st == FL_OK && loss) *loss = mean;
 out:

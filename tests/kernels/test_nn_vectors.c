@@ -298,6 +298,36 @@ static void squares_are_summed_in_double(void)
   }
 }
 
+static void rows_are_gathered_and_scattered(void)
+{
+  enum { TABLE = 20, ROWS = 33 };
+  static float want[TABLE * NN_SHORT];
+  int32_t ids[ROWS];
+  for (int32_t r = 0; r < ROWS; r++) {
+    ids[r] = r * 7 % 11 + r % 2 * 9;
+  }
+  for (size_t n = 0; n <= NN_SHORT; n++) {
+    float *table = nn_new(0, TABLE * n, n % 3);
+    float *rows = nn_new(1, ROWS * n, n % 5);
+    nn_draw(table, TABLE * n, 1.0f, n);
+    nn->vector.gather(rows, table, ids, ROWS, n);
+    for (size_t i = 0; i < TABLE * n; i++) {
+      want[i] = table[i];
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+      size_t id = (size_t)ids[r];
+      CHECK_EQ_MEM(rows + r * n, table + id * n, n * sizeof *rows);
+      for (size_t i = 0; i < n; i++) {
+        want[id * n + i] += rows[r * n + i];
+      }
+    }
+    nn->vector.scatter_add(table, rows, ids, ROWS, n);
+    CHECK_EQ_MEM(table, want, TABLE * n * sizeof *table);
+    nn_check_guards(0);
+    nn_check_guards(1);
+  }
+}
+
 int main(void)
 {
   NN_CASE(activations_follow_their_formulas);
@@ -307,5 +337,6 @@ int main(void)
   NN_CASE(bytes_become_floats);
   NN_CASE(columns_are_summed_and_biased);
   NN_CASE(squares_are_summed_in_double);
+  NN_CASE(rows_are_gathered_and_scattered);
   return check_report();
 }

@@ -25,6 +25,12 @@ typedef struct flk_vector_kernels {
                       int does_add);
   /* The sum of x^2, of exact squares in double. */
   double (*sum_squares)(const float *x, size_t n);
+  /* y[r] = table[ids[r]], rows of n; ids are the caller's to check. */
+  void (*gather)(float *y, const float *table, const int32_t *ids, size_t rows,
+                 size_t n);
+  /* table[ids[r]] += x[r], in the order of r. */
+  void (*scatter_add)(float *table, const float *x, const int32_t *ids,
+                      size_t rows, size_t n);
 } flk_vector_kernels;
 
 #endif

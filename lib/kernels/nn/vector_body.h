@@ -135,6 +135,26 @@ static double sum_squares(const float *x, size_t n)
   return wide_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+static void gather(float *y, const float *table, const int32_t *ids,
+                   size_t rows, size_t n)
+{
+  for (size_t r = 0; r < rows; r++, y += n) {
+    const float *row = table + (size_t)ids[r] * n;
+    NN_EACH(n, vec_put(y + at, vec_get(row + at, count), count));
+  }
+}
+
+static void scatter_add(float *table, const float *x, const int32_t *ids,
+                        size_t rows, size_t n)
+{
+  for (size_t r = 0; r < rows; r++, x += n) {
+    float *row = table + (size_t)ids[r] * n;
+    NN_EACH(n,
+            vec_put(row + at, vec_get(row + at, count) + vec_get(x + at, count),
+                    count));
+  }
+}
+
 static void fill_vectors(flk_nn_table *table)
 {
   table->vector = (flk_vector_kernels){.add_bias = add_bias,
@@ -143,7 +163,9 @@ static void fill_vectors(flk_nn_table *table)
                                        .scale = scale,
                                        .from_u8 = from_u8,
                                        .column_sums = column_sums,
-                                       .sum_squares = sum_squares};
+                                       .sum_squares = sum_squares,
+                                       .gather = gather,
+                                       .scatter_add = scatter_add};
 }
 
 #endif
