@@ -16,7 +16,7 @@ static double greatest_of(const float *x, size_t n)
 {
   double greatest = -INFINITY;
   for (size_t i = 0; i < n; i++) {
-    greatest = fmax(greatest, (double)x[i]);
+    if ((double)x[i] > greatest) greatest = (double)x[i];
   }
   return greatest;
 }

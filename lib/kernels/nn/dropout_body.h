@@ -29,7 +29,7 @@ NN_INLINE uint32_t drop_run(float *y, const float *x, size_t n, uint32_t first,
                             const flk_dropout *dropout)
 {
   uint32_t bits = 0;
-  NN_UNROLL for (size_t v = 0; v < MASK_VECTORS; v++)
+  UNROLL for (size_t v = 0; v < MASK_VECTORS; v++)
   {
     size_t at = v * NN_WIDTH;
     if (at >= n) break;

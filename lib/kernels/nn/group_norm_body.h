@@ -39,7 +39,7 @@ NN_INLINE void add_columns(nn_vec totals[2], const group_run *run,
   nn_vec sums[4] = {{0}}, products[4] = {{0}};
   for (size_t p = 0; p < pixels; p += 4) {
     size_t turns = pixels - p < 4 ? pixels - p : 4;
-    NN_UNROLL for (size_t t = 0; t < 4; t++)
+    UNROLL for (size_t t = 0; t < 4; t++)
     {
       if (t >= turns) break;
       nn_vec value = vec_get(x + (p + t) * pixel, count);
@@ -54,7 +54,7 @@ NN_INLINE void add_columns(nn_vec totals[2], const group_run *run,
     if ((p + 4) % COLUMN_RUN != 0 && p + 4 < pixels) continue;
     totals[0] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
     totals[1] += (products[0] + products[1]) + (products[2] + products[3]);
-    NN_UNROLL for (size_t t = 0; t < 4; t++)
+    UNROLL for (size_t t = 0; t < 4; t++)
     {
       sums[t] = products[t] = (nn_vec){0};
     }

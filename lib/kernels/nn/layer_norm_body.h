@@ -16,7 +16,7 @@ enum {
 
 NN_INLINE float rstd_of(float variance, float epsilon)
 {
-  return 1.0f / vec_sqrt(vec_of(variance + epsilon))[0];
+  return 1.0f / scalar_sqrt(variance + epsilon);
 }
 
 /* Floats of vector v of a row of n_vectors, whose last one has `last`. */
@@ -35,20 +35,20 @@ NN_INLINE void layer_norm_rows(const flk_layer_norm *given, size_t n_vectors,
     float *y = norm.y + r * norm.n;
     nn_vec row[ROW_VECTORS];
     nn_vec sum = {0};
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       row[v] = vec_get(x + v * NN_WIDTH, part_of(v, n_vectors, last));
       sum += row[v];
     }
     float mean = vec_sum(sum) * share;
     sum = (nn_vec){0};
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       row[v] = vec_keep(row[v] - mean, part_of(v, n_vectors, last));
       sum += row[v] * row[v];
     }
     float rstd = rstd_of(vec_sum(sum) * share, norm.epsilon);
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       size_t count = part_of(v, n_vectors, last);
       vec_put(y + v * NN_WIDTH,
@@ -100,7 +100,7 @@ NN_INLINE void layer_norm_back_run(const flk_layer_norm *norm,
   const size_t n = norm->n;
   const float share = 1.0f / (float)n;
   nn_vec dgamma[ROW_VECTORS], dbeta[ROW_VECTORS], gamma[ROW_VECTORS];
-  NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
   {
     dgamma[v] = dbeta[v] = (nn_vec){0};
     gamma[v] = vec_get(norm->gamma + v * NN_WIDTH, part_of(v, n_vectors, last));
@@ -109,7 +109,7 @@ NN_INLINE void layer_norm_back_run(const flk_layer_norm *norm,
     nn_vec g[ROW_VECTORS], h[ROW_VECTORS];
     nn_vec sum = {0}, product = {0};
     const float mean = norm->mean[r], rstd = norm->rstd[r];
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       size_t count = part_of(v, n_vectors, last);
       size_t at = r * n + v * NN_WIDTH;
@@ -124,7 +124,7 @@ NN_INLINE void layer_norm_back_run(const flk_layer_norm *norm,
     if (!out->dx) continue;
     float mean_g = vec_sum(sum) * share;
     float mean_gh = vec_sum(product) * share;
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       size_t count = part_of(v, n_vectors, last);
       float *dx = out->dx + r * n + v * NN_WIDTH;
@@ -134,7 +134,7 @@ NN_INLINE void layer_norm_back_run(const flk_layer_norm *norm,
     }
   }
   if (!out->dgamma) return;
-  NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
   {
     size_t count = part_of(v, n_vectors, last);
     float *to_gamma = out->dgamma + v * NN_WIDTH;

@@ -49,20 +49,20 @@ NN_INLINE void softmax_rows(float *y, const float *x, size_t rows, size_t n,
     nn_vec e[4];
     nn_vec greatest = vec_of(MINUS_INFINITY);
     nn_vec sum = {0};
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
       e[v] = vec_get_or(x + v * NN_WIDTH, count, MINUS_INFINITY);
       greatest = vec_max(greatest, e[v]);
     }
     greatest = vec_of(vec_greatest(greatest));
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       e[v] = vec_exp_down(e[v] - greatest);
       sum += e[v];
     }
     sum = vec_of(1.0f / vec_sum(sum));
-    NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+    UNROLL for (size_t v = 0; v < n_vectors; v++)
     {
       size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
       vec_put(y + v * NN_WIDTH, e[v] * sum, count);
@@ -107,10 +107,13 @@ static inline double row_sum(const float *x, size_t n)
   return wide_sum(sum[0] + sum[1]);
 }
 
-/* loss = log-sum-exp - (1 - smoothing) x[target] - smoothing mean(x) */
-static double cross_entropy_row(const flk_cross_entropy *loss, const float *x,
-                                float *gradient, int32_t target)
+/* loss = log-sum-exp - (1 - smoothing) x[target] - smoothing mean(x), less the
+ * logarithm of a sum that `product` is multiplied with. */
+static double cross_entropy_row(const flk_cross_entropy *loss, size_t r,
+                                float *gradient, double *product)
 {
+  const float *x = loss->logits + r * loss->n;
+  const int32_t target = loss->targets[r];
   size_t n = loss->n;
   double smoothing = (double)loss->smoothing;
   float greatest = row_greatest(x, n);
@@ -118,7 +121,7 @@ static double cross_entropy_row(const flk_cross_entropy *loss, const float *x,
   double value = (double)greatest - (1.0 - smoothing) * (double)x[target];
   if (smoothing > 0.0) value -= share * row_sum(x, n);
   double sum = row_exp(gradient, x, n, greatest);
-  value += sum > 0.0 ? fli_ln(sum) : sum;
+  *product *= sum;
   if (!gradient) return value;
   float factor = (float)((double)loss->factor / sum);
   float less = (float)((double)loss->factor * share);
@@ -128,19 +131,72 @@ static double cross_entropy_row(const flk_cross_entropy *loss, const float *x,
   return value;
 }
 
+/* The same for rows of at most n_vectors vectors, which stay in registers. */
+NN_INLINE double cross_entropy_short(const flk_cross_entropy *loss, size_t r,
+                                     float *gradient, double *product,
+                                     size_t n_vectors)
+{
+  const float *x = loss->logits + r * loss->n;
+  const int32_t target = loss->targets[r];
+  const size_t last = loss->n - (n_vectors - 1) * NN_WIDTH;
+  const double share = (double)loss->smoothing / (double)loss->n;
+  nn_vec e[2];
+  nn_vec greatest = vec_of(MINUS_INFINITY);
+  nn_vec sum = {0};
+  double value = ((double)loss->smoothing - 1.0) * (double)x[target];
+  if (share > 0.0) value -= share * row_sum(x, loss->n);
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
+  {
+    size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
+    e[v] = vec_get_or(x + v * NN_WIDTH, count, MINUS_INFINITY);
+    greatest = vec_max(greatest, e[v]);
+  }
+  const float top = vec_greatest(greatest);
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
+  {
+    e[v] = vec_exp_down(e[v] - top);
+    sum += e[v];
+  }
+  const float total = vec_sum(sum);
+  *product *= (double)total;
+  value += (double)top;
+  if (!gradient) return value;
+  const float factor = loss->factor / total;
+  const float less = loss->factor * (float)share;
+  const float hot = loss->factor * (1.0f - loss->smoothing);
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
+  {
+    size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
+    nn_ivec is_target = vec_lanes() == target - (int32_t)(v * NN_WIDTH);
+    nn_vec wanted = vec_of(less) + (nn_vec)(is_target & (nn_ivec)vec_of(hot));
+    vec_put(gradient + v * NN_WIDTH, e[v] * factor - wanted, count);
+  }
+  return value;
+}
+
+/* A sum is 1..n, below 2^31: the product of those of LOG_RUN rows is finite,
+ * and its logarithm is what theirs add up to. */
 static double cross_entropy(const flk_cross_entropy *loss)
 {
+  enum { LOG_RUN = 32 };
   double sum = 0.0;
+  double product = 1.0;
   for (size_t r = 0; loss->n > 0 && r < loss->rows; r++) {
     float *gradient = loss->gradient ? loss->gradient + r * loss->n : NULL;
-    if (loss->targets[r] != loss->ignore) {
-      sum += cross_entropy_row(loss, loss->logits + r * loss->n, gradient,
-                               loss->targets[r]);
-    } else if (gradient) {
-      memset(gradient, 0, loss->n * sizeof *gradient);
+    if (loss->targets[r] == loss->ignore) {
+      if (gradient) memset(gradient, 0, loss->n * sizeof *gradient);
+    } else if (loss->n <= NN_WIDTH) {
+      sum += cross_entropy_short(loss, r, gradient, &product, 1);
+    } else if (loss->n <= 2 * NN_WIDTH) {
+      sum += cross_entropy_short(loss, r, gradient, &product, 2);
+    } else {
+      sum += cross_entropy_row(loss, r, gradient, &product);
     }
+    if (r % LOG_RUN != LOG_RUN - 1) continue;
+    sum += product > 0.0 ? fli_ln(product) : product;
+    product = 1.0;
   }
-  return sum;
+  return sum + (product > 0.0 ? fli_ln(product) : product);
 }
 
 static double squared_error(const flk_loss *given)
@@ -169,9 +225,11 @@ static double binary_cross_entropy(const flk_loss *given)
     nn_vec target = vec_get(loss.target + at, count);
     nn_vec e = vec_exp_down((nn_vec)((nn_ivec)x | INT32_MIN));
     nn_vec above = (nn_vec)(~(x < 0.0f) & (nn_ivec)x);
-    nn_vec value = above - x * target + vec_log_1p(e);
+    /* One division for 1 / (1 + e) and e / (2 + e). */
+    nn_vec inverse = 1.0f / ((e + 1.0f) * (e + 2.0f));
+    nn_vec value = above - x * target + vec_log_1p(e * (e + 1.0f) * inverse);
     wide_add(sum, vec_keep(value, count));
-    nn_vec s = vec_select(x < 0.0f, e, vec_of(1.0f)) / (e + 1.0f);
+    nn_vec s = vec_select(x < 0.0f, e, vec_of(1.0f)) * (e + 2.0f) * inverse;
     if (loss.gradient) {
       vec_put(loss.gradient + at, (s - target) * loss.factor, count);
     }

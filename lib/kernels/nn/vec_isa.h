@@ -6,7 +6,6 @@
 #ifndef FLK_NN_VEC_ISA_H
 #define FLK_NN_VEC_ISA_H
 
-#include <stddef.h>
 #include <string.h>
 
 #include "kernels/nn/vec.h"
@@ -115,61 +114,28 @@ NN_INLINE nn_vec vec_sqrt(nn_vec x)
 #endif
 }
 
-/* ---- parts: `count` < NN_WIDTH floats ---- */
-
-/* 0 behind the part. */
-NN_INLINE nn_vec vec_load_part(const float *src, size_t count)
+NN_INLINE float scalar_sqrt(float x)
 {
-#if NN_BYTES == 64
-  return (nn_vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), src);
-#elif NN_BYTES == 32
-  return (nn_vec)_mm256_maskload_ps(src, (__m256i)vec_first(count));
+#if defined(__SSE2__)
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
 #else
-  float part[4] = {0};
-  if (count > 0) part[0] = src[0];
-  if (count > 1) part[1] = src[1];
-  if (count > 2) part[2] = src[2];
-  return *(const nn_vec *)part;
+  return vec_sqrt(vec_of(x))[0];
 #endif
 }
 
-NN_INLINE void vec_store_part(float *dst, nn_vec x, size_t count)
-{
-#if NN_BYTES == 64
-  _mm512_mask_storeu_ps(dst, (__mmask16)((1u << count) - 1), (__m512)x);
-#elif NN_BYTES == 32
-  /* A masked store takes some processors dozens of cycles. */
-  __m128 low = _mm256_castps256_ps128((__m256)x);
-  if (count & 4) {
-    _mm_storeu_ps(dst, low);
-    low = _mm256_extractf128_ps((__m256)x, 1);
-    dst += 4;
-  }
-  if (count & 2) {
-    _mm_storel_pi((__m64 *)dst, low);
-    low = _mm_movehl_ps(low, low);
-    dst += 2;
-  }
-  if (count & 1) _mm_store_ss(dst, low);
-#else
-  if (count > 0) dst[0] = x[0];
-  if (count > 1) dst[1] = x[1];
-  if (count > 2) dst[2] = x[2];
-#endif
-}
+/* ---- whole vectors (count >= NN_WIDTH) or the first lanes of one ---- */
 
-/* Of a whole vector or a part of one. */
 NN_INLINE nn_vec vec_get(const float *src, size_t count)
 {
   if (count >= NN_WIDTH) return *(const nn_vec *)src;
-  return vec_load_part(src, count);
+  return vec_load_some(src, count);
 }
 
 /* `fill` behind the part. */
 NN_INLINE nn_vec vec_get_or(const float *src, size_t count, float fill)
 {
   if (count >= NN_WIDTH) return *(const nn_vec *)src;
-  return vec_select(vec_first(count), vec_load_part(src, count), vec_of(fill));
+  return vec_select(vec_first(count), vec_load_some(src, count), vec_of(fill));
 }
 
 /* x, 0 behind the part. */
@@ -184,7 +150,7 @@ NN_INLINE void vec_put(float *dst, nn_vec x, size_t count)
   if (count >= NN_WIDTH) {
     *(nn_vec *)dst = x;
   } else {
-    vec_store_part(dst, x, count);
+    vec_store_some(dst, x, count);
   }
 }
 

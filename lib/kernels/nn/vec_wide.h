@@ -5,8 +5,6 @@
 
 #include "kernels/nn/vec_isa.h"
 
-#define NN_UNROLL _Pragma("GCC unroll 16")
-
 enum { NN_WIDE = NN_BYTES / sizeof(double) };
 
 typedef double nn_wide __attribute__((vector_size(NN_BYTES), aligned(4)));

@@ -33,14 +33,23 @@ static void scale(float *y, float factor, const float *x, size_t n)
   NN_EACH(n, vec_put(y + at, vec_get(x + at, count) * factor, count));
 }
 
-typedef uint8_t nn_bytes
-    __attribute__((vector_size(NN_WIDTH), aligned(1), may_alias));
-
+#if NN_BYTES > 16
 NN_INLINE nn_vec float_of_bytes(const uint8_t *x)
 {
-  return __builtin_convertvector(
-      __builtin_convertvector(*(const nn_bytes *)x, nn_ivec), nn_vec);
+#  if NN_BYTES == 64
+  __m128i bytes = _mm_loadu_si128((const void *)x);
+  return (nn_vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+#  else
+  __m128i bytes = _mm_loadl_epi64((const void *)x);
+  return (nn_vec)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+#  endif
 }
+#else
+NN_INLINE nn_vec float_of_bytes(const uint8_t *x)
+{
+  return (nn_vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
+}
+#endif
 
 static void from_u8(float *y, const uint8_t *x, size_t n, float factor,
                     float shift)
@@ -52,7 +61,7 @@ static void from_u8(float *y, const uint8_t *x, size_t n, float factor,
   if (at < n) {
     uint8_t last[NN_WIDTH] = {0};
     memcpy(last, x + at, n - at);
-    vec_store_part(y + at, float_of_bytes(last) * factor + shift, n - at);
+    vec_store_some(y + at, float_of_bytes(last) * factor + shift, n - at);
   }
 }
 
@@ -70,10 +79,10 @@ NN_INLINE void sum_columns(float *sums, const float *x, size_t rows, size_t n,
     nn_vec sum[4] = {{0}};
     size_t r = from;
     for (; r + turns <= to; r += turns) {
-      NN_UNROLL for (size_t t = 0; t < turns; t++)
+      UNROLL for (size_t t = 0; t < turns; t++)
       {
         const float *row = x + (r + t) * n;
-        NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+        UNROLL for (size_t v = 0; v < n_vectors; v++)
         {
           size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
           sum[t * n_vectors + v] += vec_get(row + v * NN_WIDTH, count);
@@ -81,20 +90,20 @@ NN_INLINE void sum_columns(float *sums, const float *x, size_t rows, size_t n,
       }
     }
     for (; r < to; r++) {
-      NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+      UNROLL for (size_t v = 0; v < n_vectors; v++)
       {
         size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
         sum[v] += vec_get(x + r * n + v * NN_WIDTH, count);
       }
     }
-    NN_UNROLL for (size_t i = 0; i < 4; i++) total[i] += sum[i];
+    UNROLL for (size_t i = 0; i < 4; i++) total[i] += sum[i];
   }
   if (n_vectors == 1) total[0] += (total[1] + total[2]) + total[3];
   if (n_vectors == 2) {
     total[0] += total[2];
     total[1] += total[3];
   }
-  NN_UNROLL for (size_t v = 0; v < n_vectors; v++)
+  UNROLL for (size_t v = 0; v < n_vectors; v++)
   {
     size_t count = v + 1 < n_vectors ? (size_t)NN_WIDTH : last;
     float *to = sums + v * NN_WIDTH;
