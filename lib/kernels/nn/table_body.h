@@ -11,6 +11,7 @@
 #include "kernels/nn/norm_body.h"
 #include "kernels/nn/optimiser_body.h"
 #include "kernels/nn/pack_body.h"
+#include "kernels/nn/pool_body.h"
 #include "kernels/nn/softmax_body.h"
 #include "kernels/nn/tile_body.h"
 #include "kernels/nn/vector_body.h"
@@ -26,6 +27,7 @@ static void fill_table(flk_nn_table *table)
   fill_norms(table);
   fill_optimisers(table);
   fill_pack(table);
+  fill_pools(table);
   fill_softmax(table);
   fill_tiles(table);
   fill_vectors(table);
