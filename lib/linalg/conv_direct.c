@@ -25,7 +25,9 @@ typedef struct direct {
   size_t in_columns, out_columns;
 } direct;
 
-static void prepare(direct *d, const fli_conv_shape *s)
+/* Sums alone may have what lies behind the channels of dy, each column for
+ * itself; so its pixels are copied as they are then. */
+static void prepare(direct *d, const fli_conv_shape *s, int wants_dx)
 {
   fli_canvas canvases[2];
   *d = (direct){.in = s->channels / s->groups,
@@ -33,7 +35,8 @@ static void prepare(direct *d, const fli_conv_shape *s)
   d->in_columns = fli_panel_columns(d->in);
   d->out_columns = fli_panel_columns(d->out);
   fli_canvas_of_x(&canvases[0], s, d->in);
-  fli_canvas_of_dy(&canvases[1], s, d->out);
+  int is_compact = wants_dx || s->groups > 1;
+  fli_canvas_of_dy(&canvases[1], s, is_compact ? d->out : d->out_columns);
   const int views_pixels[2] = {
       s->pixel == d->in || s->kernel_width == 1,
       s->groups == 1 && (s->out_pixel == d->out || s->kernel_width == 1)};
@@ -84,17 +87,21 @@ static void sizes(fli_conv *conv)
   fli_panel_weights layout = forward_layout(&shape);
   fli_panel_weights back = back_layout(&shape);
   size_t columns = fli_panel_columns(shape.out_channels);
-  direct d;
+  size_t room = 0;
   if (is_pointwise(&shape)) {
     shape.width = shape.out_width = POINTWISE_WIDTH;
     shape.height = shape.out_height = FLI_CONV_ROOM;
   }
-  prepare(&d, &shape);
+  for (int wants_dx = 0; wants_dx < 2; wants_dx++) {
+    direct d;
+    prepare(&d, &shape, wants_dx);
+    size_t own = fli_conv_plan_room(&d.plan);
+    if (own > room) room = own;
+  }
   conv->n_packed = shape.groups * fli_panel_size(&layout);
   conv->n_packed_back = shape.groups * fli_panel_size(&back);
   conv->n_sums = conv->n_packed + columns;
-  conv->n_scratch =
-      2 * FLI_CONV_ALIGNMENT + columns + fli_conv_plan_room(&d.plan);
+  conv->n_scratch = 2 * FLI_CONV_ALIGNMENT + columns + room;
 }
 
 static void pack(const fli_conv *conv, const float *weights, float *packed)
@@ -189,7 +196,7 @@ static void forward_groups(const fli_conv_shape *s, const float *packed,
 {
   fli_panel_weights layout = forward_layout(s);
   direct d;
-  prepare(&d, s);
+  prepare(&d, s, 0);
   fli_conv_plan_begin(&d.plan, range);
   for (size_t g = 0; g < s->groups; g++) {
     for (size_t i = 0; i < range->n; i += d.plan.images) {
@@ -300,7 +307,7 @@ static void backward_groups(const fli_conv_shape *s, const float *packed,
   fli_panel_weights layout = forward_layout(s);
   fli_panel_weights back = back_layout(s);
   direct d;
-  prepare(&d, s);
+  prepare(&d, s, range->dx != NULL);
   fli_conv_plan_begin(&d.plan, range);
   for (size_t g = 0; g < s->groups; g++) {
     for (size_t i = 0; i < range->n; i += d.plan.images) {

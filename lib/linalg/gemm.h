@@ -8,11 +8,10 @@
 #include "linalg/linalg.h"
 
 enum {
-  FLI_GEMM_NOTHING = 0,       /* there is no depth */
-  FLI_GEMM_TILES = 1,         /* op(B) in panels */
-  FLI_GEMM_TILES_SWAPPED = 2, /* op(A) in panels, tiles of C^T */
-  FLI_GEMM_DOTS = 3,          /* rows times rows */
-  FLI_GEMM_BLAS = 4           /* gemm.c only */
+  FLI_GEMM_NOTHING, /* there is no depth */
+  FLI_GEMM_TILES,
+  FLI_GEMM_DOTS, /* rows of A times rows of B */
+  FLI_GEMM_BLAS  /* gemm.c only */
 };
 
 typedef struct fli_gemm_plan {

@@ -9,6 +9,14 @@
 #include "kernels/nn/nn.h"
 #include "linalg/conv.h"
 
+/* Floats of scratch that a group should make do with: 256 KB, which leaves the
+ * rest of a usual second cache to transformed weights. */
+enum { FLI_WINOGRAD_SCRATCH = 64 * 1024 };
+
+/* Floats from one position's last tile to the next one's first: keeps
+ * positions off the same sets of the first cache. */
+enum { FLI_WINOGRAD_GAP = 16 };
+
 /* One dimension of an image: tiles of FLK_WINOGRAD_TILE, then the rest. */
 typedef struct fli_winograd_cut {
   size_t n_whole;
@@ -20,17 +28,21 @@ typedef struct fli_winograd_cut {
 typedef struct fli_winograd_plan {
   const fli_conv_shape *shape;
   fli_winograd_cut down, across;
-  size_t in, out;      /* channels, rounded up */
-  size_t group_rows;   /* rows of tiles in a group, at most: whole images, or
-                        * a part of one */
+  size_t in, out; /* channels, rounded up */
+  /* Rows of tiles in a group, at most, and tiles across: whole images, or rows
+   * of one, or a part of a row. */
+  size_t group_rows, group_tiles;
   size_t group_floats; /* all transformed data of a group */
 } fli_winograd_plan;
 
-/* Rows of tiles that are worked on together: `n_rows` of them from row
- * `first_row` of image `image` on, and how many tiles that makes at each
- * position, before which ones of other positions. */
+/* Tiles that are worked on together: `n_rows` rows from row `first_row` of
+ * image `image` on, and in each those `across` from tile `first_tile` on. At
+ * each position that makes `n_tiles`; those of other positions that lie before
+ * them are `begin`. */
 typedef struct fli_winograd_group {
   size_t image, first_row, n_rows;
+  size_t first_tile;
+  fli_winograd_cut across;
   size_t n_tiles[FLK_WINOGRAD_POINTS][FLK_WINOGRAD_POINTS];
   size_t begin[FLK_WINOGRAD_POINTS][FLK_WINOGRAD_POINTS];
   size_t n_all; /* tiles, over all positions */
@@ -42,10 +54,6 @@ void fli_winograd_plan_init(fli_winograd_plan *plan,
  * none in n_images. */
 int fli_winograd_next_group(const fli_winograd_plan *plan, size_t n_images,
                             fli_winograd_group *group);
-
-/* Floats from one position's first tile to the next one's, beside the tiles:
- * keeps positions off the same sets of the first cache. */
-enum { FLI_WINOGRAD_GAP = 16 };
 
 static inline size_t fli_winograd_place(const fli_winograd_group *group,
                                         size_t i, size_t j, size_t channels)

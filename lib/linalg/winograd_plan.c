@@ -8,12 +8,17 @@
 enum {
   POINTS = FLK_WINOGRAD_POINTS,
   TILE = FLK_WINOGRAD_TILE,
-  GROUP_FLOATS = 64 * 1024 /* 256 KB: a quarter of a usual second cache */
+  GAPS = 2 * POINTS * POINTS * FLI_WINOGRAD_GAP
 };
+
+static size_t divide_up(size_t n, size_t by)
+{
+  return (n + by - 1) / by;
+}
 
 static size_t round_up(size_t n)
 {
-  return (n + FLK_WINOGRAD_LANES - 1) / FLK_WINOGRAD_LANES * FLK_WINOGRAD_LANES;
+  return divide_up(n, FLK_WINOGRAD_LANES) * FLK_WINOGRAD_LANES;
 }
 
 static fli_winograd_cut cut(size_t n)
@@ -29,8 +34,9 @@ static fli_winograd_cut cut(size_t n)
 static size_t sum_points(const size_t *n)
 {
   size_t sum = 0;
-  for (size_t i = 0; i < POINTS; i++)
+  for (size_t i = 0; i < POINTS; i++) {
     sum += n[i];
+  }
   return sum;
 }
 
@@ -42,19 +48,26 @@ void fli_winograd_plan_init(fli_winograd_plan *plan,
                               .across = cut(shape->out_width),
                               .in = round_up(shape->channels),
                               .out = round_up(shape->out_channels)};
-  size_t across = sum_points(plan->across.with_point) * (plan->in + plan->out);
+  size_t room = FLI_WINOGRAD_SCRATCH - GAPS - plan->out; /* and the bias */
+  size_t channels = plan->in + plan->out;
+  size_t across = sum_points(plan->across.with_point) * channels;
   size_t image = sum_points(plan->down.with_point) * across;
-  size_t row = POINTS * across;
-  if (image <= GROUP_FLOATS) {
-    size_t n = GROUP_FLOATS / image;
+  size_t row = POINTS * across, tile = POINTS * POINTS * channels;
+  plan->group_tiles = plan->across.n_tiles;
+  if (image <= room) {
+    size_t n = room / image;
     plan->group_rows = n * plan->down.n_tiles;
-    plan->group_floats = n * image;
+    plan->group_floats = n * image + GAPS;
+  } else if (row <= room) {
+    plan->group_rows = room / row;
+    plan->group_floats = plan->group_rows * row + GAPS;
   } else {
-    size_t n = row <= GROUP_FLOATS ? GROUP_FLOATS / row : 1;
-    plan->group_rows = n;
-    plan->group_floats = n * row;
+    size_t most = tile <= room ? room / tile : 1;
+    size_t n_parts = divide_up(plan->across.n_tiles, most);
+    plan->group_rows = 1;
+    plan->group_tiles = divide_up(plan->across.n_tiles, n_parts);
+    plan->group_floats = plan->group_tiles * tile + GAPS;
   }
-  plan->group_floats += (size_t)2 * POINTS * POINTS * FLI_WINOGRAD_GAP;
 }
 
 static void count_tiles(const fli_winograd_plan *plan,
@@ -70,9 +83,20 @@ static void count_tiles(const fli_winograd_plan *plan,
     size_t rows = group->n_rows - (i < plan->down.rest + 2 ? 0 : n_rest);
     for (size_t j = 0; j < POINTS; j++) {
       group->begin[i][j] = group->n_all;
-      group->n_tiles[i][j] = rows * plan->across.with_point[j];
+      group->n_tiles[i][j] = rows * group->across.with_point[j];
       group->n_all += group->n_tiles[i][j];
     }
+  }
+}
+
+/* From the first tile on. */
+static void cut_across(const fli_winograd_plan *plan, fli_winograd_group *group)
+{
+  size_t left = plan->across.n_tiles - group->first_tile;
+  if (left > plan->group_tiles) {
+    group->across = cut(plan->group_tiles * TILE);
+  } else {
+    group->across = cut(plan->shape->out_width - group->first_tile * TILE);
   }
 }
 
@@ -80,13 +104,20 @@ int fli_winograd_next_group(const fli_winograd_plan *plan, size_t n_images,
                             fli_winograd_group *group)
 {
   size_t n_down = plan->down.n_tiles;
-  size_t before = group->first_row + group->n_rows;
-  group->image += before / n_down;
-  group->first_row = before % n_down;
-  if (group->image >= n_images) return 0;
-  size_t left = n_down - group->first_row;
-  if (plan->group_rows >= n_down) left = (n_images - group->image) * n_down;
-  group->n_rows = left < plan->group_rows ? left : plan->group_rows;
+  size_t tiles = group->first_tile + group->across.n_tiles;
+  if (group->n_rows > 0 && tiles < plan->across.n_tiles) {
+    group->first_tile = tiles;
+  } else {
+    size_t rows = group->first_row + group->n_rows;
+    group->image += rows / n_down;
+    if (group->image >= n_images) return 0;
+    group->first_row = rows % n_down;
+    group->first_tile = 0;
+    size_t left = n_down - group->first_row;
+    if (plan->group_rows >= n_down) left = (n_images - group->image) * n_down;
+    group->n_rows = left < plan->group_rows ? left : plan->group_rows;
+  }
+  cut_across(plan, group);
   count_tiles(plan, group);
   return 1;
 }

@@ -13,15 +13,18 @@ int fli_winograd_panel(const flk_nn_table *nn, size_t columns_left)
   return FLK_PANEL_HALF;
 }
 
-/* Rows of the next tile when `left` are: about the same for all, because short
- * ones wait for their sums. More than rows_max are a pair. */
+/* Rows of the next tile when `left` are: as few tiles as can be, and about the
+ * same for all, because short ones wait for their sums. More than rows_max are
+ * a pair, so the one odd tile there can be is not. */
 static size_t tile_rows(const flk_nn_table *nn, size_t left)
 {
   size_t largest = nn->pair_max ? 2 * nn->pair_max : nn->rows_max;
   size_t n_tiles = (left + largest - 1) / largest;
   size_t n = (left + n_tiles - 1) / n_tiles;
-  if (n <= nn->rows_max || n % 2 == 0) return n;
-  return n < left ? n + 1 : n / 2 + 1;
+  if (n <= nn->rows_max) return n;
+  if (left % 2 == 0) return n + n % 2;
+  n = nn->rows_max;
+  return left - n > 2 ? n : n - 2;
 }
 
 static void run_tiles(const flk_nn_table *nn, flk_tile *tile, size_t rows,

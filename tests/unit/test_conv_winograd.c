@@ -280,9 +280,10 @@ static const problem problems[] = {
     {3, 33, 16, 16, 1, 0, 0},
     {2, 67, 16, 9, 2, 0, 0},
     {9, 32, 8, 8, 1, 0, 0},
-    /* parts of an image at a time, and not even rows of tiles fit */
+    /* rows of an image at a time, and not even one row */
     {28, 28, 40, 32, 2, 0, 0},
-    {9, 60, 64, 72, 1, 0, 0},
+    {9, 61, 64, 72, 1, 0, 0},
+    {6, 234, 40, 16, 1, 0, 0},
 };
 
 enum { N_PROBLEMS = sizeof problems / sizeof *problems };
@@ -366,7 +367,8 @@ Test(conv_winograd, results_do_not_depend_on_ranges)
   static const problem cut[] = {{7, 7, 64, 64, 9, 0, 0},
                                 {14, 14, 16, 40, 5, 0, 0},
                                 {1, 2, 16, 16, 3, 0, 0},
-                                {28, 28, 32, 24, 2, 0, 0}};
+                                {28, 28, 32, 24, 2, 0, 0},
+                                {5, 75, 64, 48, 2, 0, 0}};
   FOR_ALL_TABLES
   {
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++)
@@ -470,10 +472,48 @@ Test(conv_winograd, takes_only_what_it_can_do)
   s.pixel = 33;
   cr_expect_not(accepts(&s));
   s = good;
-  s.channels = 1;
-  cr_expect_not(accepts(&s));
-  s = good;
-  s.out_channels = 8;
+  s.out_pixel = 36;
   cr_expect_not(accepts(&s));
   tear_down(&f);
+}
+
+/* Whether it takes images of one size with that many channels. */
+static int takes(size_t height, size_t width, size_t in, size_t out)
+{
+  fli_conv conv = {.shape = {.height = height,
+                             .width = width,
+                             .channels = in,
+                             .pixel = pixel_of(in, 0),
+                             .out_height = height,
+                             .out_width = width,
+                             .out_channels = out,
+                             .out_pixel = pixel_of(out, 0),
+                             .kernel_height = 3,
+                             .kernel_width = 3,
+                             .stride = 1,
+                             .padding = 1,
+                             .groups = 1}};
+  if (!fli_conv_winograd.accepts(&conv.shape)) return 0;
+  fli_conv_winograd.sizes(&conv);
+  cr_expect(conv.n_scratch * sizeof(float) <= 256 * 1024);
+  return 1;
+}
+
+Test(conv_winograd, takes_only_what_is_faster_and_fits_256_kb_of_scratch)
+{
+  cr_expect(takes(28, 28, 16, 16));
+  cr_expect(takes(7, 7, 64, 64));
+  cr_expect(takes(3, 3, 128, 128));
+  cr_expect(takes(14, 14, 8, 16));
+  cr_expect(takes(224, 224, 16, 16));
+  cr_expect_not(takes(14, 14, 8, 8));
+  cr_expect_not(takes(14, 14, 7, 64));
+  cr_expect_not(takes(14, 14, 64, 7));
+  cr_expect_not(takes(14, 14, 1, 64));
+  cr_expect_not(takes(2, 14, 64, 64));
+  cr_expect_not(takes(14, 2, 64, 64));
+  cr_expect_not(takes(7, 7, 128, 136));
+  cr_expect_not(takes(14, 14, SIZE_MAX / 16, 64));
+  cr_expect(takes(14, 512, 128, 128));
+  cr_expect_not(takes(14, 512, 512, 8));
 }

@@ -56,7 +56,19 @@ static void depthwise_sums(const flk_depthwise *d)
 #endif
 }
 
-/* `is_masked` is a constant where it is called. */
+/* The value where the mask is > 0, else 0; `is_masked` is a constant where it
+ * is called, as below. */
+#define MASKED(type, value, mask) \
+  ((type)((*(const type *)(mask) > 0.0f) & (__typeof__((value) > 0.0f))(value)))
+
+static inline __attribute__((always_inline)) void
+copy_four(float *dst, const float *src, const float *mask, int is_masked)
+{
+  nn_four value = *(const nn_four *)src;
+  if (is_masked) value = MASKED(nn_four, value, mask);
+  *(nn_four *)dst = value;
+}
+
 static inline __attribute__((always_inline)) void
 copy_floats(float *dst, const float *src, const float *mask, size_t n,
             int is_masked)
@@ -64,22 +76,21 @@ copy_floats(float *dst, const float *src, const float *mask, size_t n,
   size_t i = 0;
   for (; i + NN_WIDTH <= n; i += NN_WIDTH) {
     nn_vec value = *(const nn_vec *)(src + i);
-    if (is_masked) {
-      nn_ivec is_on = *(const nn_vec *)(mask + i) > 0.0f;
-      value = (nn_vec)(is_on & (nn_ivec)value);
-    }
+    if (is_masked) value = MASKED(nn_vec, value, mask + i);
     *(nn_vec *)(dst + i) = value;
   }
   for (; i + 4 <= n; i += 4) {
-    nn_four value = *(const nn_four *)(src + i);
-    if (is_masked) {
-      __typeof__(value > 0.0f) is_on = *(const nn_four *)(mask + i) > 0.0f;
-      value = (nn_four)(is_on & (__typeof__(is_on))value);
-    }
-    *(nn_four *)(dst + i) = value;
+    copy_four(dst + i, src + i, mask + i, is_masked);
+  }
+  if (i == n) return;
+  if (n >= 4) {
+    /* once more what is copied already, rather than float by float */
+    copy_four(dst + n - 4, src + n - 4, mask + n - 4, is_masked);
+    return;
   }
   for (; i < n; i++) {
-    dst[i] = !is_masked || mask[i] > 0.0f ? src[i] : 0.0f;
+    float value = src[i];
+    dst[i] = is_masked && !(mask[i] > 0.0f) ? 0.0f : value;
   }
 }
 
@@ -87,13 +98,14 @@ static inline __attribute__((always_inline)) void copy_each(const flk_pixels *p,
                                                             int is_masked)
 {
   if (p->src_pixel == p->channels && p->dst_pixel == p->channels) {
-    copy_floats(p->dst, p->src, p->mask, p->n * p->channels, is_masked);
+    copy_floats(p->dst, p->src, is_masked ? p->mask : p->src,
+                p->n * p->channels, is_masked);
     return;
   }
   for (size_t i = 0; i < p->n; i++) {
     size_t at = i * p->src_pixel;
     copy_floats(p->dst + i * p->dst_pixel, p->src + at,
-                is_masked ? p->mask + at : NULL, p->channels, is_masked);
+                (is_masked ? p->mask : p->src) + at, p->channels, is_masked);
   }
 }
 
@@ -106,25 +118,30 @@ static void copy_pixels(const flk_pixels *p)
   }
 }
 
+/* By pointer: returning vectors is an ABI of its own without AVX. */
+static inline __attribute__((always_inline)) void
+add_eight(nn_eight *sum, const flk_pixels *p, size_t i, size_t lane,
+          int is_masked)
+{
+  size_t at = i * p->src_pixel + lane;
+  nn_eight value = *(const nn_eight *)(p->src + at);
+  *sum += is_masked ? MASKED(nn_eight, value, p->mask + at) : value;
+}
+
 /* Eight lanes of all pixels, in four sums that do not wait for each other. */
 static inline __attribute__((always_inline)) void
 sum_eight(const flk_pixels *p, size_t lane, int is_masked)
 {
   nn_eight sum[4] = {{0}};
-  const float *src = p->src + lane;
-  const float *mask = is_masked ? p->mask + lane : src;
-  for (size_t i = 0; i < p->n; i += 4) {
+  size_t i = 0;
+  for (; i + 4 <= p->n; i += 4) {
     UNROLL for (size_t k = 0; k < 4; k++)
     {
-      if (i + k >= p->n) break;
-      nn_eight value = *(const nn_eight *)(src + (i + k) * p->src_pixel);
-      if (is_masked) {
-        __typeof__(value > 0.0f) is_on =
-            *(const nn_eight *)(mask + (i + k) * p->src_pixel) > 0.0f;
-        value = (nn_eight)(is_on & (__typeof__(is_on))value);
-      }
-      sum[k] += value;
+      add_eight(&sum[k], p, i + k, lane, is_masked);
     }
+  }
+  for (; i < p->n; i++) {
+    add_eight(&sum[0], p, i, lane, is_masked);
   }
   *(nn_eight *)(p->dst + lane) += (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }

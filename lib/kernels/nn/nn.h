@@ -12,9 +12,9 @@
 #include <stdint.h>
 
 #include "kernels/nn/activation.h"
+#include "kernels/nn/attention.h"
 #include "kernels/nn/dropout.h"
 #include "kernels/nn/norm.h"
-#include "kernels/nn/attention.h"
 #include "kernels/nn/optimiser.h"
 #include "kernels/nn/softmax.h"
 #include "kernels/nn/vector.h"
@@ -31,8 +31,7 @@ enum {
 /* One tile of a product: sums of up to FLK_ROWS_MAX rows x one panel of
  * columns stay in registers over the whole depth.
  *
- *   c[r][j] = beta c[r][j] + alpha sum_s sum_k a[r][s][k] * b[s][k][j] +
- * bias[j]
+ *   c[r][j] = beta c[r][j] + alpha sum_sk a[r][s][k] b[s][k][j] + bias[j]
  *
  * A is read one float at a time, at any strides; B in whole panels that are
  * contiguous in j. The depth comes in segments, so that a convolution's taps
@@ -73,24 +72,11 @@ typedef struct flk_pack {
   size_t columns;
   size_t width;
   float *dst;
+  ptrdiff_t ahead; /* > 0: floats from src to the panel that comes next */
 } flk_pack;
 
-/* c[i][j] = beta c[i][j] + alpha sums[j][i] + bias[j], then max(0, c). Rows of
- * sums are readable up to a multiple of 4. */
-typedef struct flk_store {
-  const float *sums;
-  size_t sums_step;
-  float *c;
-  ptrdiff_t c_row;
-  size_t rows;
-  size_t columns;
-  float alpha;
-  float beta; /* 0: c is not read */
-  const float *bias;
-  int does_relu;
-} flk_store;
-
-/* y[i][j] = sum_k x[i][k] w[j][k] for m rows of x and n of w */
+/* c[i][j] = beta c[i][j] + alpha sum_k x[i][k] w[j][k] + bias[j], then
+ * max(0, c), for m rows of x and n of w. */
 typedef struct flk_dots {
   const float *x;
   ptrdiff_t x_row;
@@ -99,8 +85,12 @@ typedef struct flk_dots {
   size_t m;
   size_t n;
   size_t depth;
-  float *y;
-  size_t y_row;
+  float *c;
+  ptrdiff_t c_row;
+  float alpha;
+  float beta; /* 0: c is not read */
+  const float *bias;
+  int does_relu;
 } flk_dots;
 /* Pixels of one row of an image; strides in floats. */
 typedef struct flk_pixels {
@@ -180,6 +170,31 @@ typedef struct flk_winograd_weights {
   size_t position; /* of transformed weights, from one to the next */
 } flk_winograd_weights;
 
+/* In `chosen`: no place, ReLU made the maximum 0. */
+enum { FLK_POOL_OFF = 255 };
+
+/* Some outputs of a row of a pooling, or their gradients. Output i has the
+ * inputs x[i x_step + offsets[t]], which are at places[t] of its window.
+ * Strides are in floats. */
+typedef struct flk_pool {
+  size_t lanes;  /* floats of a pixel */
+  size_t n;      /* outputs */
+  size_t n_taps; /* >= 1 */
+  const ptrdiff_t *offsets;
+  const uint8_t *places;
+  ptrdiff_t x_step;
+  size_t y_pixel; /* of y, dy, and in bytes of what was chosen */
+  const float *x;
+  float *y;
+  uint8_t *chosen;
+  int does_relu;
+  float scale; /* of sums */
+  const float *dy;
+  const uint8_t *was_chosen;
+  float *dx;
+  int is_added; /* to what dx is */
+} flk_pool;
+
 typedef struct flk_nn_table {
   const char *name;
   /* ---- tiles (tile_body.h) ---- */
@@ -194,7 +209,6 @@ typedef struct flk_nn_table {
   /* ---- around tiles (pack_body.h) ---- */
   void (*pack)(const flk_pack *panel);
   void (*pack_transposed)(const flk_pack *panel);
-  void (*store_transposed)(const flk_store *store);
   void (*dots)(const flk_dots *dots);
   flk_activation_kernels activation;
   flk_attention_kernels attention;
@@ -224,6 +238,11 @@ typedef struct flk_nn_table {
   /* Its adjoint: gradients of transformed weights to those of weights. */
   void (*winograd_weights_back)(const flk_winograd_weights *panel,
                                 const float *transformed, float *weights);
+  /* ---- pooling (pool_body.h) ---- */
+  void (*max_pool)(const flk_pool *row);
+  void (*max_pool_back)(const flk_pool *row);
+  void (*sum_pool)(const flk_pool *row);
+  void (*sum_pool_back)(const flk_pool *row);
 } flk_nn_table;
 
 /* The table for this machine; any thread. */

@@ -5,7 +5,7 @@
 static inline __attribute__((always_inline)) void
 NAMED(store)(const flk_tile *t, float *at, const float *bias, VEC y)
 {
-  if (t->alpha != 1.0f) y *= t->alpha;
+  y *= t->alpha;
   if (t->beta != 0.0f) y += t->beta * *(const VEC *)at;
   if (bias) y += *(const VEC *)bias;
   /* NaN stays */
@@ -22,7 +22,7 @@ NAMED(store_edge)(const flk_tile *t, float *c, VEC low, VEC high)
   for (size_t j = 0; j < t->columns; j += N) {
     size_t n = t->columns - j < N ? t->columns - j : N;
     VEC y = j == 0 ? low : high;
-    if (t->alpha != 1.0f) y *= t->alpha;
+    y *= t->alpha;
     if (t->beta != 0.0f) y += t->beta * LOAD_SOME(c + j, n);
     if (t->bias) y += LOAD_SOME(t->bias + j, n);
     if (t->does_relu) y = (VEC)(~(y < 0.0f) & (__typeof__(y < y))y);
@@ -39,7 +39,13 @@ NAMED(tile)(const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
   ptrdiff_t row = t->a_row * (ptrdiff_t)sizeof(float);
   ptrdiff_t step = t->a_step * (ptrdiff_t)sizeof(float);
   const float *b = t->b;
-  UNROLL for (size_t i = 0; i < n * n_runs; i++) low[i] = high[i] = (VEC){0};
+  UNROLL for (size_t i = 0; i < n * n_runs; i++)
+  {
+    const float *c = t->c[i / n] + (ptrdiff_t)(i % n) * t->c_row;
+    __builtin_prefetch(c, 1);
+    if (n_vectors == 2) __builtin_prefetch(c + N, 1);
+    low[i] = high[i] = (VEC){0};
+  }
   for (size_t s = 0; s < t->n_segments; s++) {
     ptrdiff_t offset = t->a_offsets ? t->a_offsets[s] : 0;
     const char *a0 = (const char *)(t->a[0] + offset);

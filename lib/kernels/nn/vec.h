@@ -7,6 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __AVX__
+#  include <immintrin.h>
+#endif
+
 /* Before a loop over registers: it has to go away whole. */
 #ifdef __clang__
 #  define UNROLL _Pragma("clang loop unroll(full)")
@@ -28,7 +32,6 @@ typedef float nn_half
 /* The first `n` lanes, 0..NN_WIDTH; nothing behind them is touched. A load's
  * other lanes are 0. */
 #ifdef __AVX512F__
-#  include <immintrin.h>
 static inline nn_vec vec_load_some(const float *at, size_t n)
 {
   return (nn_vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), at);

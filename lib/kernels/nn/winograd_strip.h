@@ -36,6 +36,10 @@ INLINE void NAMED(data_columns)(const flk_winograd *w, size_t c,
       d[i + 1] = NAMED(at)(from + (ptrdiff_t)i * row);
     }
     d[m + 1] = has_below ? NAMED(at)(from + (ptrdiff_t)m * row) : (VEC){0};
+    UNROLL for (size_t i = 0; i < m; i++)
+    {
+      __builtin_prefetch(from + (ptrdiff_t)(i + m + 1) * row);
+    }
     NAMED(data_points)(d, p, m);
     UNROLL for (size_t i = 0; i < m + 2; i++) room[i][x] = p[i];
   }
@@ -105,6 +109,10 @@ INLINE void NAMED(data_columns_back)(const flk_winograd *w, size_t c,
     VEC p[POINTS], d[POINTS];
     UNROLL for (size_t i = 0; i < m + 2; i++) p[i] = room[i][x];
     NAMED(data_points_back)(p, d, m);
+    UNROLL for (size_t i = 0; i < m; i++)
+    {
+      __builtin_prefetch(to + (ptrdiff_t)(i + m + 1) * row, 1);
+    }
     if (has_above) NAMED(add_or_store)(to - row, d[0], 1);
     NAMED(add_or_store)(to, d[1], has_above || adds);
     UNROLL for (size_t i = 1; i < m; i++)
@@ -169,6 +177,7 @@ INLINE void NAMED(result_columns)(const flk_winograd *w, size_t c,
         y[i] = (VEC)(~(y[i] < 0.0f) & (__typeof__(bias < bias))y[i]);
       }
       *(VEC *)(to + (ptrdiff_t)i * row) = y[i];
+      __builtin_prefetch(to + (ptrdiff_t)(i + m) * row, 1);
     }
     to += pixel;
   }
@@ -206,8 +215,10 @@ INLINE void NAMED(result_columns_back)(const flk_winograd *w, size_t c,
     UNROLL for (size_t i = 0; i < m; i++)
     {
       y[i] = NAMED(at)(from + (ptrdiff_t)i * row);
+      __builtin_prefetch(from + (ptrdiff_t)(i + m) * row);
       if (mask) {
         VEC shown = NAMED(at)(mask + (ptrdiff_t)i * row);
+        __builtin_prefetch(mask + (ptrdiff_t)(i + m) * row);
         y[i] = (VEC)((shown > 0.0f) & (__typeof__(shown < shown))y[i]);
       }
     }
