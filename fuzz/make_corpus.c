@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes the seeds of frames, reader, container and the thc targets (those in
- * sum_seeds.c): one of each message, and the lies that a parser must not
+/* Writes the seeds of frames, reader, container, and those in sum_seeds.c and
+ * weight_seeds.c: one of each message, and the lies that a parser must not
  * believe. The same program always writes the same files, so the folder in the
  * repository can be checked against it.
  *
@@ -228,5 +228,6 @@ int main(int argc, char **argv)
   for (size_t i = 0; i < FLI_COUNT_OF(state_seeds); i++)
     put_state(folder, &state_seeds[i]);
   seeds_put_sums(folder);
+  seeds_put_files(folder);
   return is_different;
 }

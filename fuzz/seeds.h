@@ -10,5 +10,7 @@ void seeds_put(const char *folder, const char *target, const char *name,
                const void *data, size_t n);
 /* Seeds of thc_decode, thc_aggregate, thc_merge and feedback. */
 void seeds_put_sums(const char *folder);
+/* Seeds of safetensors and idx. */
+void seeds_put_files(const char *folder);
 
 #endif

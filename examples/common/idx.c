@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loader for IDX files: a big-endian magic number whose last byte is the
- * number of dimensions, the dimensions, then the bytes. Everything that a
- * wrong, cut or foreign file can get wrong is checked and named, because a
- * wrong folder is the first mistake that people make with such a program.
+ * Loader for IDX files: the library takes them apart, this finds and unpacks
+ * them, and puts the file's name before what is wrong with it, because a wrong
+ * folder is the first mistake that people make with such a program.
  */
 #include "common/idx.h"
 
@@ -16,13 +15,8 @@
 
 #include <zlib.h>
 
-enum {
-  MAX_DIMS = 3,
-  MAX_PATH = 4096,
-  MAX_READ = 1 << 20,
-  UBYTE_MAGIC = 0x0800 /* plus the number of dimensions */
-};
-static const uint64_t max_bytes = UINT64_C(1) << 32;
+enum { MAX_PATH = 4096, MAX_READ = 1 << 20, FIRST_READ = 1 << 16 };
+static const uint64_t max_bytes = UINT64_C(1) << 31;
 
 struct source {
   char path[MAX_PATH];
@@ -64,87 +58,73 @@ static int open_source(struct source *source, const char *dir,
               errno ? strerror(errno) : "out of memory");
 }
 
-static int read_exactly(struct source *source, uint8_t *into, uint64_t n)
+/* Up to `n` bytes; *got < n at the end of the file only. */
+static int read_some(struct source *source, uint8_t *into, size_t n,
+                     size_t *got)
 {
-  uint64_t done = 0;
-  while (done < n) {
-    uint64_t left = n - done;
-    int got = gzread(source->file, into + done,
-                     left < MAX_READ ? (unsigned)left : MAX_READ);
-    if (got < 0) {
+  *got = 0;
+  while (*got < n) {
+    size_t left = n - *got;
+    int more = gzread(source->file, into + *got,
+                      left < MAX_READ ? (unsigned)left : MAX_READ);
+    if (more < 0) {
       int code;
       return fail(source, "damaged: %s", gzerror(source->file, &code));
     }
-    if (got == 0) {
-      return fail(source, "ends early: got %llu bytes more, want %llu",
-                  (unsigned long long)done, (unsigned long long)n);
-    }
-    done += (uint64_t)got;
+    if (more == 0) break;
+    *got += (size_t)more;
   }
   return 0;
 }
 
-static uint32_t big_endian(const uint8_t *p)
+/* Read until the bytes are a whole file, or can become none. Memory doubles:
+ * what a file says of its size is believed as far as bytes have come. */
+static int read_idx(struct source *source, uint8_t **bytes, fl_idx *idx)
 {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 |
-         (uint32_t)p[3];
-}
-
-/* Header: magic and n_dims dimensions, each at least 1, product bounded. */
-static int read_header(struct source *source, uint32_t n_dims,
-                       uint32_t dims[MAX_DIMS], uint64_t *bytes)
-{
-  uint8_t header[4 + 4 * MAX_DIMS];
-  if (read_exactly(source, header, 4 + 4 * n_dims) != 0) return -1;
-  uint32_t magic = big_endian(header);
-  if (magic != UBYTE_MAGIC + n_dims) {
-    return fail(source, "magic number: got 0x%08x, want 0x%08x", magic,
-                UBYTE_MAGIC + n_dims);
-  }
-  uint64_t total = 1;
-  for (uint32_t i = 0; i < n_dims; i++) {
-    dims[i] = big_endian(header + 4 + 4 * i);
-    if (dims[i] == 0 || dims[i] > max_bytes / total) {
-      return fail(source,
-                  "dimension %u: got %u, want 1 or more and %llu "
-                  "bytes in all at most",
-                  i, dims[i], (unsigned long long)max_bytes);
+  size_t size = 0;
+  for (size_t capacity = FIRST_READ;; capacity *= 2) {
+    size_t got;
+    uint8_t *more = capacity <= max_bytes ? realloc(*bytes, capacity) : NULL;
+    if (!more) {
+      return fail(source, "out of memory for %llu bytes",
+                  (unsigned long long)capacity);
     }
-    total *= dims[i];
+    *bytes = more;
+    if (read_some(source, more + size, capacity - size, &got) != 0) return -1;
+    size += got;
+    fl_status st = fl_idx_parse(idx, more, size);
+    int is_full = size == capacity;
+    /* A file that fills the memory to the last byte may still go on. */
+    if (is_full && (st == FL_OK || st == FL_E_TRUNCATED)) continue;
+    return st == FL_OK ? 0 : fail(source, "%s", fl_last_error());
   }
-  *bytes = total;
-  return 0;
 }
 
-static uint8_t *read_body(struct source *source, uint64_t bytes)
+static int load_file(struct source *source, const char *dir, const char *prefix,
+                     const char *kind, uint8_t **bytes, fl_idx *idx)
 {
-  uint8_t *body = malloc((size_t)bytes);
-  if (!body) {
-    (void)fail(source, "out of memory for %llu bytes",
-               (unsigned long long)bytes);
-    return NULL;
-  }
-  uint8_t more;
-  if (read_exactly(source, body, bytes) == 0) {
-    if (gzread(source->file, &more, 1) == 0) return body;
-    (void)fail(source, "goes on: got more than the %llu bytes declared",
-               (unsigned long long)bytes);
-  }
-  free(body);
-  return NULL;
-}
-
-static uint8_t *load_file(struct source *source, const char *dir,
-                          const char *prefix, const char *kind, uint32_t n_dims,
-                          uint32_t dims[MAX_DIMS])
-{
-  uint64_t bytes = 0;
-  uint8_t *body = NULL;
-  if (open_source(source, dir, prefix, kind) != 0) return NULL;
-  if (read_header(source, n_dims, dims, &bytes) == 0)
-    body = read_body(source, bytes);
+  if (open_source(source, dir, prefix, kind) != 0) return -1;
+  fl_idx_init(idx, sizeof *idx);
+  int result = read_idx(source, bytes, idx);
   (void)gzclose_r(source->file);
-  return body;
+  return result;
+}
+
+/* `loaded` has the bytes of both files. */
+static int fill_set(struct idx_set *loaded, const struct source *source,
+                    const fl_idx *images, const fl_idx *labels)
+{
+  loaded->n = (uint32_t)images->dims[0];
+  loaded->sample_size = (uint32_t)(images->count / images->dims[0]);
+  loaded->labels = labels->values;
+  loaded->classes = malloc(loaded->n * sizeof *loaded->classes);
+  if (!loaded->classes)
+    return fail(source, "out of memory for %u labels", loaded->n);
+  fl_dataset_init(&loaded->data, sizeof loaded->data);
+  if (fl_dataset_from_idx(&loaded->data, images, labels, loaded->classes,
+                          loaded->n) != FL_OK)
+    return fail(source, "%s", fl_last_error());
+  return 0;
 }
 
 int idx_load(struct idx_set *set, const char *dir, const char *prefix,
@@ -152,40 +132,23 @@ int idx_load(struct idx_set *set, const char *dir, const char *prefix,
 {
   struct source source = {.error = error, .error_size = error_size};
   struct idx_set loaded = {0};
-  uint32_t dims[MAX_DIMS] = {0};
-  uint32_t label_dims[MAX_DIMS] = {0};
-
-  loaded.pixels = load_file(&source, dir, prefix, "images-idx3-ubyte", 3, dims);
-  if (!loaded.pixels) goto failed;
-  loaded.n = dims[0];
-  loaded.sample_size = dims[1] * dims[2];
-  loaded.labels =
-      load_file(&source, dir, prefix, "labels-idx1-ubyte", 1, label_dims);
-  if (!loaded.labels) goto failed;
-  if (label_dims[0] != loaded.n) {
-    (void)fail(&source, "labels: got %u, want one per image: %u", label_dims[0],
-               loaded.n);
-    goto failed;
+  fl_idx images, labels;
+  if (load_file(&source, dir, prefix, "images-idx3-ubyte", &loaded.image_file,
+                &images) == 0 &&
+      load_file(&source, dir, prefix, "labels-idx1-ubyte", &loaded.label_file,
+                &labels) == 0 &&
+      fill_set(&loaded, &source, &images, &labels) == 0) {
+    *set = loaded;
+    return 0;
   }
-  loaded.classes = malloc(loaded.n * sizeof *loaded.classes);
-  if (!loaded.classes) {
-    (void)fail(&source, "out of memory for %u labels", loaded.n);
-    goto failed;
-  }
-  for (uint32_t i = 0; i < loaded.n; i++)
-    loaded.classes[i] = loaded.labels[i];
-  *set = loaded;
-  return 0;
-
-failed:
   idx_free(&loaded);
   return -1;
 }
 
 void idx_free(struct idx_set *set)
 {
-  free(set->pixels);
-  free(set->labels);
+  free(set->image_file);
+  free(set->label_file);
   free(set->classes);
   memset(set, 0, sizeof *set);
 }

@@ -6,12 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <fl/idx.h>
+
 struct idx_set {
-  uint8_t *pixels;  /* n * sample_size, one byte each */
-  uint8_t *labels;  /* n */
-  int32_t *classes; /* n: the labels again, as fl_dataset wants them */
+  fl_dataset data;       /* of all samples, in order */
+  const uint8_t *labels; /* n: those of data.y, one byte each */
   uint32_t n;
   uint32_t sample_size; /* rows * columns */
+  uint8_t *image_file;  /* what the others point into */
+  uint8_t *label_file;
+  int32_t *classes;
 };
 
 /* Load <dir>/<prefix>-images-idx3-ubyte[.gz] and -labels-idx1-ubyte[.gz];

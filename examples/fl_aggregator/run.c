@@ -125,15 +125,9 @@ void run_drain(struct run *run, uint64_t now_ns)
 
 static void score(struct run *run)
 {
-  fl_dataset data;
   fl_evaluation result;
-  fl_dataset_init(&data, sizeof data);
   fl_evaluation_init(&result, sizeof result);
-  data.x_dtype = FL_DTYPE_U8;
-  data.x = run->test.pixels;
-  data.y = run->test.classes;
-  data.n = run->test.n;
-  if (fl_model_evaluate(run->model, &data, &result) != FL_OK) {
+  if (fl_model_evaluate(run->model, &run->test.data, &result) != FL_OK) {
     warnx("test: %s", fl_last_error());
     return;
   }

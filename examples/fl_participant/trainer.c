@@ -78,11 +78,7 @@ fl_status trainer_set_model(struct trainer *trainer, const uint8_t *description,
 
 static void shard_as_dataset(const struct trainer *trainer, fl_dataset *data)
 {
-  fl_dataset_init(data, sizeof *data);
-  data->x_dtype = FL_DTYPE_U8;
-  data->x = trainer->data.pixels;
-  data->y = trainer->data.classes;
-  data->n = trainer->data.n;
+  *data = trainer->data.data;
   data->indices = trainer->shard;
   data->n_indices = trainer->samples;
 }

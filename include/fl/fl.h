@@ -5,6 +5,10 @@
 
 #include <fl/base.h>
 #include <fl/model.h>
+#include <fl/layers.h>
+#include <fl/train.h>
+#include <fl/weights.h>
+#include <fl/idx.h>
 #include <fl/compress.h>
 #include <fl/feedback.h>
 #include <fl/protocol.h>

@@ -28,7 +28,7 @@ enum { FL_MAX_DIMS = 8, FL_HASH_BYTES = 32, FL_NAME_BYTES = 128 };
 enum {
   FL_DTYPE_F32 = 1,
   FL_DTYPE_U8 = 2, /**< inputs only; the input node scales it */
-  FL_DTYPE_I32 = 3 /**< labels and ids */
+  FL_DTYPE_I32 = 3 /**< labels, and inputs that are ids */
 };
 
 /* ---- building ------------------------------------------------------------ */
@@ -166,13 +166,15 @@ FL_API fl_status fl_model_copy_segments(const fl_model *model, uint64_t *sizes,
  * row-major, C-contiguous. */
 typedef struct fl_dataset {
   uint32_t struct_size;
-  uint32_t x_dtype; /**< FL_DTYPE_F32 or FL_DTYPE_U8 */
+  uint32_t x_dtype; /**< FL_DTYPE_F32, _U8, or _I32 where ids are wanted */
   const void *x;    /**< [n, input dims...] */
-  const int32_t *y; /**< [n] labels; may be NULL for predict */
+  const int32_t *y; /**< [n] labels ([n, tokens] for sequences); NULL for
+                         predict and for losses that have targets */
   uint64_t n;
   /** Which samples, in which order; NULL = all n in order. */
   const uint32_t *indices;
   uint64_t n_indices;
+  const float *targets; /**< [n, outputs] for losses of numbers, else NULL */
 } fl_dataset;
 FL_API fl_status fl_dataset_init(fl_dataset *data, size_t size);
 
@@ -191,15 +193,21 @@ typedef fl_status (*fl_fit_progress_fn)(const fl_fit_progress *progress,
 
 typedef struct fl_fit_options {
   uint32_t struct_size;
-  uint32_t epochs;             /**< default 1 */
-  uint32_t batch_size;         /**< default 32 */
-  uint32_t shuffle;            /**< default 1: a new order every epoch */
-  float learning_rate;         /**< SGD; default .05; finite, >= 0 */
-  uint32_t progress_every;     /**< steps; default 100 */
-  uint64_t seed;               /**< of the shuffle */
-  const fl_cancel *cancel;     /**< looked at before every step; may be NULL */
+  uint32_t epochs;         /**< default 1 */
+  uint32_t batch_size;     /**< default 32 */
+  uint32_t shuffle;        /**< default 1: a new order every epoch */
+  float learning_rate;     /**< finite, >= 0; default FL_RATE_SCHEDULED (-1),
+                                as the optimiser says: SGD at .05 unless
+                                fl_model_set_optimiser was called */
+  uint32_t progress_every; /**< steps; default 100 */
+  uint64_t seed;           /**< of the shuffle */
+  const fl_cancel *cancel; /**< looked at before every step; may be NULL */
   fl_fit_progress_fn progress; /**< may be NULL */
   void *user;
+  /** 1: go on where the model's last fit, or the one that its checkpoint was
+   * written in, was stopped; with the same data and options. Default 0. */
+  uint32_t resume;
+  uint32_t reserved;
 } fl_fit_options;
 FL_API fl_status fl_fit_options_init(fl_fit_options *options, size_t size);
 
@@ -212,12 +220,13 @@ typedef struct fl_fit_result {
 } fl_fit_result;
 FL_API fl_status fl_fit_result_init(fl_fit_result *result, size_t size);
 
-/** One step of SGD on the batch that `data` names: forward, backward, update.
- * `loss` may be NULL. FL_E_STATE: no graph; FL_E_EMPTY: no samples;
- * FL_E_RANGE: a label or index out of range; FL_E_NOT_FINITE: the loss is not
- * finite; FL_E_NOMEM: a larger batch than before needs more memory. On any
- * failure the weights are unchanged.
- * Determinism: D1 with the built-in kernels, D2 with BLAS. */
+/** One step on the batch that `data` names: forward, backward, update (SGD, or
+ * what fl_model_set_optimiser was given). `learning_rate`: >= 0, or
+ * FL_RATE_SCHEDULED. `loss` may be NULL. FL_E_STATE: no graph; FL_E_EMPTY: no
+ * samples; FL_E_RANGE: a label or index out of range; FL_E_NOT_FINITE: the loss
+ * is not finite; FL_E_NOMEM: a larger batch than before needs more memory. On
+ * any failure the weights are unchanged. Determinism: D1 with the built-in
+ * kernels, D2 with BLAS. */
 FL_API fl_status fl_model_step(fl_model *model, const fl_dataset *data,
                                float learning_rate, double *loss);
 /** Train; labels and indices are checked before the first step. `options` NULL

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Little-endian loads and stores at any alignment; bf16. */
+/* Little-endian loads and stores at any alignment; bf16 and f16. */
 #ifndef FLI_BYTES_H
 #define FLI_BYTES_H
 
@@ -95,6 +95,20 @@ static inline uint16_t fli_bf16_from_f32_up(float v)
 static inline float fli_f32_from_bf16(uint16_t v)
 {
   return fli_f32_from_bits((uint32_t)v << 16);
+}
+
+/* IEEE binary16, exact. */
+static inline float fli_f32_from_f16(uint16_t v)
+{
+  uint32_t sign = (uint32_t)(v & 0x8000u) << 16;
+  uint32_t exponent = (v >> 10) & 31u;
+  uint32_t mantissa = v & 0x3ffu;
+  if (exponent == 0) { /* zero, or mantissa 2^-24 */
+    uint32_t bits = fli_f32_bits((float)mantissa * 0x1p-24f);
+    return fli_f32_from_bits(sign | bits);
+  }
+  exponent = exponent == 31 ? 255 : exponent + 112;
+  return fli_f32_from_bits(sign | exponent << 23 | mantissa << 13);
 }
 
 #endif

@@ -219,6 +219,11 @@ fl_status fli_parallel_for(fl_context *context, uint64_t count, fl_task_fn task,
                    fl_status_name(st));
 }
 
+int fli_context_is_parallel(const fl_context *context)
+{
+  return hooks_of(context)->parallel_for != NULL;
+}
+
 const fl_storage *fli_context_storage(fl_context *context)
 {
   return context && context->has_storage ? &context->storage : NULL;

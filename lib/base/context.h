@@ -36,6 +36,8 @@ fl_status (*fli_context_entropy(fl_context *context,
  * Cut the work by data size, never by the number of threads. */
 fl_status fli_parallel_for(fl_context *context, uint64_t count, fl_task_fn task,
                            void *arg);
+/* Whether the host has a hook for that. */
+int fli_context_is_parallel(const fl_context *context);
 /* NULL when the host has none. */
 const fl_storage *fli_context_storage(fl_context *context);
 

@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 /* Keep the first failure; a caller that ignored it hears of it again. */
-static fl_status keep(fl_model_builder *builder, fl_status status)
+fl_status fli_builder_keep(fl_model_builder *builder, fl_status status)
 {
   if (status != FL_OK && builder->status == FL_OK) {
     builder->status = status;
@@ -20,7 +20,7 @@ static fl_status keep(fl_model_builder *builder, fl_status status)
   return status;
 }
 
-static fl_status check_usable(const fl_model_builder *builder)
+fl_status fli_builder_check(const fl_model_builder *builder)
 {
   if (!builder) return fli_error(FL_E_ARGUMENT, "builder: is NULL");
   if (builder->status != FL_OK) {
@@ -60,7 +60,10 @@ static fl_status add_tensor(fl_model *model, fli_node *node,
                             fli_parameter *parameter)
 {
   fl_status st = FL_OK;
-  fli_tensor tensor = {.module = node->module, .fan_in = parameter->fan_in};
+  fli_tensor tensor = {.module = node->module,
+                       .fan_in = parameter->fan_in,
+                       .bound = parameter->bound,
+                       .initial = parameter->initial};
   int n = snprintf(tensor.name, sizeof tensor.name, "%s%s", node->name,
                    parameter->suffix);
   if (n < 0 || (size_t)n >= sizeof tensor.name) {
@@ -70,7 +73,7 @@ static fl_status add_tensor(fl_model *model, fli_node *node,
   FLI_TRY(check_new_name(model, tensor.name));
   FLI_TRY(fli_shape_check(&parameter->shape, tensor.name));
   tensor.shape = parameter->shape;
-  tensor.is_trainable = parameter->is_trainable != 0;
+  tensor.is_trainable = parameter->is_trainable && !node->is_frozen;
   uint64_t *total = tensor.is_trainable ? &model->n_weights : &model->n_fixed;
   if (model->n_tensors == FLI_MAX_TENSORS ||
       tensor.shape.count >
@@ -85,44 +88,60 @@ static fl_status add_tensor(fl_model *model, fli_node *node,
                    sizeof *model->tensors));
   tensor.offset = *total;
   *total += tensor.shape.count;
-  node->parameters[node->n_parameters++] = tensor.offset;
+  node->n_parameters++;
   model->tensors[model->n_tensors++] = tensor;
 out:
   return st;
 }
 
-/* The last layer so far, or NULL. */
-static const fli_node *last_layer(const fl_model *model)
+/* Index of the layer of that name, or FLI_NOBODY. */
+uint32_t fli_builder_find(const fl_model_builder *builder, const char *name)
 {
-  for (uint32_t i = model->n_nodes; i > 0; i--) {
-    if (model->nodes[i - 1].op->shape) return &model->nodes[i - 1];
+  const fl_model *model = builder->model;
+  for (uint32_t i = 0; i < model->n_nodes; i++) {
+    const fli_node *node = &model->nodes[i];
+    if (node->op->shape && strcmp(node->name, name) == 0) return i;
   }
-  return NULL;
+  return FLI_NOBODY;
 }
 
-static fl_status connect(const fl_model *model, fli_node *node)
+static fl_status check_place(const fl_model_builder *builder,
+                             const fli_node *node)
 {
-  const fli_node *last = last_layer(model);
+  const fl_model *model = builder->model;
   int is_input = (node->op->flags & FLI_NODE_IS_INPUT) != 0;
-  if (is_input && last) {
+  if (is_input && builder->n_layers > 0) {
     return fli_error(FL_E_STATE, "input: must be the first layer");
   }
-  if (!is_input && !last) {
+  if (!is_input && builder->n_layers == 0) {
     return fli_error(FL_E_STATE, "%s %s: there is no input yet", node->op->name,
                      node->name);
   }
-  if (last && last->op->flags & FLI_NODE_IS_LOSS) {
+  if (builder->n_layers > 0 &&
+      model->nodes[builder->last].flags & FLI_NODE_IS_LOSS) {
     return fli_error(FL_E_STATE, "%s %s: the loss must be the last layer",
                      node->op->name, node->name);
   }
-  for (uint32_t i = 0; i < model->n_nodes; i++) {
-    if (model->nodes[i].op->shape &&
-        strcmp(model->nodes[i].name, node->name) == 0) {
-      return fli_error(FL_E_ARGUMENT, "name: there is a layer \"%s\" already",
-                       node->name);
-    }
+  if (fli_builder_find(builder, node->name) != FLI_NOBODY) {
+    return fli_error(FL_E_ARGUMENT, "name: there is a layer \"%s\" already",
+                     node->name);
   }
-  if (last) node->input = last->output;
+  return FL_OK;
+}
+
+/* Inputs are nodes that exist: a graph so made has no cycles. */
+static fl_status connect(const fl_model_builder *builder, fli_node *node)
+{
+  const fl_model *model = builder->model;
+  fl_status st = check_place(builder, node);
+  if (st != FL_OK) return st;
+  node->position = builder->n_layers;
+  if (node->op->n_inputs > 0) {
+    node->input = model->nodes[node->inputs[0]].output;
+  }
+  if (node->op->n_inputs > 1) {
+    node->other = model->nodes[node->inputs[1]].output;
+  }
   return node->op->shape(node);
 }
 
@@ -146,19 +165,27 @@ fl_status fli_builder_add(fl_model_builder *builder, const fli_node *new_node)
     st = fli_error(FL_E_TOO_LARGE, "model: want <= %d nodes", FLI_MAX_NODES);
     goto out;
   }
-  if (node.op->shape) FLI_TRY(connect(model, &node));
+  node.flags = node.op->flags;
+  node.is_frozen = builder->is_frozen;
+  if (node.op->shape) FLI_TRY(connect(builder, &node));
   uint32_t n = node.op->parameters ? node.op->parameters(&node, parameters) : 0;
   if (n > 0) node.module = choose_module(builder, &node, &is_new);
   FLI_TRY(fli_grow(model->context, (void **)&model->nodes,
                    &model->node_capacity, (size_t)model->n_nodes + 1,
                    sizeof *model->nodes));
+  node.first_tensor = model->n_tensors;
   for (uint32_t i = 0; i < n; i++) {
     FLI_TRY(add_tensor(model, &node, &parameters[i]));
+  }
+  if (node.op->shape) {
+    builder->last = model->n_nodes;
+    builder->from = model->n_nodes;
+    builder->n_layers++;
   }
   model->nodes[model->n_nodes++] = node;
   if (is_new) builder->module = builder->next_module++;
 out:
-  return keep(builder, st);
+  return fli_builder_keep(builder, st);
 }
 
 uint64_t fli_builder_element_count(const fl_model_builder *builder)
@@ -173,15 +200,15 @@ void fli_builder_set_module(fl_model_builder *builder, uint32_t module)
 }
 
 /* Begin a public call that adds a node; `name` must fit to be kept. */
-static fl_status begin_node(fl_model_builder *builder, fli_node *node,
+fl_status fli_builder_begin(fl_model_builder *builder, fli_node *node,
                             const fli_node_op *op, const char *name)
 {
   fli_clear_error();
   fl_status st = FL_OK;
-  FLI_TRY(check_usable(builder));
+  FLI_TRY(fli_builder_check(builder));
   st = check_name(name);
-  if (st != FL_OK) return keep(builder, st);
-  *node = (fli_node){.op = op};
+  if (st != FL_OK) return fli_builder_keep(builder, st);
+  *node = (fli_node){.op = op, .inputs = {builder->from}};
   memcpy(node->name, name, strlen(name) + 1);
 out:
   return st;
@@ -191,10 +218,11 @@ static fl_status copy_dims(fl_model_builder *builder, fli_shape *shape,
                            const uint64_t *dims, uint32_t n_dims)
 {
   if (n_dims > FL_MAX_DIMS || (n_dims > 0 && !dims)) {
-    return keep(builder, fli_error(FL_E_ARGUMENT,
-                                   "dims: got %u of them, want 0..%d, not "
-                                   "NULL",
-                                   n_dims, FL_MAX_DIMS));
+    return fli_builder_keep(builder,
+                            fli_error(FL_E_ARGUMENT,
+                                      "dims: got %u of them, want 0..%d, not "
+                                      "NULL",
+                                      n_dims, FL_MAX_DIMS));
   }
   shape->n_dims = n_dims;
   for (uint32_t i = 0; i < n_dims; i++) {
@@ -233,7 +261,7 @@ void fl_model_builder_free(fl_model_builder *builder)
 fl_status fl_model_builder_module(fl_model_builder *builder, uint32_t module)
 {
   fli_clear_error();
-  fl_status st = check_usable(builder);
+  fl_status st = fli_builder_check(builder);
   if (st == FL_OK) fli_builder_set_module(builder, module);
   return st;
 }
@@ -244,7 +272,7 @@ fl_status fl_model_builder_tensor(fl_model_builder *builder, const char *name,
 {
   fl_status st = FL_OK;
   fli_node node;
-  FLI_TRY(begin_node(builder, &node, &fli_op_tensor, name));
+  FLI_TRY(fli_builder_begin(builder, &node, &fli_op_tensor, name));
   FLI_TRY(copy_dims(builder, &node.attributes.tensor.shape, dims, n_dims));
   node.attributes.tensor.is_trainable = trainable != 0;
   FLI_TRY(fli_builder_add(builder, &node));
@@ -258,7 +286,7 @@ fl_status fl_model_builder_input(fl_model_builder *builder,
 {
   fl_status st = FL_OK;
   fli_node node;
-  FLI_TRY(begin_node(builder, &node, &fli_op_input, "input"));
+  FLI_TRY(fli_builder_begin(builder, &node, &fli_op_input, "input"));
   FLI_TRY(copy_dims(builder, &node.attributes.input.shape, dims, n_dims));
   node.attributes.input.scale = scale;
   node.attributes.input.shift = shift;
@@ -272,7 +300,7 @@ fl_status fl_model_builder_dense(fl_model_builder *builder, const char *name,
 {
   fl_status st = FL_OK;
   fli_node node;
-  FLI_TRY(begin_node(builder, &node, &fli_op_dense, name));
+  FLI_TRY(fli_builder_begin(builder, &node, &fli_op_dense, name));
   node.attributes.dense.units = units;
   FLI_TRY(fli_builder_add(builder, &node));
 out:
@@ -280,12 +308,12 @@ out:
 }
 
 /* Layers without attributes. */
-static fl_status add_plain(fl_model_builder *builder, const fli_node_op *op,
-                           const char *name)
+fl_status fli_builder_plain(fl_model_builder *builder, const fli_node_op *op,
+                            const char *name)
 {
   fl_status st = FL_OK;
   fli_node node;
-  FLI_TRY(begin_node(builder, &node, op, name));
+  FLI_TRY(fli_builder_begin(builder, &node, op, name));
   FLI_TRY(fli_builder_add(builder, &node));
 out:
   return st;
@@ -293,31 +321,32 @@ out:
 
 fl_status fl_model_builder_flatten(fl_model_builder *builder, const char *name)
 {
-  return add_plain(builder, &fli_op_flatten, name);
+  return fli_builder_plain(builder, &fli_op_flatten, name);
 }
 
 fl_status fl_model_builder_relu(fl_model_builder *builder, const char *name)
 {
-  return add_plain(builder, &fli_op_relu, name);
+  return fli_builder_plain(builder, &fli_op_relu, name);
 }
 
 fl_status fl_model_builder_softmax_cross_entropy(fl_model_builder *builder,
                                                  const char *name)
 {
-  return add_plain(builder, &fli_op_softmax_cross_entropy, name);
+  return fli_builder_plain(builder, &fli_op_softmax_cross_entropy, name);
 }
 
 fl_status fl_model_builder_build(fl_model_builder *builder, fl_model **out)
 {
   fli_clear_error();
   fl_status st = FL_OK;
-  FLI_TRY(check_usable(builder));
+  FLI_TRY(fli_builder_check(builder));
   if (!out) return fli_error(FL_E_ARGUMENT, "build: out is NULL");
-  st = keep(builder, fli_model_finish(builder->model));
+  st = fli_builder_keep(builder, fli_model_finish(builder->model));
   if (st != FL_OK) return st;
   *out = builder->model;
   builder->model = NULL;
-  (void)keep(builder, fli_error(FL_E_STATE, "builder: was built already"));
+  (void)fli_builder_keep(builder,
+                         fli_error(FL_E_STATE, "builder: was built already"));
   fli_clear_error();
 out:
   return st;

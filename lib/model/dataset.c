@@ -32,21 +32,19 @@ static fl_status check_indices(const fl_dataset *data)
   return FL_OK;
 }
 
-static fl_status check_labels(const fl_dataset *data, uint64_t count,
-                              uint64_t classes)
+/* The layers that read data know what it must be like. */
+static fl_status check_data(const fl_model *model, const fl_dataset *data,
+                            uint64_t count, int needs_labels)
 {
-  if (!data->y) return fli_error(FL_E_ARGUMENT, "data set: y is NULL");
-  for (uint64_t i = 0; i < count; i++) {
-    uint64_t sample = data->indices ? data->indices[i] : i;
-    int32_t label = data->y[sample];
-    if (label < 0 || (uint64_t)label >= classes) {
-      return fli_error(FL_E_RANGE,
-                       "data set: label of sample %" PRIu64
-                       " is %d, want 0..%" PRIu64,
-                       sample, label, classes - 1);
-    }
+  fl_status st = FL_OK;
+  for (uint32_t i = 0; i < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    int is_loss = (node->flags & FLI_NODE_IS_LOSS) != 0;
+    if (!node->op->check || (is_loss && !needs_labels)) continue;
+    FLI_TRY(node->op->check(node, data, count));
   }
-  return FL_OK;
+out:
+  return st;
 }
 
 fl_status fli_dataset_load(const fl_model *model, const fl_dataset *data,
@@ -62,17 +60,11 @@ fl_status fli_dataset_load(const fl_model *model, const fl_dataset *data,
   }
   *loaded = dataset_defaults;
   FLI_TRY(fli_options_load(loaded, sizeof *loaded, data, "fl_dataset"));
-  if (loaded->x_dtype != FL_DTYPE_F32 && loaded->x_dtype != FL_DTYPE_U8) {
-    return fli_error(FL_E_ARGUMENT, "data set: x_dtype is %u, want %d or %d",
-                     loaded->x_dtype, FL_DTYPE_F32, FL_DTYPE_U8);
-  }
   *count = loaded->indices ? loaded->n_indices : loaded->n;
   if (*count == 0) return fli_error(FL_E_EMPTY, "data set: has no samples");
   if (!loaded->x) return fli_error(FL_E_ARGUMENT, "data set: x is NULL");
   if (loaded->indices) FLI_TRY(check_indices(loaded));
-  if (needs_labels) {
-    FLI_TRY(check_labels(loaded, *count, fli_model_classes(model)));
-  }
+  FLI_TRY(check_data(model, loaded, *count, needs_labels));
 out:
   return st;
 }

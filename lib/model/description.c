@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Models on the wire: {1: version, 2: [node, ...]} with the nodes in order of
  * declaration, each {1: kind, 2: name, 3: module (kinds with tensors), 16..:
- * the kind's attributes}. Written in one way only; read from anybody: nothing
- * is allocated but what the bytes at hand pay for, and the number of elements
- * is compared with a cap before memory for values is asked for. */
+ * the kind's attributes, 128: inputs (indices of nodes; unless it is the layer
+ * before, alone), 129: its tensors are fixed (if they are)}. Written in one way
+ * only; read from anybody: nothing is allocated but what the bytes at hand pay
+ * for, and the number of elements is compared with a cap before memory for
+ * values is asked for. */
 #include "model/builder.h"
 
 #include <inttypes.h>
@@ -18,17 +20,42 @@ enum {
   KEY_NODES = 2,
   KEY_KIND = 1,
   KEY_NAME = 2,
-  KEY_MODULE = 3
+  KEY_MODULE = 3,
+  KEY_INPUTS = 128,
+  KEY_IS_FROZEN = 129
 };
 
-static void write_node(const fli_node *node, fli_msg_writer *writer)
+/* Whether the node's only input is the layer declared before it. */
+static int follows(const fl_model *model, const fli_node *node)
 {
-  int has_module = node->op->parameters != NULL;
-  fli_writer_map(writer, 2 + (uint32_t)has_module + node->op->n_attributes);
+  if (!node->op->shape || node->op->n_inputs == 0) return 1;
+  return node->op->n_inputs == 1 &&
+         model->nodes[node->inputs[0]].position + 1 == node->position;
+}
+
+static void write_node(const fl_model *model, const fli_node *node,
+                       fli_msg_writer *writer)
+{
+  uint32_t has_module = node->op->parameters != NULL;
+  uint32_t has_inputs = !follows(model, node);
+  uint32_t is_frozen = node->is_frozen && node->n_parameters > 0;
+  fli_writer_map(writer, 2 + has_module + node->op->n_attributes + has_inputs +
+                             is_frozen);
   fli_field_str(writer, KEY_KIND, node->op->name);
   fli_field_str(writer, KEY_NAME, node->name);
   if (has_module) fli_field_u64(writer, KEY_MODULE, node->module);
   if (node->op->pack) node->op->pack(node, writer);
+  if (has_inputs) {
+    fli_writer_u64(writer, KEY_INPUTS);
+    fli_writer_array(writer, node->op->n_inputs);
+    for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+      fli_writer_u64(writer, node->inputs[k]);
+    }
+  }
+  if (is_frozen) {
+    fli_writer_u64(writer, KEY_IS_FROZEN);
+    fli_writer_bool(writer, 1);
+  }
 }
 
 fl_status fli_description_write(const fl_model *model, fli_bytes *out)
@@ -40,7 +67,7 @@ fl_status fli_description_write(const fl_model *model, fli_bytes *out)
   fli_writer_u64(&writer, KEY_NODES);
   fli_writer_array(&writer, model->n_nodes);
   for (uint32_t i = 0; i < model->n_nodes; i++) {
-    write_node(&model->nodes[i], &writer);
+    write_node(model, &model->nodes[i], &writer);
   }
   return fli_writer_status(&writer);
 }
@@ -79,42 +106,87 @@ static const fli_node_op *read_kind(fli_msg_reader *reader)
   return op;
 }
 
+/* Inputs are layers declared before. */
+static void read_inputs(const fl_model_builder *builder, fli_node *node,
+                        fli_msg_reader *reader)
+{
+  uint32_t n = fli_reader_array(reader);
+  if (!node->op || !node->op->shape || n != node->op->n_inputs || n == 0) {
+    fli_reader_fail(reader, FL_E_FORMAT, "number of a node's inputs");
+    return;
+  }
+  for (uint32_t k = 0; k < n; k++) {
+    uint32_t index = fli_reader_u32(reader);
+    if (index >= builder->model->n_nodes ||
+        !builder->model->nodes[index].op->shape) {
+      fli_reader_fail(reader, FL_E_FORMAT,
+                      "input of a node: no layer declared before it");
+      return;
+    }
+    node->inputs[k] = index;
+  }
+  fli_reader_leave(reader);
+}
+
+/* What is there besides the attributes. */
+typedef struct found {
+  uint32_t n_attributes;
+  int has_module;
+  int has_inputs;
+} found;
+
+static void read_field(fl_model_builder *builder, fli_fields *fields,
+                       uint32_t key, fli_node *node, found *is)
+{
+  fli_msg_reader *reader = fields->reader;
+  switch (key) {
+  case KEY_KIND: node->op = read_kind(reader); break;
+  case KEY_NAME:
+    fli_reader_str_copy(reader, node->name, sizeof node->name,
+                        "name of a node");
+    break;
+  case KEY_MODULE:
+    fli_builder_set_module(builder, fli_reader_u32(reader));
+    is->has_module = 1;
+    break;
+  case KEY_INPUTS:
+    read_inputs(builder, node, reader);
+    is->has_inputs = 1;
+    break;
+  case KEY_IS_FROZEN: builder->is_frozen = fli_reader_bool(reader); break;
+  default:
+    if (node->op && node->op->unpack && node->op->unpack(node, key, reader)) {
+      is->n_attributes++;
+    } else {
+      fli_fields_unknown(fields);
+    }
+    break;
+  }
+}
+
 static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
 {
-  fli_node node = {0};
+  fli_node node = {.inputs = {builder->from}};
+  found is = {0};
   uint32_t key = 0;
-  uint32_t n_attributes = 0;
-  int has_module = 0;
+  builder->is_frozen = 0;
   for (fli_fields f = fli_fields_begin(reader); fli_fields_next(&f, &key);) {
-    switch (key) {
-    case KEY_KIND: node.op = read_kind(reader); break;
-    case KEY_NAME:
-      fli_reader_str_copy(reader, node.name, sizeof node.name,
-                          "name of a node");
-      break;
-    case KEY_MODULE:
-      fli_builder_set_module(builder, fli_reader_u32(reader));
-      has_module = 1;
-      break;
-    default:
-      if (node.op && node.op->unpack && node.op->unpack(&node, key, reader)) {
-        n_attributes++;
-      } else {
-        fli_fields_unknown(&f);
-      }
-      break;
-    }
+    read_field(builder, &f, key, &node, &is);
   }
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
   if (!node.op) return fli_error(FL_E_FORMAT, "description: node has no kind");
-  if (node.op->parameters && !has_module) {
+  if (node.op->parameters && !is.has_module) {
     return fli_error(FL_E_FORMAT, "description: node %s has no module",
                      node.name);
   }
-  if (n_attributes != node.op->n_attributes) {
+  if (node.op->shape && node.op->n_inputs > 1 && !is.has_inputs) {
+    return fli_error(FL_E_FORMAT, "description: node %s has no inputs",
+                     node.name);
+  }
+  if (is.n_attributes != node.op->n_attributes) {
     return fli_error(FL_E_FORMAT,
                      "description: attributes of node %s, got %u, want %u",
-                     node.name, n_attributes, node.op->n_attributes);
+                     node.name, is.n_attributes, node.op->n_attributes);
   }
   return fli_builder_add(builder, &node);
 }

@@ -21,13 +21,14 @@ fl_status fl_evaluation_init(fl_evaluation *evaluation, size_t size)
 
 uint64_t fl_model_input_count(const fl_model *model)
 {
-  if (!model || model->n_chain == 0) return 0;
-  return model->nodes[model->chain[0]].output.count;
+  const fli_node *input = model ? fli_model_input(model) : NULL;
+  return input ? input->output.count : 0;
 }
 
 uint64_t fl_model_output_count(const fl_model *model)
 {
-  return model ? fli_model_classes(model) : 0;
+  const fli_node *loss = model ? fli_model_loss(model) : NULL;
+  return loss ? loss->output.count : 0;
 }
 
 static size_t next_batch(uint64_t count, uint64_t first)
@@ -45,14 +46,29 @@ static size_t largest(const float *row, size_t n)
   return best;
 }
 
+/* Whether the loss is one of classes, and how many there are. */
+static uint64_t classes_of(const fl_model *model)
+{
+  const fli_node *loss = fli_model_loss(model);
+  if (loss->op != &fli_op_softmax_cross_entropy &&
+      loss->op != &fli_op_cross_entropy) {
+    return 0;
+  }
+  return loss->input.dims[loss->input.n_dims - 1];
+}
+
 static void score_batch(const fl_model *model, const fli_batch *batch,
                         fl_evaluation *evaluation)
 {
-  size_t classes = (size_t)fli_model_classes(model);
+  size_t classes = evaluation->n_classes;
+  size_t labels =
+      classes > 0 ? (size_t)fl_model_output_count(model) / classes : 0;
   const float *logits = fli_logits(model, 0);
-  for (size_t k = 0; k < batch->n; k++) {
-    size_t label = (size_t)batch->data->y[fli_batch_sample(batch, k)];
-    int is_hit = largest(logits + k * classes, classes) == label;
+  for (size_t k = 0; k < batch->n * labels; k++) {
+    size_t sample = (size_t)fli_batch_sample(batch, k / labels);
+    int32_t label = batch->data->y[sample * labels + k % labels];
+    if (label < 0 || (size_t)label >= classes) continue; /* ignored */
+    int is_hit = largest(logits + k * classes, classes) == (size_t)label;
     evaluation->correct += (uint64_t)is_hit;
     if (evaluation->class_count) evaluation->class_count[label]++;
     if (evaluation->class_correct) {
@@ -106,7 +122,7 @@ fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
   if (!evaluation) return fli_error(FL_E_ARGUMENT, "evaluation: is NULL");
   FLI_TRY(fli_dataset_load(model, data, 1, &loaded, &count));
   FLI_TRY(fli_options_load(&full, sizeof full, evaluation, "fl_evaluation"));
-  uint64_t classes = fli_model_classes(model);
+  uint64_t classes = classes_of(model);
   FLI_TRY(check_class_room(&full, classes));
   FLI_TRY(fli_workspace_reserve(model, next_batch(count, 0), 0));
   size_t bytes = (size_t)classes * sizeof(uint64_t);
@@ -129,7 +145,7 @@ fl_status fl_model_predict(fl_model *model, const fl_dataset *data, float *out,
   fli_clear_error();
   if (!out) return fli_error(FL_E_ARGUMENT, "predict: out is NULL");
   FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
-  size_t classes = (size_t)fli_model_classes(model);
+  size_t classes = (size_t)fl_model_output_count(model);
   if (count % classes != 0 || count / classes != n) {
     return fli_error(FL_E_DIM,
                      "predict: got room for %" PRIu64 " values, want %" PRIu64

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From declared nodes and tensors to a model: the chain of layers, segments,
  * memory for the values, schema hash and canonical description. */
+#include <fl/layers.h>
+
 #include "model/model.h"
 
 #include <string.h>
@@ -11,17 +13,82 @@
 
 static const char schema_domain[] = "libfl model schema 1";
 
-/* Let a dense layer do the ReLU behind it. */
+/* A maximum of what is cut off at 0 is cut off at 0: the ReLU moves behind the
+ * pool, where there is less of it, and what lies between need not be kept. */
+static int fuse_with_pool(fl_model *model, fli_node *relu)
+{
+  fli_node *pool = &model->nodes[relu->last_use];
+  if (relu->n_uses != 1 || pool->op != &fli_op_pool2d ||
+      pool->attributes.pool.kind != FL_POOL_MAX ||
+      pool->attributes.pool.padding != 0) {
+    return 0;
+  }
+  pool->does_relu = FLI_RELU_BOTH;
+  relu->flags = FLI_NODE_VIEW;
+  return 1;
+}
+
+/* Let the layer before it do the ReLU, or the pool behind it. */
 static void fuse(fl_model *model)
 {
   for (uint32_t i = 1; i < model->n_chain; i++) {
     fli_node *node = &model->nodes[model->chain[i]];
-    fli_node *before = &model->nodes[model->chain[i - 1]];
-    if (node->op == &fli_op_relu && before->op == &fli_op_dense) {
-      before->does_relu = 1;
+    if (node->op != &fli_op_relu) continue;
+    fli_node *before = &model->nodes[node->inputs[0]];
+    if (before->n_uses != 1 || fuse_with_pool(model, node)) continue;
+    if (before->op == &fli_op_conv2d) {
+      before->does_relu = FLI_RELU_BOTH;
+      before->flags |= FLI_NODE_KEEPS_OUTPUT;
+      node->flags = FLI_NODE_VIEW;
+    }
+    if (before->op == &fli_op_dense || before->op == &fli_op_dense_lora) {
+      before->does_relu = FLI_RELU_FORWARD;
       node->is_fused = 1;
     }
   }
+}
+
+/* Ids are not computed: an embedding reads the model's input, and then nothing
+ * else does. */
+static fl_status connect_ids(fl_model *model)
+{
+  uint32_t n_embeddings = 0;
+  fli_node *input = &model->nodes[model->chain[0]];
+  for (uint32_t i = 0; i < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    if (node->op != &fli_op_embedding) continue;
+    n_embeddings++;
+    if (&model->nodes[node->inputs[0]] == input) continue;
+    return fli_error(FL_E_STATE, "embedding %s: wants the model's input",
+                     node->name);
+  }
+  input->attributes.input.takes_ids = n_embeddings > 0;
+  if (n_embeddings == 0 || n_embeddings == input->n_uses) return FL_OK;
+  return fli_error(FL_E_STATE,
+                   "model: its input are ids for an embedding, and another "
+                   "layer takes them too");
+}
+
+/* Who uses whose output. What nobody uses was declared for nothing, most
+ * likely by mistake. */
+static fl_status connect_users(fl_model *model)
+{
+  for (uint32_t i = 0; i < model->n_chain; i++) {
+    fli_node *node = &model->nodes[model->chain[i]];
+    node->is_parallel = fli_context_is_parallel(model->context);
+    for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+      fli_node *input = &model->nodes[node->inputs[k]];
+      input->n_uses++;
+      input->last_use = model->chain[i];
+    }
+  }
+  for (uint32_t i = 0; i + 1 < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    if (node->n_uses > 0) continue;
+    return fli_error(FL_E_STATE, "%s %s: no layer uses its output",
+                     node->op->name, node->name);
+  }
+  return FL_OK;
 }
 
 static fl_status make_chain(fl_model *model)
@@ -37,12 +104,29 @@ static fl_status make_chain(fl_model *model)
     if (model->nodes[i].op->shape) model->chain[model->n_chain++] = i;
   }
   const fli_node *last = &model->nodes[model->chain[n - 1]];
-  if (!(last->op->flags & FLI_NODE_IS_LOSS)) {
+  if (!(last->flags & FLI_NODE_IS_LOSS)) {
     return fli_error(FL_E_STATE, "model: the last layer is %s, want a loss",
                      last->op->name);
   }
-  fuse(model);
-  return FL_OK;
+  fl_status st = connect_users(model);
+  if (st == FL_OK) st = connect_ids(model);
+  if (st == FL_OK) fuse(model);
+  return st;
+}
+
+/* From offsets in the trainable part and in the part behind it to places among
+ * all values. */
+static void set_places(fl_model *model)
+{
+  for (uint32_t i = 0; i < model->n_nodes; i++) {
+    fli_node *node = &model->nodes[i];
+    for (uint32_t p = 0; p < node->n_parameters; p++) {
+      const fli_tensor *tensor = &model->tensors[node->first_tensor + p];
+      node->places[p] =
+          tensor->offset + (tensor->is_trainable ? 0 : model->n_weights);
+      node->counts[p] = tensor->shape.count;
+    }
+  }
 }
 
 static fl_status make_segments(fl_model *model)
@@ -104,6 +188,8 @@ fl_status fli_model_finish(fl_model *model)
   }
   FLI_TRY(make_chain(model));
   FLI_TRY(make_segments(model));
+  set_places(model);
+  (void)fli_model_mark(model, 0);
   FLI_TRY(make_schema(model));
   FLI_TRY(fli_description_write(model, &model->description));
   if (model->description.size > FLI_MAX_DESCRIPTION) {
@@ -116,7 +202,9 @@ fl_status fli_model_finish(fl_model *model)
     return fli_nomem(SIZE_MAX);
   }
   model->values = fli_alloc(model->context, n, sizeof *model->values);
-  if (!model->values) st = fli_nomem(bytes);
+  if (!model->values) return fli_nomem(bytes);
+  FLI_TRY(fli_optimiser_init(&model->optimiser, model->context,
+                             &fli_optimiser_defaults, 0, model->n_weights));
 out:
   return st;
 }
@@ -126,6 +214,7 @@ void fl_model_free(fl_model *model)
   if (!model) return;
   fl_context *context = model->context;
   fli_workspace_free(model);
+  fli_optimiser_free(&model->optimiser, context);
   fli_free(context, model->tensors,
            model->tensor_capacity * sizeof *model->tensors);
   fli_free(context, model->nodes, model->node_capacity * sizeof *model->nodes);

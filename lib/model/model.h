@@ -6,7 +6,9 @@
 #include <fl/model.h>
 #include "model/load.h"
 #include "model/node.h"
+#include "model/optimiser.h"
 #include "model/plan.h"
+#include "model/sink.h"
 
 enum { FLI_MAX_DESCRIPTION = 256 * 1024 };
 
@@ -17,6 +19,8 @@ typedef struct fli_tensor {
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */
+  float bound;
+  float initial;
 } fli_tensor;
 
 /* Sees every step of training. Each function may be NULL; a status other than
@@ -40,6 +44,13 @@ typedef struct fli_segment {
   uint64_t n;
 } fli_segment;
 
+/* Where a fit is, for checkpoints. */
+typedef struct fli_fit_place {
+  uint32_t epoch;
+  uint64_t step_in_epoch;
+  uint64_t seed;
+} fli_fit_place;
+
 struct fl_model {
   fl_context *context;
   fli_tensor *tensors;
@@ -59,6 +70,13 @@ struct fl_model {
   uint8_t schema[FL_HASH_BYTES];
   fli_bytes description;
   fli_observer observer;
+  fl_gradient_fn hook;
+  void *hook_user;
+  uint32_t first_active; /* module */
+  uint64_t first_weight; /* that is trained; all behind it have state */
+  fli_optimiser optimiser;
+  fli_fit_place place;
+  uint64_t memory_limit;
   fli_workspace workspace;
 };
 
@@ -68,22 +86,33 @@ void fli_model_set_observer(fl_model *model, const fli_observer *observer);
 /* finish.c: from declared nodes and tensors to a model that can be used. */
 fl_status fli_model_finish(fl_model *model);
 
+/* active.c: mark what is trained when all modules below first_active are
+ * frozen, and what has a gradient for it. Returns whether anything is trained.
+ */
+int fli_model_mark(fl_model *model, uint32_t first_active);
+
 /* description.c */
 fl_status fli_description_write(const fl_model *model, fli_bytes *out);
 
 /* First value of a tensor. */
 float *fli_tensor_values(const fl_model *model, const fli_tensor *tensor);
 
-/* Classes of the loss; 0 without a graph. */
-uint64_t fli_model_classes(const fl_model *model);
+/* The loss, or NULL without a graph; and the input. */
+const fli_node *fli_model_loss(const fl_model *model);
+const fli_node *fli_model_input(const fl_model *model);
 
-/* pass.c: run the chain on a batch that the workspace has room for.
- * fli_forward leaves the mean loss in *loss (may be NULL: logits only), and
+/* Whether gradients are to be gathered before an update. */
+int fli_model_gathers(const fl_model *model);
+
+/* pass.c: run the graph on a batch that the workspace has room for.
+ * fli_forward leaves the mean loss in *loss (may be NULL: outputs only), and
  * with is_training what fli_backward needs. FL_E_NOT_FINITE: the loss. */
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss);
-void fli_backward(fl_model *model, const fli_batch *batch, fli_sink sink);
-/* Logits of the last forward pass, [n, classes]. */
+/* FL_E_CALLBACK: the host's threads failed, and what the sink has is not to be
+ * relied on. */
+fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
+/* What the loss got in the last forward pass, [n, outputs]. */
 const float *fli_logits(const fl_model *model, int is_training);
 
 /* dataset.c: load and check a caller's data set. Labels are checked when
@@ -92,5 +121,11 @@ const float *fli_logits(const fl_model *model, int is_training);
 fl_status fli_dataset_load(const fl_model *model, const fl_dataset *data,
                            int needs_labels, fl_dataset *loaded,
                            uint64_t *count);
+
+/* step.c: one batch of at most what the workspace has room for: forward,
+ * backward and, when enough batches are gathered, an update. */
+fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
+                   double *loss);
+fl_status fli_rate_check(float rate);
 
 #endif

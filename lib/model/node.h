@@ -3,13 +3,15 @@
  * how it is named on the wire, what its output looks like, which tensors it
  * owns, and how it runs. The registry (registry.c) is the one list of them.
  *
- * Most kinds are layers: they form a chain from the input to the loss, in
- * order of declaration. A kind without `shape` declares tensors only and is no
- * part of the chain. */
+ * Most kinds are layers: a graph without cycles from the input to the loss,
+ * because a layer's inputs are declared before it; order of declaration is
+ * order of computation. A kind without `shape` declares tensors only and is no
+ * part of the graph. */
 #ifndef FLI_NODE_H
 #define FLI_NODE_H
 
 #include <fl/model.h>
+#include "model/attributes.h"
 #include "wire/reader.h"
 #include "wire/writer.h"
 
@@ -17,19 +19,9 @@ enum {
   FLI_MAX_NODES = 4096,
   FLI_MAX_TENSORS = 4096,
   FLI_MAX_PARAMETERS = 4,  /* tensors of one node */
+  FLI_MAX_INPUTS = 2,      /* of one layer */
   FLI_FIRST_ATTRIBUTE = 16 /* key in a node's map */
 };
-
-/* Largest dimension, and largest number of elements of anything counted. */
-#define FLI_MAX_DIM (UINT64_C(1) << 32)
-#define FLI_MAX_ELEMENTS (UINT64_C(1) << 31)
-
-/* Shape of one sample, or of a tensor; count = product of dims. */
-typedef struct fli_shape {
-  uint32_t n_dims;
-  uint64_t dims[FL_MAX_DIMS];
-  uint64_t count;
-} fli_shape;
 
 typedef struct fli_node fli_node;
 
@@ -38,7 +30,11 @@ typedef struct fli_parameter {
   const char *suffix;
   fli_shape shape; /* count is filled in by the builder */
   int32_t is_trainable;
-  uint64_t fan_in; /* initial values uniform in +-1/sqrt(fan_in); 0 = zeros */
+  /* Initial values: uniform in +-1/sqrt(fan_in), or in +-bound, or all of them
+   * `initial`; the first of these that is not 0. */
+  uint64_t fan_in;
+  float bound;
+  float initial;
 } fli_parameter;
 
 /* Samples of a data set: those at order[first .. first + n - 1], or at
@@ -50,42 +46,59 @@ typedef struct fli_batch {
   size_t n;
 } fli_batch;
 
-/* Where gradients go: target = keep * target + scale * gradient, `target`
- * being laid out like the flat weights. With the weights themselves as the
- * target and scale = -rate this is the SGD update, without a gradient ever
- * being stored. */
-typedef struct fli_sink {
-  float *target;
-  float scale;
-  float keep;
-} fli_sink;
+typedef struct fli_sink fli_sink;
 
-/* What a node works on. Buffers are [batch->n, elements of one sample]. */
+/* What a node works on. Buffers are [n, fli_shape_floats of a sample]. */
 typedef struct fli_pass {
+  fl_context *context; /* for fli_parallel_for only */
   const fli_batch *batch;
-  const float *x;       /* the previous node's output */
-  float *y;             /* may be x itself for FLI_NODE_IN_PLACE */
-  const float *dy;      /* backward: gradient of y */
-  float *dx;            /* gradient of x; NULL = not wanted; may be dy */
-  const float *weights; /* flat */
-  fli_sink sink;        /* backward */
-  double loss;          /* sum over the batch; set by the loss */
+  size_t n; /* samples */
+  const float *x[FLI_MAX_INPUTS];
+  float *y; /* may be x[0] itself for FLI_NODE_IN_PLACE */
+  /* backward: gradient of y; and of each x, NULL = not wanted, may be dy for
+   * FLI_NODE_IN_PLACE. `adds`: add to what dx holds (FLI_NODE_ADDS only). */
+  const float *dy;
+  float *dx[FLI_MAX_INPUTS];
+  int adds[FLI_MAX_INPUTS];
+  float *kept;         /* what `needs` asked to keep from forward to backward */
+  float *scratch;      /* what `needs` asked for this direction */
+  const float *values; /* all tensors, see fli_node.places */
+  fli_sink *sink;      /* backward: see sink.h */
+  float *gradient;     /* for sink.c */
+  int is_training;
+  fl_status status; /* of the host's threads; set it when they fail */
+  uint64_t seed; /* of what is drawn, with the number of the step */
+  uint64_t step;
+  /* Set by the loss: sum over the batch and what to divide it by. */
+  double loss;
+  double loss_weight;
 } fli_pass;
 
+/* Memory beyond input and output for a batch, in floats. */
+typedef struct fli_needs {
+  uint64_t kept;
+  uint64_t forward;
+  uint64_t backward;
+} fli_needs;
+
 enum {
-  FLI_NODE_IN_PLACE = 1,     /* y may overwrite x, dx may overwrite dy */
-  FLI_NODE_VIEW = 2,         /* same elements in another shape: runs nothing */
+  FLI_NODE_IN_PLACE = 1,     /* y may overwrite x[0], dx[0] may overwrite dy */
+  FLI_NODE_VIEW = 2,         /* same floats in another shape: runs nothing */
   FLI_NODE_KEEPS_INPUT = 4,  /* backward reads x */
   FLI_NODE_KEEPS_OUTPUT = 8, /* backward reads y */
-  FLI_NODE_IS_INPUT = 16,    /* begins the chain */
-  FLI_NODE_IS_LOSS = 32      /* ends the chain; forward writes dx, if wanted */
+  FLI_NODE_IS_INPUT = 16,    /* begins the graph, has no input itself */
+  FLI_NODE_IS_LOSS = 32,     /* ends it; forward writes dx, if wanted */
+  FLI_NODE_KEEPS_TO_TRAIN = 64, /* backward reads x if it trains weights */
+  FLI_NODE_ADDS = 128,          /* backward can add to dx */
+  FLI_NODE_DIRECT = 256         /* writes gradients as a fli_target says */
 };
 
 typedef struct fli_node_op {
   const char *name;      /* on the wire */
-  uint32_t flags;        /* FLI_NODE_* */
+  uint32_t flags;        /* FLI_NODE_*; `shape` may change the node's copy */
+  uint32_t n_inputs;     /* layers: 0 (FLI_NODE_IS_INPUT), 1 or 2 */
   uint32_t n_attributes; /* keys FLI_FIRST_ATTRIBUTE.. that pack writes */
-  /* Check attributes and input, set node->output. NULL: no layer. */
+  /* Check attributes and inputs, set node->output. NULL: no layer. */
   fl_status (*shape)(fli_node *node);
   /* Tensors wanted; returns their number. May be NULL. */
   uint32_t (*parameters)(const fli_node *node,
@@ -93,42 +106,69 @@ typedef struct fli_node_op {
   void (*pack)(const fli_node *node, fli_msg_writer *writer);
   /* Read the attribute `key` if it is known; returns whether it is. */
   int (*unpack)(fli_node *node, uint32_t key, fli_msg_reader *reader);
+  /* May be NULL: nothing but the buffers. */
+  void (*needs)(const fli_node *node, size_t n, fli_needs *needs);
+  /* Layers that read the data set itself: whether the `count` samples it names
+   * are right. FL_E_ARGUMENT, FL_E_RANGE. May be NULL. */
+  fl_status (*check)(const fli_node *node, const fl_dataset *data,
+                     uint64_t count);
   void (*forward)(const fli_node *node, fli_pass *pass);
-  void (*backward)(const fli_node *node, const fli_pass *pass);
+  void (*backward)(const fli_node *node, fli_pass *pass);
 } fli_node_op;
 
 struct fli_node {
   const fli_node_op *op;
   char name[FL_NAME_BYTES];
   uint32_t module;
+  uint32_t flags;
+  uint32_t inputs[FLI_MAX_INPUTS]; /* indices of nodes */
+  uint32_t position;               /* among the layers, in order */
+  uint32_t n_uses;                 /* layers that have it as an input */
+  uint32_t last_use;               /* the last of them, an index */
+  int is_frozen;                   /* its tensors are no part of updates */
   uint32_t n_parameters;
-  uint64_t parameters[FLI_MAX_PARAMETERS]; /* offsets in the flat weights */
-  fli_shape input;
+  uint32_t first_tensor;
+  uint64_t places[FLI_MAX_PARAMETERS]; /* in the model's values */
+  uint64_t counts[FLI_MAX_PARAMETERS]; /* elements */
+  fli_shape input;                     /* of inputs[0] */
+  fli_shape other;                     /* of inputs[1] */
   fli_shape output;
-  int does_relu; /* dense: the ReLU behind it is done here ... */
-  int is_fused;  /* ReLU: ... and has nothing left to do forward */
-  union {
-    struct {
-      fli_shape shape;
-      float scale;
-      float shift;
-    } input;
-    struct {
-      uint64_t units;
-    } dense;
-    struct {
-      fli_shape shape;
-      int32_t is_trainable;
-    } tensor;
-  } attributes;
+  /* Whether a ReLU that comes behind is done here: forward for
+   * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
+  int does_relu;
+  int is_fused; /* ReLU: forward is done elsewhere */
+  int is_parallel; /* the host has threads: memory for several lanes */
+  /* Which of its tensors are trained now, as bits; and whether a gradient of
+   * its output is needed for that or for what comes before. */
+  uint32_t trained;
+  int carries;
+  fli_attributes attributes;
 };
+
+enum { FLI_RELU_FORWARD = 1, FLI_RELU_BOTH = 2 };
 
 extern const fli_node_op fli_op_tensor;
 extern const fli_node_op fli_op_input;
 extern const fli_node_op fli_op_flatten;
 extern const fli_node_op fli_op_dense;
+extern const fli_node_op fli_op_dense_lora;
+extern const fli_node_op fli_op_conv2d;
+extern const fli_node_op fli_op_pool2d;
+extern const fli_node_op fli_op_mean;
 extern const fli_node_op fli_op_relu;
+extern const fli_node_op fli_op_activation;
+extern const fli_node_op fli_op_softmax;
+extern const fli_node_op fli_op_dropout;
+extern const fli_node_op fli_op_embedding;
+extern const fli_node_op fli_op_positions;
+extern const fli_node_op fli_op_layer_norm;
+extern const fli_node_op fli_op_group_norm;
+extern const fli_node_op fli_op_attention;
+extern const fli_node_op fli_op_add;
 extern const fli_node_op fli_op_softmax_cross_entropy;
+extern const fli_node_op fli_op_cross_entropy;
+extern const fli_node_op fli_op_mean_squared_error;
+extern const fli_node_op fli_op_binary_cross_entropy;
 
 /* The kind of that name, or NULL. */
 const fli_node_op *fli_node_op_find(const char *name);
@@ -136,14 +176,34 @@ const fli_node_op *fli_node_op_find(const char *name);
 /* Check 1 <= dims <= FLI_MAX_DIM, n_dims and the number of elements; sets
  * shape->count. FL_E_ARGUMENT, FL_E_TOO_LARGE; `name` is for the text. */
 fl_status fli_shape_check(fli_shape *shape, const char *name);
+/* Whether dims agree. */
+int fli_shape_is(const fli_shape *a, const fli_shape *b);
 /* Dimensions as an array. */
 void fli_shape_pack(const fli_shape *shape, fli_msg_writer *writer);
 void fli_shape_unpack(fli_shape *shape, fli_msg_reader *reader);
+
+/* Sample that the data set names at place i. */
+static inline uint64_t fli_dataset_sample(const fl_dataset *data, uint64_t i)
+{
+  return data->indices ? data->indices[i] : i;
+}
 
 /* Index in the data set of the batch's sample k. */
 static inline uint64_t fli_batch_sample(const fli_batch *batch, size_t k)
 {
   return batch->order ? batch->order[batch->first + k] : batch->first + k;
+}
+
+/* First value of one of the node's tensors. */
+static inline const float *fli_value(const fli_pass *pass, const fli_node *node,
+                                     uint32_t parameter)
+{
+  return pass->values + node->places[parameter];
+}
+
+static inline int fli_is_trained(const fli_node *node, uint32_t parameter)
+{
+  return (node->trained >> parameter) & 1;
 }
 
 #endif

@@ -17,7 +17,25 @@ static fl_status input_shape(fli_node *node)
       !isfinite(node->attributes.input.shift)) {
     return fli_error(FL_E_NOT_FINITE, "input: scale and shift must be finite");
   }
-  return fli_shape_check(&node->output, "input");
+  fl_status st = fli_shape_check(&node->output, "input");
+  if (node->output.n_dims == 3) node->output.pixel = node->output.dims[0];
+  return st;
+}
+
+static fl_status input_check(const fli_node *node, const fl_dataset *data,
+                             uint64_t count)
+{
+  switch (data->x_dtype) {
+  case FL_DTYPE_F32:
+  case FL_DTYPE_U8: return FL_OK;
+  case FL_DTYPE_I32:
+    if (node->attributes.input.takes_ids) return FL_OK;
+    return fli_error(FL_E_ARGUMENT,
+                     "data set: x_dtype is I32, and no embedding takes ids");
+  default:
+    return fli_error(FL_E_ARGUMENT, "data set: x_dtype is %u, want %d or %d",
+                     data->x_dtype, FL_DTYPE_F32, FL_DTYPE_U8);
+  }
 }
 
 static void input_pack(const fli_node *node, fli_msg_writer *writer)
@@ -44,40 +62,66 @@ static int input_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
   }
 }
 
-static void scale_u8(float *restrict dst, const uint8_t *restrict src, size_t n,
-                     float scale, float shift)
+/* Sample `from` of an array of n elements each, as float32. */
+static void scale(const fl_dataset *data, size_t from, float *restrict dst,
+                  const fli_node *node)
 {
+  size_t n = (size_t)node->output.count;
+  float factor = node->attributes.input.scale;
+  float shift = node->attributes.input.shift;
+  if (data->x_dtype == FL_DTYPE_U8) {
+    const uint8_t *restrict src = (const uint8_t *)data->x + from * n;
+    for (size_t i = 0; i < n; i++) {
+      dst[i] = (float)src[i] * factor + shift;
+    }
+    return;
+  }
+  if (data->x_dtype == FL_DTYPE_I32) {
+    const int32_t *restrict src = (const int32_t *)data->x + from * n;
+    for (size_t i = 0; i < n; i++) {
+      dst[i] = (float)src[i]; /* ids are below 2^24 */
+    }
+    return;
+  }
+  const float *restrict src = (const float *)data->x + from * n;
+  if (factor == 1.0f && shift == 0.0f) {
+    memcpy(dst, src, n * sizeof *dst);
+    return;
+  }
   for (size_t i = 0; i < n; i++) {
-    dst[i] = (float)src[i] * scale + shift;
+    dst[i] = src[i] * factor + shift;
   }
 }
 
-static void scale_f32(float *restrict dst, const float *restrict src, size_t n,
-                      float scale, float shift)
+/* planes[c][i] to pixels[i][c] */
+static void interleave(const fli_shape *shape, const float *restrict planes,
+                       float *restrict pixels)
 {
+  size_t channels = (size_t)shape->dims[0];
+  size_t n = (size_t)(shape->dims[1] * shape->dims[2]);
   for (size_t i = 0; i < n; i++) {
-    dst[i] = src[i] * scale + shift;
+    for (size_t c = 0; c < channels; c++) {
+      pixels[i * channels + c] = planes[c * n + i];
+    }
   }
 }
 
 static void input_forward(const fli_node *node, fli_pass *pass)
 {
   const fl_dataset *data = pass->batch->data;
-  float scale = node->attributes.input.scale;
-  float shift = node->attributes.input.shift;
   size_t size = (size_t)node->output.count;
-  int is_plain = scale == 1.0f && shift == 0.0f;
-  for (size_t k = 0; k < pass->batch->n; k++) {
-    size_t at = (size_t)fli_batch_sample(pass->batch, k) * size;
+  for (size_t k = 0; k < pass->n; k++) {
     float *dst = pass->y + k * size;
-    if (data->x_dtype == FL_DTYPE_U8) {
-      scale_u8(dst, (const uint8_t *)data->x + at, size, scale, shift);
-    } else if (is_plain) {
-      memcpy(dst, (const float *)data->x + at, size * sizeof *dst);
-    } else {
-      scale_f32(dst, (const float *)data->x + at, size, scale, shift);
-    }
+    float *planes = node->output.pixel > 1 ? pass->scratch : dst;
+    scale(data, (size_t)fli_batch_sample(pass->batch, k), planes, node);
+    if (planes != dst) interleave(&node->output, planes, dst);
   }
+}
+
+/* A sample before its channels are put side by side. */
+static void input_needs(const fli_node *node, size_t n, fli_needs *needs)
+{
+  if (node->output.pixel > 1) needs->forward = node->output.count;
 }
 
 const fli_node_op fli_op_input = {
@@ -87,5 +131,7 @@ const fli_node_op fli_op_input = {
     .shape = input_shape,
     .pack = input_pack,
     .unpack = input_unpack,
+    .needs = input_needs,
+    .check = input_check,
     .forward = input_forward,
 };

@@ -1,49 +1,89 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Running the chain of layers over one batch: forward to the loss, and back
- * down to the lowest layer that has weights. Buffers come from the plan; here
- * nothing is allocated. */
+/* Running the graph over one batch: forward to the loss, and back down to
+ * where nothing is trained any more. Buffers come from the plan; here nothing
+ * is allocated. */
 #include "model/model.h"
 
 #include <assert.h>
 #include <math.h>
 
 #include "base/error.h"
+#include "kernels/nn/nn.h"
 
 static float *at(const fl_model *model, size_t place)
 {
   return place == FLI_NOWHERE ? NULL : model->workspace.block + place;
 }
 
-uint64_t fli_model_classes(const fl_model *model)
+const fli_node *fli_model_loss(const fl_model *model)
 {
-  if (model->n_chain == 0) return 0;
-  return model->nodes[model->chain[model->n_chain - 1]].output.count;
+  if (model->n_chain == 0) return NULL;
+  return &model->nodes[model->chain[model->n_chain - 1]];
+}
+
+const fli_node *fli_model_input(const fl_model *model)
+{
+  return model->n_chain == 0 ? NULL : &model->nodes[model->chain[0]];
 }
 
 const float *fli_logits(const fl_model *model, int is_training)
 {
   const fli_plan *plan = &model->workspace.plans[is_training];
-  return at(model, plan->output[model->n_chain - 1]);
+  return at(model, plan->places[model->chain[model->n_chain - 1]].output);
+}
+
+/* What forward and backward have in common. */
+static fli_pass begin_pass(const fl_model *model, const fli_batch *batch)
+{
+  return (fli_pass){.context = model->context,
+                    .batch = batch,
+                    .n = batch->n,
+                    .values = model->values,
+                    .seed = model->place.seed,
+                    .step = model->optimiser.updates *
+                                model->optimiser.options.accumulate +
+                            model->workspace.n_batches};
+}
+
+static void set_buffers(const fl_model *model, const fli_plan *plan,
+                        uint32_t index, fli_pass *pass, int is_backward)
+{
+  const fli_node *node = &model->nodes[index];
+  const fli_places *places = &plan->places[index];
+  for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+    pass->x[k] = at(model, plan->places[node->inputs[k]].output);
+  }
+  pass->y = at(model, places->output);
+  pass->kept = at(model, places->kept);
+  pass->scratch = at(model, places->scratch[is_backward]);
+}
+
+static fl_status threads_failed(fl_status status)
+{
+  return fli_error(status < 0 ? status : FL_E_CALLBACK,
+                   "model: the host's parallel_for failed");
 }
 
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss)
 {
   const fli_plan *plan = &model->workspace.plans[is_training];
-  uint32_t n = model->n_chain;
-  fli_pass pass = {.batch = batch, .weights = model->values};
-  assert(n > 0 && batch->n > 0 && batch->n <= plan->batch);
-  for (uint32_t i = 0; i < n; i++) {
+  fli_pass pass = begin_pass(model, batch);
+  assert(model->n_chain > 0 && batch->n > 0 && batch->n <= plan->batch);
+  pass.is_training = is_training;
+  for (uint32_t i = 0; i < model->n_chain; i++) {
     const fli_node *node = &model->nodes[model->chain[i]];
-    int is_loss = (node->op->flags & FLI_NODE_IS_LOSS) != 0;
+    int is_loss = (node->flags & FLI_NODE_IS_LOSS) != 0;
     if (!node->op->forward || (is_loss && !loss)) continue;
-    pass.x = i > 0 ? at(model, plan->output[i - 1]) : NULL;
-    pass.y = at(model, plan->output[i]);
-    pass.dx = is_loss && i > 0 ? at(model, plan->gradient[i - 1]) : NULL;
+    if (node->flags & FLI_NODE_VIEW && !is_loss) continue;
+    set_buffers(model, plan, model->chain[i], &pass, 0);
+    pass.dx[0] =
+        is_loss ? at(model, plan->places[node->inputs[0]].gradient) : NULL;
     node->op->forward(node, &pass);
+    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
   if (!loss) return FL_OK;
-  *loss = pass.loss / (double)batch->n;
+  *loss = pass.loss_weight > 0.0 ? pass.loss / pass.loss_weight : 0.0;
   if (!isfinite(*loss)) {
     return fli_error(FL_E_NOT_FINITE,
                      "loss: is not finite; inputs or weights are NaN, "
@@ -52,19 +92,57 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
   return FL_OK;
 }
 
-void fli_backward(fl_model *model, const fli_batch *batch, fli_sink sink)
+/* Back through one node. Of the users of an input the last one comes first and
+ * overwrites; the others add to what is there. */
+static void node_backward(fl_model *model, uint32_t index, fli_pass *pass)
 {
   const fli_plan *plan = &model->workspace.plans[1];
-  uint32_t first = fli_first_trained(model);
-  fli_pass pass = {.batch = batch, .weights = model->values, .sink = sink};
-  /* The loss has written its gradient on the way forward. */
-  for (uint32_t i = model->n_chain - 1; i-- > first;) {
-    const fli_node *node = &model->nodes[model->chain[i]];
-    if (!node->op->backward) continue;
-    pass.x = i > 0 ? at(model, plan->output[i - 1]) : NULL;
-    pass.y = at(model, plan->output[i]);
-    pass.dy = at(model, plan->gradient[i]);
-    pass.dx = i > first ? at(model, plan->gradient[i - 1]) : NULL;
-    node->op->backward(node, &pass);
+  const fli_node *node = &model->nodes[index];
+  const fli_places *places = &plan->places[index];
+  set_buffers(model, plan, index, pass, 1);
+  pass->dy = at(model, places->gradient);
+  pass->gradient = at(model, places->tensor);
+  for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+    const fli_node *input = &model->nodes[node->inputs[k]];
+    float *dx = at(model, plan->places[node->inputs[k]].gradient);
+    int is_first = input->last_use == index &&
+                   !(k == 1 && node->inputs[0] == node->inputs[1]);
+    pass->adds[k] = !is_first && (node->flags & FLI_NODE_ADDS) != 0;
+    pass->dx[k] = is_first || pass->adds[k] ? dx : at(model, places->extra[k]);
+    if (!input->carries) pass->dx[k] = NULL;
   }
+  node->op->backward(node, pass);
+  for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+    if (!pass->dx[k] || places->extra[k] == FLI_NOWHERE) continue;
+    const fli_node *input = &model->nodes[node->inputs[k]];
+    float *sum = at(model, plan->places[node->inputs[k]].gradient);
+    flk_nn()->vector.add(sum, sum, pass->dx[k],
+                         pass->n * (size_t)fli_shape_floats(&input->output));
+  }
+}
+
+/* A view whose gradient is its input's, too. */
+static int is_the_same(const fl_model *model, uint32_t index)
+{
+  const fli_places *places = model->workspace.plans[1].places;
+  const fli_node *node = &model->nodes[index];
+  return (node->flags & FLI_NODE_VIEW) != 0 &&
+         places[index].gradient == places[node->inputs[0]].gradient;
+}
+
+fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
+{
+  fli_pass pass = begin_pass(model, batch);
+  pass.sink = sink;
+  pass.is_training = 1;
+  /* The loss has written its gradient on the way forward. */
+  for (uint32_t i = model->n_chain - 1; i-- > 0;) {
+    uint32_t index = model->chain[i];
+    const fli_node *node = &model->nodes[index];
+    if (!node->carries || !node->op->backward) continue;
+    if (is_the_same(model, index)) continue;
+    node_backward(model, index, &pass);
+    if (pass.status != FL_OK) return threads_failed(pass.status);
+  }
+  return FL_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Placing buffers by lifetime. Time runs 0 .. n-1 forward through the chain
+/* Placing buffers by lifetime. Time runs 0 .. n-1 forward through the layers
  * and, when training, n .. 2n-1 back. Each buffer gets the lowest place where
  * it overlaps none of the buffers that live at the same time (first fit over
  * those placed before, kept sorted by place). */
@@ -12,8 +12,10 @@
 #include "base/size.h"
 #include "model/model.h"
 
-/* Floats of a cache line: buffers begin at multiples of it. */
-enum { LINE = FLI_ALIGNMENT / sizeof(float) };
+enum {
+  LINE = FLI_ALIGNMENT / sizeof(float), /* buffers begin at multiples of it */
+  BUFFERS_PER_NODE = 8
+};
 
 typedef struct buffer {
   size_t n_floats;
@@ -26,126 +28,181 @@ typedef struct buffer {
 typedef struct planner {
   const fl_model *model;
   int is_training;
+  size_t batch;
   uint32_t n_buffers;
-  buffer *buffers;  /* at most two per layer */
+  buffer *buffers;  /* at most BUFFERS_PER_NODE per layer */
   uint32_t *placed; /* indices of buffers, by place */
   uint32_t n_placed;
   size_t n_floats;
+  fli_places *places; /* indices of buffers until they have places */
 } planner;
 
-static const fli_node *layer(const fl_model *model, uint32_t i)
+static const fli_node *layer(const planner *p, uint32_t position)
 {
-  return &model->nodes[model->chain[i]];
+  return &p->model->nodes[p->model->chain[position]];
 }
 
-uint32_t fli_first_trained(const fl_model *model)
+static const fli_node *input_of(const planner *p, const fli_node *node,
+                                uint32_t k)
 {
-  for (uint32_t i = 0; i < model->n_chain; i++) {
-    if (layer(model, i)->op->parameters) return i;
-  }
-  return model->n_chain;
+  return &p->model->nodes[node->inputs[k]];
 }
 
-static fl_status buffer_floats(const fli_node *node, size_t batch, size_t *out)
+static uint32_t time_back(const planner *p, const fli_node *node)
 {
-  size_t n = 0;
+  return 2 * p->model->n_chain - 1 - node->position;
+}
+
+/* A buffer of n floats in use from `born` to `dies`. */
+static fl_status new_buffer(planner *p, uint64_t n, uint32_t born,
+                            uint32_t dies, size_t *index)
+{
+  size_t n_floats = 0;
   size_t bytes = 0;
-  if (!fli_to_size(node->output.count, &n) || !fli_mul_size(n, batch, &n) ||
-      !fli_add_size(n, LINE - 1, &n) ||
-      !fli_mul_size(n, sizeof(float), &bytes)) {
+  if (!fli_to_size(n, &n_floats) || !fli_add_size(n_floats, LINE - 1, &bytes) ||
+      !fli_mul_size(bytes, sizeof(float), &bytes)) {
     return fli_nomem(SIZE_MAX);
   }
-  *out = n / LINE * LINE;
+  n_floats = (n_floats + LINE - 1) / LINE * LINE;
+  p->buffers[p->n_buffers] =
+      (buffer){.n_floats = n_floats, .born = born, .dies = dies};
+  *index = p->n_buffers++;
   return FL_OK;
 }
 
-static uint32_t new_buffer(planner *p, size_t n_floats, uint32_t born)
+static fl_status new_values(planner *p, const fli_node *node, uint32_t time,
+                            size_t *index)
 {
-  p->buffers[p->n_buffers] =
-      (buffer){.n_floats = n_floats, .born = born, .dies = born};
-  return p->n_buffers++;
+  uint64_t n = fli_shape_floats(&node->output); /* <= 2^32 */
+  if (p->batch > UINT64_MAX / 2 / n) return fli_nomem(SIZE_MAX);
+  return new_buffer(p, n * p->batch, time, time, index);
 }
 
-static void use_at(planner *p, uint32_t index, uint32_t time)
+static void use_at(planner *p, size_t index, uint32_t time)
 {
   if (p->buffers[index].dies < time) p->buffers[index].dies = time;
 }
 
-/* Whether layer i may work in its input's memory. */
-static int shares_input(const fl_model *model, uint32_t i)
+/* Whether a node's way back happens and reads its input, its output. */
+static int keeps_input(const planner *p, const fli_node *node)
 {
-  uint32_t flags = layer(model, i)->op->flags;
-  if (flags & FLI_NODE_VIEW) return 1;
-  if (!(flags & FLI_NODE_IN_PLACE)) return 0;
-  /* Views in between do not hide a layer that wants its output kept. */
-  for (uint32_t j = i; j > 0; j--) {
-    uint32_t before = layer(model, j - 1)->op->flags;
-    if (before & FLI_NODE_KEEPS_OUTPUT) return 0;
-    if (!(before & FLI_NODE_VIEW)) break;
-  }
-  return 1;
+  if (!p->is_training || !node->carries) return 0;
+  if (node->flags & FLI_NODE_KEEPS_INPUT) return 1;
+  return node->trained != 0 && (node->flags & FLI_NODE_KEEPS_TO_TRAIN) != 0;
 }
 
-/* Which buffer holds each layer's output; indices are left in plan->output
- * until the buffers have places. */
-static fl_status plan_outputs(planner *p, fli_plan *plan)
+static int keeps_output(const planner *p, const fli_node *node)
 {
-  uint32_t n = p->model->n_chain;
-  for (uint32_t i = 0; i < n; i++) {
-    const fli_node *node = layer(p->model, i);
-    uint32_t back = 2 * n - 1 - i;
-    if (i > 0) {
-      use_at(p, (uint32_t)plan->output[i - 1], i);
-      if (p->is_training && node->op->flags & FLI_NODE_KEEPS_INPUT) {
-        use_at(p, (uint32_t)plan->output[i - 1], back);
-      }
-    }
-    if (i > 0 && shares_input(p->model, i)) {
-      plan->output[i] = plan->output[i - 1];
-    } else {
-      size_t n_floats = 0;
-      fl_status st = buffer_floats(node, plan->batch, &n_floats);
-      if (st != FL_OK) return st;
-      plan->output[i] = new_buffer(p, n_floats, i);
-    }
-    if (p->is_training && node->op->flags & FLI_NODE_KEEPS_OUTPUT) {
-      use_at(p, (uint32_t)plan->output[i], back);
-    }
+  return p->is_training && node->carries &&
+         (node->flags & FLI_NODE_KEEPS_OUTPUT) != 0;
+}
+
+/* Whether the layer may work in its input's memory: nobody else reads what is
+ * there, through views neither. */
+static int shares_input(const planner *p, const fli_node *node)
+{
+  if (node->flags & FLI_NODE_VIEW) return 1;
+  if (!(node->flags & FLI_NODE_IN_PLACE) || keeps_input(p, node)) return 0;
+  for (const fli_node *from = input_of(p, node, 0);;) {
+    if (from->n_uses != 1 || keeps_output(p, from)) return 0;
+    if (!(from->flags & FLI_NODE_VIEW)) return 1;
+    from = input_of(p, from, 0);
+  }
+}
+
+static fl_status plan_output(planner *p, uint32_t position)
+{
+  const fli_node *node = layer(p, position);
+  fli_places *places = &p->places[p->model->chain[position]];
+  for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+    size_t input = p->places[node->inputs[k]].output;
+    use_at(p, input, position);
+    if (keeps_input(p, node)) use_at(p, input, time_back(p, node));
+  }
+  if (node->op->n_inputs > 0 && shares_input(p, node)) {
+    places->output = p->places[node->inputs[0]].output;
+  } else {
+    fl_status st = new_values(p, node, position, &places->output);
+    if (st != FL_OK) return st;
+  }
+  if (keeps_output(p, node)) {
+    use_at(p, places->output, time_back(p, node));
   }
   return FL_OK;
 }
 
-/* Gradient of each layer's output, from the loss down to the first layer with
- * weights. The loss makes its own forward. */
-static fl_status plan_gradients(planner *p, fli_plan *plan)
+static fl_status plan_needs(planner *p, uint32_t position)
 {
-  uint32_t n = p->model->n_chain;
-  uint32_t first = fli_first_trained(p->model);
-  for (uint32_t i = 0; i < n; i++) {
-    plan->gradient[i] = FLI_NOWHERE;
+  fl_status st = FL_OK;
+  const fli_node *node = layer(p, position);
+  fli_places *places = &p->places[p->model->chain[position]];
+  int goes_back = p->is_training && node->carries;
+  uint32_t back = time_back(p, node);
+  uint32_t last = goes_back ? back : position;
+  fli_needs needs = {0};
+  if (node->op->needs) node->op->needs(node, p->batch, &needs);
+  if (needs.kept > 0) {
+    FLI_TRY(new_buffer(p, needs.kept, position, last, &places->kept));
   }
-  if (!p->is_training || first == n) return FL_OK;
-  for (uint32_t i = n - 1; i-- > first;) {
-    uint32_t above = layer(p->model, i + 1)->op->flags;
-    uint32_t made_at = i + 1 == n - 1 ? n - 1 : 2 * n - 2 - i;
-    if (i + 1 < n - 1 && above & (FLI_NODE_VIEW | FLI_NODE_IN_PLACE)) {
-      plan->gradient[i] = plan->gradient[i + 1];
-    } else {
-      size_t n_floats = 0;
-      fl_status st = buffer_floats(layer(p->model, i), plan->batch, &n_floats);
-      if (st != FL_OK) return st;
-      plan->gradient[i] = new_buffer(p, n_floats, made_at);
-    }
-    use_at(p, (uint32_t)plan->gradient[i], 2 * n - 1 - i);
+  if (needs.forward > 0) {
+    FLI_TRY(
+        new_buffer(p, needs.forward, position, position, &places->scratch[0]));
+  }
+  if (!goes_back) return FL_OK;
+  if (needs.backward > 0) {
+    FLI_TRY(new_buffer(p, needs.backward, back, back, &places->scratch[1]));
+  }
+  uint64_t n =
+      fli_sink_floats(node, fli_model_gathers(p->model), &p->model->optimiser);
+  if (n > 0) FLI_TRY(new_buffer(p, n, back, back, &places->tensor));
+out:
+  return st;
+}
+
+/* Gradient of a layer's output: its last user makes it on the way back (the
+ * loss on its way forward), in its own gradient's memory if it may. */
+static fl_status plan_gradient(planner *p, uint32_t position)
+{
+  const fli_node *node = layer(p, position);
+  uint32_t index = p->model->chain[position];
+  const fli_node *user = &p->model->nodes[node->last_use];
+  int is_loss = (user->flags & FLI_NODE_IS_LOSS) != 0;
+  uint32_t made_at = is_loss ? user->position : time_back(p, user);
+  fli_places *places = &p->places[index];
+  if (!node->carries) return FL_OK;
+  if (!is_loss && user->inputs[0] == index &&
+      user->flags & (FLI_NODE_VIEW | FLI_NODE_IN_PLACE)) {
+    places->gradient = p->places[node->last_use].gradient;
+  } else {
+    fl_status st = new_values(p, node, made_at, &places->gradient);
+    if (st != FL_OK) return st;
+  }
+  use_at(p, places->gradient, time_back(p, node));
+  return FL_OK;
+}
+
+/* Where the node cannot add to a gradient that has been begun. */
+static fl_status plan_extra(planner *p, uint32_t position)
+{
+  const fli_node *node = layer(p, position);
+  uint32_t index = p->model->chain[position];
+  if (!node->carries || node->flags & (FLI_NODE_ADDS | FLI_NODE_IS_LOSS)) {
+    return FL_OK;
+  }
+  for (uint32_t k = 0; k < node->op->n_inputs; k++) {
+    const fli_node *input = input_of(p, node, k);
+    if (!input->carries || input->last_use == index) continue;
+    fl_status st =
+        new_values(p, input, time_back(p, node), &p->places[index].extra[k]);
+    if (st != FL_OK) return st;
   }
   return FL_OK;
 }
 
-static fl_status place(planner *p, uint32_t index)
+static void place(planner *p, uint32_t index)
 {
   buffer *b = &p->buffers[index];
   uint32_t k = 0;
-  size_t end = 0;
   b->at = 0;
   for (uint32_t i = 0; i < p->n_placed; i++) {
     const buffer *other = &p->buffers[p->placed[i]];
@@ -155,7 +212,6 @@ static fl_status place(planner *p, uint32_t index)
       b->at = other->at + other->n_floats;
     }
   }
-  if (!fli_add_size(b->at, b->n_floats, &end)) return fli_nomem(SIZE_MAX);
   while (k < p->n_placed && p->buffers[p->placed[k]].at <= b->at) {
     k++;
   }
@@ -163,115 +219,103 @@ static fl_status place(planner *p, uint32_t index)
           (p->n_placed - k) * sizeof *p->placed);
   p->placed[k] = index;
   p->n_placed++;
-  if (p->n_floats < end) p->n_floats = end;
+  if (p->n_floats < b->at + b->n_floats) p->n_floats = b->at + b->n_floats;
+}
+
+/* All sizes together must be addressable; then no sum of places overflows. */
+static fl_status place_all(planner *p)
+{
+  size_t sum = 0;
+  size_t bytes = 0;
+  for (uint32_t i = 0; i < p->n_buffers; i++) {
+    if (!fli_add_size(sum, p->buffers[i].n_floats, &sum) ||
+        !fli_mul_size(sum, sizeof(float), &bytes)) {
+      return fli_nomem(SIZE_MAX);
+    }
+  }
+  for (uint32_t i = 0; i < p->n_buffers; i++) {
+    place(p, i);
+  }
   return FL_OK;
 }
 
-static void plan_free(fl_context *context, fli_plan *plan, uint32_t n)
+static size_t place_of(const planner *p, size_t index)
 {
-  fli_free(context, plan->output, n * sizeof *plan->output);
-  fli_free(context, plan->gradient, n * sizeof *plan->gradient);
-  *plan = (fli_plan){0};
+  return index == FLI_NOWHERE ? FLI_NOWHERE : p->buffers[index].at;
 }
 
-static fl_status fill_plan(planner *p, fli_plan *plan)
+static void set_places(planner *p)
+{
+  for (uint32_t i = 0; i < p->model->n_nodes; i++) {
+    fli_places *places = &p->places[i];
+    *places = (fli_places){
+        .output = place_of(p, places->output),
+        .gradient = place_of(p, places->gradient),
+        .kept = place_of(p, places->kept),
+        .scratch = {place_of(p, places->scratch[0]),
+                    place_of(p, places->scratch[1])},
+        .tensor = place_of(p, places->tensor),
+        .extra = {place_of(p, places->extra[0]), place_of(p, places->extra[1])},
+    };
+  }
+}
+
+static fl_status fill_plan(planner *p)
 {
   fl_status st = FL_OK;
   uint32_t n = p->model->n_chain;
-  FLI_TRY(plan_outputs(p, plan));
-  /* What the last layer was given (the logits) is read after the pass. */
-  use_at(p, (uint32_t)plan->output[n - 1], 2 * n);
-  FLI_TRY(plan_gradients(p, plan));
-  for (uint32_t i = 0; i < p->n_buffers; i++) {
-    FLI_TRY(place(p, i));
+  for (uint32_t i = 0; i < p->model->n_nodes; i++) {
+    p->places[i] = (fli_places){FLI_NOWHERE, FLI_NOWHERE,
+                                FLI_NOWHERE, {FLI_NOWHERE, FLI_NOWHERE},
+                                FLI_NOWHERE, {FLI_NOWHERE, FLI_NOWHERE}};
   }
   for (uint32_t i = 0; i < n; i++) {
-    plan->output[i] = p->buffers[plan->output[i]].at;
-    if (plan->gradient[i] != FLI_NOWHERE) {
-      plan->gradient[i] = p->buffers[plan->gradient[i]].at;
-    }
+    FLI_TRY(plan_output(p, i));
+    FLI_TRY(plan_needs(p, i));
   }
-  plan->n_floats = p->n_floats;
+  /* What the last layer was given (the logits) is read after the pass. */
+  use_at(p, p->places[p->model->chain[n - 1]].output, 2 * n);
+  for (uint32_t i = n - 1; i-- > 0 && p->is_training;) {
+    FLI_TRY(plan_gradient(p, i));
+    FLI_TRY(plan_extra(p, i));
+  }
+  FLI_TRY(place_all(p));
+  set_places(p);
 out:
   return st;
 }
 
-static fl_status make_plan(const fl_model *model, size_t batch, int is_training,
-                           fli_plan *out)
+void fli_plan_free(const fl_model *model, fli_plan *plan)
+{
+  fli_free(model->context, plan->places, model->n_nodes * sizeof *plan->places);
+  *plan = (fli_plan){0};
+}
+
+fl_status fli_plan_make(const fl_model *model, size_t batch, int is_training,
+                        fli_plan *out)
 {
   fl_status st = FL_OK;
-  uint32_t n = model->n_chain;
+  size_t n = (size_t)BUFFERS_PER_NODE * model->n_chain;
   fl_context *context = model->context;
-  planner p = {.model = model, .is_training = is_training};
   fli_plan plan = {.batch = batch};
-  p.buffers = fli_alloc(context, 2 * (size_t)n, sizeof *p.buffers);
-  p.placed = fli_alloc(context, 2 * (size_t)n, sizeof *p.placed);
-  plan.output = fli_alloc(context, n, sizeof *plan.output);
-  plan.gradient = fli_alloc(context, n, sizeof *plan.gradient);
-  if (!p.buffers || !p.placed || !plan.output || !plan.gradient) {
-    st = fli_nomem(2 * n * sizeof *p.buffers);
+  planner p = {.model = model, .is_training = is_training, .batch = batch};
+  p.buffers = fli_alloc(context, n, sizeof *p.buffers);
+  p.placed = fli_alloc(context, n, sizeof *p.placed);
+  plan.places = fli_alloc(context, model->n_nodes, sizeof *plan.places);
+  p.places = plan.places;
+  if (!p.buffers || !p.placed || !p.places) {
+    st = fli_nomem(n * sizeof *p.buffers);
     goto out;
   }
-  FLI_TRY(fill_plan(&p, &plan));
+  FLI_TRY(fill_plan(&p));
+  plan.n_floats = p.n_floats;
 out:
-  fli_free(context, p.buffers, 2 * (size_t)n * sizeof *p.buffers);
-  fli_free(context, p.placed, 2 * (size_t)n * sizeof *p.placed);
+  fli_free(context, p.buffers, n * sizeof *p.buffers);
+  fli_free(context, p.placed, n * sizeof *p.placed);
   if (st != FL_OK) {
-    plan_free(context, &plan, n);
+    fli_plan_free(model, &plan);
   } else {
     *out = plan;
   }
   return st;
-}
-
-static fl_status reserve_block(fl_model *model, size_t n_floats)
-{
-  fli_workspace *w = &model->workspace;
-  if (n_floats <= w->n_floats) return FL_OK;
-  float *block = fli_alloc(model->context, n_floats, sizeof *block);
-  if (!block) return fli_nomem(n_floats * sizeof *block);
-  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
-  w->block = block;
-  w->n_floats = n_floats;
-  return FL_OK;
-}
-
-static fl_status reserve_gradient(fl_model *model)
-{
-  fli_workspace *w = &model->workspace;
-  if (w->gradient || !model->observer.gradient) return FL_OK;
-  w->gradient =
-      fli_alloc(model->context, (size_t)model->n_weights, sizeof *w->gradient);
-  if (w->gradient) return FL_OK;
-  return fli_nomem((size_t)model->n_weights * sizeof *w->gradient);
-}
-
-fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training)
-{
-  fl_status st = FL_OK;
-  fli_plan *current = &model->workspace.plans[is_training];
-  fli_plan plan = {0};
-  assert(is_training == 0 || is_training == 1);
-  if (is_training) FLI_TRY(reserve_gradient(model));
-  if (batch <= current->batch) return FL_OK;
-  FLI_TRY(make_plan(model, batch, is_training, &plan));
-  st = reserve_block(model, plan.n_floats);
-  if (st != FL_OK) {
-    plan_free(model->context, &plan, model->n_chain);
-    return st;
-  }
-  plan_free(model->context, current, model->n_chain);
-  *current = plan;
-out:
-  return st;
-}
-
-void fli_workspace_free(fl_model *model)
-{
-  fli_workspace *w = &model->workspace;
-  plan_free(model->context, &w->plans[0], model->n_chain);
-  plan_free(model->context, &w->plans[1], model->n_chain);
-  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
-  fli_free(model->context, w->gradient,
-           (size_t)model->n_weights * sizeof *w->gradient);
 }

@@ -10,8 +10,28 @@
 #include "base/size.h"
 
 static const fli_node_op *const node_ops[] = {
-    &fli_op_tensor, &fli_op_input, &fli_op_flatten,
-    &fli_op_dense,  &fli_op_relu,  &fli_op_softmax_cross_entropy,
+    &fli_op_tensor,
+    &fli_op_input,
+    &fli_op_flatten,
+    &fli_op_dense,
+    &fli_op_dense_lora,
+    &fli_op_conv2d,
+    &fli_op_pool2d,
+    &fli_op_mean,
+    &fli_op_relu,
+    &fli_op_activation,
+    &fli_op_softmax,
+    &fli_op_dropout,
+    &fli_op_embedding,
+    &fli_op_positions,
+    &fli_op_layer_norm,
+    &fli_op_group_norm,
+    &fli_op_attention,
+    &fli_op_add,
+    &fli_op_softmax_cross_entropy,
+    &fli_op_cross_entropy,
+    &fli_op_mean_squared_error,
+    &fli_op_binary_cross_entropy,
 };
 
 const fli_node_op *fli_node_op_find(const char *name)
@@ -45,6 +65,12 @@ fl_status fli_shape_check(fli_shape *shape, const char *name)
   }
   shape->count = count;
   return FL_OK;
+}
+
+int fli_shape_is(const fli_shape *a, const fli_shape *b)
+{
+  return a->n_dims == b->n_dims &&
+         memcmp(a->dims, b->dims, a->n_dims * sizeof *a->dims) == 0;
 }
 
 void fli_shape_pack(const fli_shape *shape, fli_msg_writer *writer)

@@ -190,9 +190,17 @@ fl_status fl_model_init_weights(fl_model *model, uint64_t seed)
   fli_fpguard_enter(&guard);
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
-    if (tensor->fan_in == 0) continue;
     float *values = fli_tensor_values(model, tensor);
-    float bound = (float)(1.0 / sqrt((double)tensor->fan_in));
+    float bound = tensor->bound;
+    if (tensor->fan_in > 0) {
+      bound = (float)(1.0 / sqrt((double)tensor->fan_in));
+    }
+    if (bound == 0.0f) {
+      for (uint64_t j = 0; j < tensor->shape.count && tensor->initial != 0.0f; j++) {
+        values[j] = tensor->initial;
+      }
+      continue;
+    }
     fli_rng rng;
     fli_rng_init(&rng, seed, FLI_RNG_INIT_WEIGHTS, i, 0);
     for (uint64_t j = 0; j < tensor->shape.count; j++) {

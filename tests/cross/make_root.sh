@@ -15,8 +15,10 @@ armhf) cpu=arm triplet=arm-linux-gnueabihf emulator=qemu-arm ;;
 esac
 mkdir -p "$folder"
 root=$(realpath "$folder")/root
+packages=libc6-dev,libsodium-dev,libmsgpack-dev,libjsmn-dev,libgcc-s1
 
-if [ ! -e "$root/complete" ]; then
+# A root of another list is an old one.
+if [ "$(cat "$root/complete" 2>/dev/null)" != "$packages" ]; then
   rm -rf "$root"
   # The mirror of this machine's own packages, in either form of apt's sources:
   # not every mirror has updates of every processor, which mmdebstrap would ask
@@ -28,9 +30,9 @@ if [ ! -e "$root/complete" ]; then
     $1 == "Suites:" && / bookworm( |$)/ { print uri }' | sed -n 1p) || true
   mmdebstrap --quiet --variant=extract --architectures="$architecture" \
     --aptopt='Acquire::Retries "3"' \
-    --include=libc6-dev,libsodium-dev,libmsgpack-dev,libgcc-s1 \
+    --include="$packages" \
     bookworm "$root" ${mirror:+"$mirror"}
-  touch "$root/complete"
+  echo "$packages" >"$root/complete"
 fi
 
 libraries=$root/usr/lib/$triplet

@@ -76,9 +76,11 @@ static void check_loads(void)
   CHECK_EQ_I64(idx_load(&set, folder, "train", error, sizeof error), 0);
   CHECK_EQ_U64(set.n, N);
   CHECK_EQ_U64(set.sample_size, SIDE * SIDE);
-  CHECK_EQ_MEM(set.pixels, images + 16, N * SIDE * SIDE);
+  CHECK_EQ_U64(set.data.n, N);
+  CHECK_EQ_U64(set.data.x_dtype, FL_DTYPE_U8);
+  CHECK_EQ_MEM(set.data.x, images + 16, N * SIDE * SIDE);
   CHECK_EQ_MEM(set.labels, labels + 8, N);
-  CHECK_EQ_I64(set.classes[2], 9);
+  CHECK_EQ_I64(set.data.y[2], 9);
   idx_free(&set);
 }
 
@@ -109,16 +111,16 @@ static void names_a_missing_file(void)
   check_refused("train-labels-idx1-ubyte: cannot open: No such file");
 }
 
-static void refuses_another_magic_number(void)
+static void refuses_another_kind_of_file(void)
 {
   write_good(1);
-  write_file("train-images-idx3-ubyte.gz", labels, sizeof labels, 1);
-  check_refused("ends early");
+  write_file("train-labels-idx1-ubyte.gz", images, sizeof images, 1);
+  check_refused("train-labels-idx1-ubyte.gz: labels: got 3 in 3 dimensions");
   uint8_t other[sizeof images];
   memcpy(other, images, sizeof other);
   other[2] = 0x0d; /* floats */
   write_file("train-images-idx3-ubyte.gz", other, sizeof other, 1);
-  check_refused("magic number: got 0x00000d03, want 0x00000803");
+  check_refused("train-images-idx3-ubyte.gz: idx: type, got 0x0d (float32)");
 }
 
 static void refuses_every_cut(void)
@@ -126,7 +128,7 @@ static void refuses_every_cut(void)
   for (size_t n = 0; n < sizeof images; n++) {
     write_good(1);
     write_file("train-images-idx3-ubyte.gz", images, n, 1);
-    check_refused("train-images-idx3-ubyte.gz: ends early");
+    check_refused("train-images-idx3-ubyte.gz: idx: ends early");
   }
 }
 
@@ -136,7 +138,7 @@ static void refuses_bytes_behind_the_end(void)
   write_good(1);
   memcpy(longer, labels, sizeof labels);
   write_file("train-labels-idx1-ubyte.gz", longer, sizeof longer, 1);
-  check_refused("goes on: got more than the 3 bytes declared");
+  check_refused("idx: goes on, got 12 bytes, want 11");
 }
 
 static void refuses_absurd_dimensions(void)
@@ -146,10 +148,10 @@ static void refuses_absurd_dimensions(void)
   memset(absurd + 4, 0xff, 12);
   write_good(1);
   write_file("train-images-idx3-ubyte.gz", absurd, sizeof absurd, 1);
-  check_refused("dimension 1: got 4294967295");
+  check_refused("idx: dimension 2, got 4294967295");
   memset(absurd + 4, 0, 4);
   write_file("train-images-idx3-ubyte.gz", absurd, sizeof absurd, 1);
-  check_refused("dimension 0: got 0");
+  check_refused("idx: dimension 0, got 0");
 }
 
 static void refuses_labels_of_another_number(void)
@@ -157,7 +159,36 @@ static void refuses_labels_of_another_number(void)
   static const uint8_t two[] = {0, 0, 8, 1, 0, 0, 0, 2, 7, 0};
   write_good(1);
   write_file("train-labels-idx1-ubyte.gz", two, sizeof two, 1);
-  check_refused("labels: got 2, want one per image: 3");
+  check_refused("labels: got 2 in 1 dimensions");
+}
+
+/* The loader's memory doubles from 64 KiB: files that end there, one byte
+ * before and one behind. */
+static void files_end_anywhere_in_the_memory(void)
+{
+  static uint8_t big[(1 << 17) + 2];
+  static const uint8_t one[] = {0, 0, 8, 1, 0, 0, 0, 1, 7};
+  for (size_t limit = 1 << 16; limit <= 1 << 17; limit *= 2) {
+    for (size_t n = limit - 1; n <= limit + 1; n++) {
+      struct idx_set set;
+      uint32_t pixels = (uint32_t)n - 16;
+      memcpy(big, images, 16);
+      memset(big + 4, 0, 12);
+      big[7] = big[11] = 1;
+      for (int i = 0; i < 4; i++)
+        big[12 + i] = (uint8_t)(pixels >> (24 - 8 * i));
+      clean();
+      write_file("train-images-idx3-ubyte", big, n, 0);
+      write_file("train-labels-idx1-ubyte", one, sizeof one, 0);
+      CHECK_EQ_I64(idx_load(&set, folder, "train", error, sizeof error), 0);
+      CHECK_EQ_U64(set.sample_size, pixels);
+      idx_free(&set);
+      write_file("train-images-idx3-ubyte", big, n + 1, 0);
+      check_refused("idx: goes on");
+      write_file("train-images-idx3-ubyte", big, n - 1, 0);
+      check_refused("idx: ends early");
+    }
+  }
 }
 
 static void refuses_a_damaged_gzip_file(void)
@@ -175,11 +206,12 @@ int main(void)
   CHECK_CASE(loads_gzipped_files);
   CHECK_CASE(loads_plain_files);
   CHECK_CASE(names_a_missing_file);
-  CHECK_CASE(refuses_another_magic_number);
+  CHECK_CASE(refuses_another_kind_of_file);
   CHECK_CASE(refuses_every_cut);
   CHECK_CASE(refuses_bytes_behind_the_end);
   CHECK_CASE(refuses_absurd_dimensions);
   CHECK_CASE(refuses_labels_of_another_number);
+  CHECK_CASE(files_end_anywhere_in_the_memory);
   CHECK_CASE(refuses_a_damaged_gzip_file);
   clean();
   rmdir(folder);

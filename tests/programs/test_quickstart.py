@@ -83,7 +83,8 @@ def a_damaged_data_file_ends_it_with_the_reason():
     with Bench() as bench:
         (bench.data / "train-labels-idx1-ubyte.gz").write_bytes(b"")
         status, text = _small(bench, "--participants", 2)
-        want(status == 1 and "train-labels-idx1-ubyte.gz: ends early" in text,
+        want(status == 1
+             and "train-labels-idx1-ubyte.gz: idx: ends early" in text,
              status, text)
 
 

@@ -10,7 +10,7 @@ import pytest
 import libfl
 from libfl import _lib
 
-HEADERS = ["base", "model", "compress", "feedback", "protocol", "client",
+HEADERS = ["base", "model", "weights", "idx", "compress", "feedback", "protocol", "client",
            "server"]
 # Structs that the package has no use for.
 UNUSED = {"fl_storage"}
@@ -119,7 +119,7 @@ def test_struct_layouts_are_the_compilers(structs, root, tmp_path):
     got = {key: int(value) for key, value in
            (line.split() for line in printed.splitlines())}
     assert got == expected
-    assert len(structs) == 23
+    assert len(structs) == 25
 
 
 def test_every_struct_declared_is_in_the_headers(structs):

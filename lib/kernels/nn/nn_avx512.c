@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The training engine's kernels for one instruction set; meson.build has its
  * flags. */
+#define NN_NAME "avx512"
 #define NN_BYTES 64
 #define NN_REGISTERS 32
 #define NN_HAS_HALF 1
 
-#include "kernels/nn/pack_body.h"
+#include "kernels/nn/table_body.h"
 #include "kernels/nn/tables.h"
-#include "kernels/nn/tile_body.h"
 
 void flk_nn_fill_avx512(flk_nn_table *table)
 {
-  *table = (flk_nn_table){.name = "avx512"};
-  fill_tiles(table);
-  fill_pack(table);
+  fill_table(table);
 }

@@ -51,14 +51,43 @@ static inline void half_store_some(float *at, nn_half value, size_t n)
 {
   _mm256_mask_storeu_ps(at, (__mmask8)((1u << n) - 1u), (__m256)value);
 }
+#elif defined(__AVX2__)
+#  include <immintrin.h>
+static inline nn_vec vec_load_some(const float *at, size_t n)
+{
+  static const int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  const void *mask = masks + NN_WIDTH - n;
+  return (nn_vec)_mm256_maskload_ps(at, _mm256_loadu_si256(mask));
+}
+
+/* A masked store takes some processors dozens of cycles. */
+static inline void vec_store_some(float *at, nn_vec value, size_t n)
+{
+  if (n == NN_WIDTH) {
+    *(nn_vec *)at = value;
+    return;
+  }
+  __m128 four = _mm256_castps256_ps128((__m256)value);
+  if (n & 4) {
+    _mm_storeu_ps(at, four);
+    four = _mm256_extractf128_ps((__m256)value, 1);
+    at += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi((void *)at, four);
+    four = _mm_movehl_ps(four, four);
+    at += 2;
+  }
+  if (n & 1) _mm_store_ss(at, four);
+}
 #else
 static inline nn_vec vec_load_some(const float *at, size_t n)
 {
-  if (n == NN_WIDTH) return *(const nn_vec *)at;
   float lanes[NN_WIDTH] = {0};
-  for (size_t j = 0; j < n; j++) {
-    lanes[j] = at[j];
-  }
+  if (n == NN_WIDTH) return *(const nn_vec *)at;
+  if (n > 0) lanes[0] = at[0];
+  if (n > 1) lanes[1] = at[1];
+  if (n > 2) lanes[2] = at[2];
   return *(const nn_vec *)lanes;
 }
 
@@ -68,11 +97,9 @@ static inline void vec_store_some(float *at, nn_vec value, size_t n)
     *(nn_vec *)at = value;
     return;
   }
-  float lanes[NN_WIDTH];
-  *(nn_vec *)lanes = value;
-  for (size_t j = 0; j < n; j++) {
-    at[j] = lanes[j];
-  }
+  if (n > 0) at[0] = value[0];
+  if (n > 1) at[1] = value[1];
+  if (n > 2) at[2] = value[2];
 }
 #endif
 

@@ -17,6 +17,7 @@ from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
 from .feedback import Feedback, FeedbackPhase
+from .idx import read_idx
 from .info import Feature, build_info, has_feature, version
 from .layers import (Dense, Flatten, Input, ReLU, SoftmaxCrossEntropy,
                      Tensor)
@@ -28,6 +29,7 @@ from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
 from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
                      ServerEventKind, Weighting)
 from .trainer import LocalTrainer
+from .weights import LoadReport
 
 __version__ = version()
 
@@ -39,13 +41,13 @@ __all__ = [
     "EncodeReport", "EntropyError", "Evaluation", "Feature", "Feedback",
     "FeedbackPhase", "FitProgress", "FitResult", "FlError", "Flatten",
     "FormatError", "Input", "InternalError", "IoError", "Job", "JobStatus",
-    "LimitError", "LocalTrainer", "Loopback", "Model", "NomemError",
-    "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
+    "LimitError", "LoadReport", "LocalTrainer", "Loopback", "Model",
+    "NomemError", "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
     "Partial", "PeerDataError", "PoisonedError", "RangeError", "ReLU",
     "RejectReason", "ResourceError", "Scale", "ScaleMode", "SchemaError",
     "Score", "Server", "ServerEvent", "ServerEventKind", "SizeError",
     "SoftmaxCrossEntropy", "StaleError", "StateError", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TrainResult", "TrainTask", "TruncatedError",
     "UnsupportedError", "VersionError", "Weighting", "build_info",
-    "has_feature", "merge_norms", "protocol_versions", "version",
+    "has_feature", "merge_norms", "protocol_versions", "read_idx", "version",
 ]

@@ -26,7 +26,7 @@ from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
 from ctypes import c_uint64 as c_uint64
 from ctypes import pointer as pointer
-from typing import Any, Callable, TypeVar
+from typing import IO, Any, Callable, TypeVar
 
 from . import _err
 from ._structs import *
@@ -77,6 +77,13 @@ CHECKED: dict[str, list[Any]] = {
                      POINTER(FitResult)],
     "fl_model_evaluate": [Model, POINTER(Dataset), POINTER(Evaluation)],
     "fl_model_predict": [Model, POINTER(Dataset), F32P, c_uint64],
+
+    "fl_idx_parse": [POINTER(Idx), c_void_p, c_size_t],
+    "fl_dataset_from_idx": [POINTER(Dataset), POINTER(Idx), POINTER(Idx),
+                            I32P, c_uint64],
+    "fl_model_save_weights": [Model, POINTER(Writer)],
+    "fl_model_load_weights": [Model, POINTER(Reader), c_uint32,
+                              POINTER(LoadReport)],
 
     "fl_compressor_new": [POINTER(Compressor), Context,
                           POINTER(CompressorOptions), U64P, c_uint32],
@@ -149,6 +156,8 @@ CHECKED: dict[str, list[Any]] = {
 INITIALISED: dict[type[Structure], str] = {
     ContextOptions: "fl_context_options_init",
     TensorInfo: "fl_tensor_info_init",
+    LoadReport: "fl_load_report_init",
+    Idx: "fl_idx_init",
     Dataset: "fl_dataset_init",
     FitOptions: "fl_fit_options_init",
     FitResult: "fl_fit_result_init",
@@ -359,6 +368,33 @@ def keep_exceptions(function: Callable[..., int | None]
 def callback_failed() -> int:
     """Return FL_E_CALLBACK: the host's callback did not do it."""
     return _err.CALLBACK
+
+
+def writer_of(file: IO[bytes]) -> Writer:
+    """Return an fl_writer that ends in a file object."""
+    def write(_user: Any, data: int, n: int) -> None:
+        left = memoryview(ctypes.string_at(data, n))
+        while left:
+            # Raw files may take less than they are given.
+            done = file.write(left)
+            if not done:
+                raise OSError("write: the file took nothing")
+            left = left[done:]
+
+    return Writer(WriteFn(keep_exceptions(write)), None)
+
+
+def reader_of(file: IO[bytes]) -> Reader:
+    """Return an fl_reader that begins where a file object stands."""
+    def read(_user: Any, into: int, n: int, got: Any) -> None:
+        data = memoryview(file.read(n)).cast("B")
+        if len(data) > n:
+            raise OSError(f"read: the file gave {len(data)} bytes, "
+                          f"want at most {n}")
+        ctypes.memmove(into, data.tobytes(), len(data))
+        got[0] = len(data)
+
+    return Reader(ReadFn(keep_exceptions(read)), None)
 
 
 def address(value: Any) -> int:

@@ -100,6 +100,20 @@ class Dataset(Struct):
                 ("indices", U32P), ("n_indices", c_uint64)]
 
 
+class Idx(Struct):
+    _fields_ = [("struct_size", c_uint32), ("n_dims", c_uint32),
+                ("dims", c_uint64 * MAX_DIMS), ("count", c_uint64),
+                ("values", U8P)]
+
+
+class LoadReport(Struct):
+    _fields_ = [("struct_size", c_uint32), ("schema", c_uint32),
+                ("n_loaded", c_uint32), ("n_missing", c_uint32),
+                ("n_extra", c_uint32), ("n_converted", c_uint32),
+                ("is_loaded", U8P), ("capacity", c_uint32),
+                ("reserved", c_uint32)]
+
+
 class FitProgress(Struct):
     _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
                 ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]

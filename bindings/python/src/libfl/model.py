@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from . import _args, _interrupt, _lib, _np, _progress
 from . import layers as _layers
-from ._handle import Handle
 from ._lib import byref, c_double, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
 from .context import Cancel, Context, lease_of
 from .layers import Layer, Tensor
+from .weights import WeightFiles
 
 
 class Dtype(enum.IntEnum):
@@ -75,7 +75,7 @@ class Evaluation:
         return self.correct / self.count if self.count else float("nan")
 
 
-class Model(Handle, Mapping[str, F32Array]):
+class Model(WeightFiles):
     """A model made of layers (libfl.Input, Dense, ...) or loose tensors.
 
     It is a mapping of tensor names to arrays (copies), and model[name] = x

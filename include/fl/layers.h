@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file layers.h
+ * The layers that a model is built of. Each call adds one behind the layer
+ * before it; fl_model_builder_from goes back to an earlier one, so that the
+ * layers form a graph. Samples are vectors [n], sequences [tokens, width] or
+ * images [channels, height, width]; names of tensors, their layout, formulas
+ * and defaults are PyTorch's.
+ *
+ * All calls: FL_E_DIM, the input does not have the shape that the layer wants;
+ * FL_E_ARGUMENT, an attribute out of range; the text names the layer. Tensors'
+ * initial values are uniform in +-1/sqrt(inputs of a unit) unless said
+ * otherwise.
+ */
+#ifndef FL_LAYERS_H
+#define FL_LAYERS_H
+
+#include <fl/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Go on from the output of layer `name`. FL_E_NOT_FOUND. */
+FL_API fl_status fl_model_builder_from(fl_model_builder *builder,
+                                       const char *name);
+/** Tensors of the layers from here on are trained (1, the default), or fixed
+ * and no part of updates (0). */
+FL_API fl_status fl_model_builder_trainable(fl_model_builder *builder,
+                                            int32_t trainable);
+/** Residual: this layer's input plus the output of layer `other`, of the same
+ * shape. */
+FL_API fl_status fl_model_builder_add(fl_model_builder *builder,
+                                      const char *name, const char *other);
+
+typedef struct fl_conv2d_options {
+  uint32_t struct_size;
+  uint32_t filters; /**< output channels, >= 1; a multiple of `groups` */
+  uint32_t height;  /**< of the kernel; default 3 */
+  uint32_t width;
+  uint32_t stride;  /**< default 1 */
+  uint32_t padding; /**< zeros on every side; less than the kernel; default 0 */
+  uint32_t groups;  /**< divides the input's channels; default 1 */
+} fl_conv2d_options;
+FL_API fl_status fl_conv2d_options_init(fl_conv2d_options *options,
+                                        size_t size);
+/** Convolution of an image, with bias: "<name>.weight" [filters, channels /
+ * groups, height, width], "<name>.bias" [filters]. */
+FL_API fl_status fl_model_builder_conv2d(fl_model_builder *builder,
+                                         const char *name,
+                                         const fl_conv2d_options *options);
+
+enum { FL_POOL_MAX = 0, FL_POOL_AVERAGE = 1 };
+
+typedef struct fl_pool2d_options {
+  uint32_t struct_size;
+  uint32_t kind;    /**< FL_POOL_*; default max */
+  uint32_t size;    /**< of the square window, 1..15; default 2 */
+  uint32_t stride;  /**< default (0): size */
+  uint32_t padding; /**< at most size / 2; zeros that count for the average,
+                         and never win the maximum */
+} fl_pool2d_options;
+FL_API fl_status fl_pool2d_options_init(fl_pool2d_options *options,
+                                        size_t size);
+FL_API fl_status fl_model_builder_pool2d(fl_model_builder *builder,
+                                         const char *name,
+                                         const fl_pool2d_options *options);
+/** Mean of each channel of an image, or of a sequence's tokens. */
+FL_API fl_status fl_model_builder_mean(fl_model_builder *builder,
+                                       const char *name);
+
+enum {
+  FL_ACTIVATION_RELU = 0,
+  FL_ACTIVATION_GELU = 1, /**< x Phi(x), exact */
+  FL_ACTIVATION_SILU = 2, /**< x sigmoid(x) */
+  FL_ACTIVATION_TANH = 3,
+  FL_ACTIVATION_SIGMOID = 4
+};
+/** Element by element, any shape. */
+FL_API fl_status fl_model_builder_activation(fl_model_builder *builder,
+                                             const char *name,
+                                             uint32_t activation);
+/** Softmax over the last dimension of a vector or sequence. */
+FL_API fl_status fl_model_builder_softmax(fl_model_builder *builder,
+                                          const char *name);
+/** Zero each element with probability `rate` in training, and scale the others
+ * by 1 / (1 - rate). 0 <= rate < 1. */
+FL_API fl_status fl_model_builder_dropout(fl_model_builder *builder,
+                                          const char *name, float rate);
+/** Rows of a table: ids [tokens] to [tokens, width]. The input must be the
+ * model's input with ids 0..rows-1 (fl_dataset.x_dtype FL_DTYPE_I32).
+ * "<name>.weight" [rows, width], initially uniform in +-sqrt(3) (variance 1,
+ * as PyTorch's normal draw). */
+FL_API fl_status fl_model_builder_embedding(fl_model_builder *builder,
+                                            const char *name, uint64_t rows,
+                                            uint64_t width);
+/** Add a trained vector to each position of a sequence: "<name>.weight"
+ * [tokens, width], initially uniform with standard deviation .02. */
+FL_API fl_status fl_model_builder_positions(fl_model_builder *builder,
+                                            const char *name);
+/** Normalise over the last dimension of a vector or sequence, then scale and
+ * shift: "<name>.weight" (initially 1), "<name>.bias" (initially 0). epsilon
+ * > 0, PyTorch's is 1e-5. */
+FL_API fl_status fl_model_builder_layer_norm(fl_model_builder *builder,
+                                             const char *name, float epsilon);
+/** Normalise over groups of an image's channels; `groups` divides them. */
+FL_API fl_status fl_model_builder_group_norm(fl_model_builder *builder,
+                                             const char *name, uint32_t groups,
+                                             float epsilon);
+/** Multi-head self-attention of a sequence [tokens, width] (Vaswani et al.,
+ * 2017): dense layer "<name>.in_proj" to queries, keys and values, attention
+ * "<name>.heads", dense layer "<name>.out_proj"; all in one module. `heads`
+ * divides the width. `is_causal`: tokens see those before them only. */
+FL_API fl_status fl_model_builder_attention(fl_model_builder *builder,
+                                            const char *name, uint32_t heads,
+                                            int32_t is_causal);
+
+typedef struct fl_cross_entropy_options {
+  uint32_t struct_size;
+  int32_t ignore_index; /**< a label whose samples do not count; default -100 */
+  float label_smoothing; /**< 0..1, default 0 */
+} fl_cross_entropy_options;
+FL_API fl_status
+fl_cross_entropy_options_init(fl_cross_entropy_options *options, size_t size);
+/** Loss: softmax cross-entropy over the last dimension, mean over what has a
+ * label: samples, or tokens of a sequence (labels [n, tokens]). */
+FL_API fl_status
+fl_model_builder_cross_entropy(fl_model_builder *builder, const char *name,
+                               const fl_cross_entropy_options *options);
+/** Loss: mean of (x - target)^2 over all elements; fl_dataset.targets. */
+FL_API fl_status fl_model_builder_mean_squared_error(fl_model_builder *builder,
+                                                     const char *name);
+/** Loss: binary cross-entropy of logits, mean over all elements;
+ * fl_dataset.targets in 0..1. */
+FL_API fl_status fl_model_builder_binary_cross_entropy(
+    fl_model_builder *builder, const char *name);
+
+/* ---- adapters on an existing model ----------------------------------------
+ */
+
+typedef struct fl_lora_options {
+  uint32_t struct_size;
+  uint32_t rank; /**< >= 1, default 8 */
+  float alpha;   /**< scale is alpha / rank; default 16 */
+  /** Dense layers whose name contains this text get it; NULL: all but the
+   * last one. Borrowed for the call. */
+  const char *layers;
+  /** Layers whose name contains this text stay trained as they are; NULL: the
+   * last dense one (the head); "": none but the adapters. */
+  const char *trained;
+} fl_lora_options;
+FL_API fl_status fl_lora_options_init(fl_lora_options *options, size_t size);
+/** Make a model like `base`, with its weights fixed and low-rank updates
+ * "<layer>.lora_a" [rank, inputs] and "<layer>.lora_b" [units, rank] (initially
+ * zero) added to its dense layers (Hu et al., "LoRA", 2021): y = x W^T + b +
+ * alpha / rank x A^T B^T. Only they, and what stays trained, are part of flat
+ * weights and updates. `seed` draws lora_a. FL_E_NOT_FOUND: no layer's name
+ * contains the text. */
+FL_API fl_status fl_model_with_lora(fl_model **out, const fl_model *base,
+                                    const fl_lora_options *options,
+                                    uint64_t seed);
+
+typedef struct fl_adapter_options {
+  uint32_t struct_size;
+  uint32_t width;      /**< of the bottleneck, >= 1, default 16 */
+  uint32_t activation; /**< FL_ACTIVATION_*; default GELU */
+  const char *layers;  /**< as in fl_lora_options */
+  const char *trained;
+} fl_adapter_options;
+FL_API fl_status fl_adapter_options_init(fl_adapter_options *options,
+                                         size_t size);
+/** Make a model like `base`, with its weights fixed and bottleneck adapters
+ * behind its dense layers (Houlsby et al., 2019): y + up(act(down(y))), dense
+ * layers "<layer>.down" and "<layer>.up" (initially zero). */
+FL_API fl_status fl_model_with_adapters(fl_model **out, const fl_model *base,
+                                        const fl_adapter_options *options,
+                                        uint64_t seed);
+
+/** Fold LoRA's low-rank updates into the weights: a model without them, all
+ * trained, as fast as `model`'s base. */
+FL_API fl_status fl_model_merge_lora(fl_model **out, const fl_model *model);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

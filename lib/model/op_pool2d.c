@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kind "pool2d": maximum or average of square windows of an image. Attributes:
+ * 16 = FL_POOL_*, 17 = size, 18 = stride, 19 = padding. A maximum keeps one
+ * byte per output, where in the window it was; a ReLU in front of it is done
+ * here, on what is left. */
+#include <fl/layers.h>
+
+#include "base/error.h"
+#include "linalg/conv.h"
+#include "linalg/pool.h"
+#include "model/node.h"
+
+static fl_status check_attributes(const fli_node *node)
+{
+  const char *what = NULL;
+  uint32_t size = node->attributes.pool.size;
+  uint64_t padding = node->attributes.pool.padding;
+  if (node->attributes.pool.kind > FL_POOL_AVERAGE) what = "kind: want 0 or 1";
+  if (size == 0 || size > FLI_POOL_WINDOW_MAX) what = "size: want 1..15";
+  if (node->attributes.pool.stride == 0) what = "stride: want >= 1";
+  if (padding > size / 2) what = "padding: want at most half the size";
+  if (size > node->input.dims[1] + 2 * padding ||
+      size > node->input.dims[2] + 2 * padding) {
+    what = "size: is larger than the image with its padding";
+  }
+  if (!what) return FL_OK;
+  return fli_error(FL_E_ARGUMENT, "pool2d %s: %s", node->name, what);
+}
+
+static fl_status pool_shape(fli_node *node)
+{
+  const fli_shape *in = &node->input;
+  if (in->n_dims != 3) {
+    return fli_error(FL_E_DIM,
+                     "pool2d %s: input has %u dimensions, want an image's 3",
+                     node->name, in->n_dims);
+  }
+  fl_status st = check_attributes(node);
+  if (st != FL_OK) return st;
+  uint64_t size = node->attributes.pool.size;
+  uint64_t stride = node->attributes.pool.stride;
+  uint64_t padding = node->attributes.pool.padding;
+  node->output = *in;
+  node->output.pixel =
+      (in->dims[0] + FLI_CONV_LANES - 1) / FLI_CONV_LANES * FLI_CONV_LANES;
+  for (uint32_t i = 1; i <= 2; i++) {
+    node->output.dims[i] = (in->dims[i] + 2 * padding - size) / stride + 1;
+  }
+  return fli_shape_check(&node->output, node->name);
+}
+
+static void pool_pack(const fli_node *node, fli_msg_writer *writer)
+{
+  fli_field_u64(writer, FLI_FIRST_ATTRIBUTE, node->attributes.pool.kind);
+  fli_field_u64(writer, FLI_FIRST_ATTRIBUTE + 1, node->attributes.pool.size);
+  fli_field_u64(writer, FLI_FIRST_ATTRIBUTE + 2, node->attributes.pool.stride);
+  fli_field_u64(writer, FLI_FIRST_ATTRIBUTE + 3, node->attributes.pool.padding);
+}
+
+static int pool_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
+{
+  uint32_t *fields[] = {
+      &node->attributes.pool.kind, &node->attributes.pool.size,
+      &node->attributes.pool.stride, &node->attributes.pool.padding};
+  if (key < FLI_FIRST_ATTRIBUTE ||
+      key >= FLI_FIRST_ATTRIBUTE + FLI_COUNT_OF(fields)) {
+    return 0;
+  }
+  *fields[key - FLI_FIRST_ATTRIBUTE] = fli_reader_u32(reader);
+  return 1;
+}
+
+static int is_max(const fli_node *node)
+{
+  return node->attributes.pool.kind == FL_POOL_MAX;
+}
+
+static void pool_needs(const fli_node *node, size_t n, fli_needs *needs)
+{
+  if (!is_max(node)) return;
+  needs->kept = (fli_shape_floats(&node->output) * n + 3) / 4;
+}
+
+static fli_pool pool_of(const fli_node *node)
+{
+  return (fli_pool){
+      .height = (size_t)node->input.dims[1],
+      .width = (size_t)node->input.dims[2],
+      .channels = (size_t)node->input.dims[0],
+      .pixel = (size_t)node->input.pixel,
+      .out_height = (size_t)node->output.dims[1],
+      .out_width = (size_t)node->output.dims[2],
+      .out_pixel = (size_t)node->output.pixel,
+      .window = node->attributes.pool.size,
+      .stride = node->attributes.pool.stride,
+      .padding = node->attributes.pool.padding,
+  };
+}
+
+static void pool_forward(const fli_node *node, fli_pass *pass)
+{
+  fli_pool pool = pool_of(node);
+  if (is_max(node)) {
+    fli_max_pool(&pool, pass->n, pass->x[0], node->does_relu != 0, pass->y,
+                 (uint8_t *)pass->kept);
+  } else {
+    fli_average_pool(&pool, pass->n, pass->x[0], pass->y);
+  }
+}
+
+static void pool_backward(const fli_node *node, fli_pass *pass)
+{
+  fli_pool pool = pool_of(node);
+  if (!pass->dx[0]) return;
+  if (is_max(node)) {
+    fli_max_pool_back(&pool, pass->n, pass->dy, (const uint8_t *)pass->kept,
+                      pass->dx[0]);
+  } else {
+    fli_average_pool_back(&pool, pass->n, pass->dy, pass->dx[0]);
+  }
+}
+
+const fli_node_op fli_op_pool2d = {
+    .name = "pool2d",
+    .n_inputs = 1,
+    .n_attributes = 4,
+    .shape = pool_shape,
+    .pack = pool_pack,
+    .unpack = pool_unpack,
+    .needs = pool_needs,
+    .forward = pool_forward,
+    .backward = pool_backward,
+};

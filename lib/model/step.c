@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One step of training, whole or in its parts. Where nobody wants to see the
+ * whole gradient, the update is made on the way back, tensor by tensor;
+ * otherwise gradients are gathered first. A step either happens as a whole or
+ * leaves the weights as they were: all that can fail comes before the first of
+ * them changes. */
+#include <fl/train.h>
+
+#include <math.h>
+
+#include "base/error.h"
+#include "base/fpguard.h"
+#include "base/options.h"
+#include "kernels/nn/nn.h"
+#include "model/model.h"
+
+void fli_model_set_observer(fl_model *model, const fli_observer *observer)
+{
+  model->observer = observer ? *observer : (fli_observer){0};
+  fli_workspace_forget(model);
+}
+
+fl_status fl_model_set_gradient_hook(fl_model *model, fl_gradient_fn hook,
+                                     void *user)
+{
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  model->hook = hook;
+  model->hook_user = user;
+  fli_workspace_forget(model);
+  return FL_OK;
+}
+
+fl_status fl_model_set_optimiser(fl_model *model,
+                                 const fl_optimiser_options *options)
+{
+  fl_status st = FL_OK;
+  fli_optimiser made;
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_optimiser_init(&made, model->context, options,
+                             model->first_weight,
+                             model->n_weights - model->first_weight));
+  fli_optimiser_free(&model->optimiser, model->context);
+  model->optimiser = made;
+  fli_workspace_forget(model);
+out:
+  return st;
+}
+
+fl_status fl_model_get_optimiser(const fl_model *model,
+                                 fl_optimiser_options *options)
+{
+  fli_clear_error();
+  if (!model || !options) {
+    return fli_error(FL_E_ARGUMENT, "model or options: is NULL");
+  }
+  return fli_options_store(options, &model->optimiser.options,
+                           sizeof model->optimiser.options,
+                           "fl_optimiser_options");
+}
+
+fl_status fl_model_get_progress(const fl_model *model, uint64_t *updates,
+                                float *rate)
+{
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  if (updates) *updates = model->optimiser.updates;
+  if (rate) *rate = fli_optimiser_rate(&model->optimiser);
+  return FL_OK;
+}
+
+fl_status fli_rate_check(float rate)
+{
+  if (rate == FL_RATE_SCHEDULED) return FL_OK;
+  if (isfinite(rate) && rate >= 0.0f) return FL_OK;
+  return fli_error(FL_E_ARGUMENT,
+                   "learning rate: is %g, want a finite number >= 0, or "
+                   "FL_RATE_SCHEDULED",
+                   (double)rate);
+}
+
+static float rate_of(const fl_model *model, float rate)
+{
+  return rate < 0.0f ? fli_optimiser_rate(&model->optimiser) : rate;
+}
+
+static int is_active(const fl_model *model, const fli_tensor *tensor)
+{
+  return tensor->is_trainable && tensor->module >= model->first_active;
+}
+
+/* Those who want to see the gradient, in order. */
+static fl_status show_gradient(fl_model *model)
+{
+  fl_status st = FL_OK;
+  const fli_observer *observer = &model->observer;
+  fli_workspace *w = &model->workspace;
+  uint64_t first = model->first_weight;
+  for (uint32_t i = 0; i < model->n_segments && observer->gradient; i++) {
+    const fli_segment *segment = &model->segments[i];
+    if (segment->offset < first) continue;
+    FLI_TRY(observer->gradient(observer->user, segment->module, segment->offset,
+                               w->gradient + (segment->offset - first),
+                               segment->n));
+  }
+  if (!model->hook) return FL_OK;
+  st = model->hook(w->gradient, model->values + first, w->n_gradient,
+                   model->hook_user);
+  if (st == FL_OK) return FL_OK;
+  return fli_error(st < 0 ? st : FL_E_CALLBACK,
+                   "step: ended by the gradient hook");
+out:
+  return st;
+}
+
+/* Factor for the update: clipping. FL_E_NOT_FINITE. */
+static fl_status clip(const fl_model *model, float *factor)
+{
+  const fli_workspace *w = &model->workspace;
+  double limit = (double)model->optimiser.options.clip_norm;
+  double norm =
+      sqrt(flk_nn()->vector.sum_squares(w->gradient, (size_t)w->n_gradient));
+  if (!isfinite(norm)) {
+    return fli_error(FL_E_NOT_FINITE, "gradient: is not finite");
+  }
+  *factor = limit > 0.0 && norm > limit ? (float)(limit / norm) : 1.0f;
+  return FL_OK;
+}
+
+/* The update with what was gathered, which is spent on any return. */
+static fl_status update_gathered(fl_model *model, float rate)
+{
+  fl_status st = FL_OK;
+  fli_workspace *w = &model->workspace;
+  float factor = 1.0f;
+  float share = 1.0f / (float)w->n_batches;
+  w->n_batches = 0;
+  if (share != 1.0f) {
+    flk_nn()->vector.scale(w->gradient, share, w->gradient,
+                           (size_t)w->n_gradient);
+  }
+  FLI_TRY(show_gradient(model));
+  FLI_TRY(clip(model, &factor));
+  rate = rate_of(model, rate);
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (!is_active(model, tensor)) continue;
+    fli_optimiser_apply(&model->optimiser, rate, model->values + tensor->offset,
+                        w->gradient + (tensor->offset - model->first_weight),
+                        factor, tensor->offset, (size_t)tensor->shape.count);
+  }
+  model->optimiser.updates++;
+out:
+  return st;
+}
+
+/* Add the batch's gradient to what is gathered. */
+static fl_status gather(fl_model *model, const fli_batch *batch)
+{
+  fli_workspace *w = &model->workspace;
+  fli_sink sink = {.values = model->values,
+                   .whole = w->gradient,
+                   .first = model->first_weight,
+                   .keep = w->n_batches > 0 ? 1.0f : 0.0f,
+                   .optimiser = &model->optimiser};
+  fl_status st = fli_backward(model, batch, &sink);
+  w->n_batches = st == FL_OK ? w->n_batches + 1 : 0;
+  return st;
+}
+
+fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
+                   double *loss)
+{
+  fl_status st = FL_OK;
+  const fli_observer *observer = &model->observer;
+  if (observer->begin) FLI_TRY(observer->begin(observer->user, batch));
+  FLI_TRY(fli_forward(model, batch, 1, loss));
+  if (fli_model_gathers(model)) {
+    FLI_TRY(gather(model, batch));
+    if (model->workspace.n_batches >= model->optimiser.options.accumulate) {
+      FLI_TRY(update_gathered(model, rate));
+    }
+  } else {
+    fli_sink sink = {.values = model->values,
+                     .first = model->first_weight,
+                     .rate = rate_of(model, rate),
+                     .optimiser = &model->optimiser};
+    FLI_TRY(fli_backward(model, batch, &sink));
+    model->optimiser.updates++;
+  }
+  if (observer->end) FLI_TRY(observer->end(observer->user, *loss));
+out:
+  return st;
+}
+
+/* A caller's batch, checked, with room for it. */
+static fl_status load_batch(fl_model *model, const fl_dataset *data,
+                            fl_dataset *loaded, fli_batch *batch)
+{
+  fl_status st = FL_OK;
+  uint64_t count = 0;
+  FLI_TRY(fli_dataset_load(model, data, 1, loaded, &count));
+  if (count > UINT32_MAX) {
+    return fli_error(FL_E_ARGUMENT, "data set: want at most 2^32 - 1 samples");
+  }
+  *batch =
+      (fli_batch){.data = loaded, .order = loaded->indices, .n = (size_t)count};
+  FLI_TRY(fli_workspace_reserve(model, batch->n, 1));
+out:
+  return st;
+}
+
+fl_status fl_model_step(fl_model *model, const fl_dataset *data,
+                        float learning_rate, double *loss)
+{
+  fl_status st = FL_OK;
+  fl_dataset loaded;
+  fli_batch batch;
+  double mean = 0.0;
+  fli_clear_error();
+  FLI_TRY(fli_rate_check(learning_rate));
+  FLI_TRY(load_batch(model, data, &loaded, &batch));
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  st = fli_step(model, &batch, learning_rate, &mean);
+  fli_fpguard_leave(&guard);
+  if (st == FL_OK && loss) *loss = mean;
+out:
+  return st;
+}
+
+fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
+                              double *loss)
+{
+  fl_status st = FL_OK;
+  fl_dataset loaded;
+  fli_batch batch;
+  double mean = 0.0;
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(load_batch(model, data, &loaded, &batch));
+  FLI_TRY(fli_workspace_gather(model));
+  FLI_TRY(fli_workspace_reserve(model, batch.n, 1));
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  st = fli_forward(model, &batch, 1, &mean);
+  if (st == FL_OK) st = gather(model, &batch);
+  fli_fpguard_leave(&guard);
+  if (st == FL_OK && loss) *loss = mean;
+out:
+  return st;
+}
+
+fl_status fl_model_get_gradient(fl_model *model, float **gradient,
+                                uint64_t *count)
+{
+  fli_clear_error();
+  if (!model || !gradient) {
+    return fli_error(FL_E_ARGUMENT, "model or gradient: is NULL");
+  }
+  if (model->workspace.n_batches == 0) {
+    return fli_error(FL_E_STATE, "gradient: none since the last update");
+  }
+  *gradient = model->workspace.gradient;
+  if (count) *count = model->workspace.n_gradient;
+  return FL_OK;
+}
+
+fl_status fl_model_update(fl_model *model, float learning_rate)
+{
+  fl_status st = FL_OK;
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_rate_check(learning_rate));
+  if (model->workspace.n_batches == 0) {
+    return fli_error(FL_E_STATE, "update: no gradient since the last one");
+  }
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  st = update_gathered(model, learning_rate);
+  fli_fpguard_leave(&guard);
+out:
+  return st;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory of a model that is computed with: what a batch will take, the host's
+ * limit on it, and taking it. */
+#include <assert.h>
+
+#include "base/error.h"
+#include "base/options.h"
+#include "model/model.h"
+
+/* Whether gradients are gathered before the update. */
+int fli_model_gathers(const fl_model *model)
+{
+  const fl_optimiser_options *o = &model->optimiser.options;
+  return model->observer.gradient != NULL || model->hook != NULL ||
+         model->workspace.gradient != NULL || o->clip_norm > 0.0f ||
+         o->accumulate > 1;
+}
+
+static void add_up(const fl_model *model, int is_training, size_t n_floats,
+                   fl_memory_plan *out)
+{
+  uint64_t n = model->n_weights - model->first_weight;
+  uint32_t arrays = fli_optimiser_arrays(&model->optimiser.options);
+  int gathers = is_training && fli_model_gathers(model);
+  *out = (fl_memory_plan){
+      .struct_size = sizeof *out,
+      .weights = (model->n_weights + model->n_fixed) * sizeof(float),
+      .gradients = gathers ? n * sizeof(float) : 0,
+      .optimiser = arrays * n * sizeof(float),
+      .activations = (uint64_t)n_floats * sizeof(float),
+  };
+  out->peak = out->weights + out->gradients + out->optimiser + out->activations;
+}
+
+fl_status fli_plan_memory(const fl_model *model, size_t batch, int is_training,
+                          fl_memory_plan *out)
+{
+  fli_plan plan = {0};
+  fl_status st = fli_plan_make(model, batch, is_training, &plan);
+  if (st != FL_OK) return st;
+  add_up(model, is_training, plan.n_floats, out);
+  fli_plan_free(model, &plan);
+  return FL_OK;
+}
+
+/* Largest batch below `batch` whose plan is within the limit; 0 if none. */
+static size_t largest_that_fits(const fl_model *model, size_t batch,
+                                int is_training)
+{
+  size_t low = 0;
+  size_t high = batch;
+  while (high - low > 1) {
+    size_t middle = low + (high - low) / 2;
+    fl_memory_plan plan;
+    fl_status st = fli_plan_memory(model, middle, is_training, &plan);
+    if (st == FL_OK && plan.peak <= model->memory_limit) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+static fl_status check_limit(const fl_model *model, const fli_plan *plan,
+                             int is_training)
+{
+  fl_memory_plan memory;
+  add_up(model, is_training, plan->n_floats, &memory);
+  if (model->memory_limit == 0 || memory.peak <= model->memory_limit) {
+    return FL_OK;
+  }
+  return fli_error(FL_E_LIMIT,
+                   "memory: a batch of %zu takes %llu bytes, the limit is "
+                   "%llu; the largest batch that fits is %zu",
+                   plan->batch, (unsigned long long)memory.peak,
+                   (unsigned long long)model->memory_limit,
+                   largest_that_fits(model, plan->batch, is_training));
+}
+
+static fl_status reserve_block(fl_model *model, size_t n_floats)
+{
+  fli_workspace *w = &model->workspace;
+  if (n_floats <= w->n_floats) return FL_OK;
+  float *block = fli_alloc(model->context, n_floats, sizeof *block);
+  if (!block) return fli_nomem(n_floats * sizeof *block);
+  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
+  w->block = block;
+  w->n_floats = n_floats;
+  return FL_OK;
+}
+
+fl_status fli_workspace_gather(fl_model *model)
+{
+  fli_workspace *w = &model->workspace;
+  uint64_t n = model->n_weights - model->first_weight;
+  if (w->gradient) return FL_OK;
+  int gathered = fli_model_gathers(model);
+  w->gradient = fli_alloc(model->context, (size_t)n, sizeof *w->gradient);
+  if (!w->gradient) return fli_nomem((size_t)n * sizeof *w->gradient);
+  w->n_gradient = n;
+  if (!gathered) w->plans[1].batch = 0;
+  return FL_OK;
+}
+
+fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training)
+{
+  fl_status st = FL_OK;
+  fli_plan *current = &model->workspace.plans[is_training];
+  fli_plan plan = {0};
+  assert(is_training == 0 || is_training == 1);
+  if (is_training && fli_model_gathers(model)) {
+    FLI_TRY(fli_workspace_gather(model));
+  }
+  if (batch <= current->batch) return FL_OK;
+  FLI_TRY(fli_plan_make(model, batch, is_training, &plan));
+  st = check_limit(model, &plan, is_training);
+  if (st == FL_OK) st = reserve_block(model, plan.n_floats);
+  if (st != FL_OK) {
+    fli_plan_free(model, &plan);
+    return st;
+  }
+  fli_plan_free(model, current);
+  *current = plan;
+out:
+  return st;
+}
+
+void fli_workspace_forget(fl_model *model)
+{
+  fli_workspace *w = &model->workspace;
+  fli_plan_free(model, &w->plans[0]);
+  fli_plan_free(model, &w->plans[1]);
+  fli_free(model->context, w->gradient,
+           (size_t)w->n_gradient * sizeof *w->gradient);
+  w->gradient = NULL;
+  w->n_gradient = 0;
+  w->n_batches = 0;
+}
+
+fl_status fl_memory_plan_init(fl_memory_plan *plan, size_t size)
+{
+  static const fl_memory_plan defaults = {0};
+  fli_clear_error();
+  return fli_options_init(plan, size, &defaults, sizeof defaults);
+}
+
+fl_status fl_model_plan_memory(const fl_model *model, uint32_t batch_size,
+                               int32_t is_training, fl_memory_plan *plan)
+{
+  fl_status st = FL_OK;
+  fl_memory_plan full;
+  fli_clear_error();
+  if (!model || !plan || batch_size == 0) {
+    return fli_error(FL_E_ARGUMENT,
+                     "memory plan: model or plan is NULL, or the batch is 0");
+  }
+  if (model->n_chain == 0) {
+    return fli_error(FL_E_STATE, "model: has tensors only, no layers");
+  }
+  FLI_TRY(fli_plan_memory(model, batch_size, is_training != 0, &full));
+  FLI_TRY(fli_options_store(plan, &full, sizeof full, "fl_memory_plan"));
+out:
+  return st;
+}
+
+fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes)
+{
+  fli_clear_error();
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  model->memory_limit = bytes;
+  fli_workspace_forget(model);
+  return FL_OK;
+}
+
+void fli_workspace_free(fl_model *model)
+{
+  fli_workspace *w = &model->workspace;
+  fli_workspace_forget(model);
+  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
+}
