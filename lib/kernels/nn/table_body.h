@@ -12,9 +12,11 @@
 #include "kernels/nn/attention_body.h"
 #include "kernels/nn/conv_body.h"
 #include "kernels/nn/dropout_body.h"
+#include "kernels/nn/few_body.h"
 #include "kernels/nn/norm_body.h"
 #include "kernels/nn/optimiser_body.h"
 #include "kernels/nn/pack_body.h"
+#include "kernels/nn/pool_body.h"
 #include "kernels/nn/softmax_body.h"
 #include "kernels/nn/tile_body.h"
 #include "kernels/nn/vector_body.h"
@@ -31,9 +33,11 @@ static void fill_table(flk_nn_table *table)
   fill_attention(table);
   fill_convolutions(table);
   fill_dropout(table);
+  fill_few(table);
   fill_norms(table);
   fill_optimisers(table);
   fill_pack(table);
+  fill_pools(table);
   fill_softmax(table);
   fill_tiles(table);
   fill_vectors(table);
