@@ -262,6 +262,14 @@ FL_API fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
  * FL_E_DIM. They may be infinite or NaN when inputs or weights are. */
 FL_API fl_status fl_model_predict(fl_model *model, const fl_dataset *data,
                                   float *out, uint64_t count);
+/** Forward only: the k largest outputs of each sample (of each token for
+ * sequences), largest first, equal ones by index. `classes` and `scores` are
+ * [n * rows of a sample, k]; `count` is that product, else FL_E_DIM. 1 <= k <=
+ * classes and <= 1024: FL_E_RANGE. Scores are logits; either pointer may be
+ * NULL. */
+FL_API fl_status fl_model_predict_top(fl_model *model, const fl_dataset *data,
+                                      uint32_t k, uint32_t *classes,
+                                      float *scores, uint64_t count);
 /** Values per sample of the input, the product of its dims; 0 when there is no
  * graph. A caller that knows the size of its data compares the two: fl_dataset
  * does not say. */

@@ -260,9 +260,9 @@ out:
   return st;
 }
 
-fl_status fl_model_builder_cross_entropy(
-    fl_model_builder *builder, const char *name,
-    const fl_cross_entropy_options *options)
+fl_status
+fl_model_builder_cross_entropy(fl_model_builder *builder, const char *name,
+                               const fl_cross_entropy_options *options)
 {
   fl_status st = FL_OK;
   fli_node node;

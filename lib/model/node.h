@@ -67,7 +67,7 @@ typedef struct fli_pass {
   float *gradient;     /* for sink.c */
   int is_training;
   fl_status status; /* of the host's threads; set it when they fail */
-  uint64_t seed; /* of what is drawn, with the number of the step */
+  uint64_t seed;    /* of what is drawn, with the number of the step */
   uint64_t step;
   /* Set by the loss: sum over the batch and what to divide it by. */
   double loss;
@@ -136,7 +136,7 @@ struct fli_node {
   /* Whether a ReLU that comes behind is done here: forward for
    * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
   int does_relu;
-  int is_fused; /* ReLU: forward is done elsewhere */
+  int is_fused;    /* ReLU: forward is done elsewhere */
   int is_parallel; /* the host has threads: memory for several lanes */
   /* Which of its tensors are trained now, as bits; and whether a gradient of
    * its output is needed for that or for what comes before. */

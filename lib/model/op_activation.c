@@ -51,8 +51,7 @@ static void activation_forward(const fli_node *node, fli_pass *pass)
 static void activation_backward(const fli_node *node, fli_pass *pass)
 {
   uint32_t kind = node->attributes.activation.kind;
-  const float *known =
-      flk_activation_keeps_x((int)kind) ? pass->x[0] : pass->y;
+  const float *known = flk_activation_keeps_x((int)kind) ? pass->x[0] : pass->y;
   if (!pass->dx[0]) return;
   flk_nn()->activation.backward[kind](
       pass->dx[0], pass->dy, known,

@@ -126,8 +126,8 @@ static void attention_forward(const fli_node *node, fli_pass *pass)
 {
   attention_job job = {
       .node = node, .pass = pass, .attention = attention_of(node)};
-  fl_status st = fli_parallel_for(pass->context, ranges_of(pass->n),
-                                  forward_range, &job);
+  fl_status st =
+      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
   if (st != FL_OK) pass->status = st;
 }
 
@@ -136,8 +136,8 @@ static void attention_backward(const fli_node *node, fli_pass *pass)
   attention_job job = {
       .node = node, .pass = pass, .attention = attention_of(node)};
   if (!pass->dx[0]) return;
-  fl_status st = fli_parallel_for(pass->context, ranges_of(pass->n),
-                                  backward_range, &job);
+  fl_status st =
+      fli_parallel_for(pass->context, ranges_of(pass->n), backward_range, &job);
   if (st != FL_OK) pass->status = st;
 }
 

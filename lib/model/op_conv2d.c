@@ -224,8 +224,8 @@ static void conv_forward(const fli_node *node, fli_pass *pass)
   job.lane = lines(job.conv.n_scratch);
   job.conv.algorithm->pack(&job.conv, fli_value(pass, node, WEIGHT),
                            pass->scratch);
-  fl_status st = fli_parallel_for(pass->context, ranges_of(pass->n),
-                                  forward_range, &job);
+  fl_status st =
+      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
   if (st != FL_OK) pass->status = st;
 }
 

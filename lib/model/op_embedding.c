@@ -33,8 +33,9 @@ static fl_status embedding_shape(fli_node *node)
   return fli_shape_check(&node->output, node->name);
 }
 
-static uint32_t embedding_parameters(
-    const fli_node *node, fli_parameter parameters[FLI_MAX_PARAMETERS])
+static uint32_t
+embedding_parameters(const fli_node *node,
+                     fli_parameter parameters[FLI_MAX_PARAMETERS])
 {
   parameters[TABLE] = (fli_parameter){
       .suffix = ".weight",
@@ -161,8 +162,9 @@ static fl_status positions_shape(fli_node *node)
   return FL_OK;
 }
 
-static uint32_t positions_parameters(
-    const fli_node *node, fli_parameter parameters[FLI_MAX_PARAMETERS])
+static uint32_t
+positions_parameters(const fli_node *node,
+                     fli_parameter parameters[FLI_MAX_PARAMETERS])
 {
   parameters[TABLE] = (fli_parameter){
       .suffix = ".weight",

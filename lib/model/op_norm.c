@@ -176,8 +176,7 @@ static void put_sums(const fli_node *node, fli_pass *pass, uint32_t parameter,
 static void norm_backward(const fli_node *node, fli_pass *pass)
 {
   size_t channels = (size_t)channels_of(node);
-  flk_norm_gradients gradients = {.dx = pass->dx[0],
-                                  .does_add = pass->adds[0]};
+  flk_norm_gradients gradients = {.dx = pass->dx[0], .does_add = pass->adds[0]};
   if (node->trained) {
     gradients.dgamma = pass->scratch;
     gradients.dbeta = pass->scratch + channels;

@@ -5,13 +5,10 @@
  * here, on what is left. */
 #include <fl/layers.h>
 
-#include <string.h>
-
 #include "base/error.h"
 #include "linalg/conv.h"
+#include "linalg/pool.h"
 #include "model/node.h"
-
-enum { MAX_SIZE = 15, CUT_OFF = 255 };
 
 static fl_status check_attributes(const fli_node *node)
 {
@@ -19,7 +16,7 @@ static fl_status check_attributes(const fli_node *node)
   uint32_t size = node->attributes.pool.size;
   uint64_t padding = node->attributes.pool.padding;
   if (node->attributes.pool.kind > FL_POOL_AVERAGE) what = "kind: want 0 or 1";
-  if (size == 0 || size > MAX_SIZE) what = "size: want 1..15";
+  if (size == 0 || size > FLI_POOL_WINDOW_MAX) what = "size: want 1..15";
   if (node->attributes.pool.stride == 0) what = "stride: want >= 1";
   if (padding > size / 2) what = "padding: want at most half the size";
   if (size > node->input.dims[1] + 2 * padding ||
@@ -44,6 +41,8 @@ static fl_status pool_shape(fli_node *node)
   uint64_t stride = node->attributes.pool.stride;
   uint64_t padding = node->attributes.pool.padding;
   node->output = *in;
+  node->output.pixel =
+      (in->dims[0] + FLI_CONV_LANES - 1) / FLI_CONV_LANES * FLI_CONV_LANES;
   for (uint32_t i = 1; i <= 2; i++) {
     node->output.dims[i] = (in->dims[i] + 2 * padding - size) / stride + 1;
   }
@@ -82,34 +81,42 @@ static void pool_needs(const fli_node *node, size_t n, fli_needs *needs)
   needs->kept = (fli_shape_floats(&node->output) * n + 3) / 4;
 }
 
-/* TEMPORARY LOOPS */
+static fli_pool pool_of(const fli_node *node)
+{
+  return (fli_pool){
+      .height = (size_t)node->input.dims[1],
+      .width = (size_t)node->input.dims[2],
+      .channels = (size_t)node->input.dims[0],
+      .pixel = (size_t)node->input.pixel,
+      .out_height = (size_t)node->output.dims[1],
+      .out_width = (size_t)node->output.dims[2],
+      .out_pixel = (size_t)node->output.pixel,
+      .window = node->attributes.pool.size,
+      .stride = node->attributes.pool.stride,
+      .padding = node->attributes.pool.padding,
+  };
+}
+
 static void pool_forward(const fli_node *node, fli_pass *pass)
 {
-  size_t H=node->input.dims[1],W=node->input.dims[2],P=node->input.pixel;
-  size_t h=node->output.dims[1],w=node->output.dims[2];
-  size_t S=node->attributes.pool.size,T=node->attributes.pool.stride,pad=node->attributes.pool.padding;
-  uint8_t *arg=(uint8_t*)pass->kept;
-  for(size_t k=0;k<pass->n;k++) for(size_t i=0;i<h;i++) for(size_t j=0;j<w;j++) for(size_t c=0;c<P;c++){
-    float best=-__builtin_inff(),sum=0; uint8_t at=0; int any=0;
-    for(size_t a=0;a<S;a++) for(size_t b=0;b<S;b++){ size_t y=i*T+a,x=j*T+b; if(y<pad||x<pad||y-pad>=H||x-pad>=W) continue;
-      float v=pass->x[0][((k*H+y-pad)*W+x-pad)*P+c]; sum+=v; if(!any||v>best||v!=v){best=v;at=(uint8_t)(a*S+b);any=1;} }
-    size_t o=((k*h+i)*w+j)*P+c;
-    if(is_max(node)){ if(node->does_relu&&!(best>0)){ if(best<=0){best=0;at=CUT_OFF;} } pass->y[o]=best; arg[o]=at; }
-    else pass->y[o]=sum/(float)(S*S);
+  fli_pool pool = pool_of(node);
+  if (is_max(node)) {
+    fli_max_pool(&pool, pass->n, pass->x[0], node->does_relu != 0, pass->y,
+                 (uint8_t *)pass->kept);
+  } else {
+    fli_average_pool(&pool, pass->n, pass->x[0], pass->y);
   }
 }
+
 static void pool_backward(const fli_node *node, fli_pass *pass)
 {
-  size_t H=node->input.dims[1],W=node->input.dims[2],P=node->input.pixel;
-  size_t h=node->output.dims[1],w=node->output.dims[2];
-  size_t S=node->attributes.pool.size,T=node->attributes.pool.stride,pad=node->attributes.pool.padding;
-  uint8_t *arg=(uint8_t*)pass->kept; float*dx=pass->dx[0];
-  if(!dx) return;
-  memset(dx,0,pass->n*H*W*P*sizeof*dx);
-  for(size_t k=0;k<pass->n;k++) for(size_t i=0;i<h;i++) for(size_t j=0;j<w;j++) for(size_t c=0;c<P;c++){
-    size_t o=((k*h+i)*w+j)*P+c;
-    if(is_max(node)){ if(arg[o]==CUT_OFF) continue; size_t y=i*T+arg[o]/S-pad,x=j*T+arg[o]%S-pad; dx[((k*H+y)*W+x)*P+c]+=pass->dy[o]; }
-    else for(size_t a=0;a<S;a++) for(size_t b=0;b<S;b++){ size_t y=i*T+a,x=j*T+b; if(y<pad||x<pad||y-pad>=H||x-pad>=W) continue; dx[((k*H+y-pad)*W+x-pad)*P+c]+=pass->dy[o]/(float)(S*S);}
+  fli_pool pool = pool_of(node);
+  if (!pass->dx[0]) return;
+  if (is_max(node)) {
+    fli_max_pool_back(&pool, pass->n, pass->dy, (const uint8_t *)pass->kept,
+                      pass->dx[0]);
+  } else {
+    fli_average_pool_back(&pool, pass->n, pass->dy, pass->dx[0]);
   }
 }
 

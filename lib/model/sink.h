@@ -28,8 +28,8 @@ typedef struct fli_target {
 } fli_target;
 
 /* Where the gradient of a trained tensor goes. But for the first tensor of
- * nodes with FLI_NODE_DIRECT, scale is 1 and keep 0. Call done when it is written; the node's next
- * target is asked for after that. */
+ * nodes with FLI_NODE_DIRECT, scale is 1 and keep 0. Call done when it is
+ * written; the node's next target is asked for after that. */
 fli_target fli_sink_target(const fli_pass *pass, const fli_node *node,
                            uint32_t parameter);
 void fli_sink_done(const fli_pass *pass, const fli_node *node,

@@ -196,7 +196,8 @@ fl_status fl_model_init_weights(fl_model *model, uint64_t seed)
       bound = (float)(1.0 / sqrt((double)tensor->fan_in));
     }
     if (bound == 0.0f) {
-      for (uint64_t j = 0; j < tensor->shape.count && tensor->initial != 0.0f; j++) {
+      for (uint64_t j = 0; j < tensor->shape.count && tensor->initial != 0.0f;
+           j++) {
         values[j] = tensor->initial;
       }
       continue;

@@ -296,11 +296,11 @@ Test(model_builder, dense_wants_units_and_no_image)
                 FL_E_TOO_LARGE);
 }
 
-Test(model_builder, loss_wants_one_dimension)
+Test(model_builder, loss_wants_no_image)
 {
-  const uint64_t dims[2] = {2, 2};
+  const uint64_t dims[3] = {1, 2, 2};
   fl_model_builder *builder = new_builder();
-  cr_assert_eq(fl_model_builder_input(builder, dims, 2, 1, 0), FL_OK);
+  cr_assert_eq(fl_model_builder_input(builder, dims, 3, 1, 0), FL_OK);
   assert_sticks(builder, fl_model_builder_softmax_cross_entropy(builder, "l"),
                 FL_E_DIM);
 }

@@ -12,9 +12,6 @@
 #include <stdint.h>
 
 #include "kernels/nn/activation.h"
-#include "kernels/nn/dropout.h"
-#include "kernels/nn/norm.h"
-#include "kernels/nn/attention.h"
 #include "kernels/nn/attention.h"
 #include "kernels/nn/dropout.h"
 #include "kernels/nn/norm.h"
@@ -34,8 +31,7 @@ enum {
 /* One tile of a product: sums of up to FLK_ROWS_MAX rows x one panel of
  * columns stay in registers over the whole depth.
  *
- *   c[r][j] = beta c[r][j] + alpha sum_s sum_k a[r][s][k] * b[s][k][j] +
- * bias[j]
+ *   c[r][j] = beta c[r][j] + alpha sum_sk a[r][s][k] b[s][k][j] + bias[j]
  *
  * A is read one float at a time, at any strides; B in whole panels that are
  * contiguous in j. The depth comes in segments, so that a convolution's taps

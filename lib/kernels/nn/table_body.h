@@ -5,10 +5,6 @@
 #define FLK_NN_TABLE_BODY_H
 
 #include "kernels/nn/activation_body.h"
-#include "kernels/nn/conv_body.h"
-#include "kernels/nn/dropout_body.h"
-#include "kernels/nn/norm_body.h"
-#include "kernels/nn/attention_body.h"
 #include "kernels/nn/attention_body.h"
 #include "kernels/nn/conv_body.h"
 #include "kernels/nn/dropout_body.h"
@@ -26,10 +22,6 @@ static void fill_table(flk_nn_table *table)
 {
   *table = (flk_nn_table){.name = NN_NAME};
   fill_activations(table);
-  fill_convolutions(table);
-  fill_dropout(table);
-  fill_norms(table);
-  fill_attention(table);
   fill_attention(table);
   fill_convolutions(table);
   fill_dropout(table);

@@ -77,18 +77,11 @@ NAMED(tile)(const flk_tile *t, size_t n, size_t n_runs, size_t n_vectors)
     }
     return;
   }
-  int is_plain =
-      t->alpha == 1.0f && t->beta == 0.0f && !t->bias && !t->does_relu;
   UNROLL for (size_t i = 0; i < n * n_runs; i++)
   {
     float *c = t->c[i / n] + (ptrdiff_t)(i % n) * t->c_row;
     if (!is_whole) {
       NAMED(store_edge)(t, c, low[i], high[i]);
-      continue;
-    }
-    if (is_plain) {
-      *(VEC *)c = low[i];
-      if (n_vectors == 2) *(VEC *)(c + N) = high[i];
       continue;
     }
     NAMED(store)(t, c, t->bias, low[i]);
