@@ -279,8 +279,8 @@ static void sweep_dx(const direct *d, const float *packed,
   fli_sweep_rows(&sweep, range->n, rows.begin, rows.end);
 }
 
-/* Some images, of one group. */
-static void backward_images(const direct *d, const float *packed,
+/* Some images, of the group whose outputs begin at channel `out`. */
+static void backward_images(const direct *d, const float *packed, size_t out,
                             const fli_conv_range *range)
 {
   const fli_conv_plan *plan = &d->plan;
@@ -289,7 +289,10 @@ static void backward_images(const direct *d, const float *packed,
   int is_there = range->sums && plan->sums_rows == s->out_height;
   for (size_t r = 0; range->sums && r < s->out_height; r += plan->sums_rows) {
     fli_conv_rows rows = fli_conv_strip(r, plan->sums_rows, s->out_height);
-    dy = fli_conv_read_dy(plan, range, rows);
+    fli_panel_weights layout = forward_layout(s);
+    size_t groups = s->groups - out / d->out;
+    float *totals = range->sums + groups * fli_panel_size(&layout);
+    dy = fli_conv_total_dy(plan, range, rows, out, totals);
     add_sums(d, range, rows, dy);
   }
   for (size_t r = 0; range->dx && r < s->height; r += plan->dx_rows) {
@@ -314,7 +317,7 @@ static void backward_groups(const fli_conv_shape *s, const float *packed,
       fli_conv_range some =
           fli_conv_take(&d.plan, range, i, g * d.in, g * d.out);
       if (some.sums) some.sums += g * fli_panel_size(&layout);
-      backward_images(&d, packed, &some);
+      backward_images(&d, packed, g * d.out, &some);
     }
     if (packed) packed += fli_panel_size(&back);
   }
@@ -324,16 +327,6 @@ static void backward(const fli_conv *conv, const float *packed_back,
                      const fli_conv_range *range)
 {
   const fli_conv_shape *s = &conv->shape;
-  size_t columns = fli_panel_columns(s->out_channels);
-  if (range->sums) {
-    flk_nn()->sum_pixels(
-        &(flk_pixels){.src = range->dy,
-                      .mask = range->mask,
-                      .src_pixel = s->out_pixel,
-                      .dst = range->sums + conv->n_sums - columns,
-                      .channels = columns,
-                      .n = range->n * s->out_height * s->out_width});
-  }
   for (int part = 0; part < 2; part++) {
     fli_conv_shape shape = *s;
     fli_conv_range own = *range;
