@@ -155,7 +155,8 @@ FL_API fl_status fl_lora_options_init(fl_lora_options *options, size_t size);
  * zero) added to its dense layers (Hu et al., "LoRA", 2021): y = x W^T + b +
  * alpha / rank x A^T B^T. Only they, and what stays trained, are part of flat
  * weights and updates. `seed` draws lora_a. FL_E_NOT_FOUND: no layer's name
- * contains the text. */
+ * contains the text; FL_E_CONFLICT: a layer is to have an update and to stay
+ * trained. */
 FL_API fl_status fl_model_with_lora(fl_model **out, const fl_model *base,
                                     const fl_lora_options *options,
                                     uint64_t seed);
@@ -164,8 +165,12 @@ typedef struct fl_adapter_options {
   uint32_t struct_size;
   uint32_t width;      /**< of the bottleneck, >= 1, default 16 */
   uint32_t activation; /**< FL_ACTIVATION_*; default GELU */
-  const char *layers;  /**< as in fl_lora_options */
-  const char *trained;
+  uint32_t reserved;
+  /** Dense layers whose name contains this text get one; NULL: those whose
+   * output is added to a residual, or where there are none, all but the last
+   * one. */
+  const char *layers;
+  const char *trained; /**< as in fl_lora_options */
 } fl_adapter_options;
 FL_API fl_status fl_adapter_options_init(fl_adapter_options *options,
                                          size_t size);

@@ -265,7 +265,8 @@ FL_API fl_status fl_model_predict(fl_model *model, const fl_dataset *data,
 /** Forward only: the k largest outputs of each sample (of each token for
  * sequences), largest first, equal ones by index. `classes` and `scores` are
  * [n * rows of a sample, k]; `count` is that product, else FL_E_DIM. 1 <= k <=
- * classes: FL_E_RANGE. Scores are logits; either pointer may be NULL. */
+ * classes and <= 1024: FL_E_RANGE. Scores are logits; either pointer may be
+ * NULL. */
 FL_API fl_status fl_model_predict_top(fl_model *model, const fl_dataset *data,
                                       uint32_t k, uint32_t *classes,
                                       float *scores, uint64_t count);

@@ -140,20 +140,6 @@ static void write_codec(fli_msg_writer *writer,
                 sizeof codec->rotation_seed);
 }
 
-/* A vector of floats as a bin; `floats` is scratch. */
-static fl_status write_floats(fli_msg_writer *writer, uint32_t key,
-                              const float *values, uint64_t n,
-                              fli_bytes *floats)
-{
-  fli_bytes_clear(floats);
-  fl_status st = fli_bytes_reserve(floats, 4 * (size_t)n);
-  if (st != FL_OK) return st;
-  for (size_t i = 0; i < n; i++)
-    fli_store_f32(floats->data + 4 * i, values[i]);
-  fli_field_bin(writer, key, floats->data, 4 * (size_t)n);
-  return FL_OK;
-}
-
 static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
                                fli_bytes *scratch)
 {
@@ -166,9 +152,9 @@ static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
                 scratch->size - FLI_FRAME_HEADER);
   fli_field_u64(writer, KEY_SAMPLES, trained->samples);
   if (!isnan(trained->loss)) fli_field_f64(writer, KEY_LOSS, trained->loss);
-  st = write_floats(writer, KEY_UPDATE, trained->update, client->n_weights,
-                    scratch);
-  if (st != FL_OK || !encoded->is_valid) return st;
+  fli_field_floats(writer, KEY_UPDATE, trained->update,
+                   (size_t)client->n_weights);
+  if (!encoded->is_valid) return FL_OK;
   fli_field_u64(writer, KEY_ENCODED_ATTEMPT, encoded->turn.attempt);
   fli_field_u64(writer, KEY_ENCODED_SLOT, encoded->slot);
   fli_field_bin(writer, KEY_SCALE_ID, encoded->scale_id,
@@ -209,8 +195,8 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
   if (client->compressor) write_codec(&writer, &client->codec);
   if (has_model(client)) {
     fli_field_u64(&writer, KEY_MODEL_VERSION, client->canonical.version);
-    FLI_TRY(write_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
-                         client->n_weights, scratch));
+    fli_field_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
+                     (size_t)client->n_weights);
   }
   if (client->trained.is_valid)
     FLI_TRY(write_trained(client, &writer, scratch));

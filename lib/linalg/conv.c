@@ -10,6 +10,7 @@
 
 static const fli_conv_algorithm *const algorithms[] = {
     &fli_conv_depthwise,
+    &fli_conv_few,
     &fli_conv_winograd,
     &fli_conv_direct,
 };

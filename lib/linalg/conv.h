@@ -74,6 +74,7 @@ int fli_conv_init_as(fli_conv *conv, const fli_conv_shape *shape,
 
 extern const fli_conv_algorithm fli_conv_direct;
 extern const fli_conv_algorithm fli_conv_depthwise;
+extern const fli_conv_algorithm fli_conv_few;
 extern const fli_conv_algorithm fli_conv_winograd;
 
 #endif

@@ -10,7 +10,7 @@
 #include "base/fpguard.h"
 #include "base/options.h"
 
-enum { BATCH = 256 };
+enum { BATCH = 256, MAX_TOP = 1024 };
 
 fl_status fl_evaluation_init(fl_evaluation *evaluation, size_t size)
 {
@@ -136,37 +136,131 @@ out:
   return st;
 }
 
-fl_status fl_model_predict(fl_model *model, const fl_dataset *data, float *out,
-                           uint64_t count)
+/* Where a prediction goes: logits as they are, or the k largest of each row. */
+typedef struct prediction {
+  float *out;
+  uint32_t *classes; /* with k > 0 */
+  size_t k;
+  size_t n_classes; /* of a row */
+} prediction;
+
+/* The k largest of a row, largest first, by insertion: k is small. */
+static void keep_largest(const float *row, size_t n, size_t k, uint32_t *best)
+{
+  size_t n_best = 0;
+  for (size_t j = 0; j < n; j++) {
+    size_t at = n_best;
+    while (at > 0 && row[j] > row[best[at - 1]]) {
+      at--;
+    }
+    if (at == k) continue;
+    if (n_best < k) n_best++;
+    for (size_t i = n_best - 1; i > at; i--) {
+      best[i] = best[i - 1];
+    }
+    best[at] = (uint32_t)j;
+  }
+}
+
+/* `rows` rows of logits, the first of them number `first`. */
+static void put_rows(const prediction *p, const float *logits, size_t first,
+                     size_t rows)
+{
+  size_t n = p->n_classes;
+  uint32_t best[MAX_TOP];
+  if (p->k == 0) {
+    memcpy(p->out + first * n, logits, rows * n * sizeof *logits);
+    return;
+  }
+  for (size_t r = 0; r < rows; r++) {
+    const float *row = logits + r * n;
+    keep_largest(row, n, p->k, best);
+    for (size_t i = 0; i < p->k; i++) {
+      size_t at = (first + r) * p->k + i;
+      if (p->classes) p->classes[at] = best[i];
+      if (p->out) p->out[at] = row[best[i]];
+    }
+  }
+}
+
+static fl_status predict_all(fl_model *model, const fl_dataset *data,
+                             uint64_t n, const prediction *p)
 {
   fl_status st = FL_OK;
-  fl_dataset loaded;
-  uint64_t n = 0;
-  fli_clear_error();
-  if (!out) return fli_error(FL_E_ARGUMENT, "predict: out is NULL");
-  FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
-  size_t classes = (size_t)fl_model_output_count(model);
-  if (count % classes != 0 || count / classes != n) {
-    return fli_error(FL_E_DIM,
-                     "predict: got room for %" PRIu64 " values, want %" PRIu64
-                     " x %zu",
-                     count, n, classes);
-  }
-  FLI_TRY(fli_workspace_reserve(model, next_batch(n, 0), 0));
+  size_t per_sample = (size_t)fl_model_output_count(model) / p->n_classes;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   for (uint64_t first = 0; first < n && st == FL_OK; first += BATCH) {
-    fli_batch batch = {.data = &loaded,
-                       .order = loaded.indices,
+    fli_batch batch = {.data = data,
+                       .order = data->indices,
                        .first = first,
                        .n = next_batch(n, first)};
     st = fli_forward(model, &batch, 0, NULL);
     if (st == FL_OK) {
-      memcpy(out + first * classes, fli_logits(model, 0),
-             batch.n * classes * sizeof *out);
+      put_rows(p, fli_logits(model, 0), (size_t)first * per_sample,
+               batch.n * per_sample);
     }
   }
   fli_fpguard_leave(&guard);
+  return st;
+}
+
+static fl_status predict(fl_model *model, const fl_dataset *data,
+                         const prediction *p, uint64_t per_sample,
+                         uint64_t count)
+{
+  fl_status st = FL_OK;
+  fl_dataset loaded;
+  uint64_t n = 0;
+  FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
+  if (count % per_sample != 0 || count / per_sample != n) {
+    return fli_error(FL_E_DIM,
+                     "predict: got room for %" PRIu64 " values, want %" PRIu64
+                     " x %" PRIu64,
+                     count, n, per_sample);
+  }
+  FLI_TRY(fli_workspace_reserve(model, next_batch(n, 0), 0));
+  FLI_TRY(predict_all(model, &loaded, n, p));
 out:
   return st;
+}
+
+/* FL_E_ARGUMENT, FL_E_STATE: nothing to predict with. */
+static fl_status check_graph(const fl_model *model)
+{
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  if (model->n_chain > 0) return FL_OK;
+  return fli_error(FL_E_STATE, "model: has tensors only, no layers");
+}
+
+fl_status fl_model_predict(fl_model *model, const fl_dataset *data, float *out,
+                           uint64_t count)
+{
+  fli_clear_error();
+  if (!out) return fli_error(FL_E_ARGUMENT, "predict: out is NULL");
+  fl_status st = check_graph(model);
+  if (st != FL_OK) return st;
+  uint64_t n = fl_model_output_count(model);
+  prediction p = {.out = out, .n_classes = (size_t)n};
+  return predict(model, data, &p, n, count);
+}
+
+fl_status fl_model_predict_top(fl_model *model, const fl_dataset *data,
+                               uint32_t k, uint32_t *classes, float *scores,
+                               uint64_t count)
+{
+  fli_clear_error();
+  fl_status st = check_graph(model);
+  if (st != FL_OK) return st;
+  const fli_shape *shape = &fli_model_loss(model)->input;
+  uint64_t n = shape->n_dims > 0 ? shape->dims[shape->n_dims - 1] : 1;
+  if (k == 0 || k > n || k > MAX_TOP) {
+    return fli_error(FL_E_RANGE,
+                     "predict_top: got k = %u, want 1..%d, at most the %" PRIu64
+                     " classes",
+                     k, MAX_TOP, n);
+  }
+  prediction p = {
+      .out = scores, .classes = classes, .k = k, .n_classes = (size_t)n};
+  return predict(model, data, &p, shape->count / n * k, count);
 }

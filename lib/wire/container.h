@@ -7,7 +7,12 @@
 
 #include "wire/writer.h"
 
-enum { FLI_STATE_CLIENT = 1, FLI_STATE_SERVER = 2, FLI_STATE_FEEDBACK = 3 };
+enum {
+  FLI_STATE_CLIENT = 1,
+  FLI_STATE_SERVER = 2,
+  FLI_STATE_FEEDBACK = 3,
+  FLI_STATE_MODEL = 4
+};
 
 /* FL_E_IO: the stream failed (its FL_E_NOMEM is passed on, here and below). */
 fl_status fli_container_write(const fl_writer *writer, uint32_t kind,

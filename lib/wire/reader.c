@@ -352,6 +352,22 @@ void fli_reader_bin_exact(fli_msg_reader *reader, uint8_t *out, size_t n,
   memcpy(out, data, n);
 }
 
+void fli_reader_floats(fli_msg_reader *reader, float *out, size_t n,
+                       const char *what)
+{
+  size_t got;
+  const uint8_t *data = fli_reader_bin(reader, &got);
+  if (!data) return;
+  if (got % 4 != 0 || got / 4 != n) {
+    reader->status =
+        fli_error(FL_E_DIM, "%s: got %zu bytes, want 4 x %zu", what, got, n);
+    return;
+  }
+  for (size_t i = 0; i < n; i++) {
+    out[i] = fli_load_f32(data + 4 * i);
+  }
+}
+
 void fli_reader_str_copy(fli_msg_reader *reader, char *out, size_t capacity,
                          const char *what)
 {

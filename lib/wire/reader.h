@@ -62,6 +62,9 @@ const uint8_t *fli_reader_bin(fli_msg_reader *reader, size_t *n);
 /* Exactly n bytes into out. FL_E_DIM. */
 void fli_reader_bin_exact(fli_msg_reader *reader, uint8_t *out, size_t n,
                           const char *what);
+/* Exactly n float32, little-endian, of a bin into out. FL_E_DIM. */
+void fli_reader_floats(fli_msg_reader *reader, float *out, size_t n,
+                       const char *what);
 /* Copy a string into out (capacity >= 1, always terminated). FL_E_TOO_LARGE;
  * FL_E_FORMAT unless printable ASCII. */
 void fli_reader_str_copy(fli_msg_reader *reader, char *out, size_t capacity,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/context.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/size.h"
 
@@ -175,4 +176,22 @@ void fli_field_bin(fli_msg_writer *writer, uint32_t key, const void *data,
 {
   fli_writer_u64(writer, key);
   fli_writer_bin(writer, data, n);
+}
+
+void fli_field_floats(fli_msg_writer *writer, uint32_t key, const float *values,
+                      size_t n)
+{
+  enum { AT_ONCE = 256 };
+  uint8_t bytes[4 * AT_ONCE];
+  msgpack_packer pk = packer(writer);
+  assert(n <= UINT32_MAX / 4);
+  fli_writer_u64(writer, key);
+  msgpack_pack_bin(&pk, 4 * n);
+  for (size_t at = 0; at < n; at += AT_ONCE) {
+    size_t count = n - at < AT_ONCE ? n - at : AT_ONCE;
+    for (size_t i = 0; i < count; i++) {
+      fli_store_f32(bytes + 4 * i, values[at + i]);
+    }
+    msgpack_pack_bin_body(&pk, bytes, 4 * count);
+  }
 }

@@ -45,5 +45,8 @@ void fli_field_f64(fli_msg_writer *writer, uint32_t key, double value);
 void fli_field_str(fli_msg_writer *writer, uint32_t key, const char *text);
 void fli_field_bin(fli_msg_writer *writer, uint32_t key, const void *data,
                    size_t n);
+/* n float32, little-endian, as a bin; n < 2^30. */
+void fli_field_floats(fli_msg_writer *writer, uint32_t key, const float *values,
+                      size_t n);
 
 #endif

@@ -9,7 +9,7 @@
 #include "conv_fixture.h"
 #include "kernels/nn/nn.h"
 
-static const char *const names[] = {"direct", "depthwise"};
+static const char *const names[] = {"direct", "depthwise", "few"};
 
 /* Where something went wrong. */
 static char where[256];

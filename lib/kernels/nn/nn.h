@@ -127,6 +127,33 @@ typedef struct flk_depthwise {
   const float *dy;
   float *sums;
 } flk_depthwise;
+
+/* Rows of outputs of a convolution of few input channels: `run` floats, side by
+ * side, in each of the kernel's rows; or the gradient of its weights. There are
+ * kernels for 3 rows of 3 or 9 and for 5 rows of 5. Output i of row r has
+ * kernel row t at x[r x_next + i x_step + t x_row]. All strides are in floats.
+ */
+enum { FLK_FEW_TAPS_MAX = 27 };
+
+typedef struct flk_few {
+  size_t lanes;  /* channels of outputs, a multiple of 8 */
+  size_t n_rows; /* of outputs */
+  size_t n;      /* outputs in a row */
+  size_t kernel_rows, run;
+  const float *x;
+  ptrdiff_t x_next, x_step, x_row;
+  ptrdiff_t y_row, y_pixel; /* of y, dy and the mask */
+  ptrdiff_t tap;            /* of weights, sums: from one tap to the next */
+  const float *weights;
+  const float *bias; /* [lanes] or NULL */
+  int does_relu;
+  float *y;
+  const float *dy;
+  const float *mask; /* like dy: where it is not > 0, dy counts as 0; or NULL */
+  float *sums;       /* [tap][lanes], added to */
+  float *totals;     /* [lanes], sums of dy, added to */
+} flk_few;
+
 /* Winograd's 3 x 3 convolutions (winograd_body.h). Outputs are computed in
  * tiles of 4 x 4, and of 1..3 rows or columns where an image ends. A tile of
  * m rows has m + 2 points down, and likewise across; the first points are the
@@ -223,6 +250,9 @@ typedef struct flk_nn_table {
   void (*sum_pixels)(const flk_pixels *pixels);
   void (*depthwise)(const flk_depthwise *row);
   void (*depthwise_sums)(const flk_depthwise *row);
+  /* ---- few input channels (few_body.h) ---- */
+  void (*few_outputs)(const flk_few *rows);
+  void (*few_sums)(const flk_few *rows);
   /* ---- Winograd's transforms (winograd_body.h) ---- */
   /* From src, pixels around the strip included, to `at`. */
   void (*winograd_data)(const flk_winograd *strip);

@@ -8,6 +8,7 @@
 #include "kernels/nn/attention_body.h"
 #include "kernels/nn/conv_body.h"
 #include "kernels/nn/dropout_body.h"
+#include "kernels/nn/few_body.h"
 #include "kernels/nn/norm_body.h"
 #include "kernels/nn/optimiser_body.h"
 #include "kernels/nn/pack_body.h"
@@ -24,6 +25,7 @@ static void fill_table(flk_nn_table *table)
   fill_attention(table);
   fill_convolutions(table);
   fill_dropout(table);
+  fill_few(table);
   fill_norms(table);
   fill_optimisers(table);
   fill_pack(table);

@@ -83,12 +83,11 @@ static inline void vec_store_some(float *at, nn_vec value, size_t n)
 #else
 static inline nn_vec vec_load_some(const float *at, size_t n)
 {
-  float lanes[NN_WIDTH] = {0};
   if (n == NN_WIDTH) return *(const nn_vec *)at;
-  if (n > 0) lanes[0] = at[0];
-  if (n > 1) lanes[1] = at[1];
-  if (n > 2) lanes[2] = at[2];
-  return *(const nn_vec *)lanes;
+  /* By way of registers: a load has to wait for several stores. */
+  if (n == 3) return (nn_vec){at[0], at[1], at[2]};
+  if (n == 2) return (nn_vec){at[0], at[1]};
+  return n == 1 ? (nn_vec){at[0]} : (nn_vec){0};
 }
 
 static inline void vec_store_some(float *at, nn_vec value, size_t n)

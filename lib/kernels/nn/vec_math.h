@@ -51,7 +51,7 @@ static inline nn_vec vec_exp_within(nn_vec x)
   nn_vec r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
   /* n is in the low bits of `shifted`, what else is there goes out of it. */
-  nn_vec power = (nn_vec)(((nn_ivec)shifted << 23) + 0x3f800000);
+  nn_vec power = (nn_vec)(((nn_uvec)shifted << 23) + 0x3f800000u);
   return vec_exp_near(r) * power;
 }
 
