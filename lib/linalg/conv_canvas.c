@@ -6,6 +6,8 @@
  * which is negative where outer outputs have seen nothing but padding. */
 #include "linalg/conv_canvas.h"
 
+#include "linalg/conv_panels.h"
+
 /* Which columns of the images have a place. */
 static void place(fli_canvas *canvas, ptrdiff_t lead)
 {
@@ -81,6 +83,14 @@ fli_conv_view fli_canvas_copy(const fli_canvas *canvas,
       pixels.mask = source->mask ? source->mask + from : NULL;
       pixels.dst = dst + (i * source->n_rows + r) * row;
       kernels->copy_pixels(&pixels);
+      if (source->sums) {
+        flk_pixels copied = {.src = pixels.dst,
+                             .src_pixel = pixels.dst_pixel,
+                             .dst = source->sums,
+                             .channels = fli_panel_columns(canvas->lanes),
+                             .n = pixels.n};
+        kernels->sum_pixels(&copied);
+      }
     }
   }
   return (fli_conv_view){.at = copy,

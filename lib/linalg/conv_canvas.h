@@ -31,6 +31,7 @@ typedef struct fli_canvas_source {
   const float *mask; /* see fli_conv_range, or NULL */
   size_t n;          /* images */
   size_t first_row, n_rows;
+  float *sums; /* [lanes, in eights]: added to by all pixels copied; or NULL */
 } fli_canvas_source;
 
 /* Of inputs, and of outputs' gradients, for `channels` of the pixels. */
@@ -42,7 +43,8 @@ void fli_canvas_of_dy(fli_canvas *canvas, const fli_conv_shape *shape,
 size_t fli_canvas_row(const fli_canvas *canvas);
 /* View rows of images as they are. */
 fli_conv_view fli_canvas_view(const fli_canvas *canvas, const float *images);
-/* Copy rows of images; what lies around them in `copy` is zero already. */
+/* Copy rows of images; what lies around them in `copy` is zero already. With
+ * sums, up to seven floats behind a pixel's lanes are read. */
 fli_conv_view fli_canvas_copy(const fli_canvas *canvas,
                               const flk_nn_table *kernels,
                               const fli_canvas_source *source, float *copy);

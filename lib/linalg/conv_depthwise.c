@@ -272,7 +272,8 @@ static void backward_image(const depthwise *d, const float *packed,
   int is_there = range->sums && plan->sums_rows == s->out_height;
   for (size_t r = 0; range->sums && r < s->out_height; r += plan->sums_rows) {
     fli_conv_rows rows = fli_conv_strip(r, plan->sums_rows, s->out_height);
-    dy = fli_conv_read_dy(plan, range, rows);
+    float *totals = range->sums + d->taps * d->lanes;
+    dy = fli_conv_total_dy(plan, range, rows, 0, totals);
     add_sums(d, range, rows, dy);
   }
   for (size_t r = 0; range->dx && r < s->height; r += plan->dx_rows) {
@@ -294,15 +295,6 @@ static void backward(const fli_conv *conv, const float *packed_back,
   own.scratch = fli_conv_align(range->scratch);
   prepare(&d, s);
   fli_conv_plan_begin(&d.plan, &own);
-  if (range->sums) {
-    d.plan.kernels->sum_pixels(
-        &(flk_pixels){.src = range->dy,
-                      .mask = range->mask,
-                      .src_pixel = s->out_pixel,
-                      .dst = range->sums + d.taps * d.lanes,
-                      .channels = d.lanes,
-                      .n = range->n * s->out_height * s->out_width});
-  }
   for (size_t i = 0; i < range->n; i++) {
     fli_conv_range some = fli_conv_take(&d.plan, &own, i, 0, 0);
     backward_image(&d, packed_back, &some);

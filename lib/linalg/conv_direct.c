@@ -10,6 +10,7 @@
 
 #include "linalg/conv_panels.h"
 #include "linalg/conv_plan.h"
+#include "linalg/conv_scatter.h"
 #include "linalg/conv_sums.h"
 #include "linalg/conv_sweep.h"
 
@@ -23,6 +24,7 @@ typedef struct direct {
   fli_conv_plan plan;
   size_t in, out; /* channels of a group */
   size_t in_columns, out_columns;
+  int scatters; /* dx, by conv_scatter.h */
 } direct;
 
 /* Sums alone may have what lies behind the channels of dy, each column for
@@ -40,7 +42,18 @@ static void prepare(direct *d, const fli_conv_shape *s, int wants_dx)
   const int views_pixels[2] = {
       s->pixel == d->in || s->kernel_width == 1,
       s->groups == 1 && (s->out_pixel == d->out || s->kernel_width == 1)};
+  d->scatters = fli_scatter_is_better(s);
+  if (d->scatters) fli_scatter_canvas(s, &canvases[1]);
   fli_conv_plan_init(&d->plan, s, canvases, views_pixels);
+  if (d->scatters) d->plan.views_dy = 1;
+}
+
+/* Floats of a call, the bias aside. */
+static size_t room_of(const direct *d)
+{
+  size_t room = fli_conv_plan_room(&d->plan);
+  if (!d->scatters) return room;
+  return room + FLI_CONV_ALIGNMENT + fli_scatter_room(d->plan.shape);
 }
 
 static fli_panel_weights forward_layout(const fli_conv_shape *s)
@@ -62,6 +75,7 @@ static fli_panel_weights back_layout(const fli_conv_shape *s)
 {
   fli_panel_weights layout = forward_layout(s);
   fli_panel_weights back = layout;
+  if (fli_scatter_is_better(s)) return fli_scatter_layout(s);
   back.column = -1;
   back.n_depth = layout.n_columns;
   back.n_columns = layout.n_depth;
@@ -95,7 +109,7 @@ static void sizes(fli_conv *conv)
   for (int wants_dx = 0; wants_dx < 2; wants_dx++) {
     direct d;
     prepare(&d, &shape, wants_dx);
-    size_t own = fli_conv_plan_room(&d.plan);
+    size_t own = room_of(&d);
     if (own > room) room = own;
   }
   conv->n_packed = shape.groups * fli_panel_size(&layout);
@@ -117,7 +131,7 @@ static void pack(const fli_conv *conv, const float *weights, float *packed)
 static void pack_back(const fli_conv *conv, const float *weights, float *packed)
 {
   fli_panel_weights layout = back_layout(&conv->shape);
-  weights += conv->shape.kernel_width - 1;
+  weights += layout.column < 0 ? conv->shape.kernel_width - 1 : 0;
   for (size_t g = 0; g < conv->shape.groups; g++) {
     fli_panel_pack(&layout, flk_nn(), weights, packed);
     packed += fli_panel_size(&layout);
@@ -245,7 +259,7 @@ static void add_sums(const direct *d, const fli_conv_range *range,
     size_t skipped = canvas->begin * s->stride;
     products.x.at += (ptrdiff_t)skipped * products.x.pixel;
     products.dy.at += (ptrdiff_t)canvas->first * dy.pixel;
-    products.dy.pixel = (ptrdiff_t)s->stride * dy.pixel;
+    products.dy.pixel = (ptrdiff_t)canvas->step * dy.pixel;
     products.n_pixels = canvas->end - canvas->begin;
   }
   fli_conv_add_products(&products, range->n, rows.begin, rows.end);
@@ -279,8 +293,30 @@ static void sweep_dx(const direct *d, const float *packed,
   fli_sweep_rows(&sweep, range->n, rows.begin, rows.end);
 }
 
-/* Some images, of one group. */
-static void backward_images(const direct *d, const float *packed,
+static float *scatter_scratch(const direct *d, const fli_conv_range *range)
+{
+  return fli_conv_align(range->scratch + fli_conv_plan_room(&d->plan));
+}
+
+static void compute_dx(const direct *d, const float *packed,
+                       const fli_conv_range *range, fli_conv_rows rows,
+                       fli_conv_view dy)
+{
+  if (!d->scatters) {
+    sweep_dx(d, packed, range, rows, dy);
+    return;
+  }
+  fli_scatter scatter = {.kernels = d->plan.kernels,
+                         .shape = d->plan.shape,
+                         .packed = packed,
+                         .dy = dy,
+                         .dx = range->dx,
+                         .scratch = scatter_scratch(d, range)};
+  fli_scatter_rows(&scatter, range->n, rows);
+}
+
+/* Some images, of the group whose outputs begin at channel `out`. */
+static void backward_images(const direct *d, const float *packed, size_t out,
                             const fli_conv_range *range)
 {
   const fli_conv_plan *plan = &d->plan;
@@ -289,7 +325,10 @@ static void backward_images(const direct *d, const float *packed,
   int is_there = range->sums && plan->sums_rows == s->out_height;
   for (size_t r = 0; range->sums && r < s->out_height; r += plan->sums_rows) {
     fli_conv_rows rows = fli_conv_strip(r, plan->sums_rows, s->out_height);
-    dy = fli_conv_read_dy(plan, range, rows);
+    fli_panel_weights layout = forward_layout(s);
+    size_t groups = s->groups - out / d->out;
+    float *totals = range->sums + groups * fli_panel_size(&layout);
+    dy = fli_conv_total_dy(plan, range, rows, out, totals);
     add_sums(d, range, rows, dy);
   }
   for (size_t r = 0; range->dx && r < s->height; r += plan->dx_rows) {
@@ -297,7 +336,7 @@ static void backward_images(const direct *d, const float *packed,
     if (!is_there) {
       dy = fli_conv_read_dy(plan, range, fli_conv_rows_of_y(s, rows));
     }
-    sweep_dx(d, packed, range, rows, dy);
+    compute_dx(d, packed, range, rows, dy);
   }
 }
 
@@ -309,12 +348,15 @@ static void backward_groups(const fli_conv_shape *s, const float *packed,
   direct d;
   prepare(&d, s, range->dx != NULL);
   fli_conv_plan_begin(&d.plan, range);
+  if (range->dx && d.scatters) {
+    memset(scatter_scratch(&d, range), 0, fli_scatter_room(s) * sizeof(float));
+  }
   for (size_t g = 0; g < s->groups; g++) {
     for (size_t i = 0; i < range->n; i += d.plan.images) {
       fli_conv_range some =
           fli_conv_take(&d.plan, range, i, g * d.in, g * d.out);
       if (some.sums) some.sums += g * fli_panel_size(&layout);
-      backward_images(&d, packed, &some);
+      backward_images(&d, packed, g * d.out, &some);
     }
     if (packed) packed += fli_panel_size(&back);
   }
@@ -324,16 +366,6 @@ static void backward(const fli_conv *conv, const float *packed_back,
                      const fli_conv_range *range)
 {
   const fli_conv_shape *s = &conv->shape;
-  size_t columns = fli_panel_columns(s->out_channels);
-  if (range->sums) {
-    flk_nn()->sum_pixels(
-        &(flk_pixels){.src = range->dy,
-                      .mask = range->mask,
-                      .src_pixel = s->out_pixel,
-                      .dst = range->sums + conv->n_sums - columns,
-                      .channels = columns,
-                      .n = range->n * s->out_height * s->out_width});
-  }
   for (int part = 0; part < 2; part++) {
     fli_conv_shape shape = *s;
     fli_conv_range own = *range;

@@ -25,9 +25,21 @@ size_t fli_panel_size(const fli_panel_weights *layout)
          fli_panel_columns(layout->n_columns);
 }
 
-/* Columns first_column.. of what stands at `at`. */
+/* Where columns from `column` on are, from the first one of all. */
+static void find_columns(const fli_panel_weights *layout, size_t column,
+                         size_t n, ptrdiff_t *places)
+{
+  for (size_t j = 0; j < n; j++) {
+    size_t group = layout->together ? (column + j) / layout->together : 0;
+    size_t rest = column + j - group * layout->together;
+    places[j] = (ptrdiff_t)group * layout->next +
+                (ptrdiff_t)rest * layout->panel_column;
+  }
+}
+
 static void pack_panel(const fli_panel_weights *layout, const float *at,
-                       size_t columns, size_t width, float *packed)
+                       const ptrdiff_t *places, size_t columns, size_t width,
+                       float *packed)
 {
   for (size_t t = 0; t < layout->kernel_height; t++) {
     for (size_t u = 0; u < layout->kernel_width; u++) {
@@ -35,7 +47,7 @@ static void pack_panel(const fli_panel_weights *layout, const float *at,
           at + (ptrdiff_t)t * layout->row + (ptrdiff_t)u * layout->column;
       for (size_t k = 0; k < layout->n_depth; k++) {
         for (size_t j = 0; j < columns; j++) {
-          packed[j] = src[(ptrdiff_t)j * layout->panel_column];
+          packed[j] = src[places[j]];
         }
         for (size_t j = columns; j < width; j++) {
           packed[j] = 0.0f;
@@ -77,12 +89,14 @@ void fli_panel_pack(const fli_panel_weights *layout,
                     const flk_nn_table *kernels, const float *weights,
                     float *packed)
 {
+  ptrdiff_t places[FLK_PANEL_MAX];
   size_t end = fli_panel_columns(layout->n_columns);
   size_t depth = fli_panel_size(layout) / end;
   for (size_t column = 0; column < end;) {
     size_t width = kernels->width[fli_panel_kind(kernels, end - column)];
-    pack_panel(layout, weights + (ptrdiff_t)column * layout->panel_column,
-               columns_in(layout, column, width), width,
+    size_t columns = columns_in(layout, column, width);
+    find_columns(layout, column, columns, places);
+    pack_panel(layout, weights, places, columns, width,
                packed + column * depth);
     column += width;
   }

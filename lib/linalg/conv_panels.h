@@ -12,6 +12,9 @@ typedef struct fli_panel_weights {
   size_t n_columns;
   ptrdiff_t row, column; /* of the kernel */
   ptrdiff_t depth, panel_column;
+  /* Unless 0: after so many columns the first one is `next` further. */
+  size_t together;
+  ptrdiff_t next;
 } fli_panel_weights;
 
 /* Columns of panels, rounded up from channels. */

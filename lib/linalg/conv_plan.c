@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "linalg/conv_panels.h"
+
 /* Floats of the images that are in a canvas together. */
 enum { GROUP_ROOM = 12 * 1024 };
 
@@ -131,8 +133,9 @@ fli_conv_view fli_conv_read_x(const fli_conv_plan *plan,
                          range->scratch);
 }
 
-fli_conv_view fli_conv_read_dy(const fli_conv_plan *plan,
-                               const fli_conv_range *range, fli_conv_rows rows)
+static fli_conv_view read_dy(const fli_conv_plan *plan,
+                             const fli_conv_range *range, fli_conv_rows rows,
+                             float *totals)
 {
   if (views_dy(plan, range)) return fli_canvas_view(&plan->dy, range->dy);
   return fli_canvas_copy(&plan->dy, plan->kernels,
@@ -140,8 +143,47 @@ fli_conv_view fli_conv_read_dy(const fli_conv_plan *plan,
                                               .mask = range->mask,
                                               .n = range->n,
                                               .first_row = rows.begin,
-                                              .n_rows = rows.end - rows.begin},
+                                              .n_rows = rows.end - rows.begin,
+                                              .sums = totals},
                          range->scratch + plan->x_room);
+}
+
+fli_conv_view fli_conv_read_dy(const fli_conv_plan *plan,
+                               const fli_conv_range *range, fli_conv_rows rows)
+{
+  return read_dy(plan, range, rows, NULL);
+}
+
+/* Sum where gradients were before they were copied. */
+static void sum_rows(const fli_conv_plan *plan, const fli_conv_range *range,
+                     fli_conv_rows rows, float *totals)
+{
+  const fli_conv_shape *s = plan->shape;
+  size_t channels = fli_panel_columns(s->out_channels);
+  for (size_t i = 0; i < range->n; i++) {
+    size_t at = (i * s->out_height + rows.begin) * s->out_width * s->out_pixel;
+    flk_pixels pixels = {.src = range->dy + at,
+                         .mask = range->mask ? range->mask + at : NULL,
+                         .src_pixel = s->out_pixel,
+                         .dst = totals,
+                         .channels = channels,
+                         .n = (rows.end - rows.begin) * s->out_width};
+    plan->kernels->sum_pixels(&pixels);
+  }
+}
+
+fli_conv_view fli_conv_total_dy(const fli_conv_plan *plan,
+                                const fli_conv_range *range, fli_conv_rows rows,
+                                size_t out, float *totals)
+{
+  const fli_canvas *canvas = &plan->dy;
+  int copies_all = canvas->channels >= plan->shape->out_channels &&
+                   canvas->end - canvas->begin == canvas->width;
+  if (copies_all && !views_dy(plan, range)) {
+    return read_dy(plan, range, rows, totals);
+  }
+  if (out == 0) sum_rows(plan, range, rows, totals);
+  return read_dy(plan, range, rows, NULL);
 }
 
 fli_conv_range fli_conv_take(const fli_conv_plan *plan,

@@ -57,6 +57,11 @@ fli_conv_view fli_conv_read_x(const fli_conv_plan *plan,
                               const fli_conv_range *range, fli_conv_rows rows);
 fli_conv_view fli_conv_read_dy(const fli_conv_plan *plan,
                                const fli_conv_range *range, fli_conv_rows rows);
+/* The same for the weights' gradient, and add up dy's pixels in `totals`, [out
+ * channels, in eights] of all groups; `out` is the first one at hand. */
+fli_conv_view fli_conv_total_dy(const fli_conv_plan *plan,
+                                const fli_conv_range *range, fli_conv_rows rows,
+                                size_t out, float *totals);
 /* The range's images from i on, at most so many as a plan takes at a time, and
  * of these the channels from in and out on. */
 fli_conv_range fli_conv_take(const fli_conv_plan *plan,

@@ -11,7 +11,10 @@ static fl_status flatten_shape(fli_node *node)
   node->output =
       (fli_shape){.n_dims = 1, .dims = {in->count}, .count = in->count};
   int is_one_pixel = in->n_dims == 3 && in->dims[1] * in->dims[2] == 1;
-  if (in->pixel <= 1 || is_one_pixel) node->flags |= FLI_NODE_VIEW;
+  /* One pixel's channels are in order, but samples lie `pixel` apart. */
+  if (in->pixel <= 1 || (is_one_pixel && in->pixel == in->dims[0])) {
+    node->flags |= FLI_NODE_VIEW;
+  }
   return FL_OK;
 }
 

@@ -15,10 +15,10 @@ enum { FEW_TAPS = FLK_FEW_TAPS_MAX, FEW_PIXELS = 8 };
 
 /* Outputs and kernel rows at a time, so that there are enough registers. */
 #if NN_REGISTERS == 32
-#  define FEW_AT_ONCE(taps) ((taps) > 16 ? 4 : 8)
+#  define FEW_AT_ONCE(taps) ((taps) > 16 ? 6 : 8)
 #  define FEW_ROWS_AT_ONCE(rows, run) (rows)
 #else
-#  define FEW_AT_ONCE(taps) ((taps) > 9 ? 8 : 4)
+#  define FEW_AT_ONCE(taps) ((taps) > 9 ? 7 : 6)
 #  define FEW_ROWS_AT_ONCE(rows, run) ((run) == 3 ? 3 : (run) == 5 ? 2 : 1)
 #endif
 

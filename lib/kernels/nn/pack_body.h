@@ -176,6 +176,19 @@ dot_store(const flk_dots *d, nn_quad y, size_t row, size_t column, size_t n)
   UNROLL for (size_t j = 0; j < n; j++) c[j] = y[j];
 }
 
+/* The same vector, of which compilers know nothing: told that lanes come from
+ * single loads, they take sums apart and fuse some of them and others not, and
+ * a sum's bits would depend on what is computed next to it. */
+static inline nn_vec dot_whole(nn_vec x)
+{
+#if defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
 /* n_x rows of x times n_w rows of w, constants. A sum's order is the same
  * whatever it is computed next to; there are many at once because each waits
  * for its last term. */
@@ -206,11 +219,12 @@ dot_block(const flk_dots *d, size_t row, size_t column, size_t n_x, size_t n_w)
   if (k < depth) {
     UNROLL for (size_t j = 0; j < n_w; j++)
     {
-      nn_vec weights = vec_load_some(w + (ptrdiff_t)j * w_row + k, depth - k);
+      const float *part = w + (ptrdiff_t)j * w_row + k;
+      nn_vec weights = dot_whole(vec_load_some(part, depth - k));
       UNROLL for (size_t i = 0; i < n_x; i++)
       {
         const float *at = x + (ptrdiff_t)i * x_row + k;
-        sums[i][j] += weights * vec_load_some(at, depth - k);
+        sums[i][j] += weights * dot_whole(vec_load_some(at, depth - k));
       }
     }
   }
