@@ -219,6 +219,10 @@ void fli_sgemm(const fli_gemm *gemm)
 void fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm)
 {
   if (gemm->m == 0 || gemm->n == 0) return;
+  if (!fli_context_is_parallel(context)) {
+    fli_sgemm(gemm); /* to the same bits, and factors are packed once */
+    return;
+  }
   cut c = cut_of(gemm);
   fli_parallel_all(context, c.n, run_block, &c);
 }
