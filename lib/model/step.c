@@ -170,7 +170,7 @@ out:
 }
 
 /* Add the batch's gradient to what is gathered. */
-static fl_status gather(fl_model *model, const fli_batch *batch)
+static void gather(fl_model *model, const fli_batch *batch)
 {
   fli_workspace *w = &model->workspace;
   fli_sink sink = {.values = model->values,
@@ -178,9 +178,8 @@ static fl_status gather(fl_model *model, const fli_batch *batch)
                    .first = model->first_weight,
                    .keep = w->n_batches > 0 ? 1.0f : 0.0f,
                    .optimiser = &model->optimiser};
-  fl_status st = fli_backward(model, batch, &sink);
-  w->n_batches = st == FL_OK ? w->n_batches + 1 : 0;
-  return st;
+  fli_backward(model, batch, &sink);
+  w->n_batches++;
 }
 
 fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
@@ -191,7 +190,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
   if (observer->begin) FLI_TRY(observer->begin(observer->user, batch));
   FLI_TRY(fli_forward(model, batch, 1, loss));
   if (fli_model_gathers(model)) {
-    FLI_TRY(gather(model, batch));
+    gather(model, batch);
     if (model->workspace.n_batches >= model->optimiser.options.accumulate) {
       FLI_TRY(update_gathered(model, rate));
     }
@@ -200,7 +199,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
                      .first = model->first_weight,
                      .rate = rate_of(model, rate),
                      .optimiser = &model->optimiser};
-    FLI_TRY(fli_backward(model, batch, &sink));
+    fli_backward(model, batch, &sink);
     model->optimiser.updates++;
   }
   if (observer->end) FLI_TRY(observer->end(observer->user, *loss));
@@ -259,7 +258,7 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = fli_forward(model, &batch, 1, &mean);
-  if (st == FL_OK) st = gather(model, &batch);
+  if (st == FL_OK) gather(model, &batch);
   fli_fpguard_leave(&guard);
   if (st == FL_OK && loss) *loss = mean;
 out:
