@@ -16,6 +16,7 @@ typedef struct fli_tensor {
   char name[FL_NAME_BYTES];
   uint32_t module;
   uint32_t is_trainable;
+  uint32_t is_trained; /* now: of an active module's layer */
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */

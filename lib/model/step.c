@@ -7,6 +7,7 @@
 #include <fl/train.h>
 
 #include <math.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -85,9 +86,20 @@ static float rate_of(const fl_model *model, float rate)
   return rate < 0.0f ? fli_optimiser_rate(&model->optimiser) : rate;
 }
 
-static int is_active(const fl_model *model, const fli_tensor *tensor)
+/* What is not trained has no gradient, whatever a hook writes there: tensors
+ * of no layer, and frozen modules among others that are not. */
+static void clear_untrained(const fl_model *model)
 {
-  return tensor->is_trainable && tensor->module >= model->first_active;
+  const fli_workspace *w = &model->workspace;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (!tensor->is_trainable || tensor->is_trained ||
+        tensor->offset < model->first_weight) {
+      continue;
+    }
+    memset(w->gradient + (tensor->offset - model->first_weight), 0,
+           (size_t)tensor->shape.count * sizeof *w->gradient);
+  }
 }
 
 /* Those who want to see the gradient, in order. */
@@ -140,12 +152,14 @@ static fl_status update_gathered(fl_model *model, float rate)
     flk_nn()->vector.scale(w->gradient, share, w->gradient,
                            (size_t)w->n_gradient);
   }
-  FLI_TRY(show_gradient(model));
+  st = show_gradient(model);
+  clear_untrained(model);
+  if (st != FL_OK) return st;
   FLI_TRY(clip(model, &factor));
   rate = rate_of(model, rate);
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
-    if (!is_active(model, tensor)) continue;
+    if (!tensor->is_trained) continue;
     fli_optimiser_apply(&model->optimiser, rate, model->values + tensor->offset,
                         w->gradient + (tensor->offset - model->first_weight),
                         factor, tensor->offset, (size_t)tensor->shape.count);

@@ -27,7 +27,8 @@ static void add_up(const fl_model *model, int is_training, size_t n_floats,
       .weights = (model->n_weights + model->n_fixed) * sizeof(float),
       .gradients = gathers ? n * sizeof(float) : 0,
       .optimiser = arrays * n * sizeof(float),
-      .activations = (uint64_t)n_floats * sizeof(float),
+      .activations = (uint64_t)n_floats * sizeof(float) +
+                     model->n_nodes * sizeof(fli_places),
   };
   out->peak = out->weights + out->gradients + out->optimiser + out->activations;
 }
