@@ -138,6 +138,7 @@ static void attention_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_attention = {
+    .kind = FLI_OP_ATTENTION,
     .name = "attention",
     .flags = FLI_NODE_KEEPS_INPUT | FLI_NODE_KEEPS_OUTPUT,
     .n_inputs = 1,
@@ -145,6 +146,9 @@ const fli_node_op fli_op_attention = {
     .shape = attention_shape,
     .pack = attention_pack,
     .unpack = attention_unpack,
+};
+
+const fli_node_run fli_run_attention = {
     .needs = attention_needs,
     .forward = attention_forward,
     .backward = attention_backward,

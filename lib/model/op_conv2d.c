@@ -289,6 +289,7 @@ static void conv_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_conv2d = {
+    .kind = FLI_OP_CONV2D,
     .name = "conv2d",
     .flags = FLI_NODE_KEEPS_TO_TRAIN,
     .n_inputs = 1,
@@ -297,6 +298,9 @@ const fli_node_op fli_op_conv2d = {
     .parameters = conv_parameters,
     .pack = conv_pack,
     .unpack = conv_unpack,
+};
+
+const fli_node_run fli_run_conv2d = {
     .needs = conv_needs,
     .forward = conv_forward,
     .backward = conv_backward,

@@ -146,16 +146,21 @@ static void loss_forward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_softmax_cross_entropy = {
+    .kind = FLI_OP_SOFTMAX_CROSS_ENTROPY,
     .name = "softmax_cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
     .shape = loss_shape,
+};
+
+const fli_node_run fli_run_softmax_cross_entropy = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,
 };
 
 const fli_node_op fli_op_cross_entropy = {
+    .kind = FLI_OP_CROSS_ENTROPY,
     .name = "cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
@@ -163,6 +168,9 @@ const fli_node_op fli_op_cross_entropy = {
     .shape = loss_shape,
     .pack = loss_pack,
     .unpack = loss_unpack,
+};
+
+const fli_node_run fli_run_cross_entropy = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,

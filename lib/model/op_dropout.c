@@ -79,6 +79,7 @@ static void dropout_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_dropout = {
+    .kind = FLI_OP_DROPOUT,
     .name = "dropout",
     .flags = FLI_NODE_IN_PLACE,
     .n_inputs = 1,
@@ -86,6 +87,9 @@ const fli_node_op fli_op_dropout = {
     .shape = dropout_shape,
     .pack = dropout_pack,
     .unpack = dropout_unpack,
+};
+
+const fli_node_run fli_run_dropout = {
     .needs = dropout_needs,
     .forward = dropout_forward,
     .backward = dropout_backward,

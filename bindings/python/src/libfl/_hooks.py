@@ -3,17 +3,16 @@
 thread that made the call, whichever thread C is on (see _interrupt)."""
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Optional
+import itertools
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _data, _lib, _np
 from ._handle import Resource
 from ._np import F32Array
 
 GradientFunction = Callable[[F32Array, F32Array], None]
-Batch = "tuple[npt.ArrayLike, npt.ArrayLike]"
 Report = Callable[[Callable[[], None]], None]
 
 
@@ -110,14 +109,10 @@ class Batches:
             self._iterator, self._position = iter(given), 0
             self._epoch = epoch
         # A fit that was stopped goes on: what was done is passed over.
-        item: Optional[Any] = next(self._iterator, None)
-        while item is not None and self._position < step:
-            item = next(self._iterator, None)
-            self._position += 1
-        self._position += 1
+        skipped = max(step - self._position, 0)
+        self._position = step + 1
         self._data = None
-        if item is not None:
-            x, y = item
+        for x, y in itertools.islice(self._iterator, skipped, skipped + 1):
             self._data = _data.dataset(self._form, x, y)
             if self._data.n == 0:
                 raise ValueError(f"batches: number {step} of epoch {epoch} "
