@@ -11,8 +11,7 @@
 
 static fl_status add_shape(fli_node *node)
 {
-  if (!fli_shape_is(&node->input, &node->other) ||
-      node->input.pixel != node->other.pixel) {
+  if (!fli_shape_is(&node->input, &node->other)) {
     return fli_error(FL_E_DIM,
                      "add %s: its two inputs have different shapes, %u and %u "
                      "dimensions",
@@ -22,40 +21,71 @@ static fl_status add_shape(fli_node *node)
   return FL_OK;
 }
 
-static size_t add_count(const fli_node *node, const fli_pass *pass)
+/* Rows of n floats, `step` apart: all floats in one row, or, when the second
+ * input has its channels in another number of floats, pixels. */
+typedef struct rows {
+  size_t rows;
+  size_t n;
+  size_t step;
+  size_t other_step;
+} rows;
+
+static rows rows_of(const fli_node *node, size_t n)
 {
-  return pass->n * (size_t)fli_shape_floats(&node->output);
+  const fli_shape *shape = &node->input;
+  if (shape->pixel == node->other.pixel) {
+    return (rows){.rows = 1, .n = n * (size_t)fli_shape_floats(shape)};
+  }
+  return (rows){.rows = n * (size_t)(shape->dims[1] * shape->dims[2]),
+                .n = (size_t)shape->dims[0],
+                .step = (size_t)shape->pixel,
+                .other_step = (size_t)node->other.pixel};
 }
 
 static void add_forward(const fli_node *node, fli_pass *pass)
 {
-  size_t n = add_count(node, pass);
-  for (size_t i = 0; i < n; i++) {
-    pass->y[i] = pass->x[0][i] + pass->x[1][i];
+  rows r = rows_of(node, pass->n);
+  for (size_t k = 0; k < r.rows; k++) {
+    flk_nn()->vector.add(pass->y + k * r.step, pass->x[0] + k * r.step,
+                         pass->x[1] + k * r.other_step, r.n);
+  }
+}
+
+/* to = from, or to += from */
+static void give(float *to, const float *from, size_t n, int adds)
+{
+  if (adds) {
+    flk_nn()->vector.add(to, to, from, n);
+  } else {
+    memcpy(to, from, n * sizeof *to);
   }
 }
 
 static void add_backward(const fli_node *node, fli_pass *pass)
 {
-  size_t n = add_count(node, pass);
-  for (uint32_t k = 0; k < 2; k++) {
-    float *dx = pass->dx[k];
-    if (!dx || dx == pass->dy) continue;
-    if (!pass->adds[k]) {
-      memcpy(dx, pass->dy, n * sizeof *dx);
-      continue;
-    }
-    for (size_t i = 0; i < n; i++) {
-      dx[i] += pass->dy[i];
-    }
+  rows r = rows_of(node, pass->n);
+  size_t n = pass->n * (size_t)fli_shape_floats(&node->output);
+  if (pass->dx[0] && (pass->dx[0] != pass->dy || pass->adds[0])) {
+    give(pass->dx[0], pass->dy, n, pass->adds[0]);
+  }
+  /* In x + x the first x has its gradient in dy's memory, the second one adds
+   * to it. */
+  if (!pass->dx[1] || (pass->dx[1] == pass->dy && !pass->adds[1])) return;
+  for (size_t k = 0; k < r.rows; k++) {
+    give(pass->dx[1] + k * r.other_step, pass->dy + k * r.step, r.n,
+         pass->adds[1]);
   }
 }
 
 const fli_node_op fli_op_add = {
+    .kind = FLI_OP_ADD,
     .name = "add",
     .flags = FLI_NODE_IN_PLACE | FLI_NODE_ADDS,
     .n_inputs = 2,
     .shape = add_shape,
+};
+
+const fli_node_run fli_run_add = {
     .forward = add_forward,
     .backward = add_backward,
 };

@@ -224,9 +224,7 @@ static void conv_forward(const fli_node *node, fli_pass *pass)
   job.lane = lines(job.conv.n_scratch);
   job.conv.algorithm->pack(&job.conv, fli_value(pass, node, WEIGHT),
                            pass->scratch);
-  fl_status st =
-      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
-  if (st != FL_OK) pass->status = st;
+  fli_parallel_all(pass->context, ranges_of(pass->n), forward_range, &job);
 }
 
 static void backward_range(void *arg, uint64_t index)
@@ -251,9 +249,7 @@ static void backward_all(conv_job *job, float *sums)
   size_t n_ranges = ranges_of(pass->n);
   if (job->is_trained) memset(sums, 0, n * sizeof *sums);
   if (job->node->is_parallel) {
-    fl_status st =
-        fli_parallel_for(pass->context, n_ranges, backward_range, job);
-    if (st != FL_OK) pass->status = st;
+    fli_parallel_all(pass->context, n_ranges, backward_range, job);
   }
   for (size_t i = 0; i < n_ranges; i++) {
     if (!job->node->is_parallel) backward_range(job, i);
@@ -293,6 +289,7 @@ static void conv_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_conv2d = {
+    .kind = FLI_OP_CONV2D,
     .name = "conv2d",
     .flags = FLI_NODE_KEEPS_TO_TRAIN,
     .n_inputs = 1,
@@ -301,6 +298,9 @@ const fli_node_op fli_op_conv2d = {
     .parameters = conv_parameters,
     .pack = conv_pack,
     .unpack = conv_unpack,
+};
+
+const fli_node_run fli_run_conv2d = {
     .needs = conv_needs,
     .forward = conv_forward,
     .backward = conv_backward,

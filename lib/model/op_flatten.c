@@ -11,7 +11,10 @@ static fl_status flatten_shape(fli_node *node)
   node->output =
       (fli_shape){.n_dims = 1, .dims = {in->count}, .count = in->count};
   int is_one_pixel = in->n_dims == 3 && in->dims[1] * in->dims[2] == 1;
-  if (in->pixel <= 1 || is_one_pixel) node->flags |= FLI_NODE_VIEW;
+  /* One pixel's channels are in order, but samples lie `pixel` apart. */
+  if (in->pixel <= 1 || (is_one_pixel && in->pixel == in->dims[0])) {
+    node->flags |= FLI_NODE_VIEW;
+  }
   return FL_OK;
 }
 
@@ -64,9 +67,13 @@ static void flatten_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_flatten = {
+    .kind = FLI_OP_FLATTEN,
     .name = "flatten",
     .n_inputs = 1,
     .shape = flatten_shape,
+};
+
+const fli_node_run fli_run_flatten = {
     .forward = flatten_forward,
     .backward = flatten_backward,
 };

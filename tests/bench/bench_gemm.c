@@ -13,15 +13,13 @@
 #include "base/rng.h"
 #include "kernels/nn/nn.h"
 #include "linalg/linalg.h"
+#include "peak.h"
 
 #ifdef FLI_HAVE_OPENBLAS
 #  include <cblas.h>
 #endif
-#ifdef __x86_64__
-#  include <immintrin.h>
-#endif
 
-enum { RUNS_MAX = 101, SIDE_MAX = 2048, CHAINS = 12, STEPS = 20000 };
+enum { RUNS_MAX = 101, SIDE_MAX = 2048 };
 
 static const char help[] =
     "usage: bench_gemm [OPTION VALUE]...\n"
@@ -97,90 +95,6 @@ static double now(void)
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Independent chains of multiply-add in the registers of an ISA; the number
- * of floats in one. The sum keeps them from being left out. */
-static volatile float sink;
-
-static size_t chains_c(void)
-{
-  enum { LANES = 4 };
-  typedef float vec __attribute__((vector_size(16)));
-  vec sums[CHAINS] = {{0}}, factor = {0}, term = {0};
-  factor += 0.999f;
-  term += 0.001f;
-  for (size_t i = 0; i < CHAINS; i++) {
-    sums[i] += (float)i;
-  }
-  for (size_t s = 0; s < STEPS; s++) {
-    FLI_UNROLL(16)
-    for (size_t i = 0; i < CHAINS; i++) {
-      sums[i] = sums[i] * factor + term;
-    }
-  }
-  for (size_t i = 0; i < CHAINS; i++) {
-    sink += sums[i][0];
-  }
-  return LANES;
-}
-
-#ifdef __x86_64__
-__attribute__((target("avx2,fma"))) static size_t chains_avx2(void)
-{
-  enum { LANES = 8 };
-  __m256 sums[CHAINS], factor = _mm256_set1_ps(0.999f);
-  __m256 term = _mm256_set1_ps(0.001f);
-  FLI_UNROLL(16)
-  for (size_t i = 0; i < CHAINS; i++) {
-    sums[i] = _mm256_set1_ps((float)i);
-  }
-  for (size_t s = 0; s < STEPS; s++) {
-    FLI_UNROLL(16)
-    for (size_t i = 0; i < CHAINS; i++) {
-      sums[i] = _mm256_fmadd_ps(sums[i], factor, term);
-    }
-  }
-  FLI_UNROLL(16)
-  for (size_t i = 0; i < CHAINS; i++) {
-    sink += _mm256_cvtss_f32(sums[i]);
-  }
-  return LANES;
-}
-
-__attribute__((target("avx512f"))) static size_t chains_avx512(void)
-{
-  enum { LANES = 16 };
-  __m512 sums[CHAINS], factor = _mm512_set1_ps(0.999f);
-  __m512 term = _mm512_set1_ps(0.001f);
-  FLI_UNROLL(16)
-  for (size_t i = 0; i < CHAINS; i++) {
-    sums[i] = _mm512_set1_ps((float)i);
-  }
-  for (size_t s = 0; s < STEPS; s++) {
-    FLI_UNROLL(16)
-    for (size_t i = 0; i < CHAINS; i++) {
-      sums[i] = _mm512_fmadd_ps(sums[i], factor, term);
-    }
-  }
-  FLI_UNROLL(16)
-  for (size_t i = 0; i < CHAINS; i++) {
-    sink += _mm512_cvtss_f32(sums[i]);
-  }
-  return LANES;
-}
-#endif
-
-static double peak_gflops(const char *isa)
-{
-  size_t (*chains)(void) = chains_c;
-#ifdef __x86_64__
-  if (strcmp(isa, "avx2") == 0) chains = chains_avx2;
-  if (strcmp(isa, "avx512") == 0) chains = chains_avx512;
-#endif
-  double begin = now();
-  size_t lanes = chains();
-  return 2e-9 * CHAINS * STEPS * (double)lanes / (now() - begin);
-}
-
 static void blas(const fli_gemm *g)
 {
 #ifdef FLI_HAVE_OPENBLAS
@@ -239,7 +153,7 @@ static void run_shape(const settings *s, const shape *which, fli_gemm g,
   g.alpha = which->alpha;
   g.beta = which->beta;
   for (int r = 0; r < s->runs; r++) {
-    peak[r] = peak_gflops(flk_nn()->name);
+    peak[r] = peak_gflops(flk_nn()->name, now);
     ours[r] = gflops(fli_sgemm_builtin, &g, s->seconds);
     theirs[r] = gflops(blas, &g, s->seconds);
   }
@@ -261,7 +175,7 @@ static int run_isa(const settings *s, const fli_gemm *g, const char *isa)
   if (!flk_nn_choose(isa)) return 0;
   if (isa) snprintf(suffix, sizeof suffix, "_%s", isa);
   for (int r = 0; r < s->runs; r++) {
-    peak[r] = peak_gflops(flk_nn()->name);
+    peak[r] = peak_gflops(flk_nn()->name, now);
   }
   printf("isa%s %s\n", suffix, flk_nn()->name);
   printf("peak_gflops%s %.1f\n", suffix, median(peak, s->runs));

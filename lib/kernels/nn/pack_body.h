@@ -13,6 +13,10 @@
 
 enum { DOTS_X_MAX = NN_REGISTERS == 32 ? 4 : 3, DOTS_W_MAX = 8 };
 
+/* Whether rows and columns that are left over have instances for their number,
+ * or go one by one: these take much room, and phones want little. */
+#define DOTS_HAS_RESTS (NN_BYTES > 16)
+
 typedef float nn_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 #if NN_BYTES == 64
@@ -176,6 +180,19 @@ dot_store(const flk_dots *d, nn_quad y, size_t row, size_t column, size_t n)
   UNROLL for (size_t j = 0; j < n; j++) c[j] = y[j];
 }
 
+/* The same vector, of which compilers know nothing: told that lanes come from
+ * single loads, they take sums apart and fuse some of them and others not, and
+ * a sum's bits would depend on what is computed next to it. */
+static inline nn_vec dot_whole(nn_vec x)
+{
+#if defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
 /* n_x rows of x times n_w rows of w, constants. A sum's order is the same
  * whatever it is computed next to; there are many at once because each waits
  * for its last term. */
@@ -206,11 +223,12 @@ dot_block(const flk_dots *d, size_t row, size_t column, size_t n_x, size_t n_w)
   if (k < depth) {
     UNROLL for (size_t j = 0; j < n_w; j++)
     {
-      nn_vec weights = vec_load_some(w + (ptrdiff_t)j * w_row + k, depth - k);
+      const float *part = w + (ptrdiff_t)j * w_row + k;
+      nn_vec weights = dot_whole(vec_load_some(part, depth - k));
       UNROLL for (size_t i = 0; i < n_x; i++)
       {
         const float *at = x + (ptrdiff_t)i * x_row + k;
-        sums[i][j] += weights * vec_load_some(at, depth - k);
+        sums[i][j] += weights * dot_whole(vec_load_some(at, depth - k));
       }
     }
   }
@@ -240,11 +258,17 @@ dot_rows(const flk_dots *d, size_t row, size_t n_x)
   for (; j + 4 <= d->n; j += 4) {
     dot_block(d, row, j, n_x, 4);
   }
+#if DOTS_HAS_RESTS
   switch (d->n - j) {
   case 1: dot_block(d, row, j, n_x, 1); break;
   case 2: dot_block(d, row, j, n_x, 2); break;
   case 3: dot_block(d, row, j, n_x, 3); break;
   }
+#else
+  for (; j < d->n; j++) {
+    dot_block(d, row, j, n_x, 1);
+  }
+#endif
 }
 
 static void dots(const flk_dots *d)
@@ -253,11 +277,17 @@ static void dots(const flk_dots *d)
   for (; i + DOTS_X_MAX <= d->m; i += DOTS_X_MAX) {
     dot_rows(d, i, DOTS_X_MAX);
   }
+#if DOTS_HAS_RESTS
   switch (d->m - i) {
   case 1: dot_rows(d, i, 1); break;
   case 2: dot_rows(d, i, 2); break;
   case 3: dot_rows(d, i, 3); break;
   }
+#else
+  for (; i < d->m; i++) {
+    dot_rows(d, i, 1);
+  }
+#endif
 }
 
 static void fill_pack(flk_nn_table *table)

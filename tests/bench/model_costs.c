@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Costs of a model's layers. For the profile each layer's vtable is replaced
+ * by one whose functions look at the clock, put the layer's own vtable back
+ * while it runs (layers compare it), and note the time. */
+#include "model_costs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { LAYERS_MAX = 256 };
+
+static double dense_flops(const fli_node *node)
+{
+  double inputs = (double)node->input.dims[node->input.n_dims - 1];
+  double rows = (double)node->input.count / inputs;
+  return 2.0 * rows * inputs * (double)node->attributes.dense.units;
+}
+
+static double conv_flops(const fli_node *node)
+{
+  double channels =
+      (double)node->input.dims[0] / (double)node->attributes.conv.groups;
+  return 2.0 * (double)node->output.count * channels *
+         (double)node->attributes.conv.height *
+         (double)node->attributes.conv.width;
+}
+
+/* Scores and sums of values. */
+static double attention_flops(const fli_node *node)
+{
+  return 4.0 * (double)node->output.count * (double)node->output.dims[0];
+}
+
+/* Of a sample, forward; 0 for layers that do little. */
+static double forward_flops(const fli_node *node)
+{
+  if (node->op == &fli_op_dense) return dense_flops(node);
+  if (node->op == &fli_op_conv2d) return conv_flops(node);
+  if (node->op == &fli_op_attention) return attention_flops(node);
+  return 0.0;
+}
+
+/* Gradients of weights and of inputs cost what forward does, each; attention
+ * has gradients of two factors in each of its products. */
+static double backward_flops(const fl_model *model, const fli_node *node)
+{
+  double forward = forward_flops(node);
+  int carries = model->nodes[node->inputs[0]].carries;
+  if (node->op == &fli_op_attention) return carries ? 2.0 * forward : 0.0;
+  return forward * ((node->trained != 0) + (carries != 0));
+}
+
+double model_flops(const fl_model *model, size_t batch, int is_training)
+{
+  double sum = 0.0;
+  for (uint32_t i = 1; i < model->n_chain; i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
+    sum += forward_flops(node);
+    if (is_training) sum += backward_flops(model, node);
+  }
+  return sum * (double)batch;
+}
+
+typedef struct layer {
+  const fli_node_op *own;
+  fli_node_op timed;
+  double us[2]; /* [is_backward] */
+} layer;
+
+static struct {
+  fl_model *model;
+  double (*clock_us)(void);
+  layer layers[LAYERS_MAX];
+} profile;
+
+static void run_timed(const fli_node *node, fli_pass *pass, int is_backward)
+{
+  fli_node *changed = &profile.model->nodes[node - profile.model->nodes];
+  layer *l = &profile.layers[node->position];
+  changed->op = l->own;
+  double begin = profile.clock_us();
+  if (is_backward) {
+    l->own->backward(node, pass);
+  } else {
+    l->own->forward(node, pass);
+  }
+  l->us[is_backward] += profile.clock_us() - begin;
+  changed->op = &l->timed;
+}
+
+static void timed_forward(const fli_node *node, fli_pass *pass)
+{
+  run_timed(node, pass, 0);
+}
+
+static void timed_backward(const fli_node *node, fli_pass *pass)
+{
+  run_timed(node, pass, 1);
+}
+
+void profile_begin(fl_model *model, double (*clock_us)(void))
+{
+  memset(&profile, 0, sizeof profile);
+  profile.model = model;
+  profile.clock_us = clock_us;
+  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
+    fli_node *node = &model->nodes[model->chain[i]];
+    layer *l = &profile.layers[i];
+    l->own = node->op;
+    l->timed = *node->op;
+    if (l->own->forward) l->timed.forward = timed_forward;
+    if (l->own->backward) l->timed.backward = timed_backward;
+    node->op = &l->timed;
+  }
+}
+
+void profile_end(uint64_t steps, const char *prefix, const char *suffix)
+{
+  fl_model *model = profile.model;
+  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
+    fli_node *node = &model->nodes[model->chain[i]];
+    const layer *l = &profile.layers[i];
+    node->op = l->own;
+    printf("%s_%02u_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
+           node->name, suffix, l->us[0] / (double)steps,
+           l->us[1] / (double)steps);
+  }
+}
