@@ -4,6 +4,10 @@
 Models (Model), summable compression (Compressor, Partial), and both ends of
 a federated training (Client, Server) as state machines without sockets.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    ConflictError, DimError, DuplicateError, EmptyError,
                    EntropyError, FlError, FormatError, InternalError, IoError,
@@ -37,7 +41,18 @@ from .training import (Evaluation, FitProgress, FitResult, MemoryPlan,
                        TopClasses)
 from .weights import LoadReport
 
+if TYPE_CHECKING:
+    from .torch import TorchModel
+
 __version__ = version()
+
+
+def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
+    """Make a model of a torch.nn.Module, with its weights; see
+    libfl.torch.from_torch. The one function that needs PyTorch."""
+    from .torch import from_torch as convert
+    return convert(module, sample, **options)
+
 
 __all__ = [
     "Adagrad", "Adam", "AdamW", "Add", "ArgumentError", "Attention",
@@ -60,6 +75,6 @@ __all__ = [
     "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
-    "build_info", "has_feature", "merge_norms", "protocol_versions",
-    "read_idx", "version",
+    "build_info", "from_torch", "has_feature", "merge_norms",
+    "protocol_versions", "read_idx", "version",
 ]
