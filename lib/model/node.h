@@ -67,8 +67,7 @@ typedef struct fli_pass {
   fli_sink *sink;      /* backward: see sink.h */
   float *gradient;     /* for sink.c */
   int is_training;
-  fl_status status; /* of the host's threads; set it when they fail */
-  uint64_t seed;    /* of what is drawn, with the number of the step */
+  uint64_t seed; /* of what is drawn, with the number of the step */
   uint64_t step;
   /* Set by the loss: sum over the batch and what to divide it by. */
   double loss;

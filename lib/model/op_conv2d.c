@@ -224,9 +224,7 @@ static void conv_forward(const fli_node *node, fli_pass *pass)
   job.lane = lines(job.conv.n_scratch);
   job.conv.algorithm->pack(&job.conv, fli_value(pass, node, WEIGHT),
                            pass->scratch);
-  fl_status st =
-      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
-  if (st != FL_OK) pass->status = st;
+  fli_parallel_all(pass->context, ranges_of(pass->n), forward_range, &job);
 }
 
 static void backward_range(void *arg, uint64_t index)
@@ -251,9 +249,7 @@ static void backward_all(conv_job *job, float *sums)
   size_t n_ranges = ranges_of(pass->n);
   if (job->is_trained) memset(sums, 0, n * sizeof *sums);
   if (job->node->is_parallel) {
-    fl_status st =
-        fli_parallel_for(pass->context, n_ranges, backward_range, job);
-    if (st != FL_OK) pass->status = st;
+    fli_parallel_all(pass->context, n_ranges, backward_range, job);
   }
   for (size_t i = 0; i < n_ranges; i++) {
     if (!job->node->is_parallel) backward_range(job, i);

@@ -5,8 +5,10 @@
  * the batch goes to pass->loss; the gradient of the mean over what has a label
  * is written in the same sweep when it is wanted. */
 #include <inttypes.h>
+#include <math.h>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 #include "kernels/nn/nn.h"
 #include "model/node.h"
 
@@ -99,6 +101,19 @@ static void loss_needs(const fli_node *node, size_t n, fli_needs *needs)
   needs->forward = n * labels_of(node);
 }
 
+/* What is ignored has a gradient of 0, and 0 x NaN would reach the weights
+ * without a trace in the loss. */
+static int spoils_weights(const flk_cross_entropy *loss)
+{
+  if (!loss->gradient) return 0;
+  for (size_t r = 0; r < loss->rows; r++) {
+    const float *row = loss->logits + r * loss->n;
+    if (loss->targets[r] != loss->ignore) continue;
+    if (flk_kernels()->find_not_finite(row, loss->n) < loss->n) return 1;
+  }
+  return 0;
+}
+
 static void loss_forward(const fli_node *node, fli_pass *pass)
 {
   size_t labels = (size_t)labels_of(node);
@@ -121,6 +136,11 @@ static void loss_forward(const fli_node *node, fli_pass *pass)
       .ignore = ignored(node),
       .factor = count > 0 ? 1.0f / (float)count : 0.0f,
   };
+  if (spoils_weights(&loss)) {
+    pass->loss = (double)NAN;
+    pass->loss_weight = 1.0;
+    return;
+  }
   pass->loss = flk_nn()->softmax.cross_entropy(&loss);
   pass->loss_weight = (double)count;
 }

@@ -148,10 +148,9 @@ static int lora_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
   }
 }
 
-static void multiply(fli_pass *pass, const fli_gemm *gemm)
+static void multiply(const fli_pass *pass, const fli_gemm *gemm)
 {
-  fl_status st = fli_sgemm_parallel(pass->context, gemm);
-  if (st != FL_OK) pass->status = st;
+  fli_sgemm_parallel(pass->context, gemm);
 }
 
 /* y = x W^T + b; `does_relu`: and max(0, y) */

@@ -43,7 +43,9 @@ static void dropout_needs(const fli_node *node, size_t n, fli_needs *needs)
   needs->kept = ((uint64_t)mask_bytes(node) * n + 3) / 4;
 }
 
-/* Sample by sample, because elements of one call are numbered in 32 bits. */
+/* Sample by sample, because elements of one call are numbered in 32 bits. A
+ * sample has a stream of its own under each seed, so that neighbouring seeds,
+ * which devices are likely to have, do not share masks. */
 static void dropout_forward(const fli_node *node, fli_pass *pass)
 {
   size_t size = (size_t)fli_shape_floats(&node->output);
@@ -56,7 +58,8 @@ static void dropout_forward(const fli_node *node, fli_pass *pass)
   }
   for (size_t k = 0; k < pass->n; k++) {
     flk_dropout dropout;
-    flk_dropout_init(&dropout, pass->seed + k, pass->step, node->position,
+    flk_dropout_init(&dropout, pass->seed,
+                     pass->step * FLI_MAX_NODES + node->position, (uint32_t)k,
                      node->attributes.dropout.rate);
     flk_nn()->dropout.forward(pass->y + k * size, pass->x[0] + k * size,
                               mask + k * mask_bytes(node), size, 0, &dropout);

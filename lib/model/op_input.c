@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "kernels/nn/nn.h"
 
 static fl_status input_shape(fli_node *node)
 {
@@ -70,10 +71,8 @@ static void scale(const fl_dataset *data, size_t from, float *restrict dst,
   float factor = node->attributes.input.scale;
   float shift = node->attributes.input.shift;
   if (data->x_dtype == FL_DTYPE_U8) {
-    const uint8_t *restrict src = (const uint8_t *)data->x + from * n;
-    for (size_t i = 0; i < n; i++) {
-      dst[i] = (float)src[i] * factor + shift;
-    }
+    const uint8_t *src = (const uint8_t *)data->x + from * n;
+    flk_nn()->vector.from_u8(dst, src, n, factor, shift);
     return;
   }
   if (data->x_dtype == FL_DTYPE_I32) {
@@ -83,14 +82,12 @@ static void scale(const fl_dataset *data, size_t from, float *restrict dst,
     }
     return;
   }
-  const float *restrict src = (const float *)data->x + from * n;
+  const float *src = (const float *)data->x + from * n;
   if (factor == 1.0f && shift == 0.0f) {
     memcpy(dst, src, n * sizeof *dst);
     return;
   }
-  for (size_t i = 0; i < n; i++) {
-    dst[i] = src[i] * factor + shift;
-  }
+  flk_nn()->vector.from_f32(dst, src, n, factor, shift);
 }
 
 /* planes[c][i] to pixels[i][c] */

@@ -58,12 +58,6 @@ static void set_buffers(const fl_model *model, const fli_plan *plan,
   pass->scratch = at(model, places->scratch[is_backward]);
 }
 
-static fl_status threads_failed(fl_status status)
-{
-  return fli_error(status < 0 ? status : FL_E_CALLBACK,
-                   "model: the host's parallel_for failed");
-}
-
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss)
 {
@@ -81,7 +75,6 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
     pass.dx[0] =
         is_loss ? at(model, plan->places[node->inputs[0]].gradient) : NULL;
     run->forward(node, &pass);
-    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
   if (!loss) return FL_OK;
   *loss = pass.loss_weight > 0.0 ? pass.loss / pass.loss_weight : 0.0;
@@ -131,7 +124,7 @@ static int is_the_same(const fl_model *model, uint32_t index)
          places[index].gradient == places[node->inputs[0]].gradient;
 }
 
-fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
+void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
 {
   fli_pass pass = begin_pass(model, batch);
   pass.sink = sink;
@@ -143,7 +136,5 @@ fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
     if (!node->carries || !fli_node_run_of(node)->backward) continue;
     if (is_the_same(model, index)) continue;
     node_backward(model, index, &pass);
-    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
-  return FL_OK;
 }

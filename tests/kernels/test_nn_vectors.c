@@ -237,6 +237,23 @@ static void bytes_become_floats(void)
   }
 }
 
+static void floats_are_scaled(void)
+{
+  for (size_t n = 0; n <= NN_LONG; n = nn_next(n)) {
+    for (size_t o = 0; o < NN_OFFSETS; o++) {
+      float *x = nn_new(0, n, nn_offsets[o]);
+      float *y = nn_new(1, n, nn_offsets[NN_OFFSETS - 1 - o]);
+      nn_draw(x, n, 255.0f, n);
+      nn->vector.from_f32(y, x, n, 1.0f / 255.0f, -0.5f);
+      for (size_t i = 0; i < n; i++) {
+        NN_NEAR(y[i], (double)x[i] / 255.0 - 0.5, i, 2e-7, 1e-7);
+      }
+      nn_check_guards(0);
+      nn_check_guards(1);
+    }
+  }
+}
+
 static void check_columns(size_t rows, size_t n)
 {
   float *x = nn_new(0, rows * n, 3);
@@ -335,6 +352,7 @@ int main(void)
   NN_CASE(nan_and_infinity_pass_activations);
   NN_CASE(sums_and_multiples_of_arrays);
   NN_CASE(bytes_become_floats);
+  NN_CASE(floats_are_scaled);
   NN_CASE(columns_are_summed_and_biased);
   NN_CASE(squares_are_summed_in_double);
   NN_CASE(rows_are_gathered_and_scattered);

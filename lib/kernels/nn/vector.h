@@ -19,6 +19,8 @@ typedef struct flk_vector_kernels {
   /* y = x factor + shift */
   void (*from_u8)(float *y, const uint8_t *x, size_t n, float factor,
                   float shift);
+  void (*from_f32)(float *y, const float *x, size_t n, float factor,
+                   float shift);
   /* sums[i] = (does_add: +=) the sum of x[r][i] over the rows. Partial sums
    * are of at most 256 rows. */
   void (*column_sums)(float *sums, const float *x, size_t rows, size_t n,

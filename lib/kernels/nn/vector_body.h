@@ -65,6 +65,12 @@ static void from_u8(float *y, const uint8_t *x, size_t n, float factor,
   }
 }
 
+static void from_f32(float *y, const float *x, size_t n, float factor,
+                     float shift)
+{
+  NN_EACH(n, vec_put(y + at, vec_get(x + at, count) * factor + shift, count));
+}
+
 /* Columns at..at + count of all rows, count <= n_vectors NN_WIDTH. Narrow ones
  * take turns with several sums, so that additions need not wait for each
  * other. */
@@ -171,6 +177,7 @@ static void fill_vectors(flk_nn_table *table)
                                        .axpy = axpy,
                                        .scale = scale,
                                        .from_u8 = from_u8,
+                                       .from_f32 = from_f32,
                                        .column_sums = column_sums,
                                        .sum_squares = sum_squares,
                                        .gather = gather,
