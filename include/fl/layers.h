@@ -135,6 +135,34 @@ FL_API fl_status fl_model_builder_mean_squared_error(fl_model_builder *builder,
 FL_API fl_status fl_model_builder_binary_cross_entropy(
     fl_model_builder *builder, const char *name);
 
+/* ---- what a model is made of ----------------------------------------------
+ */
+
+typedef struct fl_layer_info {
+  uint32_t struct_size;
+  uint32_t module;     /**< of its tensors; 0 without tensors */
+  const char *name;    /**< borrowed from the model */
+  const char *kind;    /**< "dense", "gelu", "max_pool2d"; not to be freed */
+  uint32_t is_trained; /**< a step changes one of its tensors: see also
+                            fl_model_set_first_active */
+  uint32_t n_tensors;
+  uint32_t first_tensor; /**< of n_tensors, an index for fl_model_get_tensor */
+  uint32_t n_inputs;     /**< 0 (the model's input), 1, or 2 */
+  uint32_t inputs[2];    /**< layers, numbers below its own */
+  uint32_t n_dims;
+  uint32_t reserved;
+  uint64_t dims[FL_MAX_DIMS]; /**< one sample of the output; of the loss: what
+                                   fl_model_predict returns */
+  uint64_t n_parameters;      /**< elements of all its tensors */
+} fl_layer_info;
+FL_API fl_status fl_layer_info_init(fl_layer_info *info, size_t size);
+/** Number of layers; they are numbered 0..count-1 in order of declaration, from
+ * the input to the loss. 0 without a graph. An attention is three layers. */
+FL_API uint32_t fl_model_layer_count(const fl_model *model);
+/** Describe layer `index`. FL_E_NOT_FOUND. */
+FL_API fl_status fl_model_get_layer(const fl_model *model, uint32_t index,
+                                    fl_layer_info *info);
+
 /* ---- adapters on an existing model ----------------------------------------
  */
 

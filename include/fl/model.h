@@ -241,9 +241,10 @@ FL_API fl_status fl_model_fit(fl_model *model, const fl_dataset *data,
 typedef struct fl_evaluation {
   uint32_t struct_size;
   uint32_t n_classes; /**< set by the call */
-  double loss;        /**< mean */
-  uint64_t count;
-  uint64_t correct; /**< top-1 */
+  double loss;        /**< mean; 0 when nothing counts */
+  uint64_t count;     /**< of what counts: samples, or labels of sequences,
+                           without those that are ignored */
+  uint64_t correct;   /**< top-1 */
   /** Optional, caller's, [n_classes capacity below]: samples and hits per
    * class. */
   uint64_t *class_count;

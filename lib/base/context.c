@@ -219,6 +219,39 @@ fl_status fli_parallel_for(fl_context *context, uint64_t count, fl_task_fn task,
                    fl_status_name(st));
 }
 
+/* Task number i does items i, i + n_shares ... */
+enum { SHARES_MAX = 256 };
+typedef struct shares {
+  fl_task_fn task;
+  void *arg;
+  uint64_t count;
+  uint64_t n_shares;
+  uint8_t is_done[SHARES_MAX];
+} shares;
+
+static void run_share(void *arg, uint64_t index)
+{
+  shares *s = arg;
+  for (uint64_t i = index; i < s->count; i += s->n_shares) {
+    s->task(s->arg, i);
+  }
+  s->is_done[index] = 1;
+}
+
+void fli_parallel_all(fl_context *context, uint64_t count, fl_task_fn task,
+                      void *arg)
+{
+  shares s = {.task = task, .arg = arg, .count = count};
+  s.n_shares = count < SHARES_MAX ? count : SHARES_MAX;
+  if (fli_parallel_for(context, s.n_shares, run_share, &s) != FL_OK) {
+    fli_log(context, FL_LOG_WARNING, "%s", fl_last_error());
+    fli_clear_error();
+  }
+  for (uint64_t i = 0; i < s.n_shares; i++) {
+    if (!s.is_done[i]) run_share(&s, i);
+  }
+}
+
 int fli_context_is_parallel(const fl_context *context)
 {
   return hooks_of(context)->parallel_for != NULL;

@@ -36,6 +36,10 @@ fl_status (*fli_context_entropy(fl_context *context,
  * Cut the work by data size, never by the number of threads. */
 fl_status fli_parallel_for(fl_context *context, uint64_t count, fl_task_fn task,
                            void *arg);
+/* As fli_parallel_for, for work that must not stop halfway: what the hook left
+ * out, failing or not, is done by the caller. */
+void fli_parallel_all(fl_context *context, uint64_t count, fl_task_fn task,
+                      void *arg);
 /* Whether the host has a hook for that. */
 int fli_context_is_parallel(const fl_context *context);
 /* NULL when the host has none. */

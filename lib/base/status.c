@@ -5,11 +5,19 @@
 
 #include "base/compiler.h"
 
+/* Texts are in the row itself: pointers to them would have to be relocated. */
 typedef struct status_row {
   fl_status status;
-  const char *name;
-  const char *text;
+  char name[18];
+  char text[46];
 } status_row;
+
+#define STATUS_FITS(status, number, meaning)                          \
+  _Static_assert(sizeof #status <= sizeof((status_row *)0)->name &&   \
+                     sizeof meaning <= sizeof((status_row *)0)->text, \
+                 #status ": name or text is longer than its place");
+FL_STATUS_TABLE(STATUS_FITS)
+#undef STATUS_FITS
 
 static const status_row status_table[] = {
 #define STATUS_ROW(name, number, text) {name, #name, text},

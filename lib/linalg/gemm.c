@@ -216,13 +216,13 @@ void fli_sgemm(const fli_gemm *gemm)
   }
 }
 
-fl_status fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm)
+void fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm)
 {
-  if (gemm->m == 0 || gemm->n == 0) return FL_OK;
+  if (gemm->m == 0 || gemm->n == 0) return;
   if (!fli_context_is_parallel(context)) {
     fli_sgemm(gemm); /* to the same bits, and factors are packed once */
-    return FL_OK;
+    return;
   }
   cut c = cut_of(gemm);
-  return fli_parallel_for(context, c.n, run_block, &c);
+  fli_parallel_all(context, c.n, run_block, &c);
 }

@@ -27,9 +27,9 @@ typedef struct fli_gemm {
 } fli_gemm;
 
 void fli_sgemm(const fli_gemm *gemm);
-/* The same bytes, by the host's threads when the product is worth it.
- * Returns what the host's hook said: FL_OK or FL_E_CALLBACK. */
-fl_status fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm);
+/* The same bytes, by the host's threads when the product is worth it, and by
+ * the caller when they fail. */
+void fli_sgemm_parallel(fl_context *context, const fli_gemm *gemm);
 /* Always the built-in product (for tests and benchmarks). */
 void fli_sgemm_builtin(const fli_gemm *gemm);
 /* "builtin", or OpenBLAS's core type ("Haswell"), for fl_build_info. Static

@@ -15,8 +15,10 @@ int fli_model_mark(fl_model *model, uint32_t first_active)
     node->trained = 0;
     node->carries = 0;
     for (uint32_t p = 0; p < node->n_parameters; p++) {
-      int is_trainable = node->places[p] < model->n_weights;
-      if (!is_trainable || node->module < first_active) continue;
+      fli_tensor *tensor = &model->tensors[node->first_tensor + p];
+      tensor->is_trained = 0;
+      if (!tensor->is_trainable || node->module < first_active) continue;
+      tensor->is_trained = node->op->shape != NULL;
       node->trained |= 1u << p;
       if (node->places[p] < first) first = node->places[p];
       is_any = 1;

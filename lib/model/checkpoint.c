@@ -248,6 +248,19 @@ static fl_status check_finite(const float *values, size_t n, const char *what)
   return fli_error(FL_E_FORMAT, "checkpoint: its %s are not finite", what);
 }
 
+/* Roots of sums of squares are taken. */
+static fl_status check_squares(const fli_optimiser *optimiser)
+{
+  uint32_t kind = optimiser->options.kind;
+  const float *values =
+      kind == FL_OPTIMISER_ADAGRAD ? optimiser->state[0] : optimiser->state[1];
+  for (uint64_t i = 0; values && i < optimiser->n; i++) {
+    if (values[i] >= 0.0f) continue;
+    return fli_error(FL_E_FORMAT, "checkpoint: a sum of squares is negative");
+  }
+  return FL_OK;
+}
+
 static fl_status check(const loaded *l)
 {
   const uint32_t wanted = 1u << KEY_SCHEMA | 1u << KEY_VALUES |
@@ -263,6 +276,7 @@ static fl_status check(const loaded *l)
   FLI_TRY(check_finite(l->values, l->n_values, "weights"));
   FLI_TRY(check_finite(optimiser->state[0], (size_t)optimiser->n, "moments"));
   FLI_TRY(check_finite(optimiser->state[1], (size_t)optimiser->n, "moments"));
+  FLI_TRY(check_squares(optimiser));
   FLI_TRY(check_finite(l->gradient, l->n_gradient, "gradients"));
 out:
   return st;

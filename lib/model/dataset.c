@@ -40,8 +40,9 @@ static fl_status check_data(const fl_model *model, const fl_dataset *data,
   for (uint32_t i = 0; i < model->n_chain; i++) {
     const fli_node *node = &model->nodes[model->chain[i]];
     int is_loss = (node->flags & FLI_NODE_IS_LOSS) != 0;
-    if (!node->op->check || (is_loss && !needs_labels)) continue;
-    FLI_TRY(node->op->check(node, data, count));
+    const fli_node_run *run = fli_node_run_of(node);
+    if (!run->check || (is_loss && !needs_labels)) continue;
+    FLI_TRY(run->check(node, data, count));
   }
 out:
   return st;

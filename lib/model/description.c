@@ -164,6 +164,16 @@ static void read_field(fl_model_builder *builder, fli_fields *fields,
   }
 }
 
+/* What the reader found wrong, with where it was. */
+static fl_status field_error(const fli_node *node, uint32_t key,
+                             fl_status status)
+{
+  char text[256];
+  (void)snprintf(text, sizeof text, "%s", fl_last_error());
+  return fli_error(status, "description: node %s, field %u: %s", node->name,
+                   key, text);
+}
+
 static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
 {
   fli_node node = {.inputs = {builder->from}};
@@ -173,7 +183,8 @@ static fl_status read_node(fl_model_builder *builder, fli_msg_reader *reader)
   for (fli_fields f = fli_fields_begin(reader); fli_fields_next(&f, &key);) {
     read_field(builder, &f, key, &node, &is);
   }
-  if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
+  fl_status st = fli_reader_status(reader);
+  if (st != FL_OK) return field_error(&node, key, st);
   if (!node.op) return fli_error(FL_E_FORMAT, "description: node has no kind");
   if (node.op->parameters && !is.has_module) {
     return fli_error(FL_E_FORMAT, "description: node %s has no module",

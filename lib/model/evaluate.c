@@ -57,26 +57,38 @@ static uint64_t classes_of(const fl_model *model)
   return loss->input.dims[loss->input.n_dims - 1];
 }
 
-static void score_batch(const fl_model *model, const fli_batch *batch,
-                        fl_evaluation *evaluation)
+/* Labels are checked: what is no class is ignored, and a class may be, too. */
+static int is_ignored(const fli_node *loss, int32_t label)
 {
+  return loss->op == &fli_op_cross_entropy &&
+         label == loss->attributes.cross_entropy.ignore;
+}
+
+/* Returns how many labels count. */
+static uint64_t score_batch(const fl_model *model, const fli_batch *batch,
+                            fl_evaluation *evaluation)
+{
+  const fli_node *loss = fli_model_loss(model);
   size_t classes = evaluation->n_classes;
-  size_t labels =
-      classes > 0 ? (size_t)fl_model_output_count(model) / classes : 0;
+  size_t labels = (size_t)fl_model_output_count(model) / classes;
   const float *logits = fli_logits(model, 0);
+  uint64_t count = 0;
   for (size_t k = 0; k < batch->n * labels; k++) {
     size_t sample = (size_t)fli_batch_sample(batch, k / labels);
     int32_t label = batch->data->y[sample * labels + k % labels];
-    if (label < 0 || (size_t)label >= classes) continue; /* ignored */
+    if (is_ignored(loss, label)) continue;
     int is_hit = largest(logits + k * classes, classes) == (size_t)label;
+    count++;
     evaluation->correct += (uint64_t)is_hit;
     if (evaluation->class_count) evaluation->class_count[label]++;
     if (evaluation->class_correct) {
       evaluation->class_correct[label] += (uint64_t)is_hit;
     }
   }
+  return count;
 }
 
+/* A batch's loss is a mean over what counts in it. */
 static fl_status evaluate_all(fl_model *model, const fl_dataset *data,
                               uint64_t count, fl_evaluation *evaluation)
 {
@@ -84,6 +96,7 @@ static fl_status evaluate_all(fl_model *model, const fl_dataset *data,
   double sum = 0.0;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
+  evaluation->count = 0;
   for (uint64_t first = 0; first < count; first += BATCH) {
     fli_batch batch = {.data = data,
                        .order = data->indices,
@@ -91,11 +104,14 @@ static fl_status evaluate_all(fl_model *model, const fl_dataset *data,
                        .n = next_batch(count, first)};
     double loss = 0.0;
     FLI_TRY(fli_forward(model, &batch, 0, &loss));
-    sum += loss * (double)batch.n;
-    score_batch(model, &batch, evaluation);
+    uint64_t n = evaluation->n_classes > 0
+                     ? score_batch(model, &batch, evaluation)
+                     : batch.n;
+    sum += loss * (double)n;
+    evaluation->count += n;
   }
-  evaluation->loss = sum / (double)count;
-  evaluation->count = count;
+  evaluation->loss =
+      evaluation->count > 0 ? sum / (double)evaluation->count : 0.0;
 out:
   fli_fpguard_leave(&guard);
   return st;

@@ -16,6 +16,7 @@ typedef struct fli_tensor {
   char name[FL_NAME_BYTES];
   uint32_t module;
   uint32_t is_trainable;
+  uint32_t is_trained; /* now: of an active module's layer */
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */
@@ -109,9 +110,8 @@ int fli_model_gathers(const fl_model *model);
  * with is_training what fli_backward needs. FL_E_NOT_FINITE: the loss. */
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss);
-/* FL_E_CALLBACK: the host's threads failed, and what the sink has is not to be
- * relied on. */
-fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
+/* Cannot fail: weights may change on the way. */
+void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
 /* What the loss got in the last forward pass, [n, outputs]. */
 const float *fli_logits(const fl_model *model, int is_training);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes: what a model is declared of. One const vtable per kind of node says
- * how it is named on the wire, what its output looks like, which tensors it
- * owns, and how it runs. The registry (registry.c) is the one list of them.
+ * how it is named on the wire, what its output looks like and which tensors it
+ * owns, another how it is computed. The one list of them is registry.c, and of
+ * computing runs.c.
  *
  * Most kinds are layers: a graph without cycles from the input to the loss,
  * because a layer's inputs are declared before it; order of declaration is
@@ -66,8 +67,7 @@ typedef struct fli_pass {
   fli_sink *sink;      /* backward: see sink.h */
   float *gradient;     /* for sink.c */
   int is_training;
-  fl_status status; /* of the host's threads; set it when they fail */
-  uint64_t seed;    /* of what is drawn, with the number of the step */
+  uint64_t seed; /* of what is drawn, with the number of the step */
   uint64_t step;
   /* Set by the loss: sum over the batch and what to divide it by. */
   double loss;
@@ -93,7 +93,35 @@ enum {
   FLI_NODE_DIRECT = 256         /* writes gradients as a fli_target says */
 };
 
+/* Kinds of nodes; a number here means nothing outside of this build. */
+enum {
+  FLI_OP_TENSOR,
+  FLI_OP_INPUT,
+  FLI_OP_FLATTEN,
+  FLI_OP_DENSE,
+  FLI_OP_DENSE_LORA,
+  FLI_OP_CONV2D,
+  FLI_OP_POOL2D,
+  FLI_OP_MEAN,
+  FLI_OP_RELU,
+  FLI_OP_ACTIVATION,
+  FLI_OP_SOFTMAX,
+  FLI_OP_DROPOUT,
+  FLI_OP_EMBEDDING,
+  FLI_OP_POSITIONS,
+  FLI_OP_LAYER_NORM,
+  FLI_OP_GROUP_NORM,
+  FLI_OP_ATTENTION,
+  FLI_OP_ADD,
+  FLI_OP_SOFTMAX_CROSS_ENTROPY,
+  FLI_OP_CROSS_ENTROPY,
+  FLI_OP_MEAN_SQUARED_ERROR,
+  FLI_OP_BINARY_CROSS_ENTROPY,
+  FLI_OPS
+};
+
 typedef struct fli_node_op {
+  uint32_t kind;         /* FLI_OP_*: place in both lists of kinds */
   const char *name;      /* on the wire */
   uint32_t flags;        /* FLI_NODE_*; `shape` may change the node's copy */
   uint32_t n_inputs;     /* layers: 0 (FLI_NODE_IS_INPUT), 1 or 2 */
@@ -106,6 +134,13 @@ typedef struct fli_node_op {
   void (*pack)(const fli_node *node, fli_msg_writer *writer);
   /* Read the attribute `key` if it is known; returns whether it is. */
   int (*unpack)(fli_node *node, uint32_t key, fli_msg_reader *reader);
+} fli_node_op;
+
+/* How a kind is computed: apart, because a program that does not compute, such
+ * as a client whose host has a trainer of its own, still declares models of all
+ * kinds. Only runs.c names these, and the linker drops them where nobody calls
+ * what is in there. */
+typedef struct fli_node_run {
   /* May be NULL: nothing but the buffers. */
   void (*needs)(const fli_node *node, size_t n, fli_needs *needs);
   /* Layers that read the data set itself: whether the `count` samples it names
@@ -114,7 +149,7 @@ typedef struct fli_node_op {
                      uint64_t count);
   void (*forward)(const fli_node *node, fli_pass *pass);
   void (*backward)(const fli_node *node, fli_pass *pass);
-} fli_node_op;
+} fli_node_run;
 
 struct fli_node {
   const fli_node_op *op;
@@ -172,6 +207,31 @@ extern const fli_node_op fli_op_softmax_cross_entropy;
 extern const fli_node_op fli_op_cross_entropy;
 extern const fli_node_op fli_op_mean_squared_error;
 extern const fli_node_op fli_op_binary_cross_entropy;
+
+extern const fli_node_run fli_run_input;
+extern const fli_node_run fli_run_flatten;
+extern const fli_node_run fli_run_dense;
+extern const fli_node_run fli_run_dense_lora;
+extern const fli_node_run fli_run_conv2d;
+extern const fli_node_run fli_run_pool2d;
+extern const fli_node_run fli_run_mean;
+extern const fli_node_run fli_run_relu;
+extern const fli_node_run fli_run_activation;
+extern const fli_node_run fli_run_softmax;
+extern const fli_node_run fli_run_dropout;
+extern const fli_node_run fli_run_embedding;
+extern const fli_node_run fli_run_positions;
+extern const fli_node_run fli_run_layer_norm;
+extern const fli_node_run fli_run_group_norm;
+extern const fli_node_run fli_run_attention;
+extern const fli_node_run fli_run_add;
+extern const fli_node_run fli_run_softmax_cross_entropy;
+extern const fli_node_run fli_run_cross_entropy;
+extern const fli_node_run fli_run_mean_squared_error;
+extern const fli_node_run fli_run_binary_cross_entropy;
+
+/* runs.c: how to compute a node; all members are NULL for no layer. */
+const fli_node_run *fli_node_run_of(const fli_node *node);
 
 /* The kind of that name, or NULL. */
 const fli_node_op *fli_node_op_find(const char *name);

@@ -60,15 +60,20 @@ static void activation_backward(const fli_node *node, fli_pass *pass)
 
 /* FL_ACTIVATION_RELU is 0, what attributes are when nobody sets them. */
 const fli_node_op fli_op_relu = {
+    .kind = FLI_OP_RELU,
     .name = "relu",
     .flags = FLI_NODE_IN_PLACE,
     .n_inputs = 1,
     .shape = activation_shape,
+};
+
+const fli_node_run fli_run_relu = {
     .forward = activation_forward,
     .backward = activation_backward,
 };
 
 const fli_node_op fli_op_activation = {
+    .kind = FLI_OP_ACTIVATION,
     .name = "activation",
     .flags = FLI_NODE_IN_PLACE,
     .n_inputs = 1,
@@ -76,6 +81,9 @@ const fli_node_op fli_op_activation = {
     .shape = activation_shape,
     .pack = activation_pack,
     .unpack = activation_unpack,
+};
+
+const fli_node_run fli_run_activation = {
     .forward = activation_forward,
     .backward = activation_backward,
 };

@@ -78,10 +78,14 @@ static void add_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_add = {
+    .kind = FLI_OP_ADD,
     .name = "add",
     .flags = FLI_NODE_IN_PLACE | FLI_NODE_ADDS,
     .n_inputs = 2,
     .shape = add_shape,
+};
+
+const fli_node_run fli_run_add = {
     .forward = add_forward,
     .backward = add_backward,
 };

@@ -126,9 +126,7 @@ static void attention_forward(const fli_node *node, fli_pass *pass)
 {
   attention_job job = {
       .node = node, .pass = pass, .attention = attention_of(node)};
-  fl_status st =
-      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
-  if (st != FL_OK) pass->status = st;
+  fli_parallel_all(pass->context, ranges_of(pass->n), forward_range, &job);
 }
 
 static void attention_backward(const fli_node *node, fli_pass *pass)
@@ -136,12 +134,11 @@ static void attention_backward(const fli_node *node, fli_pass *pass)
   attention_job job = {
       .node = node, .pass = pass, .attention = attention_of(node)};
   if (!pass->dx[0]) return;
-  fl_status st =
-      fli_parallel_for(pass->context, ranges_of(pass->n), backward_range, &job);
-  if (st != FL_OK) pass->status = st;
+  fli_parallel_all(pass->context, ranges_of(pass->n), backward_range, &job);
 }
 
 const fli_node_op fli_op_attention = {
+    .kind = FLI_OP_ATTENTION,
     .name = "attention",
     .flags = FLI_NODE_KEEPS_INPUT | FLI_NODE_KEEPS_OUTPUT,
     .n_inputs = 1,
@@ -149,6 +146,9 @@ const fli_node_op fli_op_attention = {
     .shape = attention_shape,
     .pack = attention_pack,
     .unpack = attention_unpack,
+};
+
+const fli_node_run fli_run_attention = {
     .needs = attention_needs,
     .forward = attention_forward,
     .backward = attention_backward,

@@ -299,9 +299,7 @@ static void conv_forward(const fli_node *node, fli_pass *pass)
   job.lane = lines(job.conv.n_scratch) + pooled_floats(node);
   job.conv.algorithm->pack(&job.conv, fli_value(pass, node, WEIGHT),
                            pass->scratch);
-  fl_status st =
-      fli_parallel_for(pass->context, ranges_of(pass->n), forward_range, &job);
-  if (st != FL_OK) pass->status = st;
+  fli_parallel_all(pass->context, ranges_of(pass->n), forward_range, &job);
 }
 
 static void backward_images(const conv_job *job, const fli_conv_range *range)
@@ -343,9 +341,7 @@ static void backward_all(conv_job *job, float *sums)
   size_t n_ranges = ranges_of(pass->n);
   if (job->is_trained) memset(sums, 0, n * sizeof *sums);
   if (job->node->is_parallel) {
-    fl_status st =
-        fli_parallel_for(pass->context, n_ranges, backward_range, job);
-    if (st != FL_OK) pass->status = st;
+    fli_parallel_all(pass->context, n_ranges, backward_range, job);
   }
   for (size_t i = 0; i < n_ranges; i++) {
     if (!job->node->is_parallel) backward_range(job, i);
@@ -386,6 +382,7 @@ static void conv_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_conv2d = {
+    .kind = FLI_OP_CONV2D,
     .name = "conv2d",
     .flags = FLI_NODE_KEEPS_TO_TRAIN,
     .n_inputs = 1,
@@ -394,6 +391,9 @@ const fli_node_op fli_op_conv2d = {
     .parameters = conv_parameters,
     .pack = conv_pack,
     .unpack = conv_unpack,
+};
+
+const fli_node_run fli_run_conv2d = {
     .needs = conv_needs,
     .forward = conv_forward,
     .backward = conv_backward,

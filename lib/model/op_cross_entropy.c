@@ -5,8 +5,10 @@
  * the batch goes to pass->loss; the gradient of the mean over what has a label
  * is written in the same sweep when it is wanted. */
 #include <inttypes.h>
+#include <math.h>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 #include "kernels/nn/nn.h"
 #include "model/node.h"
 
@@ -99,6 +101,19 @@ static void loss_needs(const fli_node *node, size_t n, fli_needs *needs)
   needs->forward = n * labels_of(node);
 }
 
+/* What is ignored has a gradient of 0, and 0 x NaN would reach the weights
+ * without a trace in the loss. */
+static int spoils_weights(const flk_cross_entropy *loss)
+{
+  if (!loss->gradient) return 0;
+  for (size_t r = 0; r < loss->rows; r++) {
+    const float *row = loss->logits + r * loss->n;
+    if (loss->targets[r] != loss->ignore) continue;
+    if (flk_kernels()->find_not_finite(row, loss->n) < loss->n) return 1;
+  }
+  return 0;
+}
+
 static void loss_forward(const fli_node *node, fli_pass *pass)
 {
   size_t labels = (size_t)labels_of(node);
@@ -121,21 +136,31 @@ static void loss_forward(const fli_node *node, fli_pass *pass)
       .ignore = ignored(node),
       .factor = count > 0 ? 1.0f / (float)count : 0.0f,
   };
+  if (spoils_weights(&loss)) {
+    pass->loss = (double)NAN;
+    pass->loss_weight = 1.0;
+    return;
+  }
   pass->loss = flk_nn()->softmax.cross_entropy(&loss);
   pass->loss_weight = (double)count;
 }
 
 const fli_node_op fli_op_softmax_cross_entropy = {
+    .kind = FLI_OP_SOFTMAX_CROSS_ENTROPY,
     .name = "softmax_cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
     .shape = loss_shape,
+};
+
+const fli_node_run fli_run_softmax_cross_entropy = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,
 };
 
 const fli_node_op fli_op_cross_entropy = {
+    .kind = FLI_OP_CROSS_ENTROPY,
     .name = "cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
@@ -143,6 +168,9 @@ const fli_node_op fli_op_cross_entropy = {
     .shape = loss_shape,
     .pack = loss_pack,
     .unpack = loss_unpack,
+};
+
+const fli_node_run fli_run_cross_entropy = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,

@@ -148,10 +148,9 @@ static int lora_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
   }
 }
 
-static void multiply(fli_pass *pass, const fli_gemm *gemm)
+static void multiply(const fli_pass *pass, const fli_gemm *gemm)
 {
-  fl_status st = fli_sgemm_parallel(pass->context, gemm);
-  if (st != FL_OK) pass->status = st;
+  fli_sgemm_parallel(pass->context, gemm);
 }
 
 /* y = x W^T + b; `does_relu`: and max(0, y) */
@@ -334,6 +333,7 @@ static void lora_needs(const fli_node *node, size_t n, fli_needs *needs)
 }
 
 const fli_node_op fli_op_dense = {
+    .kind = FLI_OP_DENSE,
     .name = "dense",
     .flags = FLI_NODE_KEEPS_TO_TRAIN | FLI_NODE_ADDS | FLI_NODE_DIRECT,
     .n_inputs = 1,
@@ -342,11 +342,15 @@ const fli_node_op fli_op_dense = {
     .parameters = dense_parameters,
     .pack = dense_pack,
     .unpack = dense_unpack,
+};
+
+const fli_node_run fli_run_dense = {
     .forward = dense_forward,
     .backward = dense_backward,
 };
 
 const fli_node_op fli_op_dense_lora = {
+    .kind = FLI_OP_DENSE_LORA,
     .name = "dense_lora",
     .flags = FLI_NODE_KEEPS_TO_TRAIN | FLI_NODE_ADDS,
     .n_inputs = 1,
@@ -355,6 +359,9 @@ const fli_node_op fli_op_dense_lora = {
     .parameters = lora_parameters,
     .pack = lora_pack,
     .unpack = lora_unpack,
+};
+
+const fli_node_run fli_run_dense_lora = {
     .needs = lora_needs,
     .forward = lora_forward,
     .backward = lora_backward,

@@ -43,7 +43,9 @@ static void dropout_needs(const fli_node *node, size_t n, fli_needs *needs)
   needs->kept = ((uint64_t)mask_bytes(node) * n + 3) / 4;
 }
 
-/* Sample by sample, because elements of one call are numbered in 32 bits. */
+/* Sample by sample, because elements of one call are numbered in 32 bits. A
+ * sample has a stream of its own under each seed, so that neighbouring seeds,
+ * which devices are likely to have, do not share masks. */
 static void dropout_forward(const fli_node *node, fli_pass *pass)
 {
   size_t size = (size_t)fli_shape_floats(&node->output);
@@ -56,7 +58,8 @@ static void dropout_forward(const fli_node *node, fli_pass *pass)
   }
   for (size_t k = 0; k < pass->n; k++) {
     flk_dropout dropout;
-    flk_dropout_init(&dropout, pass->seed + k, pass->step, node->position,
+    flk_dropout_init(&dropout, pass->seed,
+                     pass->step * FLI_MAX_NODES + node->position, (uint32_t)k,
                      node->attributes.dropout.rate);
     flk_nn()->dropout.forward(pass->y + k * size, pass->x[0] + k * size,
                               mask + k * mask_bytes(node), size, 0, &dropout);
@@ -76,6 +79,7 @@ static void dropout_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_dropout = {
+    .kind = FLI_OP_DROPOUT,
     .name = "dropout",
     .flags = FLI_NODE_IN_PLACE,
     .n_inputs = 1,
@@ -83,6 +87,9 @@ const fli_node_op fli_op_dropout = {
     .shape = dropout_shape,
     .pack = dropout_pack,
     .unpack = dropout_unpack,
+};
+
+const fli_node_run fli_run_dropout = {
     .needs = dropout_needs,
     .forward = dropout_forward,
     .backward = dropout_backward,

@@ -137,6 +137,7 @@ static void embedding_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_embedding = {
+    .kind = FLI_OP_EMBEDDING,
     .name = "embedding",
     .flags = FLI_NODE_KEEPS_TO_TRAIN,
     .n_inputs = 1,
@@ -145,6 +146,9 @@ const fli_node_op fli_op_embedding = {
     .parameters = embedding_parameters,
     .pack = embedding_pack,
     .unpack = embedding_unpack,
+};
+
+const fli_node_run fli_run_embedding = {
     .check = embedding_check,
     .forward = embedding_forward,
     .backward = embedding_backward,
@@ -198,11 +202,15 @@ static void positions_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_positions = {
+    .kind = FLI_OP_POSITIONS,
     .name = "positions",
     .flags = FLI_NODE_IN_PLACE,
     .n_inputs = 1,
     .shape = positions_shape,
     .parameters = positions_parameters,
+};
+
+const fli_node_run fli_run_positions = {
     .forward = positions_forward,
     .backward = positions_backward,
 };

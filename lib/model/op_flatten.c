@@ -67,9 +67,13 @@ static void flatten_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_flatten = {
+    .kind = FLI_OP_FLATTEN,
     .name = "flatten",
     .n_inputs = 1,
     .shape = flatten_shape,
+};
+
+const fli_node_run fli_run_flatten = {
     .forward = flatten_forward,
     .backward = flatten_backward,
 };

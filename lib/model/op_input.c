@@ -122,12 +122,16 @@ static void input_needs(const fli_node *node, size_t n, fli_needs *needs)
 }
 
 const fli_node_op fli_op_input = {
+    .kind = FLI_OP_INPUT,
     .name = "input",
     .flags = FLI_NODE_IS_INPUT,
     .n_attributes = 3,
     .shape = input_shape,
     .pack = input_pack,
     .unpack = input_unpack,
+};
+
+const fli_node_run fli_run_input = {
     .needs = input_needs,
     .check = input_check,
     .forward = input_forward,

@@ -75,10 +75,14 @@ static void mean_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_mean = {
+    .kind = FLI_OP_MEAN,
     .name = "mean",
     .flags = FLI_NODE_ADDS,
     .n_inputs = 1,
     .shape = mean_shape,
+};
+
+const fli_node_run fli_run_mean = {
     .needs = mean_needs,
     .forward = mean_forward,
     .backward = mean_backward,

@@ -194,6 +194,7 @@ static void norm_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_layer_norm = {
+    .kind = FLI_OP_LAYER_NORM,
     .name = "layer_norm",
     .flags = FLI_NODE_KEEPS_INPUT | FLI_NODE_ADDS,
     .n_inputs = 1,
@@ -202,12 +203,16 @@ const fli_node_op fli_op_layer_norm = {
     .parameters = norm_parameters,
     .pack = layer_norm_pack,
     .unpack = layer_norm_unpack,
+};
+
+const fli_node_run fli_run_layer_norm = {
     .needs = norm_needs,
     .forward = norm_forward,
     .backward = norm_backward,
 };
 
 const fli_node_op fli_op_group_norm = {
+    .kind = FLI_OP_GROUP_NORM,
     .name = "group_norm",
     .flags = FLI_NODE_KEEPS_INPUT | FLI_NODE_ADDS,
     .n_inputs = 1,
@@ -216,6 +221,9 @@ const fli_node_op fli_op_group_norm = {
     .parameters = norm_parameters,
     .pack = group_norm_pack,
     .unpack = group_norm_unpack,
+};
+
+const fli_node_run fli_run_group_norm = {
     .needs = norm_needs,
     .forward = norm_forward,
     .backward = norm_backward,

@@ -138,12 +138,16 @@ static void pool_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_pool2d = {
+    .kind = FLI_OP_POOL2D,
     .name = "pool2d",
     .n_inputs = 1,
     .n_attributes = 4,
     .shape = pool_shape,
     .pack = pool_pack,
     .unpack = pool_unpack,
+};
+
+const fli_node_run fli_run_pool2d = {
     .needs = pool_needs,
     .forward = pool_forward,
     .backward = pool_backward,

@@ -76,20 +76,28 @@ static void loss_forward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_mean_squared_error = {
+    .kind = FLI_OP_MEAN_SQUARED_ERROR,
     .name = "mean_squared_error",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
     .shape = loss_shape,
+};
+
+const fli_node_run fli_run_mean_squared_error = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,
 };
 
 const fli_node_op fli_op_binary_cross_entropy = {
+    .kind = FLI_OP_BINARY_CROSS_ENTROPY,
     .name = "binary_cross_entropy",
     .flags = FLI_NODE_IS_LOSS | FLI_NODE_VIEW,
     .n_inputs = 1,
     .shape = loss_shape,
+};
+
+const fli_node_run fli_run_binary_cross_entropy = {
     .needs = loss_needs,
     .check = loss_check,
     .forward = loss_forward,

@@ -40,10 +40,14 @@ static void softmax_backward(const fli_node *node, fli_pass *pass)
 }
 
 const fli_node_op fli_op_softmax = {
+    .kind = FLI_OP_SOFTMAX,
     .name = "softmax",
     .flags = FLI_NODE_IN_PLACE | FLI_NODE_KEEPS_OUTPUT,
     .n_inputs = 1,
     .shape = softmax_shape,
+};
+
+const fli_node_run fli_run_softmax = {
     .forward = softmax_forward,
     .backward = softmax_backward,
 };

@@ -37,6 +37,7 @@ static int tensor_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
 }
 
 const fli_node_op fli_op_tensor = {
+    .kind = FLI_OP_TENSOR,
     .name = "tensor",
     .n_attributes = 2,
     .parameters = tensor_parameters,

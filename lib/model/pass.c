@@ -58,12 +58,6 @@ static void set_buffers(const fl_model *model, const fli_plan *plan,
   pass->scratch = at(model, places->scratch[is_backward]);
 }
 
-static fl_status threads_failed(fl_status status)
-{
-  return fli_error(status < 0 ? status : FL_E_CALLBACK,
-                   "model: the host's parallel_for failed");
-}
-
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss)
 {
@@ -74,13 +68,13 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
   for (uint32_t i = 0; i < model->n_chain; i++) {
     const fli_node *node = &model->nodes[model->chain[i]];
     int is_loss = (node->flags & FLI_NODE_IS_LOSS) != 0;
-    if (!node->op->forward || (is_loss && !loss)) continue;
+    const fli_node_run *run = fli_node_run_of(node);
+    if (!run->forward || (is_loss && !loss)) continue;
     if (node->flags & FLI_NODE_VIEW && !is_loss) continue;
     set_buffers(model, plan, model->chain[i], &pass, 0);
     pass.dx[0] =
         is_loss ? at(model, plan->places[node->inputs[0]].gradient) : NULL;
-    node->op->forward(node, &pass);
-    if (pass.status != FL_OK) return threads_failed(pass.status);
+    run->forward(node, &pass);
   }
   if (!loss) return FL_OK;
   *loss = pass.loss_weight > 0.0 ? pass.loss / pass.loss_weight : 0.0;
@@ -111,7 +105,7 @@ static void node_backward(fl_model *model, uint32_t index, fli_pass *pass)
     pass->dx[k] = is_first || pass->adds[k] ? dx : at(model, places->extra[k]);
     if (!input->carries) pass->dx[k] = NULL;
   }
-  node->op->backward(node, pass);
+  fli_node_run_of(node)->backward(node, pass);
   for (uint32_t k = 0; k < node->op->n_inputs; k++) {
     if (!pass->dx[k] || places->extra[k] == FLI_NOWHERE) continue;
     const fli_node *input = &model->nodes[node->inputs[k]];
@@ -130,7 +124,7 @@ static int is_the_same(const fl_model *model, uint32_t index)
          places[index].gradient == places[node->inputs[0]].gradient;
 }
 
-fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
+void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
 {
   fli_pass pass = begin_pass(model, batch);
   pass.sink = sink;
@@ -139,10 +133,8 @@ fl_status fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink)
   for (uint32_t i = model->n_chain - 1; i-- > 0;) {
     uint32_t index = model->chain[i];
     const fli_node *node = &model->nodes[index];
-    if (!node->carries || !node->op->backward) continue;
+    if (!node->carries || !fli_node_run_of(node)->backward) continue;
     if (is_the_same(model, index)) continue;
     node_backward(model, index, &pass);
-    if (pass.status != FL_OK) return threads_failed(pass.status);
   }
-  return FL_OK;
 }

@@ -135,12 +135,13 @@ static fl_status plan_needs(planner *p, uint32_t position)
 {
   fl_status st = FL_OK;
   const fli_node *node = layer(p, position);
+  const fli_node_run *run = fli_node_run_of(node);
   fli_places *places = &p->places[p->model->chain[position]];
   int goes_back = p->is_training && node->carries;
   uint32_t back = time_back(p, node);
   uint32_t last = goes_back ? back : position;
   fli_needs needs = {0};
-  if (node->op->needs) node->op->needs(node, p->batch, &needs);
+  if (run->needs) run->needs(node, p->batch, &needs);
   if (needs.kept > 0) {
     FLI_TRY(new_buffer(p, needs.kept, position, last, &places->kept));
   }

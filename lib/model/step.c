@@ -7,6 +7,7 @@
 #include <fl/train.h>
 
 #include <math.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -85,9 +86,20 @@ static float rate_of(const fl_model *model, float rate)
   return rate < 0.0f ? fli_optimiser_rate(&model->optimiser) : rate;
 }
 
-static int is_active(const fl_model *model, const fli_tensor *tensor)
+/* What is not trained has no gradient, whatever a hook writes there: tensors
+ * of no layer, and frozen modules among others that are not. */
+static void clear_untrained(const fl_model *model)
 {
-  return tensor->is_trainable && tensor->module >= model->first_active;
+  const fli_workspace *w = &model->workspace;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (!tensor->is_trainable || tensor->is_trained ||
+        tensor->offset < model->first_weight) {
+      continue;
+    }
+    memset(w->gradient + (tensor->offset - model->first_weight), 0,
+           (size_t)tensor->shape.count * sizeof *w->gradient);
+  }
 }
 
 /* Those who want to see the gradient, in order. */
@@ -140,12 +152,14 @@ static fl_status update_gathered(fl_model *model, float rate)
     flk_nn()->vector.scale(w->gradient, share, w->gradient,
                            (size_t)w->n_gradient);
   }
-  FLI_TRY(show_gradient(model));
+  st = show_gradient(model);
+  clear_untrained(model);
+  if (st != FL_OK) return st;
   FLI_TRY(clip(model, &factor));
   rate = rate_of(model, rate);
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
-    if (!is_active(model, tensor)) continue;
+    if (!tensor->is_trained) continue;
     fli_optimiser_apply(&model->optimiser, rate, model->values + tensor->offset,
                         w->gradient + (tensor->offset - model->first_weight),
                         factor, tensor->offset, (size_t)tensor->shape.count);
@@ -156,7 +170,7 @@ out:
 }
 
 /* Add the batch's gradient to what is gathered. */
-static fl_status gather(fl_model *model, const fli_batch *batch)
+static void gather(fl_model *model, const fli_batch *batch)
 {
   fli_workspace *w = &model->workspace;
   fli_sink sink = {.values = model->values,
@@ -164,9 +178,8 @@ static fl_status gather(fl_model *model, const fli_batch *batch)
                    .first = model->first_weight,
                    .keep = w->n_batches > 0 ? 1.0f : 0.0f,
                    .optimiser = &model->optimiser};
-  fl_status st = fli_backward(model, batch, &sink);
-  w->n_batches = st == FL_OK ? w->n_batches + 1 : 0;
-  return st;
+  fli_backward(model, batch, &sink);
+  w->n_batches++;
 }
 
 fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
@@ -177,7 +190,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
   if (observer->begin) FLI_TRY(observer->begin(observer->user, batch));
   FLI_TRY(fli_forward(model, batch, 1, loss));
   if (fli_model_gathers(model)) {
-    FLI_TRY(gather(model, batch));
+    gather(model, batch);
     if (model->workspace.n_batches >= model->optimiser.options.accumulate) {
       FLI_TRY(update_gathered(model, rate));
     }
@@ -186,7 +199,7 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
                      .first = model->first_weight,
                      .rate = rate_of(model, rate),
                      .optimiser = &model->optimiser};
-    FLI_TRY(fli_backward(model, batch, &sink));
+    fli_backward(model, batch, &sink);
     model->optimiser.updates++;
   }
   if (observer->end) FLI_TRY(observer->end(observer->user, *loss));
@@ -245,7 +258,7 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = fli_forward(model, &batch, 1, &mean);
-  if (st == FL_OK) st = gather(model, &batch);
+  if (st == FL_OK) gather(model, &batch);
   fli_fpguard_leave(&guard);
   if (st == FL_OK && loss) *loss = mean;
 out:

@@ -178,7 +178,10 @@ static fl_status fit_all(fit_run *run)
   fli_fit_place *place = &run->model->place;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  if (!run->options.resume) *place = (fli_fit_place){0};
+  if (!run->options.resume) {
+    *place = (fli_fit_place){0};
+    run->model->workspace.n_batches = 0; /* gathered on other weights, maybe */
+  }
   place->seed = run->options.seed;
   while (place->epoch < run->options.epochs) {
     FLI_TRY(fit_epoch(run));

@@ -27,7 +27,8 @@ static void add_up(const fl_model *model, int is_training, size_t n_floats,
       .weights = (model->n_weights + model->n_fixed) * sizeof(float),
       .gradients = gathers ? n * sizeof(float) : 0,
       .optimiser = arrays * n * sizeof(float),
-      .activations = (uint64_t)n_floats * sizeof(float),
+      .activations = (uint64_t)n_floats * sizeof(float) +
+                     model->n_nodes * sizeof(fli_places),
   };
   out->peak = out->weights + out->gradients + out->optimiser + out->activations;
 }
@@ -43,9 +44,10 @@ fl_status fli_plan_memory(const fl_model *model, size_t batch, int is_training,
   return FL_OK;
 }
 
-/* Largest batch below `batch` whose plan is within the limit; 0 if none. */
-static size_t largest_that_fits(const fl_model *model, size_t batch,
-                                int is_training)
+/* Largest batch below `batch`, which is one that can be planned, whose plan is
+ * within the limit; 0 if none. FL_E_NOMEM: to plan with. */
+static fl_status largest_that_fits(const fl_model *model, size_t batch,
+                                   int is_training, size_t *largest)
 {
   size_t low = 0;
   size_t high = batch;
@@ -53,29 +55,33 @@ static size_t largest_that_fits(const fl_model *model, size_t batch,
     size_t middle = low + (high - low) / 2;
     fl_memory_plan plan;
     fl_status st = fli_plan_memory(model, middle, is_training, &plan);
-    if (st == FL_OK && plan.peak <= model->memory_limit) {
+    if (st != FL_OK) return st;
+    if (plan.peak <= model->memory_limit) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  return low;
+  *largest = low;
+  return FL_OK;
 }
 
 static fl_status check_limit(const fl_model *model, const fli_plan *plan,
                              int is_training)
 {
+  size_t largest = 0;
   fl_memory_plan memory;
   add_up(model, is_training, plan->n_floats, &memory);
   if (model->memory_limit == 0 || memory.peak <= model->memory_limit) {
     return FL_OK;
   }
+  fl_status st = largest_that_fits(model, plan->batch, is_training, &largest);
+  if (st != FL_OK) return st;
   return fli_error(FL_E_LIMIT,
                    "memory: a batch of %zu takes %llu bytes, the limit is "
                    "%llu; the largest batch that fits is %zu",
                    plan->batch, (unsigned long long)memory.peak,
-                   (unsigned long long)model->memory_limit,
-                   largest_that_fits(model, plan->batch, is_training));
+                   (unsigned long long)model->memory_limit, largest);
 }
 
 static fl_status reserve_block(fl_model *model, size_t n_floats)

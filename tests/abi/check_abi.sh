@@ -43,7 +43,7 @@ move_second_member() { # STRUCT
     s/layout-offset-in-bits='64'/layout-offset-in-bits='96'/
   }" "$baseline"
 }
-move_second_member fl_dataset >"$seeded/struct.xml"
+move_second_member fl_reader >"$seeded/struct.xml"
 output=$(gate "$seeded/struct.xml")
 [ $(($? & 4)) = 4 ]
 check abi_gate_notices_a_changed_struct $? "$output"

@@ -2,7 +2,7 @@
 /* The exact bytes of descriptions and schema hashes, version 1, and the bits of
  * initial weights: what clients and servers of different machines have to
  * agree on. Another byte here needs a new version, not new golden bytes. */
-#include <fl/model.h>
+#include <fl/layers.h>
 
 #include "base/bytes.h"
 #include "check.h"
@@ -24,6 +24,48 @@ static const char tensors_description[] =
     "6503ce00011170109011c3";
 static const char tensors_schema[] =
     "196e5b05697715c251d6eeb5baa25b5d84c907566eca61e52c4fb17170ee8e9a";
+
+static const char images_description[] =
+    "820101029b8501a5696e70757402a5696e707574109302090811ca3f00000012"
+    "ca000000008901a6636f6e76326402a163030010061105120313021401150285"
+    "01aa67726f75705f6e6f726d02a1670301100311ca3727c5ac8301aa61637469"
+    "766174696f6e02a17310028601a6706f6f6c326402a170100111031201130183"
+    "01a361646402a172cc809204018601a6706f6f6c326402a17110001102120213"
+    "008201a46d65616e02a16d8301a764726f706f757402a16410ca3e8000008401"
+    "a564656e736502a166030210048201b462696e6172795f63726f73735f656e74"
+    "726f707902a46c6f7373";
+static const char images_schema[] =
+    "3655c27f0f2f00629fa3369fd9a0a2fb08fe9e8e129daadfcfa91139ac77ad08";
+static const char images_weights[] =
+    "b3604757412e5f1c3e65efe02afe061f2e7a4f3f4510033fdcd1d12917daa006";
+static const char tokens_description[] =
+    "820101029b8501a5696e70757402a5696e70757410910511ca3f80000012ca00"
+    "0000008501a9656d62656464696e6702a165030010cd012c11088301a9706f73"
+    "6974696f6e7302a17003018401aa6c617965725f6e6f726d02a16e030210ca37"
+    "27c5ac8501a564656e736502a9612e696e5f70726f6a03031018cc81c38401a9"
+    "617474656e74696f6e02a7612e6865616473100211c38501a564656e736502aa"
+    "612e6f75745f70726f6a03031008cc81c38301a361646402a172cc8092060282"
+    "01a7736f66746d617802a1738401a564656e736502a166030410038401ad6372"
+    "6f73735f656e74726f707902a46c6f737310f911ca3e000000";
+static const char tokens_schema[] =
+    "7c55a7b0c5f0b2c4d59f545bcbdcf249142e67fa2a60d0da7478af63be1521b0";
+static const char tokens_weights[] =
+    "156c56a712e7141414aee037f9465ed200cce2ca1290013bb631533ed3177686";
+static const char numbers_description[] =
+    "82010102968501a5696e70757402a5696e7075741092020311ca3f80000012ca"
+    "000000008401a564656e736502a175030010048301aa61637469766174696f6e"
+    "02a16710018201a7666c617474656e02a4666c61748401a564656e736502a176"
+    "030110018201b26d65616e5f737175617265645f6572726f7202a46c6f7373";
+static const char numbers_schema[] =
+    "fcdd4e433a3feffe1b4d12278bd9e3be275f316968bcdb9d538c29899ccb0633";
+static const char lora_description[] =
+    "82010102968501a5696e70757402a5696e7075741092020311ca3f80000012ca"
+    "000000008601aa64656e73655f6c6f726102a17503001004110212ca41800000"
+    "8301aa61637469766174696f6e02a16710018201a7666c617474656e02a4666c"
+    "61748401a564656e736502a176030110018201b26d65616e5f73717561726564"
+    "5f6572726f7202a46c6f7373";
+static const char lora_schema[] =
+    "fbd7699c729a8cff824559bd92e6f7ef2741f010f2e6f6a43410b7ae975874cf";
 
 static void to_hex(char *out, const uint8_t *bytes, size_t n)
 {
@@ -50,6 +92,80 @@ static fl_model *new_mlp(void)
   return model;
 }
 
+/* Convolution, pools, group norm, a sum, activations. */
+static void add_images(fl_model_builder *builder)
+{
+  const uint64_t dims[3] = {2, 9, 8};
+  fl_conv2d_options conv;
+  fl_pool2d_options pool;
+  CHECK_OK(fl_conv2d_options_init(&conv, sizeof conv));
+  CHECK_OK(fl_pool2d_options_init(&pool, sizeof pool));
+  conv.filters = 6;
+  conv.height = 5;
+  conv.stride = 2;
+  conv.padding = 1;
+  conv.groups = 2;
+  pool.kind = FL_POOL_AVERAGE;
+  pool.size = 3;
+  pool.stride = 1;
+  pool.padding = 1;
+  CHECK_OK(fl_model_builder_input(builder, dims, 3, 0.5f, 0.0f));
+  CHECK_OK(fl_model_builder_conv2d(builder, "c", &conv));
+  CHECK_OK(fl_model_builder_group_norm(builder, "g", 3, 1e-5f));
+  CHECK_OK(fl_model_builder_activation(builder, "s", FL_ACTIVATION_SILU));
+  CHECK_OK(fl_model_builder_pool2d(builder, "p", &pool));
+  CHECK_OK(fl_model_builder_add(builder, "r", "c"));
+  CHECK_OK(fl_model_builder_pool2d(builder, "q", NULL));
+  CHECK_OK(fl_model_builder_mean(builder, "m"));
+  CHECK_OK(fl_model_builder_dropout(builder, "d", 0.25f));
+  CHECK_OK(fl_model_builder_dense(builder, "f", 4));
+  CHECK_OK(fl_model_builder_binary_cross_entropy(builder, "loss"));
+}
+
+/* Embedding, positions, norm, attention with fixed tensors, a loss with
+ * options. */
+static void add_tokens(fl_model_builder *builder)
+{
+  const uint64_t tokens = 5;
+  fl_cross_entropy_options loss;
+  CHECK_OK(fl_cross_entropy_options_init(&loss, sizeof loss));
+  loss.label_smoothing = 0.125f;
+  loss.ignore_index = -7;
+  CHECK_OK(fl_model_builder_input(builder, &tokens, 1, 1.0f, 0.0f));
+  CHECK_OK(fl_model_builder_embedding(builder, "e", 300, 8));
+  CHECK_OK(fl_model_builder_positions(builder, "p"));
+  CHECK_OK(fl_model_builder_layer_norm(builder, "n", 1e-5f));
+  CHECK_OK(fl_model_builder_trainable(builder, 0));
+  CHECK_OK(fl_model_builder_attention(builder, "a", 2, 1));
+  CHECK_OK(fl_model_builder_trainable(builder, 1));
+  CHECK_OK(fl_model_builder_add(builder, "r", "p"));
+  CHECK_OK(fl_model_builder_softmax(builder, "s"));
+  CHECK_OK(fl_model_builder_dense(builder, "f", 3));
+  CHECK_OK(fl_model_builder_cross_entropy(builder, "loss", &loss));
+}
+
+static void add_numbers(fl_model_builder *builder)
+{
+  const uint64_t dims[2] = {2, 3};
+  CHECK_OK(fl_model_builder_input(builder, dims, 2, 1.0f, 0.0f));
+  CHECK_OK(fl_model_builder_dense(builder, "u", 4));
+  CHECK_OK(fl_model_builder_activation(builder, "g", FL_ACTIVATION_GELU));
+  CHECK_OK(fl_model_builder_flatten(builder, "flat"));
+  CHECK_OK(fl_model_builder_dense(builder, "v", 1));
+  CHECK_OK(fl_model_builder_mean_squared_error(builder, "loss"));
+}
+
+static fl_model *build(void (*add)(fl_model_builder *))
+{
+  fl_model_builder *builder = NULL;
+  fl_model *model = NULL;
+  CHECK_OK(fl_model_builder_new(&builder, NULL));
+  add(builder);
+  CHECK_OK(fl_model_builder_build(builder, &model));
+  fl_model_builder_free(builder);
+  return model;
+}
+
 static fl_model *new_tensors(void)
 {
   const uint64_t dims[2] = {3, 300};
@@ -68,7 +184,7 @@ static fl_model *new_tensors(void)
 static void check_bytes(const fl_model *model, const char *description,
                         const char *schema)
 {
-  uint8_t bytes[256];
+  uint8_t bytes[1024];
   uint8_t hash[FL_HASH_BYTES];
   char hex[2 * sizeof bytes + 1];
   size_t n = 0;
@@ -94,10 +210,46 @@ static void loose_tensors_have_their_bytes(void)
   fl_model_free(model);
 }
 
-/* BLAKE2b of all weights as little-endian float32. */
-static void initial_weights_have_their_bits(void)
+static void check_built(void (*add)(fl_model_builder *),
+                        const char *description, const char *schema)
 {
-  fl_model *model = new_mlp();
+  fl_model *model = build(add);
+  check_bytes(model, description, schema);
+  fl_model_free(model);
+}
+
+static void layers_of_images_have_their_bytes(void)
+{
+  check_built(add_images, images_description, images_schema);
+}
+
+static void layers_of_tokens_have_their_bytes(void)
+{
+  check_built(add_tokens, tokens_description, tokens_schema);
+}
+
+static void layers_to_numbers_have_their_bytes(void)
+{
+  check_built(add_numbers, numbers_description, numbers_schema);
+}
+
+/* A dense layer with LoRA is a kind of its own. */
+static void lora_has_its_bytes(void)
+{
+  fl_model *base = build(add_numbers);
+  fl_model *model = NULL;
+  fl_lora_options lora;
+  CHECK_OK(fl_lora_options_init(&lora, sizeof lora));
+  lora.rank = 2;
+  CHECK_OK(fl_model_with_lora(&model, base, &lora, 1));
+  check_bytes(model, lora_description, lora_schema);
+  fl_model_free(model);
+  fl_model_free(base);
+}
+
+/* BLAKE2b of all weights as little-endian float32. */
+static void check_weights(fl_model *model, const char *want)
+{
   uint64_t n = fl_model_weight_count(model);
   float *weights = NULL;
   uint8_t hash[FLI_HASH_BYTES];
@@ -113,14 +265,29 @@ static void initial_weights_have_their_bits(void)
   }
   fli_hasher_final(&hasher, hash);
   to_hex(hex, hash, sizeof hash);
-  CHECK_EQ_STR(hex, mlp_weights);
-  fl_model_free(model);
+  CHECK_EQ_STR(hex, want);
+}
+
+/* Bounds by fan-in, fixed bounds, ones and zeros. */
+static void initial_weights_have_their_bits(void)
+{
+  fl_model *models[3] = {new_mlp(), build(add_images), build(add_tokens)};
+  check_weights(models[0], mlp_weights);
+  check_weights(models[1], images_weights);
+  check_weights(models[2], tokens_weights);
+  for (int i = 0; i < 3; i++) {
+    fl_model_free(models[i]);
+  }
 }
 
 int main(void)
 {
   CHECK_CASE(mlp_has_its_bytes);
   CHECK_CASE(loose_tensors_have_their_bytes);
+  CHECK_CASE(layers_of_images_have_their_bytes);
+  CHECK_CASE(layers_of_tokens_have_their_bytes);
+  CHECK_CASE(layers_to_numbers_have_their_bytes);
+  CHECK_CASE(lora_has_its_bytes);
   CHECK_CASE(initial_weights_have_their_bits);
   return check_report();
 }

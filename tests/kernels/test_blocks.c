@@ -446,6 +446,15 @@ static void all_tables_give_the_same_bytes(void)
   }
 }
 
+static void machine_runs_the_strongest_table(void)
+{
+  size_t n = 0;
+  while (flk_kernels_at(n)) {
+    n++;
+  }
+  CHECK_EQ_MEM(flk_kernels(), flk_kernels_at(n - 1), sizeof(flk_table));
+}
+
 static void one_table_stays_inside_its_outputs(void)
 {
   const flk_table *table = flk_kernels_at(0);
@@ -467,6 +476,7 @@ int main(int argc, char **argv)
   if (only) {
     CHECK_CASE(one_table_stays_inside_its_outputs);
   } else {
+    CHECK_CASE(machine_runs_the_strongest_table);
     CHECK_CASE(sums_are_as_defined);
     CHECK_CASE(all_tables_give_the_same_bytes);
   }

@@ -324,9 +324,25 @@ static void dots_do_not_depend_on_their_place(void)
   }
 }
 
+static void machine_runs_the_strongest_table_unless_told(void)
+{
+  size_t n = 0;
+  while (flk_nn_at(n)) {
+    n++;
+  }
+  CHECK_EQ_MEM(flk_nn(), flk_nn_at(n - 1), sizeof(flk_nn_table));
+  CHECK(flk_nn_choose("c"));
+  CHECK_EQ_MEM(flk_nn(), flk_nn_at(0), sizeof(flk_nn_table));
+  CHECK(!flk_nn_choose("no such table"));
+  CHECK_EQ_MEM(flk_nn(), flk_nn_at(0), sizeof(flk_nn_table));
+  CHECK(flk_nn_choose(NULL));
+  CHECK_EQ_MEM(flk_nn(), flk_nn_at(n - 1), sizeof(flk_nn_table));
+}
+
 int main(void)
 {
   draw();
+  CHECK_CASE(machine_runs_the_strongest_table_unless_told);
   for (size_t i = 0; flk_nn_at(i); i++) {
     kernels = flk_nn_at(i);
     CHECK_CASE(tiles_of_all_sizes_agree_with_plain_loops);

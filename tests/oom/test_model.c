@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Allocation failures in building, reading, testing and training a model. */
-#include <fl/model.h>
+#include <fl/layers.h>
+#include <fl/train.h>
 
 #include "base/error.h"
 #include "oom.h"
@@ -82,6 +83,204 @@ out:
   return st;
 }
 
+/* Convolution, pool and norm, or embedding and attention. */
+static fl_status build_deep(fl_context *context, int is_sequence,
+                            fl_model **out)
+{
+  const uint64_t image[3] = {2, 6, 6};
+  const uint64_t ids = 4;
+  fl_conv2d_options conv;
+  fl_status st = FL_OK;
+  fl_model_builder *builder = NULL;
+  CHECK_OK(fl_conv2d_options_init(&conv, sizeof conv));
+  conv.filters = 3;
+  conv.padding = 1;
+  FLI_TRY(fl_model_builder_new(&builder, context));
+  if (is_sequence) {
+    FLI_TRY(fl_model_builder_input(builder, &ids, 1, 1.0f, 0.0f));
+    FLI_TRY(fl_model_builder_embedding(builder, "e", 5, 4));
+    FLI_TRY(fl_model_builder_attention(builder, "a", 2, 1));
+    FLI_TRY(fl_model_builder_add(builder, "s", "e"));
+    FLI_TRY(fl_model_builder_layer_norm(builder, "n", 1e-5f));
+  } else {
+    FLI_TRY(fl_model_builder_input(builder, image, 3, 1.0f, 0.0f));
+    FLI_TRY(fl_model_builder_conv2d(builder, "c", &conv));
+    FLI_TRY(fl_model_builder_relu(builder, "r"));
+    FLI_TRY(fl_model_builder_pool2d(builder, "p", NULL));
+    FLI_TRY(fl_model_builder_group_norm(builder, "n", 3, 1e-5f));
+  }
+  FLI_TRY(fl_model_builder_mean(builder, "m"));
+  FLI_TRY(fl_model_builder_dropout(builder, "d", 0.2f));
+  FLI_TRY(fl_model_builder_dense(builder, "f", 3));
+  FLI_TRY(fl_model_builder_cross_entropy(builder, "l", NULL));
+  FLI_TRY(fl_model_builder_build(builder, out));
+out:
+  fl_model_builder_free(builder);
+  return st;
+}
+
+typedef struct deep {
+  int is_sequence;
+  fl_dataset data;
+  uint8_t pixels[N * 72];
+  int32_t ids[N * 4];
+  int32_t labels[N];
+} deep;
+
+static void deep_begin(deep *d, int is_sequence)
+{
+  *d = (deep){.is_sequence = is_sequence};
+  CHECK_OK(fl_dataset_init(&d->data, sizeof d->data));
+  d->data.x_dtype = is_sequence ? FL_DTYPE_I32 : FL_DTYPE_U8;
+  d->data.x = is_sequence ? (const void *)d->ids : d->pixels;
+  d->data.y = d->labels;
+  d->data.n = N;
+  for (size_t i = 0; i < sizeof d->pixels; i++) {
+    d->pixels[i] = (uint8_t)(i * 31);
+  }
+}
+
+/* Whatever fails, weights, the optimiser and what is frozen stay as they
+ * were. */
+static fl_status try_call(fl_model *model,
+                          fl_status (*call)(fl_model *, deep *), deep *d)
+{
+  float before[128];
+  fl_optimiser_options options[2];
+  uint64_t n = fl_model_weight_count(model);
+  uint64_t updates[2] = {0};
+  float *weights = NULL;
+  uint32_t first = fl_model_first_active(model);
+  CHECK(n <= 128);
+  CHECK_OK(fl_optimiser_options_init(&options[0], sizeof options[0]));
+  CHECK_OK(fl_optimiser_options_init(&options[1], sizeof options[1]));
+  CHECK_OK(fl_model_copy_weights(model, before, n));
+  CHECK_OK(fl_model_get_optimiser(model, &options[0]));
+  CHECK_OK(fl_model_get_progress(model, &updates[0], NULL));
+  fl_status st = call(model, d);
+  if (st == FL_OK) return st;
+  char text[256];
+  (void)snprintf(text, sizeof text, "%s", fl_last_error());
+  CHECK_OK(fl_model_get_weights(model, &weights, NULL));
+  CHECK_OK(fl_model_get_optimiser(model, &options[1]));
+  CHECK_OK(fl_model_get_progress(model, &updates[1], NULL));
+  CHECK_EQ_MEM(weights, before, (size_t)n * sizeof *before);
+  CHECK_EQ_MEM(&options[0], &options[1], sizeof options[0]);
+  CHECK_EQ_U64(updates[0], updates[1]);
+  CHECK_EQ_U64(fl_model_first_active(model), first);
+  return fli_error(st, "%s", text);
+}
+
+static fl_status call_plan(fl_model *model, deep *d)
+{
+  fl_memory_plan plan;
+  (void)d;
+  CHECK_OK(fl_memory_plan_init(&plan, sizeof plan));
+  return fl_model_plan_memory(model, N, 1, &plan);
+}
+
+static fl_status call_step(fl_model *model, deep *d)
+{
+  return fl_model_step(model, &d->data, FL_RATE_SCHEDULED, NULL);
+}
+
+static fl_status call_adam(fl_model *model, deep *d)
+{
+  fl_optimiser_options o;
+  (void)d;
+  CHECK_OK(fl_optimiser_options_init(&o, sizeof o));
+  o.kind = FL_OPTIMISER_ADAM;
+  return fl_model_set_optimiser(model, &o);
+}
+
+static fl_status call_freeze(fl_model *model, deep *d)
+{
+  (void)d;
+  return fl_model_set_first_active(model, 1);
+}
+
+static fl_status call_accumulate(fl_model *model, deep *d)
+{
+  return fl_model_accumulate(model, &d->data, NULL);
+}
+
+static fl_status call_limit(fl_model *model, deep *d)
+{
+  CHECK_OK(fl_model_set_memory_limit(model, 16));
+  fl_status st = fl_model_step(model, &d->data, FL_RATE_SCHEDULED, NULL);
+  CHECK_OK(fl_model_set_memory_limit(model, 0));
+  CHECK(st == FL_E_LIMIT || st == FL_E_NOMEM);
+  if (st == FL_E_LIMIT) return FL_OK;
+  return fli_error(st, "memory: none to look for a batch that fits");
+}
+
+static fl_status use_deep(fl_context *context, void *arg)
+{
+  static fl_status (*const calls[])(fl_model *, deep *) = {
+      call_plan,  call_step,   call_adam,       call_step,
+      call_limit, call_freeze, call_accumulate, call_step};
+  fl_status st = FL_OK;
+  fl_model *model = NULL;
+  fl_model *changed = NULL;
+  fl_lora_options lora;
+  deep d;
+  deep_begin(&d, *(int *)arg);
+  CHECK_OK(fl_lora_options_init(&lora, sizeof lora));
+  lora.layers = d.is_sequence ? "proj" : "f";
+  lora.trained = "";
+  FLI_TRY(build_deep(context, d.is_sequence, &model));
+  FLI_TRY(fl_model_init_weights(model, 1));
+  for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+    FLI_TRY(try_call(model, calls[i], &d));
+  }
+  FLI_TRY(fl_model_with_lora(&changed, model, &lora, 1));
+  FLI_TRY(fl_model_step(changed, &d.data, 0.1f, NULL));
+out:
+  fl_model_free(changed);
+  fl_model_free(model);
+  return st;
+}
+
+static fl_status save_and_load(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  fl_model *model = NULL;
+  fl_model *copy = NULL;
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  deep d;
+  deep_begin(&d, *(int *)arg);
+  FLI_TRY(build_deep(context, d.is_sequence, &model));
+  FLI_TRY(build_deep(context, d.is_sequence, &copy));
+  FLI_TRY(call_adam(model, &d));
+  FLI_TRY(call_accumulate(model, &d));
+  FLI_TRY(fl_buffer_new(&buffer, NULL));
+  FLI_TRY(fl_buffer_as_writer(buffer, &writer));
+  FLI_TRY(fl_model_save_checkpoint(model, &writer));
+  FLI_TRY(fl_buffer_as_reader(buffer, &reader));
+  FLI_TRY(fl_model_load_checkpoint(copy, &reader));
+out:
+  fl_buffer_free(buffer);
+  fl_model_free(copy);
+  fl_model_free(model);
+  return st;
+}
+
+static int kinds[2] = {0, 1};
+
+static void deep_models_are_as_before(void)
+{
+  oom_loop(use_deep, &kinds[0]);
+  oom_loop(use_deep, &kinds[1]);
+}
+
+static void checkpoints(void)
+{
+  oom_loop(save_and_load, &kinds[0]);
+  oom_loop(save_and_load, &kinds[1]);
+}
+
 static void building_and_reading(void)
 {
   oom_loop(build_and_read, NULL);
@@ -96,5 +295,7 @@ int main(void)
 {
   CHECK_CASE(building_and_reading);
   CHECK_CASE(testing_and_training);
+  CHECK_CASE(deep_models_are_as_before);
+  CHECK_CASE(checkpoints);
   return check_report();
 }

@@ -30,12 +30,17 @@ ENVIRONMENT = dict(os.environ, OPENBLAS_NUM_THREADS="1",
                    no_proxy="127.0.0.1")
 
 
-def write_idx(folder, prefix, n, rng):
+def square_of(label):
+    """Top and left of a label's bright square."""
+    return 1 + 13 * (label // 5), 5 * (label % 5)
+
+
+def write_idx(folder, prefix, n, rng, place=square_of):
     labels = bytes(rng.randrange(10) for _ in range(n))
     pixels = bytearray()
     for label in labels:
         image = bytearray(rng.randrange(64) for _ in range(784))
-        top, left = 1 + 13 * (label // 5), 5 * (label % 5)
+        top, left = place(label)
         for y in range(top, top + 12):
             image[28 * y + left:28 * y + left + 5] = b"\xe0" * 5
         pixels += image
@@ -45,11 +50,11 @@ def write_idx(folder, prefix, n, rng):
         file.write(struct.pack(">II", 0x801, n) + labels)
 
 
-def make_data(folder, train=1600, test=400):
+def make_data(folder, train=1600, test=400, place=square_of):
     rng = random.Random(7)
     folder.mkdir()
-    write_idx(folder, "train", train, rng)
-    write_idx(folder, "t10k", test, rng)
+    write_idx(folder, "train", train, rng, place)
+    write_idx(folder, "t10k", test, rng, place)
     return folder
 
 

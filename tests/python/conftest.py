@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the Python package share."""
 import gc
+import gzip
+import importlib
 import pathlib
+import struct
 
 import numpy as np
 import pytest
@@ -51,3 +54,27 @@ def blobs():
         x = centres[y] + 0.4 * rng.standard_normal((n, 4))
         return x.astype(np.float32), y
     return draw
+
+
+@pytest.fixture
+def bench(root, monkeypatch):
+    """Return a function that imports a module of tests/bench."""
+    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder like Fashion-MNIST's: every class has a bright row."""
+    rng = np.random.default_rng(3)
+    for part, count in (("train", 2000), ("t10k", 200)):
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        pixels = rng.integers(0, 64, (count, 28, 28)).astype(np.uint8)
+        pixels[np.arange(count), 2 * labels + 3] = 220
+        for kind, magic, sizes, values in (
+                ("images-idx3", 0x803, (count, 28, 28), pixels),
+                ("labels-idx1", 0x801, (count,), labels)):
+            path = tmp_path / f"{part}-{kind}-ubyte.gz"
+            header = struct.pack(f">{1 + len(sizes)}I", magic, *sizes)
+            path.write_bytes(gzip.compress(header + values.tobytes(), 1))
+    return tmp_path

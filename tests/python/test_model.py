@@ -175,7 +175,7 @@ def test_fixed_tensors_are_no_part_of_the_weights():
         model["kept"] = np.arange(5)
         assert (model["kept"] == np.arange(5)).all()
         assert (model.weights == 0).all()
-        assert "not trainable" in repr(model)
+        assert "0, not trained" in repr(model)
 
 
 def test_modules_make_segments():
@@ -190,12 +190,27 @@ def test_modules_make_segments():
             model.find("d")
 
 
-def test_repr_shows_the_tensors(mlp):
+def test_repr_shows_the_layers(mlp):
     with mlp() as model:
         lines = repr(model).splitlines()
     assert lines[0] == "Model(131 weights, 3 outputs)"
-    assert lines[1].split() == ["dense1.weight", "[16,", "4]", "module", "0"]
-    assert len(lines) == 5
+    assert [line.split() for line in lines[1:]] == [
+        ["name", "kind", "output", "parameters", "module"],
+        ["input", "input", "[4]"],
+        ["dense1", "dense", "[16]", "80", "0"],
+        ["relu1", "relu", "[16]"],
+        ["dense2", "dense", "[3]", "51", "1"],
+        ["softmaxcrossentropy1", "softmax_cross_entropy", "[3]"]]
+
+
+def test_repr_shows_tensors_without_a_layer():
+    with fl.Model([fl.Tensor("kept", [2, 3], is_trainable=False),
+                   fl.Tensor("w", [])]) as model:
+        rows = [line.split(maxsplit=2) for line in
+                repr(model).splitlines()[2:]]
+    assert rows[0][:2] == ["kept", "tensor"]
+    assert rows[0][2].split() == ["[2,", "3]", "6", "0,", "not", "trained"]
+    assert rows[1][2].split() == ["[]", "1", "0"]
 
 
 def test_initial_weights_depend_on_the_seed_only(mlp):

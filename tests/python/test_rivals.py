@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codecs that tests/bench compares THC with: known errors, and the same
 definition as the library's."""
-import importlib
 import math
 import sys
 
@@ -11,13 +10,6 @@ import pytest
 import libfl as fl
 
 SIZE = 1 << 16
-
-
-@pytest.fixture
-def bench(root, monkeypatch):
-    """Return a function that imports a module of tests/bench."""
-    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
-    return importlib.import_module
 
 
 @pytest.fixture

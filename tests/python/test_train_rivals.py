@@ -2,38 +2,12 @@
 """The training comparison and the recorder of real updates in tests/bench, on
 a small data set made here."""
 import gzip
-import importlib
-import struct
 import sys
 
 import numpy as np
 import pytest
 
 import libfl as fl
-
-
-@pytest.fixture
-def bench(root, monkeypatch):
-    """Return a function that imports a module of tests/bench."""
-    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
-    return importlib.import_module
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder like Fashion-MNIST's: every class has a bright row."""
-    rng = np.random.default_rng(3)
-    for part, count in (("train", 2000), ("t10k", 200)):
-        labels = rng.integers(0, 10, count).astype(np.uint8)
-        pixels = rng.integers(0, 64, (count, 28, 28)).astype(np.uint8)
-        pixels[np.arange(count), 2 * labels + 3] = 220
-        for kind, magic, sizes, values in (
-                ("images-idx3", 0x803, (count, 28, 28), pixels),
-                ("labels-idx1", 0x801, (count,), labels)):
-            path = tmp_path / f"{part}-{kind}-ubyte.gz"
-            header = struct.pack(f">{1 + len(sizes)}I", magic, *sizes)
-            path.write_bytes(gzip.compress(header + values.tobytes(), 1))
-    return tmp_path
 
 
 def lines_of(capsys):

@@ -212,6 +212,9 @@ class Runner:
             run([f"{tools}-size",
                  *sorted((BUILD / name / "lib").glob("libfl-kernels*.a"))],
                 self.log)
+        count.add(self.script("size/size",
+                              [PYTHON, ROOT / "tests" / "size" / "size.py",
+                               BUILD / "cross" / "arm64"]))
         return count
 
     def checks(self):

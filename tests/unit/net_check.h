@@ -176,7 +176,8 @@ static inline void net_draw_masks(net *t, uint64_t step)
     }
     for (size_t k = 0; k < t->n; k++) {
       flk_dropout dropout;
-      flk_dropout_init(&dropout, k, step, i, l->rate);
+      flk_dropout_init(&dropout, 0, step * FLI_MAX_NODES + i, (uint32_t)k,
+                       l->rate);
       flk_nn()->dropout.forward(y, ones, bits, pixels * pixel, 0, &dropout);
       for (size_t j = 0; j < count; j++) {
         size_t at = j / pixels + j % pixels * pixel;

@@ -355,6 +355,35 @@ Test(context, failure_of_the_loop_hook_is_a_callback_error)
   fl_context_free(context);
 }
 
+/* Every other item, and then a status. */
+static fl_status lazy_loop(void *user, uint64_t count, fl_task_fn task,
+                           void *arg)
+{
+  const host_state *state = user;
+  for (uint64_t i = 0; i < count; i += 2) {
+    task(arg, i);
+  }
+  return state->loop_status;
+}
+
+Test(context, what_the_hook_leaves_out_is_done_by_the_caller)
+{
+  static const uint64_t counts[] = {0, 1, 2, 255, 256, 257, 600};
+  for (size_t i = 0; i < 2 * FLI_COUNT_OF(counts); i++) {
+    host_state state = {.loop_status = i % 2 ? FL_OK : FL_E_IO};
+    uint32_t items[600] = {0};
+    fl_context_options options = default_options(&state);
+    options.parallel_for = lazy_loop;
+    fl_context *context = new_context(&options);
+    fli_parallel_all(context, counts[i / 2], set_item, items);
+    for (uint64_t j = 0; j < 600; j++) {
+      cr_assert_eq(items[j], j < counts[i / 2], "item %d", (int)j);
+    }
+    cr_assert_str_eq(fl_last_error(), "");
+    fl_context_free(context);
+  }
+}
+
 Test(context, lives_as_long_as_its_last_handle)
 {
   host_state state = {0};

@@ -158,6 +158,29 @@ Test(conv, kernels_strides_and_paddings)
   }
 }
 
+Test(conv, one_channel)
+{
+  static const size_t maps[][2] = {{1, 1}, {2, 3}, {7, 7}, {14, 9}};
+  for (size_t m = 0; m < FLI_COUNT_OF(maps); m++) {
+    for (size_t kernel = 3; kernel <= 5; kernel += 2) {
+      for (size_t stride = 1; stride <= 3; stride++) {
+        for (size_t padding = 0; padding <= 6; padding++) {
+          check_shape((fli_conv_shape){.height = maps[m][0],
+                                       .width = maps[m][1],
+                                       .channels = 1,
+                                       .pixel = 1 + padding,
+                                       .out_channels = 6 + 5 * padding,
+                                       .kernel_height = kernel,
+                                       .kernel_width = kernel,
+                                       .stride = stride,
+                                       .padding = padding},
+                      1 + m % 2);
+        }
+      }
+    }
+  }
+}
+
 Test(conv, numbers_of_channels)
 {
   static const size_t channels[] = {1, 3, 6, 8, 16, 17, 33};
@@ -247,6 +270,15 @@ Test(conv, images_too_large_for_one_canvas)
                                .stride = 2,
                                .padding = 2},
               2);
+  check_shape((fli_conv_shape){.height = 110,
+                               .width = 100,
+                               .channels = 3,
+                               .out_channels = 8,
+                               .kernel_height = 3,
+                               .kernel_width = 3,
+                               .stride = 1,
+                               .padding = 1},
+              1);
   /* one row is more than a canvas should have */
   check_shape((fli_conv_shape){.height = 3,
                                .width = 3000,
@@ -506,7 +538,11 @@ Test(conv, algorithms_are_chosen_by_shape_and_by_name)
   cr_assert(conv.algorithm == &fli_conv_direct);
   cr_assert(!fli_conv_init_as(&conv, &shape, "depthwise"));
   cr_assert(!fli_conv_init_as(&conv, &shape, "no such"));
-  shape.groups = 8;
+  cr_assert(!fli_conv_init_as(&conv, &shape, "few"));
+  shape.channels = 1;
+  fli_conv_init(&conv, &shape);
+  cr_assert(conv.algorithm == &fli_conv_few);
+  shape.channels = shape.groups = 8;
   fli_conv_init(&conv, &shape);
   cr_assert(conv.algorithm == &fli_conv_depthwise);
   cr_assert(fli_conv_init_as(&conv, &shape, "direct"));

@@ -11,15 +11,21 @@
 
 enum { FEW_TAPS = FLK_FEW_TAPS_MAX, FEW_PIXELS = 8 };
 
-#define UNROLL_FEW _Pragma("GCC unroll 32")
-
-/* Outputs and kernel rows at a time, so that there are enough registers. */
-#if NN_REGISTERS == 32
-#  define FEW_AT_ONCE(taps) ((taps) > 16 ? 6 : 8)
-#  define FEW_ROWS_AT_ONCE(rows, run) (rows)
+/* Outputs and kernel rows at a time, so that there are enough registers. What a
+ * sanitizer adds to loops that are unrolled so far takes compilers minutes. */
+#ifdef NN_IS_SANITIZED
+#  define UNROLL_FEW
+#  define FEW_AT_ONCE(taps) 2
+#  define FEW_ROWS_AT_ONCE(rows, run) 2
 #else
-#  define FEW_AT_ONCE(taps) ((taps) > 9 ? 7 : 6)
-#  define FEW_ROWS_AT_ONCE(rows, run) ((run) == 3 ? 3 : (run) == 5 ? 2 : 1)
+#  define UNROLL_FEW _Pragma("GCC unroll 32")
+#  if NN_REGISTERS == 32
+#    define FEW_AT_ONCE(taps) ((taps) > 16 ? 6 : 8)
+#    define FEW_ROWS_AT_ONCE(rows, run) (rows)
+#  else
+#    define FEW_AT_ONCE(taps) ((taps) > 9 ? 7 : 6)
+#    define FEW_ROWS_AT_ONCE(rows, run) ((run) == 3 ? 3 : (run) == 5 ? 2 : 1)
+#  endif
 #endif
 
 #define VEC nn_vec

@@ -13,6 +13,10 @@
 
 enum { DOTS_X_MAX = NN_REGISTERS == 32 ? 4 : 3, DOTS_W_MAX = 8 };
 
+/* Whether rows and columns that are left over have instances for their number,
+ * or go one by one: these take much room, and phones want little. */
+#define DOTS_HAS_RESTS (NN_BYTES > 16)
+
 typedef float nn_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 #if NN_BYTES == 64
@@ -254,11 +258,17 @@ dot_rows(const flk_dots *d, size_t row, size_t n_x)
   for (; j + 4 <= d->n; j += 4) {
     dot_block(d, row, j, n_x, 4);
   }
+#if DOTS_HAS_RESTS
   switch (d->n - j) {
   case 1: dot_block(d, row, j, n_x, 1); break;
   case 2: dot_block(d, row, j, n_x, 2); break;
   case 3: dot_block(d, row, j, n_x, 3); break;
   }
+#else
+  for (; j < d->n; j++) {
+    dot_block(d, row, j, n_x, 1);
+  }
+#endif
 }
 
 static void dots(const flk_dots *d)
@@ -267,11 +277,17 @@ static void dots(const flk_dots *d)
   for (; i + DOTS_X_MAX <= d->m; i += DOTS_X_MAX) {
     dot_rows(d, i, DOTS_X_MAX);
   }
+#if DOTS_HAS_RESTS
   switch (d->m - i) {
   case 1: dot_rows(d, i, 1); break;
   case 2: dot_rows(d, i, 2); break;
   case 3: dot_rows(d, i, 3); break;
   }
+#else
+  for (; i < d->m; i++) {
+    dot_rows(d, i, 1);
+  }
+#endif
 }
 
 static void fill_pack(flk_nn_table *table)

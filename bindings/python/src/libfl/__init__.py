@@ -4,6 +4,10 @@
 Models (Model), summable compression (Compressor, Partial), and both ends of
 a federated training (Client, Server) as state machines without sockets.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    ConflictError, DimError, DuplicateError, EmptyError,
                    EntropyError, FlError, FormatError, InternalError, IoError,
@@ -19,35 +23,58 @@ from .context import Cancel, Context
 from .feedback import Feedback, FeedbackPhase
 from .idx import read_idx
 from .info import Feature, build_info, has_feature, version
-from .layers import (Dense, Flatten, Input, ReLU, SoftmaxCrossEntropy,
-                     Tensor)
+from ._data import Dtype
+from .layers import (GELU, Add, Attention, AvgPool2d, BinaryCrossEntropy,
+                     Conv2d, CrossEntropy, Dense, Dropout, Embedding, Flatten,
+                     From, GroupNorm, Input, LayerNorm, MaxPool2d, Mean,
+                     MeanSquaredError, Positions, ReLU, Sigmoid, SiLU, Softmax,
+                     SoftmaxCrossEntropy, Tanh, Tensor)
 from .loopback import Loopback
-from .model import (Dtype, Evaluation, FitProgress, FitResult, Model,
-                    TensorInfo)
+from .model import LayerInfo, Model, TensorInfo
+from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
 from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
 from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
                      ServerEventKind, Weighting)
 from .trainer import LocalTrainer
+from .training import (Evaluation, FitProgress, FitResult, MemoryPlan,
+                       TopClasses)
 from .weights import LoadReport
+
+if TYPE_CHECKING:
+    from .torch import TorchModel
 
 __version__ = version()
 
+
+def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
+    """Make a model of a torch.nn.Module, with its weights; see
+    libfl.torch.from_torch. The one function that needs PyTorch."""
+    from .torch import from_torch as convert
+    return convert(module, sample, **options)
+
+
 __all__ = [
-    "ArgumentError", "CallbackError", "CallerError", "Cancel",
-    "CancelledError", "Client", "ClientEvent", "ClientEventKind", "Codec",
-    "CodecOptions", "Compressor", "ConflictError", "Context", "Declined",
-    "Dense", "DimError", "Dtype", "DuplicateError", "EmptyError",
-    "EncodeReport", "EntropyError", "Evaluation", "Feature", "Feedback",
-    "FeedbackPhase", "FitProgress", "FitResult", "FlError", "Flatten",
-    "FormatError", "Input", "InternalError", "IoError", "Job", "JobStatus",
-    "LimitError", "LoadReport", "LocalTrainer", "Loopback", "Model",
-    "NomemError", "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
-    "Partial", "PeerDataError", "PoisonedError", "RangeError", "ReLU",
-    "RejectReason", "ResourceError", "Scale", "ScaleMode", "SchemaError",
-    "Score", "Server", "ServerEvent", "ServerEventKind", "SizeError",
-    "SoftmaxCrossEntropy", "StaleError", "StateError", "Tensor", "TensorInfo",
-    "ThcMode", "TooLargeError", "TrainResult", "TrainTask", "TruncatedError",
-    "UnsupportedError", "VersionError", "Weighting", "build_info",
-    "has_feature", "merge_norms", "protocol_versions", "read_idx", "version",
+    "Adagrad", "Adam", "AdamW", "Add", "ArgumentError", "Attention",
+    "AvgPool2d", "BinaryCrossEntropy", "CallbackError", "CallerError",
+    "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
+    "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
+    "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
+    "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
+    "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
+    "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
+    "FlError", "FormatError", "From", "GELU", "GroupNorm", "Input",
+    "InternalError", "IoError", "Job", "JobStatus", "LayerInfo", "LayerNorm",
+    "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
+    "Mean", "MeanSquaredError", "MemoryPlan", "Model", "NomemError",
+    "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
+    "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
+    "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
+    "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
+    "Sigmoid", "SiLU", "SizeError", "Softmax", "SoftmaxCrossEntropy",
+    "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
+    "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
+    "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
+    "build_info", "from_torch", "has_feature", "merge_norms",
+    "protocol_versions", "read_idx", "version",
 ]

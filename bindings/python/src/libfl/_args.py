@@ -33,3 +33,22 @@ def c_text(value: str, name: str) -> bytes:
     if "\0" in value:
         raise ValueError(f"{name}: got {value!r}, which has a NUL in it")
     return value.encode()
+
+
+def i32(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, want an integer") from None
+    if not -2**31 <= number < 2**31:
+        raise ValueError(f"{name}: got {number}, want 32 bits")
+    return number
+
+
+def rate(value: float | None) -> float:
+    """Return a learning rate for C, where FL_RATE_SCHEDULED is None."""
+    if value is None:
+        return -1.0
+    if not value >= 0:
+        raise ValueError(f"learning_rate: got {value}, want >= 0")
+    return float(value)

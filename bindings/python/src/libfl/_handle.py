@@ -19,14 +19,14 @@ class Resource:
     `keep` is what the handle needs for as long: its callbacks, its context.
     """
 
-    __slots__ = ("pointer", "is_busy", "_free", "_keep")
+    __slots__ = ("pointer", "is_busy", "keep", "_free")
 
     def __init__(self, pointer: Any, free: Callable[[Any], None],
                  keep: tuple[object, ...]) -> None:
         self.pointer = pointer
         self.is_busy = False
         self._free = free
-        self._keep = keep
+        self.keep = keep
 
     @property
     def _as_parameter_(self) -> Any:
@@ -41,10 +41,11 @@ class Handle:
     """Something to be closed: by close(), by `with`, or when it is dropped."""
 
     _resource: Resource | None = None
+    _resource_kind: type[Resource] = Resource
 
     def _own(self, pointer: Any, free: Callable[[Any], None],
              *keep: object) -> None:
-        self._resource = Resource(pointer, free, keep)
+        self._resource = self._resource_kind(pointer, free, keep)
 
     @property
     def _handle(self) -> Resource:

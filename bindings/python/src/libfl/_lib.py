@@ -16,11 +16,12 @@ import os
 import pathlib
 import sys
 import threading
-from ctypes import CDLL, POINTER, Structure, c_char_p, c_float
+from ctypes import CDLL, POINTER, Structure, c_char_p
 from ctypes import c_uint8, c_void_p, cast, sizeof
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
+from ctypes import c_float as c_float
 from ctypes import c_int32 as c_int32
 from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
@@ -77,6 +78,52 @@ CHECKED: dict[str, list[Any]] = {
                      POINTER(FitResult)],
     "fl_model_evaluate": [Model, POINTER(Dataset), POINTER(Evaluation)],
     "fl_model_predict": [Model, POINTER(Dataset), F32P, c_uint64],
+    "fl_model_predict_top": [Model, POINTER(Dataset), c_uint32, U32P, F32P,
+                             c_uint64],
+
+    "fl_model_builder_from": [ModelBuilder, c_char_p],
+    "fl_model_builder_trainable": [ModelBuilder, c_int32],
+    "fl_model_builder_add": [ModelBuilder, c_char_p, c_char_p],
+    "fl_model_builder_conv2d": [ModelBuilder, c_char_p,
+                                POINTER(Conv2dOptions)],
+    "fl_model_builder_pool2d": [ModelBuilder, c_char_p,
+                                POINTER(Pool2dOptions)],
+    "fl_model_builder_mean": [ModelBuilder, c_char_p],
+    "fl_model_builder_activation": [ModelBuilder, c_char_p, c_uint32],
+    "fl_model_builder_softmax": [ModelBuilder, c_char_p],
+    "fl_model_builder_dropout": [ModelBuilder, c_char_p, c_float],
+    "fl_model_builder_embedding": [ModelBuilder, c_char_p, c_uint64,
+                                   c_uint64],
+    "fl_model_builder_positions": [ModelBuilder, c_char_p],
+    "fl_model_builder_layer_norm": [ModelBuilder, c_char_p, c_float],
+    "fl_model_builder_group_norm": [ModelBuilder, c_char_p, c_uint32,
+                                    c_float],
+    "fl_model_builder_attention": [ModelBuilder, c_char_p, c_uint32, c_int32],
+    "fl_model_builder_cross_entropy": [ModelBuilder, c_char_p,
+                                       POINTER(CrossEntropyOptions)],
+    "fl_model_builder_mean_squared_error": [ModelBuilder, c_char_p],
+    "fl_model_builder_binary_cross_entropy": [ModelBuilder, c_char_p],
+    "fl_model_get_layer": [Model, c_uint32, POINTER(LayerInfo)],
+    "fl_model_with_lora": [POINTER(Model), Model, POINTER(LoraOptions),
+                           c_uint64],
+    "fl_model_with_adapters": [POINTER(Model), Model, POINTER(AdapterOptions),
+                               c_uint64],
+    "fl_model_merge_lora": [POINTER(Model), Model],
+
+    "fl_model_set_optimiser": [Model, POINTER(OptimiserOptions)],
+    "fl_model_get_optimiser": [Model, POINTER(OptimiserOptions)],
+    "fl_model_get_progress": [Model, U64P, F32P],
+    "fl_model_accumulate": [Model, POINTER(Dataset), POINTER(c_double)],
+    "fl_model_get_gradient": [Model, POINTER(F32P), U64P],
+    "fl_model_update": [Model, c_float],
+    "fl_model_set_gradient_hook": [Model, GradientFn, c_void_p],
+    "fl_model_set_first_active": [Model, c_uint32],
+    "fl_model_plan_memory": [Model, c_uint32, c_int32, POINTER(MemoryPlan)],
+    "fl_model_set_memory_limit": [Model, c_uint64],
+    "fl_model_fit_pull": [Model, BatchFn, c_void_p, POINTER(FitOptions),
+                          POINTER(FitResult)],
+    "fl_model_save_checkpoint": [Model, POINTER(Writer)],
+    "fl_model_load_checkpoint": [Model, POINTER(Reader)],
 
     "fl_idx_parse": [POINTER(Idx), c_void_p, c_size_t],
     "fl_dataset_from_idx": [POINTER(Dataset), POINTER(Idx), POINTER(Idx),
@@ -162,6 +209,14 @@ INITIALISED: dict[type[Structure], str] = {
     FitOptions: "fl_fit_options_init",
     FitResult: "fl_fit_result_init",
     Evaluation: "fl_evaluation_init",
+    Conv2dOptions: "fl_conv2d_options_init",
+    Pool2dOptions: "fl_pool2d_options_init",
+    CrossEntropyOptions: "fl_cross_entropy_options_init",
+    LayerInfo: "fl_layer_info_init",
+    LoraOptions: "fl_lora_options_init",
+    AdapterOptions: "fl_adapter_options_init",
+    OptimiserOptions: "fl_optimiser_options_init",
+    MemoryPlan: "fl_memory_plan_init",
     CompressorOptions: "fl_compressor_options_init",
     Scale: "fl_scale_init",
     EncodeOptions: "fl_encode_options_init",
@@ -205,6 +260,8 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_model_segment_count": (c_uint32, [Model]),
     "fl_model_input_count": (c_uint64, [Model]),
     "fl_model_output_count": (c_uint64, [Model]),
+    "fl_model_layer_count": (c_uint32, [Model]),
+    "fl_model_first_active": (c_uint32, [Model]),
     "fl_compressor_free": (None, [Compressor]),
     "fl_compressor_dim": (c_uint64, [Compressor]),
     "fl_compressor_norm_count": (c_uint64, [Compressor]),
@@ -363,6 +420,10 @@ def keep_exceptions(function: Callable[..., int | None]
                 _pending.raised = error
             return callback_failed()
     return run
+
+
+# A NULL where a gradient function could be.
+NO_GRADIENT_FN: Any = cast(c_void_p(), GradientFn)
 
 
 def callback_failed() -> int:

@@ -41,14 +41,15 @@ def f32(x: npt.ArrayLike, name: str, count: int | None = None) -> F32Array:
     return array
 
 
-def i32(x: npt.ArrayLike, name: str, count: int) -> npt.NDArray[np.int32]:
-    """Return integer labels as a C-contiguous aligned int32 array."""
+def i32(x: npt.ArrayLike, name: str, shape: tuple[int, ...] | None = None
+        ) -> npt.NDArray[np.int32]:
+    """Return integers (labels, ids) as a C-contiguous aligned int32 array."""
     array = plain(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: got dtype {array.dtype}, want integers")
-    if array.shape != (count,):
+    if shape is not None and array.shape != shape:
         raise ValueError(f"{name}: got shape {list(array.shape)}, "
-                         f"want [{count}]")
+                         f"want {list(shape)}")
     if array.size and (array.max() > np.iinfo(np.int32).max
                        or array.min() < np.iinfo(np.int32).min):
         raise ValueError(f"{name}: a value does not fit int32")
@@ -73,6 +74,14 @@ def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:
 
 def f32_pointer(array: F32Array) -> Any:
     return array.ctypes.data_as(_lib.F32P)
+
+
+def i32_pointer(array: npt.NDArray[np.int32]) -> Any:
+    return array.ctypes.data_as(_lib.I32P)
+
+
+def u32_pointer(array: npt.NDArray[np.uint32]) -> Any:
+    return array.ctypes.data_as(_lib.U32P)
 
 
 def u64_pointer(array: npt.NDArray[np.uint64]) -> Any:

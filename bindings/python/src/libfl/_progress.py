@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Callable, Iterator, Optional, TextIO, Union
 
 if TYPE_CHECKING:
-    from .model import FitProgress
+    from .training import FitProgress
 
 _WIDTH = 30
 Report = Callable[["FitProgress"], None]
@@ -25,10 +25,11 @@ class Bar:
     def __call__(self, progress: FitProgress) -> None:
         share = progress.step / max(progress.steps, 1)
         filled = round(share * _WIDTH)
-        self._stream.write(
-            f"\repoch {progress.epoch + 1} "
-            f"[{'#' * filled}{'.' * (_WIDTH - filled)}] "
-            f"{share:4.0%} loss {progress.loss:.4f}")
+        bar = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {share:4.0%}"
+        if progress.steps == 0:  # nobody knows how many
+            bar = f"step {progress.step}"
+        self._stream.write(f"\repoch {progress.epoch + 1} {bar} "
+                           f"loss {progress.loss:.4f}")
         self._stream.flush()
         self._is_drawn = True
 

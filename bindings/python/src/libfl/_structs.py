@@ -97,7 +97,8 @@ class TensorInfo(Struct):
 class Dataset(Struct):
     _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
                 ("x", c_void_p), ("y", I32P), ("n", c_uint64),
-                ("indices", U32P), ("n_indices", c_uint64)]
+                ("indices", U32P), ("n_indices", c_uint64),
+                ("targets", F32P)]
 
 
 class Idx(Struct):
@@ -127,7 +128,8 @@ class FitOptions(Struct):
                 ("batch_size", c_uint32), ("shuffle", c_uint32),
                 ("learning_rate", c_float), ("progress_every", c_uint32),
                 ("seed", c_uint64), ("cancel", Cancel),
-                ("progress", FitProgressFn), ("user", c_void_p)]
+                ("progress", FitProgressFn), ("user", c_void_p),
+                ("resume", c_uint32), ("reserved", c_uint32)]
 
 
 class FitResult(Struct):
@@ -142,6 +144,75 @@ class Evaluation(Struct):
                 ("correct", c_uint64), ("class_count", U64P),
                 ("class_correct", U64P), ("class_capacity", c_uint32),
                 ("reserved", c_uint32)]
+
+
+# ---- layers.h --------------------------------------------------------------
+
+
+class Conv2dOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("filters", c_uint32),
+                ("height", c_uint32), ("width", c_uint32),
+                ("stride", c_uint32), ("padding", c_uint32),
+                ("groups", c_uint32)]
+
+
+class Pool2dOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("size", c_uint32), ("stride", c_uint32),
+                ("padding", c_uint32)]
+
+
+class CrossEntropyOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("ignore_index", c_int32),
+                ("label_smoothing", c_float)]
+
+
+class LayerInfo(Struct):
+    _fields_ = [("struct_size", c_uint32), ("module", c_uint32),
+                ("name", c_char_p), ("kind", c_char_p),
+                ("is_trained", c_uint32), ("n_tensors", c_uint32),
+                ("first_tensor", c_uint32), ("n_inputs", c_uint32),
+                ("inputs", c_uint32 * 2), ("n_dims", c_uint32),
+                ("reserved", c_uint32), ("dims", c_uint64 * MAX_DIMS),
+                ("n_parameters", c_uint64)]
+
+
+class LoraOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("rank", c_uint32),
+                ("alpha", c_float), ("layers", c_char_p),
+                ("trained", c_char_p)]
+
+
+class AdapterOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("width", c_uint32),
+                ("activation", c_uint32), ("reserved", c_uint32),
+                ("layers", c_char_p),
+                ("trained", c_char_p)]
+
+
+# ---- train.h ---------------------------------------------------------------
+
+
+class OptimiserOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("learning_rate", c_float), ("momentum", c_float),
+                ("nesterov", c_uint32), ("beta1", c_float),
+                ("beta2", c_float), ("epsilon", c_float),
+                ("weight_decay", c_float), ("clip_norm", c_float),
+                ("accumulate", c_uint32), ("schedule", c_uint32),
+                ("warmup", c_uint32), ("factor", c_float),
+                ("period", c_uint64)]
+
+
+class MemoryPlan(Struct):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("weights", c_uint64), ("gradients", c_uint64),
+                ("optimiser", c_uint64), ("activations", c_uint64),
+                ("peak", c_uint64)]
+
+
+GradientFn = CFUNCTYPE(Status, F32P, F32P, c_uint64, c_void_p)
+BatchFn = CFUNCTYPE(Status, POINTER(Dataset), c_uint32, c_uint64, c_void_p)
 
 
 # ---- compress.h ------------------------------------------------------------

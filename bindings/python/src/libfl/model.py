@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _args, _interrupt, _lib, _np, _progress
+from . import _args, _data, _lib, _np, _table
 from . import layers as _layers
-from ._lib import byref, c_double, c_uint32, c_uint64, lib
+from ._data import Dtype
+from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
-from .context import Cancel, Context, lease_of
-from .layers import Layer, Tensor
-from .weights import WeightFiles
+from .context import Context, lease_of
+from .layers import GELU, Layer, Tensor
+from .training import Training
 
-
-class Dtype(enum.IntEnum):
-    """Element types of tensors and samples."""
-
-    F32 = 1
-    U8 = 2
-    I32 = 3
+_LOSSES_OF_NUMBERS = ("mean_squared_error", "binary_cross_entropy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,40 +36,23 @@ class TensorInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class FitProgress:
-    """`loss` is the mean over the steps since the last report."""
+class LayerInfo:
+    """One layer: `kind` is what it does, `inputs` names the layers that it
+    takes, `shape` is one sample's output, `parameters` counts the elements of
+    `tensors`. `is_trained`: a step changes one of them."""
 
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-
-
-@dataclasses.dataclass(frozen=True)
-class FitResult:
-    """`mean_loss` is over the last epoch."""
-
-    steps: int
-    samples: int
-    mean_loss: float
+    index: int
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    module: int
+    is_trained: bool
+    tensors: tuple[str, ...]
+    parameters: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """`class_count` and `class_correct`: samples and hits of each class."""
-
-    loss: float
-    count: int
-    correct: int
-    class_count: npt.NDArray[np.uint64]
-    class_correct: npt.NDArray[np.uint64]
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.count if self.count else float("nan")
-
-
-class Model(WeightFiles):
+class Model(Training):
     """A model made of layers (libfl.Input, Dense, ...) or loose tensors.
 
     It is a mapping of tensor names to arrays (copies), and model[name] = x
@@ -85,8 +62,7 @@ class Model(WeightFiles):
     def __init__(self, layers: Sequence[Layer], *, seed: int | None = None,
                  context: Context | None = None) -> None:
         pointer, lease = lease_of(context)
-        self._own(_layers.build(pointer, layers), lib.fl_model_free, lease)
-        self._index = {info.name: info for info in self.tensors()}
+        self._adopt(_layers.build(pointer, layers), lease)
         if seed is not None:
             self.init_weights(seed)
 
@@ -106,10 +82,22 @@ class Model(WeightFiles):
         """Make a model from `Model.description`; its weights are zero."""
         pointer, lease = lease_of(context)
         self = cls.__new__(cls)
-        self._own(_lib.new(_lib.Model, lib.fl_model_from_description, pointer,
-                           *_np.data(data, "data")), lib.fl_model_free, lease)
-        self._index = {info.name: info for info in self.tensors()}
+        self._adopt(_lib.new(_lib.Model, lib.fl_model_from_description,
+                             pointer, *_np.data(data, "data")), lease)
         return self
+
+    def _adopt(self, pointer: Any, *keep: object) -> None:
+        """Own a handle, and learn what it is."""
+        self._own(pointer, lib.fl_model_free, *keep)
+        self._index = {info.name: info for info in self.tensors()}
+        layers = self.layers()
+        if layers:
+            self._form = _data.Form(
+                layers[0].shape, layers[-1].shape,
+                any(layer.kind == "embedding" for layer in layers),
+                layers[-1].kind in _LOSSES_OF_NUMBERS, True)
+        else:
+            self._form = _data.Form()
 
     # ---- what it is ------------------------------------------------------
 
@@ -123,6 +111,24 @@ class Model(WeightFiles):
                 index, _lib.text(info.name), tuple(info.dims[:info.n_dims]),
                 Dtype(info.dtype), info.module, bool(info.is_trainable),
                 info.count, info.offset))
+        return result
+
+    def layers(self) -> list[LayerInfo]:
+        """Describe all layers, from the input to the loss; an Attention is
+        three of them."""
+        result: list[LayerInfo] = []
+        tensors = list(self._index)
+        for index in range(lib.fl_model_layer_count(self._handle)):
+            info = _lib.init(_lib.LayerInfo)
+            lib.fl_model_get_layer(self._handle, index, byref(info))
+            result.append(LayerInfo(
+                index, _lib.text(info.name), _lib.text(info.kind),
+                tuple(result[at].name for at in info.inputs[:info.n_inputs]),
+                tuple(info.dims[:info.n_dims]), info.module,
+                bool(info.is_trained),
+                tuple(tensors[info.first_tensor:
+                              info.first_tensor + info.n_tensors]),
+                info.n_parameters))
         return result
 
     def find(self, name: str) -> int:
@@ -176,14 +182,9 @@ class Model(WeightFiles):
         if self.is_closed:
             return "Model(closed)"
         outputs = self.output_count
-        lines = [f"Model({self.weight_count:,} weights"
-                 + (f", {outputs} outputs)" if outputs else ")")]
-        width = max(map(len, self._index), default=0)
-        for info in self._index.values():
-            kept = "" if info.is_trainable else ", not trainable"
-            lines.append(f"  {info.name:{width}}  {list(info.shape)}  "
-                         f"module {info.module}{kept}")
-        return "\n".join(lines)
+        return (f"Model({self.weight_count:,} weights"
+                + (f", {outputs} outputs)" if outputs else ")")
+                + _table.of(self.layers(), list(self._index.values())))
 
     def __reduce__(self) -> Any:
         """Copies and pickles have a model of their own: the description and
@@ -266,128 +267,60 @@ class Model(WeightFiles):
         """Draw initial weights, the same on every machine."""
         lib.fl_model_init_weights(self._handle, _args.u64(seed, "seed"))
 
-    # ---- training --------------------------------------------------------
+    # ---- adapters --------------------------------------------------------
 
-    def step(self, x: npt.ArrayLike, y: npt.ArrayLike,
-             learning_rate: float = 0.05) -> float:
-        """Take one step of SGD on one batch and return its loss."""
-        data = self._dataset(x, y)
-        loss = c_double()
-        lib.fl_model_step(self._handle, byref(data), learning_rate,
-                          byref(loss))
-        return loss.value
+    def with_lora(self, rank: int = 8, alpha: float = 16.0, *,
+                  layers: str | None = None, trained: str | None = None,
+                  seed: int = 0) -> Model:
+        """Make a model like this one, its weights fixed, with low-rank
+        updates added to its dense layers (Hu et al., "LoRA", 2021): only
+        they, and what stays trained, are part of weights and updates.
 
-    def fit(self, x: npt.ArrayLike, y: npt.ArrayLike, *, epochs: int = 1,
-            batch_size: int = 32, learning_rate: float = 0.05,
-            shuffle: bool = True, seed: int = 0,
-            indices: npt.ArrayLike | None = None,
-            progress: Callable[[FitProgress], None] | bool | None = None,
-            progress_every: int = 100,
-            cancel: Cancel | None = None) -> FitResult:
-        """Train with SGD on float32 or uint8 samples `x` and labels `y`.
-
-        `progress`: a function that is told every `progress_every` steps and
-        may look at the model, which stands still meanwhile; None = a bar
-        when stderr is a terminal, True = always, False = never.
-        Ctrl-C stops after the running step (KeyboardInterrupt), and so does
-        `cancel.request()` from another thread (CancelledError); the weights
-        are then those of the last whole step.
+        `layers`: those whose name contains this text get one; None = all but
+        the last dense one. `trained`: those whose name contains this text
+        stay trained; None = the last dense one, "" = none.
         """
-        data = self._dataset(x, y, indices)
-        options = _lib.init(_lib.FitOptions)
-        options.epochs = epochs
-        options.batch_size = batch_size
-        options.learning_rate = learning_rate
-        options.shuffle = int(shuffle)
-        options.seed = seed
-        options.progress_every = progress_every
-        flag = cancel or Cancel()
-        result = _lib.init(_lib.FitResult)
-        # Kept until the end, whoever closes them meanwhile.
-        raised, handle = flag._handle, self._handle
-        options.cancel = raised.pointer
+        options = _lib.init(_lib.LoraOptions)
+        options.rank = rank
+        options.alpha = alpha
+        return self._adapted(lib.fl_model_with_lora, options, layers, trained,
+                             seed)
 
-        def call(report: Callable[[FitProgress], None]) -> None:
-            def on_progress(pointer: Any, _user: Any) -> None:
-                now = pointer.contents
-                report(FitProgress(now.epoch, now.step, now.steps, now.loss))
+    def with_adapters(self, width: int = 16, activation: Any = GELU, *,
+                      layers: str | None = None, trained: str | None = None,
+                      seed: int = 0) -> Model:
+        """Make a model like this one, its weights fixed, with bottlenecks of
+        `width` behind its dense layers (Houlsby et al., 2019). `layers` as
+        for with_lora; None = those whose output goes into a sum, or without
+        such, all but the last one."""
+        options = _lib.init(_lib.AdapterOptions)
+        options.width = width
+        options.activation = _layers.activation_kind(activation)
+        return self._adapted(lib.fl_model_with_adapters, options, layers,
+                             trained, seed)
 
-            hook = _lib.FitProgressFn(_lib.keep_exceptions(on_progress))
-            if on_report is not None:
-                options.progress = hook
-            lib.fl_model_fit(handle, byref(data), byref(options),
-                             byref(result))
+    def merge_lora(self) -> Model:
+        """Make a model with LoRA's updates folded into the weights: without
+        them, all trained, as fast as the one that they were added to."""
+        return self._derived(lib.fl_model_merge_lora)
 
-        try:
-            with _progress.reporter(progress) as on_report:
-                _interrupt.run(call, lambda: lib.fl_cancel_request(raised),
-                               on_report)
-        finally:
-            del raised, handle  # a traceback would keep them longer
-        return FitResult(result.steps, result.samples, result.mean_loss)
+    def _adapted(self, function: Any, options: Any, layers: str | None,
+                 trained: str | None, seed: int) -> Model:
+        if layers is not None:
+            options.layers = _args.c_text(layers, "layers")
+        if trained is not None:
+            options.trained = _args.c_text(trained, "trained")
+        return self._derived(function, byref(options),
+                             _args.u64(seed, "seed"))
 
-    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
-        """Score the model: mean loss and top-1 hits, in all and by class."""
-        data = self._dataset(x, y)
-        count = np.zeros(self.output_count, np.uint64)
-        correct = np.zeros(self.output_count, np.uint64)
-        evaluation = _lib.init(_lib.Evaluation)
-        evaluation.class_count = _np.u64_pointer(count)
-        evaluation.class_correct = _np.u64_pointer(correct)
-        evaluation.class_capacity = count.size
-        lib.fl_model_evaluate(self._handle, byref(data), byref(evaluation))
-        return Evaluation(evaluation.loss, evaluation.count,
-                          evaluation.correct, count, correct)
-
-    def predict(self, x: npt.ArrayLike,
-                out: F32Array | None = None) -> F32Array:
-        """Return logits, one row per sample."""
-        data = self._dataset(x, None)
-        result = _np.output(out, "out", [data.n, self.output_count])
-        lib.fl_model_predict(self._handle, byref(data),
-                             _np.f32_pointer(result), result.size)
-        return result
-
-    def _dataset(self, x: npt.ArrayLike, y: npt.ArrayLike | None,
-                 indices: npt.ArrayLike | None = None) -> Any:
-        """Return fl_dataset, which keeps the arrays that it points to."""
-        samples = _np.plain(x)
-        shape = samples.shape
-        if samples.dtype != np.uint8:
-            samples = _np.f32(samples, "x")
-        samples = np.ascontiguousarray(samples)
-        # C reads n samples of the model's size wherever x ends.
-        want = self.input_count
-        if want and (not shape or samples.size != len(samples) * want):
-            raise ValueError(f"x: got shape {list(shape)}, want samples "
-                             f"of {want} values each")
-        data = _lib.init(_lib.Dataset)
-        data.x_dtype = int(Dtype.U8 if samples.dtype == np.uint8
-                           else Dtype.F32)
-        data.x = samples.ctypes.data
-        data.n = len(samples)
-        labels = chosen = None
-        if y is not None:
-            labels = _np.i32(y, "y", len(samples))
-            data.y = labels.ctypes.data_as(_lib.I32P)
-        if indices is not None:
-            chosen = _indices(indices, len(samples))
-            data.indices = chosen.ctypes.data_as(_lib.U32P)
-            data.n_indices = chosen.size
-        data.kept = samples, labels, chosen
-        return data
+    def _derived(self, function: Any, *arguments: Any) -> Model:
+        model = type(self).__new__(type(self))
+        model._adopt(_lib.new(_lib.Model, function, self._handle, *arguments),
+                     *self._lease().keep)
+        return model
 
 
 def _rebuild(description: bytes, tensors: dict[str, F32Array]) -> Model:
     model = Model.from_description(description)
     model.load(tensors)
     return model
-
-
-def _indices(indices: npt.ArrayLike, count: int) -> npt.NDArray[np.uint32]:
-    array = _np.plain(indices)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError("indices: want a vector of integers")
-    if array.size and (array.min() < 0 or array.max() >= count):
-        raise ValueError(f"indices: want values in 0..{count - 1}")
-    return array.astype(np.uint32)

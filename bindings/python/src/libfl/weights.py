@@ -47,6 +47,9 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
     def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
         raise NotImplementedError
 
+    def _unseen(self) -> Any:
+        raise NotImplementedError
+
     def save_weights(self, file: File) -> None:
         """Write all tensors as a safetensors file, which PyTorch's tools
         read. A path's old file stays until the new one is whole."""
@@ -72,6 +75,22 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
                           [name for name, hit in zip(self, taken) if not hit],
                           report.n_extra, report.n_converted,
                           _SAME_SCHEMA[report.schema])
+
+    def save_checkpoint(self, file: File) -> None:
+        """Write all that training goes on from: tensors, optimiser and its
+        state, updates, where a fit is. A path's old file stays until the new
+        one is whole. A progress function may do so, too."""
+        with _opened(file, "wb") as stream:
+            writer = _lib.writer_of(stream)
+            lib.fl_model_save_checkpoint(self._handle, byref(writer))
+
+    def load_checkpoint(self, file: File) -> None:
+        """Take it back, all or nothing, into a model of the same schema.
+        `fit` with the same data and options and resume=True then goes on at
+        the step where it was written."""
+        with _opened(file, "rb") as stream:
+            reader = _lib.reader_of(stream)
+            lib.fl_model_load_checkpoint(self._unseen(), byref(reader))
 
     def save_npz(self, file: File) -> None:
         """Write all tensors as an .npz archive for numpy.load. A path's old

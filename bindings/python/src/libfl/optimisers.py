@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimisers and schedules: plain descriptions that Model.optimiser takes.
+
+Formulas are those of torch.optim. All of them: `clip_norm`, the L2 norm that a
+gradient is scaled down to, 0 = none; `accumulate`, batches per update, whose
+gradients are averaged; `schedule`, how the rate moves with the updates.
+"""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Union
+
+import numpy as np
+
+from . import _lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The rate as it is, after rising to it over `warmup` updates."""
+
+    warmup: int = 0
+    _kind: ClassVar[int] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The rate times `factor` after every `period` updates."""
+
+    period: int
+    factor: float = 0.1
+    warmup: int = 0
+    _kind: ClassVar[int] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the rate down to `factor` times the rate over
+    `period` updates."""
+
+    period: int
+    factor: float = 0.1
+    warmup: int = 0
+    _kind: ClassVar[int] = 2
+
+
+Schedule = Union[Constant, Step, Cosine]
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with momentum or Nesterov's."""
+
+    learning_rate: float = 0.05
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    schedule: Schedule = Constant()
+    _kind: ClassVar[int] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, 2015); weight decay is added to the gradient."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    schedule: Schedule = Constant()
+    _kind: ClassVar[int] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    schedule: Schedule = Constant()
+    _kind: ClassVar[int] = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Adagrad:
+    """Adagrad (Duchi et al., 2011)."""
+
+    learning_rate: float = 0.01
+    epsilon: float = 1e-10
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    schedule: Schedule = Constant()
+    _kind: ClassVar[int] = 3
+
+
+Optimiser = Union[SGD, Adam, AdamW, Adagrad]
+
+_OPTIMISERS: list[Any] = [SGD, Adam, AdamW, Adagrad]
+_SCHEDULES: list[Any] = [Constant, Step, Cosine]
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)
+            if field.name != "schedule"]
+
+
+def shortest(value: float) -> float:
+    """Return the float32 `value` as the number that one would write."""
+    return float(str(np.float32(value)))
+
+
+def to_options(optimiser: Optimiser) -> Any:
+    """Return fl_optimiser_options."""
+    if type(optimiser) not in _OPTIMISERS:
+        raise TypeError(f"optimiser: got {optimiser!r}, want SGD, Adam, "
+                        f"AdamW or Adagrad")
+    if type(optimiser.schedule) not in _SCHEDULES:
+        raise TypeError(f"schedule: got {optimiser.schedule!r}, want "
+                        f"Constant, Step or Cosine")
+    options = _lib.init(_lib.OptimiserOptions)
+    options.kind = optimiser._kind
+    options.schedule = optimiser.schedule._kind
+    for part in (optimiser, optimiser.schedule):
+        for name in _names(part):
+            setattr(options, name, getattr(part, name))
+    return options
+
+
+def from_options(options: Any) -> Optimiser:
+    """Return what to_options was given."""
+    def read(kind: Any) -> dict[str, Any]:
+        values = {name: getattr(options, name) for name in _names(kind)}
+        return {name: shortest(value) if isinstance(value, float) else value
+                for name, value in values.items()}
+
+    schedule = _SCHEDULES[options.schedule]
+    kind = _OPTIMISERS[options.kind]
+    made: Optimiser = kind(**read(kind),
+                           schedule=schedule(**read(schedule)))
+    if isinstance(made, SGD):
+        made = dataclasses.replace(made, nesterov=bool(made.nesterov))
+    return made

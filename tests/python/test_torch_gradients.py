@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of every layer against PyTorch's in float64: the same small net,
+weights and batch in both. For each tensor the largest difference is at most
+1e-4 of the largest value; where the gradient is zero but for rounding (a bias
+that a norm takes away), 1e-5 of the net's largest."""
+import copy
+
+import numpy as np
+import pytest
+
+import libfl as fl
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+nn = torch.nn
+F = torch.nn.functional
+
+TOLERANCE = 1e-4
+
+
+def gradients(model):
+    """By the names of the module, in its shapes."""
+    flat, result = model.gradient.copy(), {}
+    assert flat.size == model.weight_count
+    for info in model.tensors():
+        values = flat[info.offset:info.offset + info.count]
+        result[info.name] = values.reshape(info.shape)
+    return {source: result[name].reshape(shape)
+            for source, (name, shape) in model._sources.items()}
+
+
+def agree(net, x, y, loss=None, torch_loss=F.cross_entropy):
+    """Compare all gradients of one batch."""
+    model = fl.from_torch(net, x, loss=loss)
+    exact = copy.deepcopy(net).double()
+    value = torch_loss(exact(x.double() if x.is_floating_point() else x),
+                       y.double() if y.is_floating_point() else y)
+    value.backward()
+    assert model.accumulate(x, y) == pytest.approx(value.item(), rel=1e-5)
+    found = gradients(model)
+    expected = dict(exact.named_parameters())
+    assert found.keys() == expected.keys()
+    whole = max(p.grad.abs().max().item() for p in expected.values())
+    for name, parameter in expected.items():
+        want = parameter.grad.numpy()
+        largest = np.abs(want).max()
+        if largest < 1e-12 * whole:  # zero but for rounding
+            largest = .1 * whole
+        assert np.abs(found[name] - want).max() <= TOLERANCE * largest, name
+
+
+class Calls(nn.Module):
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(11)
+
+
+def labels(*shape):
+    return torch.randint(0, 3, shape)
+
+
+# The layer lies between others, so that what it passes back is seen, too.
+IMAGE_LAYERS = {
+    "conv_1x1": nn.Conv2d(5, 7, 1),
+    "conv_3x3": nn.Conv2d(5, 7, 3, padding=1),
+    "conv_3x3_wide": nn.Conv2d(5, 48, 3, padding=1),
+    "conv_5x5": nn.Conv2d(5, 7, 5),
+    "conv_3x5_strided": nn.Conv2d(5, 7, (3, 5), stride=2, padding=2),
+    "conv_groups": nn.Conv2d(5, 10, 3, padding=1, groups=5),
+    "max_pool": nn.MaxPool2d(2),
+    "max_pool_overlapping": nn.MaxPool2d(3, stride=2, padding=1),
+    "avg_pool": nn.AvgPool2d(2),
+    "avg_pool_overlapping": nn.AvgPool2d(3, stride=1, padding=1),
+    "group_norm": nn.GroupNorm(5, 5),
+    "group_norm_of_all": nn.GroupNorm(1, 5),
+    "relu": nn.ReLU(), "gelu": nn.GELU(), "silu": nn.SiLU(),
+    "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_LAYERS)
+@pytest.mark.parametrize("size", [6, 9])
+def test_layer_of_an_image(name, size):
+    net = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1),
+                        copy.deepcopy(IMAGE_LAYERS[name]), nn.Flatten(),
+                        nn.LazyLinear(3))
+    x = torch.randn(6, 2, size, size)
+    net(x)
+    agree(net, x, labels(6))
+
+
+@pytest.mark.parametrize("channels", [16, 32])
+def test_deep_convolutions(channels):
+    net = nn.Sequential(
+        nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Conv2d(channels, 2 * channels, 3, padding=1),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(2 * channels, 3))
+    agree(net, torch.randn(5, 1, 12, 12), labels(5))
+
+
+@pytest.mark.parametrize("inputs, units", [(1, 3), (7, 5), (33, 17),
+                                           (128, 64)])
+def test_dense(inputs, units):
+    net = nn.Sequential(nn.Linear(inputs, units), nn.Tanh(),
+                        nn.Linear(units, 3))
+    agree(net, torch.randn(9, inputs), labels(9))
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Linear(12, 12), nn.LayerNorm(12), nn.Softmax(-1), nn.GELU(),
+    nn.MultiheadAttention(12, 3, batch_first=True)], ids=lambda layer: type(
+        layer).__name__)
+@pytest.mark.parametrize("tokens", [1, 7, 17])
+def test_layer_of_a_sequence(layer, tokens):
+    def forward(net, x):
+        y = net.before(x)
+        if isinstance(layer, nn.MultiheadAttention):
+            z = net.layer(y, y, y, need_weights=False)[0]
+        else:
+            z = net.layer(y)
+        return net.head((y + z).mean(1))
+    net = Calls(forward, before=nn.Linear(5, 12), layer=copy.deepcopy(layer),
+                head=nn.Linear(12, 3))
+    agree(net, torch.randn(6, tokens, 5), labels(6))
+
+
+def test_causal_attention():
+    def forward(net, x):
+        y = net.before(x)
+        return net.head((y + net.att(y, y, y, attn_mask=net.mask,
+                                     need_weights=False)[0]).mean(1))
+    net = Calls(forward, before=nn.Linear(5, 12), head=nn.Linear(12, 3),
+                att=nn.MultiheadAttention(12, 2, batch_first=True))
+    net.register_buffer("mask", torch.ones(9, 9).triu(1).bool())
+    agree(net, torch.randn(4, 9, 5), labels(4))
+
+
+def test_embedding_and_positions():
+    net = Calls(lambda net, x: net.head((net.embed(x) + net.p).mean(1)),
+                embed=nn.Embedding(11, 12), head=nn.Linear(12, 3),
+                p=nn.Parameter(torch.randn(6, 12)))
+    agree(net, torch.randint(0, 11, (8, 6)), labels(8))
+
+
+def test_transformer_block():
+    def forward(net, x):
+        x = net.up(x) + net.p
+        y = net.n1(x)
+        x = x + net.att(y, y, y, need_weights=False)[0]
+        x = x + net.v(F.gelu(net.u(net.n2(x))))
+        return net.head(net.n(x).mean(1))
+    net = Calls(
+        forward, up=nn.Linear(28, 64), p=nn.Parameter(torch.randn(28, 64)),
+        n1=nn.LayerNorm(64), n2=nn.LayerNorm(64), n=nn.LayerNorm(64),
+        att=nn.MultiheadAttention(64, 4, batch_first=True),
+        u=nn.Linear(64, 128), v=nn.Linear(128, 64), head=nn.Linear(64, 3))
+    agree(net, torch.randn(4, 28, 28), labels(4))
+
+
+def test_residual_of_convolutions():
+    def forward(net, x):
+        x = F.relu(net.a(x))
+        x = F.relu(x + net.c(F.silu(net.b(x))))
+        return net.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+    net = Calls(forward, a=nn.Conv2d(2, 8, 3), head=nn.Linear(8, 3),
+                b=nn.Conv2d(8, 8, 3, padding=1),
+                c=nn.Conv2d(8, 8, 3, padding=1))
+    agree(net, torch.randn(4, 2, 8, 8), labels(4))
+
+
+# ---- losses ----------------------------------------------------------------
+
+def small():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def test_label_smoothing_and_ignored_labels():
+    y = torch.tensor([0, 1, 2, -1, 2, -1, 0])
+    agree(small(), torch.randn(7, 6), y,
+          fl.CrossEntropy(ignore_index=-1, label_smoothing=.1),
+          lambda x, y: F.cross_entropy(x, y, ignore_index=-1,
+                                       label_smoothing=.1))
+
+
+def test_cross_entropy_of_tokens():
+    agree(small(), torch.randn(5, 4, 6), labels(5, 4), fl.CrossEntropy(),
+          lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten()))
+
+
+def test_mean_squared_error():
+    agree(small(), torch.randn(7, 6), torch.randn(7, 3),
+          fl.MeanSquaredError(), F.mse_loss)
+
+
+def test_binary_cross_entropy():
+    agree(small(), torch.randn(7, 6), torch.rand(7, 3),
+          fl.BinaryCrossEntropy(), F.binary_cross_entropy_with_logits)
