@@ -48,6 +48,28 @@ static void fuse(fl_model *model)
   }
 }
 
+/* Let a convolution pool what it has computed, before that leaves the caches.
+ * Pool and the ReLU between them, if it has moved behind the pool, are views
+ * then. */
+static void fuse_pools(fl_model *model)
+{
+  for (uint32_t i = 1; i < model->n_chain; i++) {
+    fli_node *pool = &model->nodes[model->chain[i]];
+    if (pool->op != &fli_op_pool2d) continue;
+    fli_node *relu = NULL;
+    fli_node *conv = &model->nodes[pool->inputs[0]];
+    if (conv->op == &fli_op_relu && pool->does_relu) {
+      relu = conv;
+      conv = &model->nodes[relu->inputs[0]];
+    }
+    if (conv->op != &fli_op_conv2d || conv->n_uses != 1) continue;
+    conv->pool = pool;
+    conv->output = pool->output;
+    if (relu) relu->input = relu->output = pool->output;
+    pool->flags = FLI_NODE_VIEW;
+  }
+}
+
 /* Ids are not computed: an embedding reads the model's input, and then nothing
  * else does. */
 static fl_status connect_ids(fl_model *model)
@@ -110,8 +132,10 @@ static fl_status make_chain(fl_model *model)
   }
   fl_status st = connect_users(model);
   if (st == FL_OK) st = connect_ids(model);
-  if (st == FL_OK) fuse(model);
-  return st;
+  if (st != FL_OK) return st;
+  fuse(model);
+  fuse_pools(model);
+  return FL_OK;
 }
 
 /* From offsets in the trainable part and in the part behind it to places among

@@ -171,7 +171,10 @@ struct fli_node {
   /* Whether a ReLU that comes behind is done here: forward for
    * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
   int does_relu;
-  int is_fused;    /* ReLU: forward is done elsewhere */
+  int is_fused; /* ReLU: forward is done elsewhere */
+  /* Convolution: the pooling behind it, which is done here; `output` is what
+   * comes out of that, its `input` what goes in. Or NULL. */
+  const fli_node *pool;
   int is_parallel; /* the host has threads: memory for several lanes */
   /* Which of its tensors are trained now, as bits; and whether a gradient of
    * its output is needed for that or for what comes before. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Kind "conv2d": convolution of an image with bias, and a ReLU behind it in
- * the same sweep, both ways (the way back reads y for its mask). Attributes:
+ * the same sweep, both ways (the way back reads y for its mask); or else the
+ * pooling behind it, of few images at a time. Attributes:
  * 16 = filters, 17 = kernel height, 18 = kernel width, 19 = stride, 20 =
  * padding, 21 = groups.
  *
@@ -14,9 +15,15 @@
 #include "base/error.h"
 #include "kernels/nn/nn.h"
 #include "linalg/conv.h"
+#include "model/pooling.h"
 #include "model/sink.h"
 
-enum { WEIGHT = 0, BIAS = 1, RANGE = 16 };
+enum {
+  WEIGHT = 0,
+  BIAS = 1,
+  RANGE = 16,
+  POOLED = 8 * 1024 /* floats to be pooled at a time, about: 32 KB */
+};
 
 static uint64_t out_size(uint64_t size, uint64_t kernel, uint64_t padding,
                          uint64_t stride)
@@ -123,18 +130,25 @@ static int conv_unpack(fli_node *node, uint32_t key, fli_msg_reader *reader)
   return 1;
 }
 
+/* Of the convolution itself. */
+static const fli_shape *output_of(const fli_node *node)
+{
+  return node->pool ? &node->pool->input : &node->output;
+}
+
 static fli_conv conv_of(const fli_node *node)
 {
+  const fli_shape *out = output_of(node);
   fli_conv conv;
   fli_conv_init(&conv, &(fli_conv_shape){
                            .height = (size_t)node->input.dims[1],
                            .width = (size_t)node->input.dims[2],
                            .channels = (size_t)node->input.dims[0],
                            .pixel = (size_t)node->input.pixel,
-                           .out_height = (size_t)node->output.dims[1],
-                           .out_width = (size_t)node->output.dims[2],
-                           .out_channels = (size_t)node->output.dims[0],
-                           .out_pixel = (size_t)node->output.pixel,
+                           .out_height = (size_t)out->dims[1],
+                           .out_width = (size_t)out->dims[2],
+                           .out_channels = (size_t)out->dims[0],
+                           .out_pixel = (size_t)out->pixel,
                            .kernel_height = node->attributes.conv.height,
                            .kernel_width = node->attributes.conv.width,
                            .stride = node->attributes.conv.stride,
@@ -160,17 +174,36 @@ static size_t lanes_of(const fli_node *node, size_t n)
   return node->is_parallel ? ranges_of(n) : 1;
 }
 
+/* Images whose outputs are pooled at a time. */
+static size_t pooled_images(const fli_node *node)
+{
+  size_t n = POOLED / (size_t)fli_shape_floats(output_of(node));
+  if (n == 0) return 1;
+  return n < RANGE ? n : RANGE;
+}
+
+/* What is to be pooled, or its gradient. */
+static size_t pooled_floats(const fli_node *node)
+{
+  if (!node->pool) return 0;
+  return lines(pooled_images(node) * (size_t)fli_shape_floats(output_of(node)));
+}
+
 /* Forward: packed weights, then scratch per lane. Backward: packed weights,
- * the sums and the bias' gradient, then sums and scratch per lane. */
+ * the sums and the bias' gradient, then sums and scratch per lane. Scratch ends
+ * in what is to be pooled. */
 static void conv_needs(const fli_node *node, size_t n, fli_needs *needs)
 {
   fli_conv conv = conv_of(node);
   uint64_t lanes = lanes_of(node, n);
-  needs->forward = lines(conv.n_packed) + lanes * lines(conv.n_scratch);
-  needs->backward =
-      lines(conv.n_packed_back) + lines(conv.n_sums) +
-      lines(conv.shape.out_channels) +
-      lanes * ((uint64_t)lines(conv.n_sums) + lines(conv.n_scratch));
+  uint64_t scratch = lines(conv.n_scratch) + (uint64_t)pooled_floats(node);
+  if (node->pool) {
+    needs->kept = ((uint64_t)fli_pool2d_bytes(node->pool) * n + 3) / 4;
+  }
+  needs->forward = lines(conv.n_packed) + lanes * scratch;
+  needs->backward = lines(conv.n_packed_back) + lines(conv.n_sums) +
+                    lines(conv.shape.out_channels) +
+                    lanes * (lines(conv.n_sums) + scratch);
 }
 
 /* One direction of one layer, for all its ranges. */
@@ -206,14 +239,56 @@ static fli_conv_range range_of(const conv_job *job, size_t index)
   };
 }
 
+/* Of a range's images those from i on, as many as are pooled at a time; y and
+ * dy are the pool's. */
+static fli_conv_range some_images(const conv_job *job,
+                                  const fli_conv_range *range, size_t i)
+{
+  size_t x = i * (size_t)fli_shape_floats(&job->node->input);
+  size_t y = i * (size_t)fli_shape_floats(&job->node->output);
+  size_t most = pooled_images(job->node);
+  fli_conv_range some = *range;
+  some.n = range->n - i < most ? range->n - i : most;
+  some.x += x;
+  some.y += y;
+  if (some.dy) some.dy += y;
+  if (some.dx) some.dx += x;
+  return some;
+}
+
+/* What the pool keeps of image i. */
+static uint8_t *chosen_of(const conv_job *job, size_t i)
+{
+  uint8_t *kept = (uint8_t *)job->pass->kept;
+  return kept + i * fli_pool2d_bytes(job->node->pool);
+}
+
+static void forward_images(const conv_job *job, const fli_conv_range *range)
+{
+  job->conv.algorithm->forward(&job->conv, job->packed,
+                               fli_value(job->pass, job->node, BIAS),
+                               job->node->does_relu != 0, range);
+}
+
 static void forward_range(void *arg, uint64_t index)
 {
   const conv_job *job = arg;
   fli_conv_range range = range_of(job, (size_t)index);
   range.scratch = lane_of(job, (size_t)index);
-  job->conv.algorithm->forward(&job->conv, job->packed,
-                               fli_value(job->pass, job->node, BIAS),
-                               job->node->does_relu != 0, &range);
+  if (!job->node->pool) {
+    forward_images(job, &range);
+    return;
+  }
+  float *maps = range.scratch + lines(job->conv.n_scratch);
+  size_t first = (size_t)index * RANGE;
+  for (size_t i = 0; i < range.n; i += pooled_images(job->node)) {
+    fli_conv_range some = some_images(job, &range, i);
+    float *pooled = some.y;
+    some.y = maps;
+    forward_images(job, &some);
+    fli_pool2d_forward(job->node->pool, some.n, maps, pooled,
+                       chosen_of(job, first + i));
+  }
 }
 
 static void conv_forward(const fli_node *node, fli_pass *pass)
@@ -221,10 +296,16 @@ static void conv_forward(const fli_node *node, fli_pass *pass)
   conv_job job = {.node = node, .pass = pass, .conv = conv_of(node)};
   job.packed = pass->scratch;
   job.lanes = pass->scratch + lines(job.conv.n_packed);
-  job.lane = lines(job.conv.n_scratch);
+  job.lane = lines(job.conv.n_scratch) + pooled_floats(node);
   job.conv.algorithm->pack(&job.conv, fli_value(pass, node, WEIGHT),
                            pass->scratch);
   fli_parallel_all(pass->context, ranges_of(pass->n), forward_range, &job);
+}
+
+static void backward_images(const conv_job *job, const fli_conv_range *range)
+{
+  job->conv.algorithm->backward(&job->conv, range->dx ? job->packed : NULL,
+                                range);
 }
 
 static void backward_range(void *arg, uint64_t index)
@@ -237,8 +318,19 @@ static void backward_range(void *arg, uint64_t index)
     range.sums = lane;
     memset(lane, 0, job->conv.n_sums * sizeof *lane);
   }
-  job->conv.algorithm->backward(&job->conv, range.dx ? job->packed : NULL,
-                                &range);
+  if (!job->node->pool) {
+    backward_images(job, &range);
+    return;
+  }
+  float *maps = range.scratch + lines(job->conv.n_scratch);
+  size_t first = (size_t)index * RANGE;
+  for (size_t i = 0; i < range.n; i += pooled_images(job->node)) {
+    fli_conv_range some = some_images(job, &range, i);
+    fli_pool2d_backward(job->node->pool, some.n, some.dy,
+                        chosen_of(job, first + i), maps);
+    some.dy = maps;
+    backward_images(job, &some);
+  }
 }
 
 /* All ranges, and their sums into `sums`, in order. */
@@ -278,7 +370,8 @@ static void conv_backward(const fli_node *node, fli_pass *pass)
   float *dbias = sums + lines(job.conv.n_sums);
   job.packed = pass->scratch;
   job.lanes = dbias + lines(job.conv.shape.out_channels);
-  job.lane = lines(job.conv.n_sums) + lines(job.conv.n_scratch);
+  job.lane =
+      lines(job.conv.n_sums) + lines(job.conv.n_scratch) + pooled_floats(node);
   job.is_trained = node->trained != 0;
   if (pass->dx[0]) {
     job.conv.algorithm->pack_back(&job.conv, fli_value(pass, node, WEIGHT),

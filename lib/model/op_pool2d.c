@@ -2,13 +2,14 @@
 /* Kind "pool2d": maximum or average of square windows of an image. Attributes:
  * 16 = FL_POOL_*, 17 = size, 18 = stride, 19 = padding. A maximum keeps one
  * byte per output, where in the window it was; a ReLU in front of it is done
- * here, on what is left. */
+ * here, on what is left. Behind a convolution all of that is done there
+ * (pooling.h), and this is a view. */
 #include <fl/layers.h>
 
 #include "base/error.h"
 #include "linalg/conv.h"
 #include "linalg/pool.h"
-#include "model/node.h"
+#include "model/pooling.h"
 
 static fl_status check_attributes(const fli_node *node)
 {
@@ -75,12 +76,6 @@ static int is_max(const fli_node *node)
   return node->attributes.pool.kind == FL_POOL_MAX;
 }
 
-static void pool_needs(const fli_node *node, size_t n, fli_needs *needs)
-{
-  if (!is_max(node)) return;
-  needs->kept = (fli_shape_floats(&node->output) * n + 3) / 4;
-}
-
 static fli_pool pool_of(const fli_node *node)
 {
   return (fli_pool){
@@ -97,27 +92,49 @@ static fli_pool pool_of(const fli_node *node)
   };
 }
 
-static void pool_forward(const fli_node *node, fli_pass *pass)
+size_t fli_pool2d_bytes(const fli_node *node)
+{
+  return is_max(node) ? (size_t)fli_shape_floats(&node->output) : 0;
+}
+
+void fli_pool2d_forward(const fli_node *node, size_t n, const float *x,
+                        float *y, uint8_t *chosen)
 {
   fli_pool pool = pool_of(node);
   if (is_max(node)) {
-    fli_max_pool(&pool, pass->n, pass->x[0], node->does_relu != 0, pass->y,
-                 (uint8_t *)pass->kept);
+    fli_max_pool(&pool, n, x, node->does_relu != 0, y, chosen);
   } else {
-    fli_average_pool(&pool, pass->n, pass->x[0], pass->y);
+    fli_average_pool(&pool, n, x, y);
   }
+}
+
+void fli_pool2d_backward(const fli_node *node, size_t n, const float *dy,
+                         const uint8_t *chosen, float *dx)
+{
+  fli_pool pool = pool_of(node);
+  if (is_max(node)) {
+    fli_max_pool_back(&pool, n, dy, chosen, dx);
+  } else {
+    fli_average_pool_back(&pool, n, dy, dx);
+  }
+}
+
+static void pool_needs(const fli_node *node, size_t n, fli_needs *needs)
+{
+  if (node->flags & FLI_NODE_VIEW) return;
+  needs->kept = ((uint64_t)fli_pool2d_bytes(node) * n + 3) / 4;
+}
+
+static void pool_forward(const fli_node *node, fli_pass *pass)
+{
+  fli_pool2d_forward(node, pass->n, pass->x[0], pass->y, (uint8_t *)pass->kept);
 }
 
 static void pool_backward(const fli_node *node, fli_pass *pass)
 {
-  fli_pool pool = pool_of(node);
   if (!pass->dx[0]) return;
-  if (is_max(node)) {
-    fli_max_pool_back(&pool, pass->n, pass->dy, (const uint8_t *)pass->kept,
+  fli_pool2d_backward(node, pass->n, pass->dy, (const uint8_t *)pass->kept,
                       pass->dx[0]);
-  } else {
-    fli_average_pool_back(&pool, pass->n, pass->dy, pass->dx[0]);
-  }
 }
 
 const fli_node_op fli_op_pool2d = {

@@ -18,9 +18,10 @@ static double dense_flops(const fli_node *node)
 
 static double conv_flops(const fli_node *node)
 {
+  const fli_shape *out = node->pool ? &node->pool->input : &node->output;
   double channels =
       (double)node->input.dims[0] / (double)node->attributes.conv.groups;
-  return 2.0 * (double)node->output.count * channels *
+  return 2.0 * (double)out->count * channels *
          (double)node->attributes.conv.height *
          (double)node->attributes.conv.width;
 }

@@ -128,6 +128,30 @@ Test(layer_gradients_images, relu_for_a_pool_and_for_another)
   check_flat(t);
 }
 
+/* Of what a convolution gives, few images at a time are pooled by itself: 2,
+ * and with the largest images 1, of which one has more than is set aside. Few
+ * samples: among many windows there is one whose maximum the oracle's
+ * differences move elsewhere. */
+Test(layer_gradients_images, pools_of_large_images_behind_a_convolution)
+{
+  const uint64_t sizes[] = {22, 30, 34};
+  for (size_t i = 0; i < FLI_COUNT_OF(sizes); i++) {
+    for (uint32_t kind = 0; kind <= FL_POOL_AVERAGE; kind++) {
+      const uint64_t dims[3] = {1, sizes[i], sizes[i]};
+      net *t = net_begin(NULL, dims, 3);
+      fl_conv2d_options o = net_conv_options(2, 3, 1);
+      (void)net_conv(t, &o);
+      (void)net_activation(t, FL_ACTIVATION_RELU);
+      (void)net_pool(t, kind, 3, 3, 0);
+      (void)net_activation(t, FL_ACTIVATION_TANH);
+      (void)net_mean(t);
+      (void)net_dense(t, 3);
+      net_check_batch(net_classes(t, 0.0f), 3);
+      net_free(t);
+    }
+  }
+}
+
 Test(layer_gradients_images, pool_of_the_input_itself)
 {
   const uint64_t dims[3] = {3, 6, 6};

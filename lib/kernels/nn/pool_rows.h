@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pooling of one vector type, for pool_body.h, which defines VEC, IVEC
- * (as many int32_t), BYTES (as many bytes) and NAMED(name). Included once per
- * type: no guard. All work on one vector of channels, `lane` floats behind the
- * first one, of output i. The number of taps is a constant where it is called,
- * if it is a common one. */
+ * (as many int32_t), PLACES and PUT_PLACES (as many bytes), and NAMED(name).
+ * Included once per type: no guard. All work on one vector of channels, `lane`
+ * floats behind the first one, of output i. The number of taps is a constant
+ * where it is called, if it is a common one. */
 
 static inline __attribute__((always_inline)) void
 NAMED(max_pool)(const flk_pool *p, size_t i, size_t lane, size_t n_taps)
@@ -24,8 +24,7 @@ NAMED(max_pool)(const flk_pool *p, size_t i, size_t lane, size_t n_taps)
     place |= is_off & FLK_POOL_OFF;
   }
   *(VEC *)(p->y + i * p->y_pixel + lane) = best;
-  *(BYTES *)(p->chosen + i * p->y_pixel + lane) =
-      __builtin_convertvector(place, BYTES);
+  PUT_PLACES((void *)(p->chosen + i * p->y_pixel + lane), place);
 }
 
 static inline __attribute__((always_inline)) void
@@ -34,8 +33,7 @@ NAMED(max_pool_back)(const flk_pool *p, size_t i, size_t lane, size_t n_taps)
   float *dx = p->dx + (ptrdiff_t)i * p->x_step + lane;
   size_t at = i * p->y_pixel + lane;
   IVEC dy = (IVEC) * (const VEC *)(p->dy + at);
-  IVEC chosen =
-      __builtin_convertvector(*(const BYTES *)(p->was_chosen + at), IVEC);
+  IVEC chosen = PLACES((const void *)(p->was_chosen + at));
   for (size_t t = 0; t < n_taps; t++) {
     VEC *to = (VEC *)(dx + p->offsets[t]);
     VEC value = (VEC)((chosen == p->places[t]) & dy);
