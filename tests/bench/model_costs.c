@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Costs of a model's layers. For the profile each layer's vtable is replaced
- * by one whose functions look at the clock, put the layer's own vtable back
- * while it runs (layers compare it), and note the time. */
+/* Costs of a model's layers. For the profile the linker sends calls of
+ * fli_node_run_of here (--wrap), and layers of the model at hand get functions
+ * that look at the clock around their own. */
 #include "model_costs.h"
 
 #include <stdio.h>
@@ -63,67 +63,76 @@ double model_flops(const fl_model *model, size_t batch, int is_training)
 }
 
 typedef struct layer {
-  const fli_node_op *own;
-  fli_node_op timed;
+  const fli_node_run *own;
+  fli_node_run timed;
   double us[2]; /* [is_backward] */
 } layer;
 
 static struct {
-  fl_model *model;
+  const fl_model *model; /* NULL: nothing is timed */
   double (*clock_us)(void);
   layer layers[LAYERS_MAX];
 } profile;
 
-static void run_timed(const fli_node *node, fli_pass *pass, int is_backward)
+static layer *layer_of(const fli_node *node)
 {
-  fli_node *changed = &profile.model->nodes[node - profile.model->nodes];
-  layer *l = &profile.layers[node->position];
-  changed->op = l->own;
-  double begin = profile.clock_us();
-  if (is_backward) {
-    l->own->backward(node, pass);
-  } else {
-    l->own->forward(node, pass);
-  }
-  l->us[is_backward] += profile.clock_us() - begin;
-  changed->op = &l->timed;
+  return &profile.layers[node->position];
 }
 
 static void timed_forward(const fli_node *node, fli_pass *pass)
 {
-  run_timed(node, pass, 0);
+  double begin = profile.clock_us();
+  layer_of(node)->own->forward(node, pass);
+  layer_of(node)->us[0] += profile.clock_us() - begin;
 }
 
 static void timed_backward(const fli_node *node, fli_pass *pass)
 {
-  run_timed(node, pass, 1);
+  double begin = profile.clock_us();
+  layer_of(node)->own->backward(node, pass);
+  layer_of(node)->us[1] += profile.clock_us() - begin;
 }
 
-void profile_begin(fl_model *model, double (*clock_us)(void))
+/* The linker's names for what is called, and for what was meant. */
+const fli_node_run *__real_fli_node_run_of(const fli_node *node);
+const fli_node_run *__wrap_fli_node_run_of(const fli_node *node);
+
+const fli_node_run *__wrap_fli_node_run_of(const fli_node *node)
+{
+  const fl_model *model = profile.model;
+  int is_timed = model && node >= model->nodes &&
+                 node < model->nodes + model->n_nodes && node->op->shape;
+  return is_timed ? &layer_of(node)->timed : __real_fli_node_run_of(node);
+}
+
+static size_t n_layers(const fl_model *model)
+{
+  return model->n_chain < LAYERS_MAX ? model->n_chain : LAYERS_MAX;
+}
+
+void profile_begin(const fl_model *model, double (*clock_us)(void))
 {
   memset(&profile, 0, sizeof profile);
-  profile.model = model;
   profile.clock_us = clock_us;
-  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
-    fli_node *node = &model->nodes[model->chain[i]];
+  for (size_t i = 0; i < n_layers(model); i++) {
     layer *l = &profile.layers[i];
-    l->own = node->op;
-    l->timed = *node->op;
+    l->own = __real_fli_node_run_of(&model->nodes[model->chain[i]]);
+    l->timed = *l->own;
     if (l->own->forward) l->timed.forward = timed_forward;
     if (l->own->backward) l->timed.backward = timed_backward;
-    node->op = &l->timed;
   }
+  if (model->n_chain <= LAYERS_MAX) profile.model = model;
 }
 
 void profile_end(uint64_t steps, const char *prefix, const char *suffix)
 {
-  fl_model *model = profile.model;
-  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
-    fli_node *node = &model->nodes[model->chain[i]];
+  const fl_model *model = profile.model;
+  for (size_t i = 0; model && i < n_layers(model); i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
     const layer *l = &profile.layers[i];
-    node->op = l->own;
-    printf("%s_%02u_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
+    printf("%s_%02zu_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
            node->name, suffix, l->us[0] / (double)steps,
            l->us[1] / (double)steps);
   }
+  profile.model = NULL;
 }

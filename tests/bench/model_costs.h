@@ -14,7 +14,7 @@ double model_flops(const fl_model *model, size_t batch, int is_training);
 
 /* From now on, passes of this model are timed layer by layer with the caller's
  * clock, in us. One model at a time. */
-void profile_begin(fl_model *model, double (*clock_us)(void));
+void profile_begin(const fl_model *model, double (*clock_us)(void));
 /* No longer; and print what a step took, over `steps` steps. */
 void profile_end(uint64_t steps, const char *prefix, const char *suffix);
 
