@@ -168,6 +168,7 @@ fl_status fli_builder_add(fl_model_builder *builder, const fli_node *new_node)
   node.flags = node.op->flags;
   node.is_frozen = builder->is_frozen;
   if (node.op->shape) FLI_TRY(connect(builder, &node));
+  node.declared = node.output;
   uint32_t n = node.op->parameters ? node.op->parameters(&node, parameters) : 0;
   if (n > 0) node.module = choose_module(builder, &node, &is_new);
   FLI_TRY(fli_grow(model->context, (void **)&model->nodes,

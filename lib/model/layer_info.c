@@ -59,7 +59,7 @@ fl_status fl_model_get_layer(const fl_model *model, uint32_t index,
       .n_tensors = node->n_parameters,
       .first_tensor = node->first_tensor,
       .n_inputs = node->op->n_inputs,
-      .n_dims = node->output.n_dims,
+      .n_dims = node->declared.n_dims,
   };
   for (uint32_t i = 0; i < full.n_inputs; i++) {
     full.inputs[i] = model->nodes[node->inputs[i]].position;
@@ -67,6 +67,6 @@ fl_status fl_model_get_layer(const fl_model *model, uint32_t index,
   for (uint32_t i = 0; i < node->n_parameters; i++) {
     full.n_parameters += node->counts[i];
   }
-  memcpy(full.dims, node->output.dims, sizeof full.dims);
+  memcpy(full.dims, node->declared.dims, sizeof full.dims);
   return fli_options_store(info, &full, sizeof full, "fl_layer_info");
 }

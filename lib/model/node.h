@@ -168,6 +168,7 @@ struct fli_node {
   fli_shape input;                     /* of inputs[0] */
   fli_shape other;                     /* of inputs[1] */
   fli_shape output;
+  fli_shape declared; /* the same, before anything behind it is done here */
   /* Whether a ReLU that comes behind is done here: forward for
    * FLI_RELU_FORWARD, both ways for FLI_RELU_BOTH. */
   int does_relu;

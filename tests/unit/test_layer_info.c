@@ -87,6 +87,17 @@ Test(layer_info, shapes_are_those_of_one_sample)
   fl_model_free(model);
 }
 
+/* A convolution pools what it has computed by itself: no matter to readers. */
+Test(layer_info, shapes_are_those_declared_whatever_is_computed_together)
+{
+  fl_model *model = graph();
+  fl_layer_info conv = describe(model, 1);
+  cr_assert_eq(conv.dims[0], 3);
+  cr_assert_eq(conv.dims[1], 8);
+  cr_assert_eq(conv.dims[2], 8);
+  fl_model_free(model);
+}
+
 Test(layer_info, inputs_are_numbers_of_layers_not_of_tensors)
 {
   fl_model *model = graph();
