@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stranger's program finds an installed libfl by pkg-config (shared and
-static), by CMake and as a Meson subproject, and runs."""
+static), by CMake and as a Meson subproject, and runs; so does
+examples/standalone, copied out of the tree, as its own files say."""
 import os
 import shutil
 import sys
@@ -59,6 +60,18 @@ def install(build, prefix, *options):
             ["ninja", "-C", build, "install"]]
 
 
+def standalone(folder, prefix, *commands):
+    """Copy the example, run commands in it; the last one is its program."""
+    place = folder / "standalone"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(ROOT / "examples" / "standalone", place)
+    return steps([["sh", "-c", f"cd {place} && {text}"] for text in commands],
+                 "and the model says",
+                 {"LD_LIBRARY_PATH": f"{prefix}/lib",
+                  "PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig",
+                  "CMAKE_PREFIX_PATH": str(prefix)})
+
+
 def main():
     build = Path(sys.argv[1])
     cases = Cases()
@@ -98,6 +111,13 @@ def main():
             ["cmake", "-S", cmake, "-B", cmake / "b"],
             ["cmake", "--build", cmake / "b"],
             [cmake / "b" / "consumer"]], "0.1.0 1000", environment))
+        cases.check("standalone_example_by_make", standalone(
+            folder, prefix, "make", "./points"))
+        cases.check("standalone_example_by_make_with_the_static_library",
+                    standalone(folder, phone, "make STATIC=1",
+                               "! ldd points | grep libfl", "./points"))
+        cases.check("standalone_example_by_cmake", standalone(
+            folder, prefix, "cmake -S . -B b", "cmake --build b", "b/points"))
         meson = folder / "meson"
         (meson / "subprojects").mkdir(parents=True)
         shutil.copy(source, meson)

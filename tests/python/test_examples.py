@@ -31,6 +31,68 @@ def test_first_steps_learns_in_25_lines(root):
     assert accuracies(run(root, "first_steps.py"))[0] > 90
 
 
+def test_every_readme_block_of_python_runs(root):
+    readme = (root / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        result = subprocess.run([sys.executable, "-c", block], text=True,
+                                stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert accuracies(result.stdout)[0] > 80
+
+
+def test_train_lenet_learns(root):
+    output = run(root, "train_lenet.py", "--epochs", "2", "--samples", "4000")
+    assert "Model(61,706 weights, 10 outputs)" in output
+    assert "250 steps" in output and "ankle boot" in output
+    assert accuracies(output)[0] > 65
+
+
+def test_lora_transformer_learns_with_a_tenth_of_the_weights(root, tmp_path):
+    path = tmp_path / "base.safetensors"
+    output = run(root, "lora_transformer.py", "--epochs", "2", "--samples",
+                 "4000", "--base", path)
+    base, lora, whole = accuracies(output)
+    assert base > 65 and lora > 60 and whole > 60
+    rows = re.findall(r"(\d+) trained, update (\d+) bytes, (\d+) with THC",
+                      output)
+    (few, few_bytes, few_thc), (many, many_bytes, many_thc) = [
+        map(int, row) for row in rows]
+    assert few_bytes == 4 * few and many_bytes == 4 * many
+    assert 10 * few < many and 7 * few_thc < many_thc
+    assert float(re.search(r"the same answer for ([\d.]+)%",
+                           output).group(1)) > 99
+    # The file holds the whole base.
+    assert 4 * many < path.stat().st_size < 4 * many + 10000
+
+
+@pytest.mark.parametrize("name", ["train_lenet.py", "lora_transformer.py"])
+def test_examples_say_what_is_missing_and_what_they_take(root, tmp_path,
+                                                         name):
+    program = root / "examples" / "python" / name
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x01"
+                                                       b"\0\0\0\x01\0")
+
+    def said(*arguments):
+        result = subprocess.run([sys.executable, program, *arguments],
+                                stdout=subprocess.PIPE, text=True,
+                                stderr=subprocess.PIPE, timeout=60)
+        return result.returncode, result.stdout, result.stderr
+
+    status, _, error = said(tmp_path / "nowhere")
+    assert status == 1 and "train-images-idx3-ubyte.gz is missing" in error
+    assert "apt install dataset-fashion-mnist" in error
+    assert "Traceback" not in error
+    status, _, error = said(tmp_path)
+    assert status == 1 and "train-labels-idx1-ubyte.gz is missing" in error
+    status, out, _ = said("--help")
+    assert status == 0 and "--epochs" in out and "folder" in out
+    for bad in (["--epochs", "0"], ["--samples", "x"]):
+        assert said(*bad)[0] == 2
+
+
 def test_compress_numpy_shows_size_and_error(root):
     rows = re.findall(r"^(\w+) +([\d.]+) bits .* ([\d.e+-]+)$",
                       run(root, "compress_numpy.py"), re.M)

@@ -46,6 +46,31 @@ except KeyboardInterrupt:
     sys.exit(7)
 """
 
+# Batches and gradients come to Python in the middle of the fit.
+PULLED = PRELUDE + """
+import itertools
+context = fl.Context()
+m = model(context)
+def batches():
+    for i in itertools.count():
+        if i == 50:
+            print("training", flush=True)
+        yield x[:32], y[:32]
+def halve(gradient, weights):
+    gradient *= 0.5
+m.gradient_hook = halve
+try:
+    m.fit_batches(batches())
+except KeyboardInterrupt:
+    assert np.isfinite(m.weights).all()
+    m.fit(x, y)
+    m.gradient_hook = None
+    m.close()
+    assert context.memory == 0
+    print("interrupted")
+    sys.exit(7)
+"""
+
 # In a trainer: through the callback, C code, and out of Loopback.run.
 TRAINER = PRELUDE + """
 def train(task):
@@ -85,6 +110,10 @@ def test_ctrl_c_stops_fit_and_leaves_the_model_usable():
 
 def test_ctrl_c_stops_fit_without_progress():
     assert interrupt(SILENT) == (7, "interrupted\n", "")
+
+
+def test_ctrl_c_stops_a_fit_that_calls_python_back():
+    assert interrupt(PULLED) == (7, "interrupted\n", "")
 
 
 def test_ctrl_c_comes_through_a_trainer_callback():

@@ -80,6 +80,102 @@ Test(hostile_models, attributes_beyond_their_type_are_refused)
   }
 }
 
+/* ---- graphs ---------------------------------------------------------------
+ */
+
+/* Built by calls, as a host would: the status and a text of the error. */
+static void graph_refused(fl_model_builder *builder, fl_status want,
+                          const char *text)
+{
+  fl_model *model = NULL;
+  fl_status st = fl_model_builder_build(builder, &model);
+  cr_assert_eq(st, want, "%s: %s", fl_status_name(st), fl_last_error());
+  cr_assert_not_null(strstr(fl_last_error(), text), "\"%s\"", fl_last_error());
+  cr_assert_null(model);
+  fl_model_builder_free(builder);
+}
+
+static fl_model_builder *begin_graph(uint32_t n_dims)
+{
+  static const uint64_t dims[3][3] = {{6}, {4, 6}, {3, 8, 8}};
+  fl_model_builder *builder = NULL;
+  cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
+  (void)fl_model_builder_input(builder, dims[n_dims - 1], n_dims, 1.0f, 0.0f);
+  return builder;
+}
+
+Test(hostile_models, layer_that_nobody_uses_is_named)
+{
+  fl_model_builder *builder = begin_graph(1);
+  (void)fl_model_builder_dense(builder, "a", 4);
+  (void)fl_model_builder_dense(builder, "dangling", 4);
+  (void)fl_model_builder_from(builder, "a");
+  (void)fl_model_builder_softmax_cross_entropy(builder, "l");
+  graph_refused(builder, FL_E_STATE, "dangling");
+  builder = begin_graph(1);
+  (void)fl_model_builder_dense(builder, "a", 4);
+  graph_refused(builder, FL_E_STATE, "want a loss");
+}
+
+Test(hostile_models, sums_of_different_shapes_are_refused)
+{
+  fl_model_builder *builder = begin_graph(1);
+  (void)fl_model_builder_dense(builder, "a", 4);
+  (void)fl_model_builder_add(builder, "culprit", "input");
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(2);
+  (void)fl_model_builder_flatten(builder, "flat");
+  (void)fl_model_builder_add(builder, "culprit", "input");
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(1);
+  (void)fl_model_builder_add(builder, "culprit", "nobody");
+  graph_refused(builder, FL_E_NOT_FOUND, "nobody");
+  builder = begin_graph(1);
+  (void)fl_model_builder_from(builder, "nobody");
+  graph_refused(builder, FL_E_NOT_FOUND, "nobody");
+}
+
+Test(hostile_models, ids_go_to_embeddings_and_nowhere_else)
+{
+  fl_model_builder *builder = begin_graph(1);
+  (void)fl_model_builder_relu(builder, "r");
+  (void)fl_model_builder_embedding(builder, "culprit", 9, 6);
+  (void)fl_model_builder_softmax_cross_entropy(builder, "l");
+  graph_refused(builder, FL_E_STATE, "culprit");
+  builder = begin_graph(1);
+  (void)fl_model_builder_embedding(builder, "e", 9, 1);
+  (void)fl_model_builder_flatten(builder, "f");
+  (void)fl_model_builder_add(builder, "s", "input");
+  (void)fl_model_builder_softmax_cross_entropy(builder, "l");
+  graph_refused(builder, FL_E_STATE, "ids");
+}
+
+Test(hostile_models, layers_of_another_shape_are_refused)
+{
+  fl_conv2d_options o = net_conv_options(4, 3, 1);
+  fl_model_builder *builder = begin_graph(2);
+  (void)fl_model_builder_conv2d(builder, "culprit", &o);
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(3);
+  (void)fl_model_builder_dense(builder, "culprit", 4);
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(1);
+  (void)fl_model_builder_attention(builder, "culprit", 2, 0);
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(1);
+  (void)fl_model_builder_mean(builder, "culprit");
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(1);
+  (void)fl_model_builder_positions(builder, "culprit");
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(3);
+  (void)fl_model_builder_mean_squared_error(builder, "culprit");
+  graph_refused(builder, FL_E_DIM, "culprit");
+  builder = begin_graph(3);
+  (void)fl_model_builder_softmax_cross_entropy(builder, "culprit");
+  graph_refused(builder, FL_E_DIM, "culprit");
+}
+
 /* `n` nodes are announced, `given` of them come. */
 static fl_status read_many(uint32_t n, uint32_t given, const char *kind)
 {

@@ -26,15 +26,24 @@ def plain(x: npt.ArrayLike) -> np.ndarray[Any, Any]:
     return np.asarray(x if detach is None else detach().cpu())
 
 
+def _is_plain(array: np.ndarray[Any, Any], dtype: Any) -> bool:
+    """Whether C can read it as it is: asked at every step, so before the
+    checks that only conversions need."""
+    flags = array.flags
+    return array.dtype == dtype and flags.c_contiguous and flags.aligned
+
+
 def f32(x: npt.ArrayLike, name: str, count: int | None = None) -> F32Array:
     """Return `x` as a C-contiguous aligned float32 array, itself when it is
     one."""
     array = plain(x)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: got dtype {array.dtype}, want real numbers")
-    # A number too large for float32 becomes infinite, which C complains of.
-    with np.errstate(over="ignore"):
-        array = np.require(array, np.float32, ["C", "A"])
+    if not _is_plain(array, np.float32):
+        # A number too large for float32 becomes infinite, which C complains
+        # of.
+        with np.errstate(over="ignore"):
+            array = np.require(array, np.float32, ["C", "A"])
     if count is not None and array.size != count:
         raise ValueError(f"{name}: got {array.size} values "
                          f"{list(array.shape)}, want {count}")
@@ -50,6 +59,8 @@ def i32(x: npt.ArrayLike, name: str, shape: tuple[int, ...] | None = None
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name}: got shape {list(array.shape)}, "
                          f"want {list(shape)}")
+    if _is_plain(array, np.int32):
+        return array
     if array.size and (array.max() > np.iinfo(np.int32).max
                        or array.min() < np.iinfo(np.int32).min):
         raise ValueError(f"{name}: a value does not fit int32")
