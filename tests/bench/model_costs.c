@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Costs of a model's layers. For the profile each layer's vtable is replaced
- * by one whose functions look at the clock, put the layer's own vtable back
- * while it runs (layers compare it), and note the time. */
+/* Costs of a model's layers. For the profile each layer is computed by
+ * functions that call its own ones and note the time. */
 #include "model_costs.h"
 
 #include <stdio.h>
@@ -62,8 +61,8 @@ double model_flops(const fl_model *model, size_t batch, int is_training)
 }
 
 typedef struct layer {
-  const fli_node_op *own;
-  fli_node_op timed;
+  const fli_node_run *own;
+  fli_node_run timed;
   double us[2]; /* [is_backward] */
 } layer;
 
@@ -75,9 +74,7 @@ static struct {
 
 static void run_timed(const fli_node *node, fli_pass *pass, int is_backward)
 {
-  fli_node *changed = &profile.model->nodes[node - profile.model->nodes];
   layer *l = &profile.layers[node->position];
-  changed->op = l->own;
   double begin = profile.clock_us();
   if (is_backward) {
     l->own->backward(node, pass);
@@ -85,7 +82,6 @@ static void run_timed(const fli_node *node, fli_pass *pass, int is_backward)
     l->own->forward(node, pass);
   }
   l->us[is_backward] += profile.clock_us() - begin;
-  changed->op = &l->timed;
 }
 
 static void timed_forward(const fli_node *node, fli_pass *pass)
@@ -106,11 +102,11 @@ void profile_begin(fl_model *model, double (*clock_us)(void))
   for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
     fli_node *node = &model->nodes[model->chain[i]];
     layer *l = &profile.layers[i];
-    l->own = node->op;
-    l->timed = *node->op;
+    l->own = fli_node_run_of(node);
+    l->timed = *l->own;
     if (l->own->forward) l->timed.forward = timed_forward;
     if (l->own->backward) l->timed.backward = timed_backward;
-    node->op = &l->timed;
+    node->run = &l->timed;
   }
 }
 
@@ -120,7 +116,7 @@ void profile_end(uint64_t steps, const char *prefix, const char *suffix)
   for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
     fli_node *node = &model->nodes[model->chain[i]];
     const layer *l = &profile.layers[i];
-    node->op = l->own;
+    node->run = NULL;
     printf("%s_%02u_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
            node->name, suffix, l->us[0] / (double)steps,
            l->us[1] / (double)steps);
