@@ -153,6 +153,7 @@ typedef struct fli_node_run {
 
 struct fli_node {
   const fli_node_op *op;
+  const fli_node_run *run; /* NULL: its kind's. Benchmarks put theirs here */
   char name[FL_NAME_BYTES];
   uint32_t module;
   uint32_t flags;
@@ -231,7 +232,7 @@ extern const fli_node_run fli_run_cross_entropy;
 extern const fli_node_run fli_run_mean_squared_error;
 extern const fli_node_run fli_run_binary_cross_entropy;
 
-/* runs.c: how to compute a node; all members are NULL for no layer. */
+/* runs.c: how to compute a node; all members are NULL for what is no layer. */
 const fli_node_run *fli_node_run_of(const fli_node *node);
 
 /* The kind of that name, or NULL. */

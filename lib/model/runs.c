@@ -33,5 +33,5 @@ static const fli_node_run *const node_runs[FLI_OPS] = {
 
 const fli_node_run *fli_node_run_of(const fli_node *node)
 {
-  return node_runs[node->op->kind];
+  return node->run ? node->run : node_runs[node->op->kind];
 }
