@@ -8,7 +8,9 @@
  * and defaults are PyTorch's.
  *
  * All calls: FL_E_DIM, the input does not have the shape that the layer wants;
- * FL_E_ARGUMENT, an attribute out of range; the text names the layer. Tensors'
+ * FL_E_ARGUMENT, an attribute out of range; FL_E_TOO_LARGE, FL_E_STATE (no
+ * input yet, or the loss is there already), FL_E_NOMEM; the text names the
+ * layer, and the first failure sticks to the builder. Tensors'
  * initial values are uniform in +-1/sqrt(inputs of a unit) unless said
  * otherwise.
  */
@@ -36,7 +38,7 @@ FL_API fl_status fl_model_builder_add(fl_model_builder *builder,
 typedef struct fl_conv2d_options {
   uint32_t struct_size;
   uint32_t filters; /**< output channels, >= 1; a multiple of `groups` */
-  uint32_t height;  /**< of the kernel; default 3 */
+  uint32_t height;  /**< of the kernel, 1..1024; default 3 */
   uint32_t width;
   uint32_t stride;  /**< default 1 */
   uint32_t padding; /**< zeros on every side; less than the kernel; default 0 */
@@ -170,6 +172,7 @@ typedef struct fl_lora_options {
   uint32_t struct_size;
   uint32_t rank; /**< >= 1, default 8 */
   float alpha;   /**< scale is alpha / rank; default 16 */
+  uint32_t reserved;
   /** Dense layers whose name contains this text get it; NULL: all but the
    * last one. Borrowed for the call. */
   const char *layers;

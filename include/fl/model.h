@@ -200,7 +200,7 @@ typedef struct fl_fit_options {
                                 as the optimiser says: SGD at .05 unless
                                 fl_model_set_optimiser was called */
   uint32_t progress_every; /**< steps; default 100 */
-  uint64_t seed;           /**< of the shuffle */
+  uint64_t seed;           /**< of the shuffle, and of what dropout drops */
   const fl_cancel *cancel; /**< looked at before every step; may be NULL */
   fl_fit_progress_fn progress; /**< may be NULL */
   void *user;
@@ -231,7 +231,8 @@ FL_API fl_status fl_model_step(fl_model *model, const fl_dataset *data,
                                float learning_rate, double *loss);
 /** Train; labels and indices are checked before the first step. `options` NULL
  * = defaults; `result` may be NULL. On FL_E_CANCELLED the weights are those
- * after the last whole step and `result` is filled. Errors as for
+ * after the last whole step and `result` is filled. FL_E_CONFLICT: what is
+ * resumed has another seed. Errors as for
  * fl_model_step, and FL_E_OPTIONS; those of a later step (FL_E_NOT_FINITE)
  * leave the weights of the steps before it. Determinism: as fl_model_step. */
 FL_API fl_status fl_model_fit(fl_model *model, const fl_dataset *data,

@@ -81,7 +81,9 @@ FL_API fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
                                      double *loss);
 /** Borrow the gradient accumulated so far, laid out like the last `count` flat
  * weights (all, unless the first modules are frozen); the host may change it.
- * Valid until the model is trained or freed. FL_E_STATE: nothing was
+ * Valid until the model is trained or freed, or its optimiser, hook, memory
+ * limit, first active module or checkpoint is set, which drops what was
+ * accumulated. FL_E_STATE: nothing was
  * accumulated since the last update. */
 FL_API fl_status fl_model_get_gradient(fl_model *model, float **gradient,
                                        uint64_t *count);
@@ -94,7 +96,8 @@ FL_API fl_status fl_model_update(fl_model *model, float learning_rate);
  * pull to the global weights, SCAFFOLD's correction, noise. `gradient` and
  * `weights` are the last `count` flat ones (all, unless the first modules are
  * frozen). A status other than FL_OK ends the step with
- * it, weights unchanged. */
+ * it, weights unchanged. The hook may read the model, not change its settings.
+ */
 typedef fl_status (*fl_gradient_fn)(float *gradient, const float *weights,
                                     uint64_t count, void *user);
 /** Set or, with NULL, take away the hook. */
@@ -127,7 +130,7 @@ typedef struct fl_memory_plan {
 FL_API fl_status fl_memory_plan_init(fl_memory_plan *plan, size_t size);
 /** What a batch of `batch_size` samples will take with the optimiser, hook and
  * frozen modules set now. `is_training` 0: forward only. FL_E_STATE: no graph;
- * FL_E_TOO_LARGE: more than this machine can address. */
+ * FL_E_NOMEM: more than this machine can address. */
 FL_API fl_status fl_model_plan_memory(const fl_model *model,
                                       uint32_t batch_size, int32_t is_training,
                                       fl_memory_plan *plan);
@@ -138,7 +141,8 @@ FL_API fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes);
 /* ---- data that is pulled ------------------------------------------------- */
 
 /** Give the next batch: fill in `batch` (initialised; what it points to must
- * stay until the next call). batch->n = 0 ends the epoch. A status other than
+ * stay until the next call). batch->n = 0 ends the epoch. The callback may read
+ * and score the model. A status other than
  * FL_OK ends the fit with it. */
 typedef fl_status (*fl_batch_fn)(fl_dataset *batch, uint32_t epoch,
                                  uint64_t step, void *user);
@@ -153,7 +157,8 @@ FL_API fl_status fl_model_fit_pull(fl_model *model, fl_batch_fn next,
 
 /** Write all that training goes on from: tensors, optimiser and its state,
  * updates, and where a fit is. May be called from a progress callback.
- * FL_E_IO. */
+ * FL_E_NOT_FINITE: a
+ * weight or a moment is not finite, nothing is written; FL_E_IO. */
 FL_API fl_status fl_model_save_checkpoint(const fl_model *model,
                                           const fl_writer *writer);
 /** Take it back, into a model of the same schema. A fit with the same data and

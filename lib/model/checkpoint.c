@@ -126,27 +126,6 @@ static fl_status write_payload(const fl_model *model, fli_bytes *payload)
   return fli_writer_status(&writer);
 }
 
-fl_status fl_model_save_checkpoint(const fl_model *model,
-                                   const fl_writer *writer)
-{
-  fl_status st = FL_OK;
-  fli_bytes payload;
-  fli_clear_error();
-  if (!model || !writer || !writer->write) {
-    return fli_error(FL_E_ARGUMENT, "checkpoint: model or writer is NULL");
-  }
-  if (model->n_weights + model->n_fixed > UINT32_MAX / sizeof(float)) {
-    return fli_error(FL_E_TOO_LARGE,
-                     "checkpoint: the model has more than 2^30 values");
-  }
-  fli_bytes_init(&payload, model->context);
-  FLI_TRY(write_payload(model, &payload));
-  FLI_TRY(fli_container_write(writer, FLI_STATE_MODEL, VERSION, &payload));
-out:
-  fli_bytes_free(&payload);
-  return st;
-}
-
 /* ---- reading ------------------------------------------------------------- */
 
 static void read_schema(const fl_model *model, fli_msg_reader *reader)
@@ -261,6 +240,23 @@ static fl_status check_squares(const fli_optimiser *optimiser)
   return FL_OK;
 }
 
+/* What no load would take is not written: it might replace a good one. */
+static fl_status check_saved(const fl_model *model)
+{
+  fl_status st = FL_OK;
+  const fli_optimiser *optimiser = &model->optimiser;
+  const fli_workspace *w = &model->workspace;
+  FLI_TRY(check_finite(model->values,
+                       (size_t)(model->n_weights + model->n_fixed), "weights"));
+  FLI_TRY(check_finite(optimiser->state[0], (size_t)optimiser->n, "moments"));
+  FLI_TRY(check_finite(optimiser->state[1], (size_t)optimiser->n, "moments"));
+  if (w->n_batches > 0) {
+    FLI_TRY(check_finite(w->gradient, (size_t)w->n_gradient, "gradients"));
+  }
+out:
+  return st == FL_E_FORMAT ? FL_E_NOT_FINITE : st;
+}
+
 static fl_status check(const loaded *l)
 {
   const uint32_t wanted = 1u << KEY_SCHEMA | 1u << KEY_VALUES |
@@ -350,5 +346,27 @@ out:
   fli_free(model->context, l.values, l.n_values * sizeof *l.values);
   fli_free(model->context, l.gradient, l.n_gradient * sizeof *l.gradient);
   fli_optimiser_free(&l.optimiser, model->context);
+  return st;
+}
+
+fl_status fl_model_save_checkpoint(const fl_model *model,
+                                   const fl_writer *writer)
+{
+  fl_status st = FL_OK;
+  fli_bytes payload;
+  fli_clear_error();
+  if (!model || !writer || !writer->write) {
+    return fli_error(FL_E_ARGUMENT, "checkpoint: model or writer is NULL");
+  }
+  if (model->n_weights + model->n_fixed > UINT32_MAX / sizeof(float)) {
+    return fli_error(FL_E_TOO_LARGE,
+                     "checkpoint: the model has more than 2^30 values");
+  }
+  fli_bytes_init(&payload, model->context);
+  FLI_TRY(check_saved(model));
+  FLI_TRY(write_payload(model, &payload));
+  FLI_TRY(fli_container_write(writer, FLI_STATE_MODEL, VERSION, &payload));
+out:
+  fli_bytes_free(&payload);
   return st;
 }

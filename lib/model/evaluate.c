@@ -31,9 +31,24 @@ uint64_t fl_model_output_count(const fl_model *model)
   return loss ? loss->output.count : 0;
 }
 
-static size_t next_batch(uint64_t count, uint64_t first)
+static size_t next_batch(uint64_t count, uint64_t first, size_t batch)
 {
-  return count - first < BATCH ? (size_t)(count - first) : BATCH;
+  return count - first < batch ? (size_t)(count - first) : batch;
+}
+
+/* Have room for the batches of `count` samples: those of training, if there
+ * was any, so that scoring in between takes no more memory; else what the limit
+ * allows. */
+static fl_status reserve(fl_model *model, uint64_t count, size_t *batch)
+{
+  fl_status st = FL_OK;
+  size_t trained = model->workspace.plans[1].batch;
+  *batch =
+      next_batch(count, 0, trained > 0 && trained < BATCH ? trained : BATCH);
+  FLI_TRY(fli_workspace_fit(model, batch));
+  FLI_TRY(fli_workspace_reserve(model, *batch, 0));
+out:
+  return st;
 }
 
 /* The first of the largest. */
@@ -90,18 +105,19 @@ static uint64_t score_batch(const fl_model *model, const fli_batch *batch,
 
 /* A batch's loss is a mean over what counts in it. */
 static fl_status evaluate_all(fl_model *model, const fl_dataset *data,
-                              uint64_t count, fl_evaluation *evaluation)
+                              uint64_t count, size_t at_once,
+                              fl_evaluation *evaluation)
 {
   fl_status st = FL_OK;
   double sum = 0.0;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   evaluation->count = 0;
-  for (uint64_t first = 0; first < count; first += BATCH) {
+  for (uint64_t first = 0; first < count; first += at_once) {
     fli_batch batch = {.data = data,
                        .order = data->indices,
                        .first = first,
-                       .n = next_batch(count, first)};
+                       .n = next_batch(count, first, at_once)};
     double loss = 0.0;
     FLI_TRY(fli_forward(model, &batch, 0, &loss));
     uint64_t n = evaluation->n_classes > 0
@@ -134,19 +150,20 @@ fl_status fl_model_evaluate(fl_model *model, const fl_dataset *data,
   fl_dataset loaded;
   fl_evaluation full = {0};
   uint64_t count = 0;
+  size_t batch = 0;
   fli_clear_error();
   if (!evaluation) return fli_error(FL_E_ARGUMENT, "evaluation: is NULL");
   FLI_TRY(fli_dataset_load(model, data, 1, &loaded, &count));
   FLI_TRY(fli_options_load(&full, sizeof full, evaluation, "fl_evaluation"));
   uint64_t classes = classes_of(model);
   FLI_TRY(check_class_room(&full, classes));
-  FLI_TRY(fli_workspace_reserve(model, next_batch(count, 0), 0));
+  FLI_TRY(reserve(model, count, &batch));
   size_t bytes = (size_t)classes * sizeof(uint64_t);
   if (full.class_count) memset(full.class_count, 0, bytes);
   if (full.class_correct) memset(full.class_correct, 0, bytes);
   full.n_classes = (uint32_t)classes;
   full.correct = 0;
-  FLI_TRY(evaluate_all(model, &loaded, count, &full));
+  FLI_TRY(evaluate_all(model, &loaded, count, batch, &full));
   FLI_TRY(fli_options_store(evaluation, &full, sizeof full, "fl_evaluation"));
 out:
   return st;
@@ -200,17 +217,17 @@ static void put_rows(const prediction *p, const float *logits, size_t first,
 }
 
 static fl_status predict_all(fl_model *model, const fl_dataset *data,
-                             uint64_t n, const prediction *p)
+                             uint64_t n, size_t at_once, const prediction *p)
 {
   fl_status st = FL_OK;
   size_t per_sample = (size_t)fl_model_output_count(model) / p->n_classes;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  for (uint64_t first = 0; first < n && st == FL_OK; first += BATCH) {
+  for (uint64_t first = 0; first < n && st == FL_OK; first += at_once) {
     fli_batch batch = {.data = data,
                        .order = data->indices,
                        .first = first,
-                       .n = next_batch(n, first)};
+                       .n = next_batch(n, first, at_once)};
     st = fli_forward(model, &batch, 0, NULL);
     if (st == FL_OK) {
       put_rows(p, fli_logits(model, 0), (size_t)first * per_sample,
@@ -228,6 +245,7 @@ static fl_status predict(fl_model *model, const fl_dataset *data,
   fl_status st = FL_OK;
   fl_dataset loaded;
   uint64_t n = 0;
+  size_t batch = 0;
   FLI_TRY(fli_dataset_load(model, data, 0, &loaded, &n));
   if (count % per_sample != 0 || count / per_sample != n) {
     return fli_error(FL_E_DIM,
@@ -235,8 +253,8 @@ static fl_status predict(fl_model *model, const fl_dataset *data,
                      " x %" PRIu64,
                      count, n, per_sample);
   }
-  FLI_TRY(fli_workspace_reserve(model, next_batch(n, 0), 0));
-  FLI_TRY(predict_all(model, &loaded, n, p));
+  FLI_TRY(reserve(model, n, &batch));
+  FLI_TRY(predict_all(model, &loaded, n, batch, p));
 out:
   return st;
 }

@@ -69,6 +69,7 @@ typedef struct fli_pass {
   int is_training;
   uint64_t seed; /* of what is drawn, with the number of the step */
   uint64_t step;
+  size_t n_finite; /* samples before the first one that is not */
   /* Set by the loss: sum over the batch and what to divide it by. */
   double loss;
   double loss_weight;

@@ -21,6 +21,7 @@
 enum {
   WEIGHT = 0,
   BIAS = 1,
+  MAX_KERNEL = 1024,
   RANGE = 16,
   POOLED = 8 * 1024 /* floats to be pooled at a time, about: 32 KB */
 };
@@ -41,6 +42,7 @@ static fl_status check_attributes(const fli_node *node)
   uint32_t groups = node->attributes.conv.groups;
   if (filters == 0) what = "filters: want >= 1";
   if (height == 0 || width == 0) what = "kernel: want >= 1";
+  if (height > MAX_KERNEL || width > MAX_KERNEL) what = "kernel: want <= 1024";
   if (node->attributes.conv.stride == 0) what = "stride: want >= 1";
   if (padding >= height || padding >= width) {
     what = "padding: want less than the kernel";
@@ -260,6 +262,7 @@ static fli_conv_range some_images(const conv_job *job,
 static uint8_t *chosen_of(const conv_job *job, size_t i)
 {
   uint8_t *kept = (uint8_t *)job->pass->kept;
+  if (!kept) return NULL; /* averages keep nothing */
   return kept + i * fli_pool2d_bytes(job->node->pool);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 #include "kernels/nn/nn.h"
 
 static fl_status input_shape(fli_node *node)
@@ -107,10 +108,19 @@ static void input_forward(const fli_node *node, fli_pass *pass)
 {
   const fl_dataset *data = pass->batch->data;
   size_t size = (size_t)node->output.count;
+  if (!pass->is_training || data->x_dtype != FL_DTYPE_F32) {
+    pass->n_finite = pass->n;
+  }
   for (size_t k = 0; k < pass->n; k++) {
     float *dst = pass->y + k * size;
     float *planes = node->output.pixel > 1 ? pass->scratch : dst;
     scale(data, (size_t)fli_batch_sample(pass->batch, k), planes, node);
+    /* A pool may pass over it, or dropout: then the loss would not tell. */
+    if (pass->is_training && data->x_dtype == FL_DTYPE_F32 &&
+        pass->n_finite == k &&
+        flk_kernels()->find_not_finite(planes, size) == size) {
+      pass->n_finite = k + 1;
+    }
     if (planes != dst) interleave(&node->output, planes, dst);
   }
 }

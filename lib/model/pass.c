@@ -40,8 +40,7 @@ static fli_pass begin_pass(const fl_model *model, const fli_batch *batch)
                     .n = batch->n,
                     .values = model->values,
                     .seed = model->place.seed,
-                    .step = model->optimiser.updates *
-                                model->optimiser.options.accumulate +
+                    .step = (model->optimiser.updates << 20) +
                             model->workspace.n_batches};
 }
 
@@ -75,6 +74,12 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
     pass.dx[0] =
         is_loss ? at(model, plan->places[node->inputs[0]].gradient) : NULL;
     run->forward(node, &pass);
+  }
+  if (is_training && pass.n_finite < batch->n) {
+    return fli_error(FL_E_NOT_FINITE,
+                     "data set: sample %zu of the batch has a value that is "
+                     "not finite",
+                     pass.n_finite);
   }
   if (!loss) return FL_OK;
   *loss = pass.loss_weight > 0.0 ? pass.loss / pass.loss_weight : 0.0;

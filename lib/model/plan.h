@@ -47,9 +47,11 @@ fl_status fli_plan_make(const fl_model *model, size_t batch, int is_training,
                         fli_plan *out);
 void fli_plan_free(const fl_model *model, fli_plan *plan);
 
-/* Have room for `batch` samples. FL_E_NOMEM and FL_E_LIMIT leave what there
- * was usable. */
+/* Have room for `batch` samples. FL_E_LIMIT leaves what there was usable,
+ * FL_E_NOMEM nothing: then smaller batches are planned anew. */
 fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training);
+/* Lower *batch of an inference to what the limit allows, if any. FL_E_NOMEM. */
+fl_status fli_workspace_fit(const fl_model *model, size_t *batch);
 /* Plans are no longer right: something they depend on has changed. */
 void fli_workspace_forget(fl_model *model);
 void fli_workspace_free(fl_model *model);

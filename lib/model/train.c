@@ -136,7 +136,10 @@ out:
 static fl_status fit_batch(fit_run *run, const fli_batch *batch)
 {
   double loss = 0.0;
-  fl_status st = fli_step(run->model, batch, run->options.learning_rate, &loss);
+  /* A callback may have changed what the plan was made for. */
+  fl_status st = fli_workspace_reserve(run->model, batch->n, 1);
+  if (st != FL_OK) return st;
+  st = fli_step(run->model, batch, run->options.learning_rate, &loss);
   if (st != FL_OK) return st;
   run->model->place.step_in_epoch++;
   run->done++;
@@ -177,6 +180,12 @@ static fl_status fit_all(fit_run *run)
   fl_status st = FL_OK;
   fli_fit_place *place = &run->model->place;
   fli_fpguard guard;
+  int goes_on = place->epoch > 0 || place->step_in_epoch > 0;
+  if (run->options.resume && goes_on && place->seed != run->options.seed) {
+    return fli_error(
+        FL_E_CONFLICT, "fit: resumes one of seed %llu, got seed %llu",
+        (unsigned long long)place->seed, (unsigned long long)run->options.seed);
+  }
   fli_fpguard_enter(&guard);
   if (!run->options.resume) {
     *place = (fli_fit_place){0};

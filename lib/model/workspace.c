@@ -84,16 +84,41 @@ static fl_status check_limit(const fl_model *model, const fli_plan *plan,
                    (unsigned long long)model->memory_limit, largest);
 }
 
+static void free_block(fl_model *model)
+{
+  fli_workspace *w = &model->workspace;
+  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
+  w->block = NULL;
+  w->n_floats = 0;
+}
+
+/* Nothing in the block outlives a step: the old one is given back first, so
+ * that there are never two. */
 static fl_status reserve_block(fl_model *model, size_t n_floats)
 {
   fli_workspace *w = &model->workspace;
   if (n_floats <= w->n_floats) return FL_OK;
-  float *block = fli_alloc(model->context, n_floats, sizeof *block);
-  if (!block) return fli_nomem(n_floats * sizeof *block);
-  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
-  w->block = block;
-  w->n_floats = n_floats;
-  return FL_OK;
+  free_block(model);
+  w->block = fli_alloc(model->context, n_floats, sizeof *w->block);
+  if (w->block) {
+    w->n_floats = n_floats;
+    return FL_OK;
+  }
+  fli_plan_free(model, &w->plans[0]);
+  fli_plan_free(model, &w->plans[1]);
+  return fli_nomem(n_floats * sizeof *w->block);
+}
+
+fl_status fli_workspace_fit(const fl_model *model, size_t *batch)
+{
+  fl_memory_plan memory;
+  size_t largest = 0;
+  if (model->memory_limit == 0) return FL_OK;
+  fl_status st = fli_plan_memory(model, *batch, 0, &memory);
+  if (st != FL_OK || memory.peak <= model->memory_limit) return st;
+  st = largest_that_fits(model, *batch, 0, &largest);
+  if (st == FL_OK && largest > 0) *batch = largest;
+  return st;
 }
 
 fl_status fli_workspace_gather(fl_model *model)
@@ -176,12 +201,12 @@ fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes)
   if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
   model->memory_limit = bytes;
   fli_workspace_forget(model);
+  free_block(model);
   return FL_OK;
 }
 
 void fli_workspace_free(fl_model *model)
 {
-  fli_workspace *w = &model->workspace;
   fli_workspace_forget(model);
-  fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
+  free_block(model);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Costs of a model's layers. For the profile each layer is computed by
- * functions that call its own ones and note the time. */
+/* Costs of a model's layers. For the profile the linker sends calls of
+ * fli_node_run_of here (--wrap), and layers of the model at hand get functions
+ * that look at the clock around their own. */
 #include "model_costs.h"
 
 #include <stdio.h>
@@ -17,9 +18,10 @@ static double dense_flops(const fli_node *node)
 
 static double conv_flops(const fli_node *node)
 {
+  const fli_shape *out = node->pool ? &node->pool->input : &node->output;
   double channels =
       (double)node->input.dims[0] / (double)node->attributes.conv.groups;
-  return 2.0 * (double)node->output.count * channels *
+  return 2.0 * (double)out->count * channels *
          (double)node->attributes.conv.height *
          (double)node->attributes.conv.width;
 }
@@ -67,58 +69,70 @@ typedef struct layer {
 } layer;
 
 static struct {
-  fl_model *model;
+  const fl_model *model; /* NULL: nothing is timed */
   double (*clock_us)(void);
   layer layers[LAYERS_MAX];
 } profile;
 
-static void run_timed(const fli_node *node, fli_pass *pass, int is_backward)
+static layer *layer_of(const fli_node *node)
 {
-  layer *l = &profile.layers[node->position];
-  double begin = profile.clock_us();
-  if (is_backward) {
-    l->own->backward(node, pass);
-  } else {
-    l->own->forward(node, pass);
-  }
-  l->us[is_backward] += profile.clock_us() - begin;
+  return &profile.layers[node->position];
 }
 
 static void timed_forward(const fli_node *node, fli_pass *pass)
 {
-  run_timed(node, pass, 0);
+  double begin = profile.clock_us();
+  layer_of(node)->own->forward(node, pass);
+  layer_of(node)->us[0] += profile.clock_us() - begin;
 }
 
 static void timed_backward(const fli_node *node, fli_pass *pass)
 {
-  run_timed(node, pass, 1);
+  double begin = profile.clock_us();
+  layer_of(node)->own->backward(node, pass);
+  layer_of(node)->us[1] += profile.clock_us() - begin;
 }
 
-void profile_begin(fl_model *model, double (*clock_us)(void))
+/* The linker's names for what is called, and for what was meant. */
+const fli_node_run *__real_fli_node_run_of(const fli_node *node);
+const fli_node_run *__wrap_fli_node_run_of(const fli_node *node);
+
+const fli_node_run *__wrap_fli_node_run_of(const fli_node *node)
+{
+  const fl_model *model = profile.model;
+  int is_timed = model && node >= model->nodes &&
+                 node < model->nodes + model->n_nodes && node->op->shape;
+  return is_timed ? &layer_of(node)->timed : __real_fli_node_run_of(node);
+}
+
+static size_t n_layers(const fl_model *model)
+{
+  return model->n_chain < LAYERS_MAX ? model->n_chain : LAYERS_MAX;
+}
+
+void profile_begin(const fl_model *model, double (*clock_us)(void))
 {
   memset(&profile, 0, sizeof profile);
-  profile.model = model;
   profile.clock_us = clock_us;
-  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
-    fli_node *node = &model->nodes[model->chain[i]];
+  for (size_t i = 0; i < n_layers(model); i++) {
     layer *l = &profile.layers[i];
-    l->own = fli_node_run_of(node);
+    l->own = __real_fli_node_run_of(&model->nodes[model->chain[i]]);
     l->timed = *l->own;
     if (l->own->forward) l->timed.forward = timed_forward;
     if (l->own->backward) l->timed.backward = timed_backward;
-    node->run = &l->timed;
   }
+  if (model->n_chain <= LAYERS_MAX) profile.model = model;
 }
 
 void profile_end(uint64_t steps, const char *prefix, const char *suffix)
 {
-  fl_model *model = profile.model;
-  for (uint32_t i = 0; i < model->n_chain && i < LAYERS_MAX; i++) {
-    fli_node *node = &model->nodes[model->chain[i]];
+  const fl_model *model = profile.model;
+  for (size_t i = 0; model && i < n_layers(model); i++) {
+    const fli_node *node = &model->nodes[model->chain[i]];
     const layer *l = &profile.layers[i];
-    node->run = NULL;
-    printf("%s_%02u_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
+    printf("%s_%02zu_%s_%s_us%s %.1f %.1f\n", prefix, i, node->op->name,
            node->name, suffix, l->us[0] / (double)steps,
            l->us[1] / (double)steps);
   }
+  profile.model = NULL;
 }

@@ -179,7 +179,8 @@ class LayerInfo(Struct):
 
 class LoraOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("rank", c_uint32),
-                ("alpha", c_float), ("layers", c_char_p),
+                ("alpha", c_float), ("reserved", c_uint32),
+                ("layers", c_char_p),
                 ("trained", c_char_p)]
 
 
