@@ -42,7 +42,6 @@ static fl_status check_attributes(const fli_node *node)
   uint32_t groups = node->attributes.conv.groups;
   if (filters == 0) what = "filters: want >= 1";
   if (height == 0 || width == 0) what = "kernel: want >= 1";
-  if (height > MAX_KERNEL || width > MAX_KERNEL) what = "kernel: want <= 1024";
   if (node->attributes.conv.stride == 0) what = "stride: want >= 1";
   if (padding >= height || padding >= width) {
     what = "padding: want less than the kernel";
@@ -54,6 +53,9 @@ static fl_status check_attributes(const fli_node *node)
   if (!what && (height > node->input.dims[1] + 2 * (uint64_t)padding ||
                 width > node->input.dims[2] + 2 * (uint64_t)padding)) {
     what = "kernel: is larger than the image with its padding";
+  }
+  if (!what && (height > MAX_KERNEL || width > MAX_KERNEL)) {
+    what = "kernel: want <= 1024";
   }
   if (!what) return FL_OK;
   return fli_error(FL_E_ARGUMENT, "conv2d %s: %s", node->name, what);

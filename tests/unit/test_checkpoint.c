@@ -285,3 +285,27 @@ Test(checkpoint, values_that_cannot_be_are_refused)
   fl_model_free(target);
   fl_model_free(twin);
 }
+
+/* It might replace a good one. */
+Test(checkpoint, what_no_load_would_take_is_not_written)
+{
+  fl_model *model = new_model(FL_OPTIMISER_ADAM);
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  const uint8_t *data = NULL;
+  size_t n = 0;
+  float *weights = NULL;
+  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
+  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
+  cr_assert_eq(fl_model_get_weights(model, &weights, NULL), FL_OK);
+  float kept = weights[3];
+  weights[3] = INFINITY;
+  cr_assert_eq(fl_model_save_checkpoint(model, &writer), FL_E_NOT_FINITE);
+  weights[3] = kept;
+  model->optimiser.state[1][0] = NAN;
+  cr_assert_eq(fl_model_save_checkpoint(model, &writer), FL_E_NOT_FINITE);
+  cr_assert_eq(fl_buffer_get(buffer, &data, &n), FL_OK);
+  cr_assert_eq(n, 0);
+  fl_buffer_free(buffer);
+  fl_model_free(model);
+}

@@ -451,3 +451,35 @@ Test(hostile_models, nan_anywhere_in_the_input_reaches_the_loss)
     net_free(t);
   }
 }
+
+/* The pool's windows end before the last row and column, so that the loss knows
+ * nothing of the last pixel; the gradient of the weights would. */
+Test(hostile_models, nan_that_no_loss_tells_of_is_named_with_its_sample)
+{
+  net *t = net_image(3, 5, 5);
+  fl_conv2d_options conv = net_conv_options(2, 3, 0);
+  (void)net_conv(t, &conv);
+  (void)net_pool(t, FL_POOL_MAX, 2, 2, 0);
+  (void)net_flatten(t);
+  (void)net_dense(t, 3);
+  (void)net_classes(t, 0.0f);
+  net_draw(t, 3, NET_SEED);
+  fl_dataset data = net_data(t);
+  size_t size = oracle_count(&t->layers[0].out);
+  size_t bytes = (size_t)t->model->n_weights * sizeof(float);
+  float *before = malloc(bytes);
+  fl_evaluation e;
+  cr_assert_not_null(before);
+  memcpy(before, t->model->values, bytes);
+  t->x[2 * size - 1] = NAN;
+  cr_assert_eq(fl_model_step(t->model, &data, 0.1f, NULL), FL_E_NOT_FINITE);
+  cr_assert_not_null(strstr(fl_last_error(), "sample 1 "), "%s",
+                     fl_last_error());
+  cr_assert_eq(fl_model_accumulate(t->model, &data, NULL), FL_E_NOT_FINITE);
+  cr_assert_eq(fl_model_fit(t->model, &data, NULL, NULL), FL_E_NOT_FINITE);
+  cr_assert_arr_eq(before, t->model->values, bytes);
+  cr_assert_eq(fl_evaluation_init(&e, sizeof e), FL_OK);
+  cr_assert_eq(fl_model_evaluate(t->model, &data, &e), FL_OK);
+  free(before);
+  net_free(t);
+}

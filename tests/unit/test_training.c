@@ -153,6 +153,22 @@ Test(training, stopped_and_resumed_fit_keeps_what_it_accumulated)
   check_stops(FL_OPTIMISER_SGD, 5);
 }
 
+Test(training, fit_is_not_resumed_with_another_seed)
+{
+  watch w = new_watch(2);
+  net *t = new_net(0, 1);
+  fl_dataset data = net_data(t);
+  cr_assert_eq(fit(t, &w, 0, FL_E_CANCELLED), 2);
+  fl_fit_options options = fit_options(&w);
+  fl_cancel_reset(w.cancel);
+  options.resume = 1;
+  options.seed++;
+  cr_assert_eq(fl_model_fit(t->model, &data, &options, NULL), FL_E_CONFLICT);
+  cr_assert_eq(fit(t, &w, 1, FL_OK), FIT_STEPS - 2);
+  fl_cancel_free(w.cancel);
+  net_free(t);
+}
+
 Test(training, fit_can_be_paused_at_every_step)
 {
   net *whole = fit_whole(FL_OPTIMISER_ADAM, 1);

@@ -156,6 +156,29 @@ static uint32_t largest_named(void)
   return batch;
 }
 
+/* Scoring finds a batch that the limit allows, and stays below it. */
+static void check_scoring(uint32_t index, uint64_t limit)
+{
+  fl_context *context = NULL;
+  cr_assert_eq(fl_context_new(&context, NULL), FL_OK);
+  fl_model *model = models_new(index, context);
+  fl_dataset data = data_of(MAX_BATCH);
+  fl_evaluation e;
+  cr_assert_not_null(model);
+  uint64_t others = bytes_of(context) - plan_of(model, 1, 0).weights -
+                    plan_of(model, 1, 0).optimiser;
+  cr_assert_eq(fl_model_set_memory_limit(model, limit), FL_OK);
+  cr_assert_eq(fl_evaluation_init(&e, sizeof e), FL_OK);
+  cr_assert_eq(fl_model_evaluate(model, &data, &e), FL_OK, "%s",
+               fl_last_error());
+  cr_assert_eq(e.count, MAX_BATCH);
+  cr_assert_leq(bytes_of(context), limit + others);
+  cr_assert_eq(fl_model_set_memory_limit(model, 1), FL_OK);
+  cr_assert_eq(fl_model_evaluate(model, &data, &e), FL_E_LIMIT);
+  fl_model_free(model);
+  fl_context_free(context);
+}
+
 static void check_limit(uint32_t index, uint32_t fits)
 {
   fl_model *model = models_new(index, NULL);
@@ -193,6 +216,17 @@ Test(training_memory, limit_names_the_largest_batch_that_fits)
     check_limit(index, 1);
     check_limit(index, 5);
     check_limit(index, 33);
+  }
+}
+
+Test(training_memory, scoring_keeps_to_the_limit)
+{
+  for (uint32_t index = 0; index < MODELS; index++) {
+    fl_model *model = models_new(index, NULL);
+    cr_assert_not_null(model);
+    uint64_t limit = plan_of(model, 7, 1).peak;
+    fl_model_free(model);
+    check_scoring(index, limit);
   }
 }
 
