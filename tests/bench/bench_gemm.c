@@ -95,17 +95,15 @@ static double now(void)
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+#ifdef FLI_HAVE_OPENBLAS
 static void blas(const fli_gemm *g)
 {
-#ifdef FLI_HAVE_OPENBLAS
   cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
               g->trans_b ? CblasTrans : CblasNoTrans, (int)g->m, (int)g->n,
               (int)g->k, g->alpha, g->a, (int)g->lda, g->b, (int)g->ldb,
               g->beta, g->c, (int)g->ldc);
-#else
-  (void)g;
-#endif
 }
+#endif
 
 /* GFLOP/s over about `seconds`. */
 static double gflops(void (*multiply)(const fli_gemm *), const fli_gemm *g,
@@ -140,7 +138,10 @@ static double median(double *values, int n)
 static void run_shape(const settings *s, const shape *which, fli_gemm g,
                       const char *suffix)
 {
-  static double ours[RUNS_MAX], theirs[RUNS_MAX], peak[RUNS_MAX];
+  static double ours[RUNS_MAX], peak[RUNS_MAX];
+#ifdef FLI_HAVE_OPENBLAS
+  static double theirs[RUNS_MAX];
+#endif
   const char *name = which->name;
   g.trans_a = which->trans_a;
   g.trans_b = which->trans_b;
@@ -155,7 +156,9 @@ static void run_shape(const settings *s, const shape *which, fli_gemm g,
   for (int r = 0; r < s->runs; r++) {
     peak[r] = peak_gflops(flk_nn()->name, now);
     ours[r] = gflops(fli_sgemm_builtin, &g, s->seconds);
+#ifdef FLI_HAVE_OPENBLAS
     theirs[r] = gflops(blas, &g, s->seconds);
+#endif
   }
   double our = median(ours, s->runs);
   printf("%s_gflops%s %.1f\n", name, suffix, our);
