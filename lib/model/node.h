@@ -123,7 +123,7 @@ enum {
 
 typedef struct fli_node_op {
   uint32_t kind;         /* FLI_OP_*: place in both lists of kinds */
-  const char *name;      /* on the wire */
+  char name[24];         /* on the wire; no pointer, which would be relocated */
   uint32_t flags;        /* FLI_NODE_*; `shape` may change the node's copy */
   uint32_t n_inputs;     /* layers: 0 (FLI_NODE_IS_INPUT), 1 or 2 */
   uint32_t n_attributes; /* keys FLI_FIRST_ATTRIBUTE.. that pack writes */
