@@ -116,10 +116,12 @@ def measure_model(name, options):
 
 
 def blas_core():
-    """(library, kernels) of the BLAS that PyTorch is linked to."""
+    """(library, kernels) of the BLAS that PyTorch uses: what it has loaded.
+    Wheels of numpy bring one of their own."""
     import ctypes
+    import torch
     paths = {line.split()[-1] for line in open("/proc/self/maps")
-             if "openblas" in line or "mkl" in line}
+             if "openblas" in line and "numpy" not in line}
     for path in sorted(paths):
         try:
             library = ctypes.CDLL(path)
@@ -129,16 +131,20 @@ def blas_core():
             continue
         name.restype = config.restype = ctypes.c_char_p
         return config().decode().strip(), name().decode()
-    return "its own", "its own"
+    facts = [line.strip(" -") for line in
+             torch.__config__.show().splitlines()]
+    library = [line for line in facts if "Math Kernel Library" in line]
+    capability = [line for line in facts if "CPU capability" in line]
+    return (library or ["unknown"])[0], (capability or ["unknown"])[0]
 
 
 def run_child(options):
     """Measure, and print the figures for the parent as JSON."""
     import torch
+    library, core = blas_core()  # before libfl brings its own
     import libfl as fl
     torch.set_num_threads(1)
     rounds = {name: measure_model(name, options) for name in options.models}
-    library, core = blas_core()
     print(json.dumps({
         "rounds": rounds, "torch": torch.__version__, "blas": library,
         "core": core, "libfl": fl.build_info()}))
