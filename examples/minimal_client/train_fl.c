@@ -9,7 +9,6 @@
 static fl_model *model;
 static fl_dataset data;
 static int32_t *labels_y;
-static uint64_t sample_size;
 
 uint64_t trainer_open(const uint8_t *images, size_t images_size,
                       const uint8_t *labels, size_t labels_size)
@@ -25,7 +24,6 @@ uint64_t trainer_open(const uint8_t *images, size_t images_size,
   if (!labels_y ||
       fl_dataset_from_idx(&data, &x, &y, labels_y, x.dims[0]) != FL_OK)
     return 0;
-  sample_size = x.count / data.n;
   return data.n;
 }
 
@@ -33,7 +31,7 @@ int trainer_describe(const uint8_t *description, size_t n)
 {
   if (fl_model_from_description(&model, NULL, description, n) != FL_OK)
     return -1;
-  return fl_model_input_count(model) == sample_size ? 0 : -1;
+  return fl_model_input_count(model) == data.sample_size ? 0 : -1;
 }
 
 fl_status trainer_train(const fl_train_task *task, fl_train_result *result,

@@ -38,12 +38,11 @@ FL_API fl_status fl_idx_init(fl_idx *idx, size_t size);
 FL_API fl_status fl_idx_parse(fl_idx *idx, const void *data, size_t n);
 
 /** Make a data set of images and their labels. Nothing but the labels is
- * copied: `data` borrows the images' values and `y`. A sample has images->count
- * / images->dims[0] values, which the caller compares with
- * fl_model_input_count.
+ * copied: `data` borrows the images' values and `y`. Its sample_size says how
+ * many pixels an image has, so that a model that takes others refuses it.
  *
- * @param data  From fl_dataset_init; x_dtype, x, y and n are set, the
- * rest is cleared.
+ * @param data  From fl_dataset_init; x_dtype, x, y, n and
+ * sample_size are set, the rest is cleared.
  * @param labels  One dimension; NULL with y NULL = no labels (predict).
  * @param y  Written: the labels, of which y[0 .. images->dims[0] - 1].
  * @param y_count  Room in `y`; FL_E_SIZE when it is not enough.

@@ -175,6 +175,9 @@ typedef struct fl_dataset {
   const uint32_t *indices;
   uint64_t n_indices;
   const float *targets; /**< [n, outputs] for losses of numbers, else NULL */
+  uint64_t sample_size; /**< values of one sample of x, where the data says it:
+                             other than the model's is FL_E_DIM; 0, the
+                             default: as many as the model takes */
 } fl_dataset;
 FL_API fl_status fl_dataset_init(fl_dataset *data, size_t size);
 

@@ -96,8 +96,8 @@ FL_API fl_status fl_model_update(fl_model *model, float learning_rate);
  * pull to the global weights, SCAFFOLD's correction, noise. `gradient` and
  * `weights` are the last `count` flat ones (all, unless the first modules are
  * frozen). A status other than FL_OK ends the step with
- * it, weights unchanged. The hook may read the model, not change its settings.
- */
+ * it, weights unchanged. The hook may read the model; what trains it or changes
+ * its settings is FL_E_STATE meanwhile. */
 typedef fl_status (*fl_gradient_fn)(float *gradient, const float *weights,
                                     uint64_t count, void *user);
 /** Set or, with NULL, take away the hook. */

@@ -39,7 +39,8 @@ fl_status fl_model_set_first_active(fl_model *model, uint32_t module)
   fl_status st = FL_OK;
   fli_optimiser moved;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  st = fli_model_check_idle(model);
+  if (st != FL_OK) return st;
   uint32_t before = model->first_active;
   if (!fli_model_mark(model, module)) {
     st = fli_error(FL_E_RANGE,

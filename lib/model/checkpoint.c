@@ -330,6 +330,8 @@ fl_status fl_model_load_checkpoint(fl_model *model, const fl_reader *reader)
   if (!model || !reader || !reader->read) {
     return fli_error(FL_E_ARGUMENT, "checkpoint: model or reader is NULL");
   }
+  st = fli_model_check_idle(model);
+  if (st != FL_OK) return st;
   fli_bytes_init(&payload, model->context);
   FLI_TRY(fli_container_read(reader, FLI_STATE_MODEL, VERSION, max_size(model),
                              &version, &payload));

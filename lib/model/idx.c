@@ -165,7 +165,12 @@ fl_status fl_dataset_from_idx(fl_dataset *data, const fl_idx *images,
   FLI_TRY(fli_options_load(&full, sizeof full, data, "fl_dataset"));
   FLI_TRY(load(&pixels, images, "images"));
   full = (fl_dataset){
-      .x_dtype = FL_DTYPE_U8, .x = pixels.values, .y = y, .n = pixels.dims[0]};
+      .x_dtype = FL_DTYPE_U8,
+      .x = pixels.values,
+      .y = y,
+      .n = pixels.dims[0],
+      .sample_size = pixels.count / pixels.dims[0],
+  };
   if (labels) {
     FLI_TRY(load(&classes, labels, "labels"));
     FLI_TRY(copy_labels(&classes, full.n, y, y_count));

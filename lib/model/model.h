@@ -73,6 +73,7 @@ struct fl_model {
   fli_observer observer;
   fl_gradient_fn hook;
   void *hook_user;
+  int is_shown; /* its gradient, to a function that may only read the model */
   uint32_t first_active; /* module */
   uint64_t first_weight; /* that is trained; all behind it have state */
   fli_optimiser optimiser;
@@ -101,6 +102,10 @@ float *fli_tensor_values(const fl_model *model, const fli_tensor *tensor);
 /* The loss, or NULL without a graph; and the input. */
 const fli_node *fli_model_loss(const fl_model *model);
 const fli_node *fli_model_input(const fl_model *model);
+
+/* FL_E_ARGUMENT: NULL; FL_E_STATE: in the middle of a step, in a gradient
+ * function, where nothing may be trained or set. */
+fl_status fli_model_check_idle(const fl_model *model);
 
 /* Whether gradients are to be gathered before an update. */
 int fli_model_gathers(const fl_model *model);

@@ -5,6 +5,7 @@
  * 17 = scale, 18 = shift. */
 #include "model/node.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -27,6 +28,12 @@ static fl_status input_shape(fli_node *node)
 static fl_status input_check(const fli_node *node, const fl_dataset *data,
                              uint64_t count)
 {
+  if (data->sample_size && data->sample_size != node->output.count) {
+    return fli_error(FL_E_DIM,
+                     "data set: a sample has %" PRIu64
+                     " values, the model takes %" PRIu64,
+                     data->sample_size, node->output.count);
+  }
   switch (data->x_dtype) {
   case FL_DTYPE_F32:
   case FL_DTYPE_U8: return FL_OK;

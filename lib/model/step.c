@@ -21,15 +21,25 @@ void fli_model_set_observer(fl_model *model, const fli_observer *observer)
   fli_workspace_forget(model);
 }
 
+fl_status fli_model_check_idle(const fl_model *model)
+{
+  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  if (!model->is_shown) return FL_OK;
+  return fli_error(FL_E_STATE, "model: is in the middle of a step: a gradient "
+                               "hook may read it only");
+}
+
 fl_status fl_model_set_gradient_hook(fl_model *model, fl_gradient_fn hook,
                                      void *user)
 {
+  fl_status st = FL_OK;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_model_check_idle(model));
   model->hook = hook;
   model->hook_user = user;
   fli_workspace_forget(model);
-  return FL_OK;
+out:
+  return st;
 }
 
 fl_status fl_model_set_optimiser(fl_model *model,
@@ -38,7 +48,7 @@ fl_status fl_model_set_optimiser(fl_model *model,
   fl_status st = FL_OK;
   fli_optimiser made;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_model_check_idle(model));
   FLI_TRY(fli_optimiser_init(&made, model->context, options,
                              model->first_weight,
                              model->n_weights - model->first_weight));
@@ -152,7 +162,9 @@ static fl_status update_gathered(fl_model *model, float rate)
     flk_nn()->vector.scale(w->gradient, share, w->gradient,
                            (size_t)w->n_gradient);
   }
+  model->is_shown = 1;
   st = show_gradient(model);
+  model->is_shown = 0;
   clear_untrained(model);
   if (st != FL_OK) return st;
   FLI_TRY(clip(model, &factor));
@@ -213,6 +225,7 @@ static fl_status load_batch(fl_model *model, const fl_dataset *data,
 {
   fl_status st = FL_OK;
   uint64_t count = 0;
+  FLI_TRY(fli_model_check_idle(model));
   FLI_TRY(fli_dataset_load(model, data, 1, loaded, &count));
   if (count > UINT32_MAX) {
     return fli_error(FL_E_ARGUMENT, "data set: want at most 2^32 - 1 samples");
@@ -251,7 +264,6 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_batch batch;
   double mean = 0.0;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
   FLI_TRY(load_batch(model, data, &loaded, &batch));
   FLI_TRY(fli_workspace_gather(model));
   FLI_TRY(fli_workspace_reserve(model, batch.n, 1));
@@ -284,7 +296,7 @@ fl_status fl_model_update(fl_model *model, float learning_rate)
 {
   fl_status st = FL_OK;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_model_check_idle(model));
   FLI_TRY(fli_rate_check(learning_rate));
   if (model->workspace.n_batches == 0) {
     return fli_error(FL_E_STATE, "update: no gradient since the last one");

@@ -211,6 +211,7 @@ static fl_status begin_fit(fit_run *run, const fl_fit_options *options,
                            const fl_fit_result *result)
 {
   fl_status st = FL_OK;
+  FLI_TRY(fli_model_check_idle(run->model));
   FLI_TRY(fli_options_load(&run->options, sizeof run->options, options,
                            "fl_fit_options"));
   FLI_TRY(check_options(&run->options));

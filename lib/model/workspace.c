@@ -197,12 +197,14 @@ out:
 
 fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes)
 {
+  fl_status st = FL_OK;
   fli_clear_error();
-  if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
+  FLI_TRY(fli_model_check_idle(model));
   model->memory_limit = bytes;
   fli_workspace_forget(model);
   free_block(model);
-  return FL_OK;
+out:
+  return st;
 }
 
 void fli_workspace_free(fl_model *model)

@@ -265,3 +265,55 @@ Test(gradient_hook, batch_that_fails_is_not_accumulated)
   net_free(t);
   net_free(twin);
 }
+
+static fl_status read_nothing(void *user, void *buf, size_t n, size_t *got)
+{
+  (void)user;
+  (void)buf;
+  (void)n;
+  *got = 0;
+  return FL_OK;
+}
+
+/* Tries all that a hook must not do; any of it would take away the gradient
+ * that it looks at. */
+static fl_status meddle(float *gradient, const float *weights, uint64_t count,
+                        void *user)
+{
+  net *t = user;
+  fl_dataset data = net_data(t);
+  fl_optimiser_options o = optimiser_number(1);
+  const fl_reader reader = {.read = read_nothing};
+  fl_evaluation evaluation;
+  float *seen = NULL;
+  (void)weights;
+  cr_expect_eq(fl_model_set_optimiser(t->model, &o), FL_E_STATE);
+  cr_expect_str_eq(fl_last_error(), "model: is in the middle of a step: a "
+                                    "gradient hook may read it only");
+  cr_expect_eq(fl_model_set_gradient_hook(t->model, NULL, NULL), FL_E_STATE);
+  cr_expect_eq(fl_model_set_first_active(t->model, 1), FL_E_STATE);
+  cr_expect_eq(fl_model_set_memory_limit(t->model, 1), FL_E_STATE);
+  cr_expect_eq(fl_model_load_checkpoint(t->model, &reader), FL_E_STATE);
+  cr_expect_eq(fl_model_step(t->model, &data, 0.1f, NULL), FL_E_STATE);
+  cr_expect_eq(fl_model_accumulate(t->model, &data, NULL), FL_E_STATE);
+  cr_expect_eq(fl_model_update(t->model, 0.1f), FL_E_STATE);
+  cr_expect_eq(fl_model_fit(t->model, &data, NULL, NULL), FL_E_STATE);
+  cr_expect_eq(fl_evaluation_init(&evaluation, sizeof evaluation), FL_OK);
+  cr_expect_eq(fl_model_evaluate(t->model, &data, &evaluation), FL_OK);
+  cr_expect_eq(fl_model_get_weights(t->model, &seen, NULL), FL_OK);
+  gradient[0] = gradient[count - 1] = 1.0f; /* still there */
+  return FL_OK;
+}
+
+Test(gradient_hook, hook_may_read_the_model_but_not_change_or_train_it)
+{
+  net *t = new_images();
+  (void)fl_model_set_gradient_hook(t->model, meddle, t);
+  step(t, FL_OK);
+  uint64_t updates = 0;
+  cr_expect_eq(fl_model_get_progress(t->model, &updates, NULL), FL_OK);
+  cr_expect_eq(updates, 1);
+  cr_expect_eq(fl_model_set_gradient_hook(t->model, NULL, NULL), FL_OK);
+  step(t, FL_OK);
+  net_free(t);
+}

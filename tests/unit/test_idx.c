@@ -139,6 +139,7 @@ Test(idx, data_set_borrows_pixels_and_copies_labels)
   cr_expect_eq(data.x, images + HEADER);
   cr_expect_eq(data.y, y);
   cr_expect_eq(data.n, N);
+  cr_expect_eq(data.sample_size, SIDE * SIDE);
   cr_expect_null(data.indices);
   cr_expect_eq(data.n_indices, 0);
   cr_expect(y[0] == 7 && y[1] == 0 && y[2] == 255 && y[3] == 5);
@@ -159,6 +160,19 @@ Test(idx, a_model_trains_on_it)
   cr_expect_eq(fl_model_step(model, &data, 0.01f, &loss), FL_OK, "%s",
                fl_last_error());
   cr_expect_float_eq(loss, 2.302585, 1e-5); /* ten classes, zero weights */
+  fl_model_free(model);
+}
+
+Test(idx, images_of_another_size_are_refused)
+{
+  fl_model *model = fixture_mlp(NULL, SIDE * SIDE + 1, 3, 10);
+  fl_idx pixels = parsed(images, sizeof images);
+  float y[N * 10];
+  fl_dataset data = fixture_data(NULL, NULL, 0);
+  cr_assert_eq(fl_dataset_from_idx(&data, &pixels, NULL, NULL, 0), FL_OK);
+  cr_expect_eq(fl_model_predict(model, &data, y, N * 10), FL_E_DIM);
+  cr_expect_str_eq(fl_last_error(), "data set: a sample has 4 values, the "
+                                    "model takes 5");
   fl_model_free(model);
 }
 

@@ -98,7 +98,7 @@ class Dataset(Struct):
     _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
                 ("x", c_void_p), ("y", I32P), ("n", c_uint64),
                 ("indices", U32P), ("n_indices", c_uint64),
-                ("targets", F32P)]
+                ("targets", F32P), ("sample_size", c_uint64)]
 
 
 class Idx(Struct):
