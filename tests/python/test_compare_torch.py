@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
+from torch_nets import torch
 
 
 def figures(output):
@@ -66,7 +66,6 @@ def test_wrong_options_are_named(root, arguments, match):
 
 @pytest.mark.parametrize("name", ["mlp", "lenet", "transformer", "vgg8"])
 def test_pair_takes_the_same_steps(bench, name):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     models = bench("torch_models")
     module, model = models.pair(name, 4)
     assert {n: list(p.shape) for n, p in module.named_parameters()} == {

@@ -1,71 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients of every layer against PyTorch's in float64: the same small net,
-weights and batch in both. For each tensor the largest difference is at most
-1e-4 of the largest value; where the gradient is zero but for rounding (a bias
-that a norm takes away), 1e-5 of the net's largest."""
+weights and batch in both."""
 import copy
 
-import numpy as np
 import pytest
 
 import libfl as fl
+from torch_nets import F, Calls, labels, nn, same_gradients, torch
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-nn = torch.nn
-F = torch.nn.functional
-
-TOLERANCE = 1e-4
-
-
-def gradients(model):
-    """By the names of the module, in its shapes."""
-    flat, result = model.gradient.copy(), {}
-    assert flat.size == model.weight_count
-    for info in model.tensors():
-        values = flat[info.offset:info.offset + info.count]
-        result[info.name] = values.reshape(info.shape)
-    return {source: result[name].reshape(shape)
-            for source, (name, shape) in model._sources.items()}
+pytestmark = pytest.mark.usefixtures("seeded_torch")
 
 
 def agree(net, x, y, loss=None, torch_loss=F.cross_entropy):
-    """Compare all gradients of one batch."""
-    model = fl.from_torch(net, x, loss=loss)
-    exact = copy.deepcopy(net).double()
-    value = torch_loss(exact(x.double() if x.is_floating_point() else x),
-                       y.double() if y.is_floating_point() else y)
-    value.backward()
-    assert model.accumulate(x, y) == pytest.approx(value.item(), rel=1e-5)
-    found = gradients(model)
-    expected = dict(exact.named_parameters())
-    assert found.keys() == expected.keys()
-    whole = max(p.grad.abs().max().item() for p in expected.values())
-    for name, parameter in expected.items():
-        want = parameter.grad.numpy()
-        largest = np.abs(want).max()
-        if largest < 1e-12 * whole:  # zero but for rounding
-            largest = .1 * whole
-        assert np.abs(found[name] - want).max() <= TOLERANCE * largest, name
-
-
-class Calls(nn.Module):
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(11)
-
-
-def labels(*shape):
-    return torch.randint(0, 3, shape)
+    """Compare a module's model with the module itself."""
+    same_gradients(fl.from_torch(net, x, loss=loss),
+                   copy.deepcopy(net).double(), x, y, torch_loss)
 
 
 # The layer lies between others, so that what it passes back is seen, too.
