@@ -25,6 +25,78 @@ def test_refusal_names_the_module_its_place_and_what_there_is():
     assert "Supported are Linear, Conv2d" in text
 
 
+class Residual(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Deep(nn.Module):
+    """A module at "blocks.1.inner.1", four levels down."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.blocks = nn.ModuleList([
+            Residual(nn.Linear(8, 8)),
+            Residual(nn.Sequential(nn.Linear(8, 8), part))])
+        self.ends = nn.ModuleDict({"head": nn.Linear(8, 3)})
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.ends["head"](x)
+
+
+class OwnNorm(nn.BatchNorm1d):
+    """Its forward is BatchNorm's, and depends on the number of dimensions."""
+
+
+class Choosing(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("part, match", [
+    (nn.BatchNorm1d(8), r"\(BatchNorm1d\): .*GroupNorm takes its place"),
+    (OwnNorm(8), r"\(OwnNorm\): .*GroupNorm takes its place"),
+    (nn.PReLU(), r"\(PReLU\): there is no such layer"),
+    (nn.LogSoftmax(-1), r"\(LogSoftmax\): .*takes logits"),
+    (nn.AlphaDropout(), r"\(AlphaDropout\): there is no such layer"),
+    (Choosing(), r"\(Choosing\) cannot be traced")])
+def test_module_deep_inside_is_named_by_path_and_class(part, match):
+    refused(Deep(part), torch.randn(2, 8),
+            r'module "blocks\.1\.inner\.1" ' + match)
+
+
+def test_deep_modules_of_known_layers_are_not_refused():
+    model = fl.from_torch(Deep(nn.Tanh()), torch.randn(2, 8))
+    assert "blocks.1.inner.1" in {layer.name for layer in model.layers()}
+
+
+@pytest.mark.parametrize("module, sample", [
+    (nn.BatchNorm1d(8), (2, 8)), (nn.BatchNorm2d(3), (2, 3, 8, 8)),
+    (OwnNorm(8), (2, 8)), (nn.LSTM(8, 8, batch_first=True), (2, 5, 8)),
+    (nn.TransformerEncoderLayer(8, 2, batch_first=True), (2, 5, 8))])
+def test_unknown_module_that_is_the_whole_is_named(module, sample):
+    refused(module, torch.randn(*sample), re.escape(
+        f"({type(module).__name__}): there is no such layer"))
+
+
+def test_failure_that_forward_catches_is_not_named():
+    def forward(net, x):
+        try:
+            x = net.choosing(x)
+        except Exception:
+            x = net.a(x)
+        return x if x.sum() > 0 else -x
+    text = refused(Calls(forward, a=nn.Linear(8, 8), choosing=Choosing()),
+                   torch.randn(2, 8), "forward of Calls cannot be traced")
+    assert "Choosing" not in text
+
+
 def test_refusal_names_the_call_and_its_line():
     class Turned(nn.Module):
         def forward(self, x):
