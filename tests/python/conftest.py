@@ -35,6 +35,18 @@ def rng():
 
 
 @pytest.fixture
+def torch():
+    """PyTorch; without it the test is skipped."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.fixture
+def seeded_torch(torch):
+    """PyTorch draws the same numbers in every run."""
+    torch.manual_seed(5)
+
+
+@pytest.fixture
 def mlp():
     """Return a function that makes a small network."""
     def make(seed=1, context=None):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python examples, run as a reader would run them."""
-import importlib.util
 import re
 import subprocess
 import sys
@@ -110,9 +109,7 @@ def test_federated_numpy_learns(root, codec):
     assert "bytes up" in output
 
 
-def test_own_trainer_torch_learns(root):
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed")
+def test_own_trainer_torch_learns(root, torch):
     output = run(root, "own_trainer_torch.py")
     assert len(accuracies(output)) == 8
     assert accuracies(output)[-1] > 90
@@ -121,9 +118,8 @@ def test_own_trainer_torch_learns(root):
 @pytest.mark.parametrize("mode, feedback, bits, ratio", [
     ("table", "--feedback", 4, 7.5), ("uniform", "--feedback", 2, 15),
     ("dither", "--no-feedback", 4, 7.5)])
-def test_ddp_torch_ranks_end_with_the_same_bits(root, tmp_path, mode, feedback,
-                                                bits, ratio):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_ddp_torch_ranks_end_with_the_same_bits(root, torch, tmp_path, mode,
+                                                feedback, bits, ratio):
     output = run(root, "ddp_torch.py", "--mode", mode, feedback, "--bits",
                  str(bits), "--samples", "4096", "--epochs", "2",
                  "--images", str(tmp_path / "none"))
@@ -136,16 +132,14 @@ def test_ddp_torch_ranks_end_with_the_same_bits(root, tmp_path, mode, feedback,
     assert float(away) > -2 and float(less) > ratio
 
 
-def test_ddp_torch_refuses_fewer_samples_than_a_step(root):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_ddp_torch_refuses_fewer_samples_than_a_step(root, torch):
     result = subprocess.run(
         [sys.executable, root / "examples" / "python" / "ddp_torch.py",
          "--samples", "255"], stderr=subprocess.PIPE, text=True, timeout=60)
     assert result.returncode == 2 and "want 2 x --batch" in result.stderr
 
 
-def test_torch_parameters_are_libfls_tensors():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_torch_parameters_are_libfls_tensors(torch):
     module = torch.nn.Linear(5, 3)
     with fl.Model([fl.Input((5,)), fl.Dense(3), fl.SoftmaxCrossEntropy()],
                   seed=4) as model:

@@ -1,71 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients of every layer against PyTorch's in float64: the same small net,
-weights and batch in both. For each tensor the largest difference is at most
-1e-4 of the largest value; where the gradient is zero but for rounding (a bias
-that a norm takes away), 1e-5 of the net's largest."""
+weights and batch in both."""
 import copy
 
 import numpy as np
 import pytest
 
 import libfl as fl
+from torch_nets import (F, Calls, gradients, labels, nn, same_gradients,
+                        torch)
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-nn = torch.nn
-F = torch.nn.functional
-
-TOLERANCE = 1e-4
-
-
-def gradients(model):
-    """By the names of the module, in its shapes."""
-    flat, result = model.gradient.copy(), {}
-    assert flat.size == model.weight_count
-    for info in model.tensors():
-        values = flat[info.offset:info.offset + info.count]
-        result[info.name] = values.reshape(info.shape)
-    return {source: result[name].reshape(shape)
-            for source, (name, shape) in model._sources.items()}
+pytestmark = pytest.mark.usefixtures("seeded_torch")
 
 
 def agree(net, x, y, loss=None, torch_loss=F.cross_entropy):
-    """Compare all gradients of one batch."""
-    model = fl.from_torch(net, x, loss=loss)
-    exact = copy.deepcopy(net).double()
-    value = torch_loss(exact(x.double() if x.is_floating_point() else x),
-                       y.double() if y.is_floating_point() else y)
-    value.backward()
-    assert model.accumulate(x, y) == pytest.approx(value.item(), rel=1e-5)
-    found = gradients(model)
-    expected = dict(exact.named_parameters())
-    assert found.keys() == expected.keys()
-    whole = max(p.grad.abs().max().item() for p in expected.values())
-    for name, parameter in expected.items():
-        want = parameter.grad.numpy()
-        largest = np.abs(want).max()
-        if largest < 1e-12 * whole:  # zero but for rounding
-            largest = .1 * whole
-        assert np.abs(found[name] - want).max() <= TOLERANCE * largest, name
-
-
-class Calls(nn.Module):
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(11)
-
-
-def labels(*shape):
-    return torch.randint(0, 3, shape)
+    """Compare a module's model with the module itself."""
+    same_gradients(fl.from_torch(net, x, loss=loss),
+                   copy.deepcopy(net).double(), x, y, torch_loss)
 
 
 # The layer lies between others, so that what it passes back is seen, too.
@@ -177,6 +128,156 @@ def test_residual_of_convolutions():
                 b=nn.Conv2d(8, 8, 3, padding=1),
                 c=nn.Conv2d(8, 8, 3, padding=1))
     agree(net, torch.randn(4, 2, 8, 8), labels(4))
+
+
+# ---- dropout ---------------------------------------------------------------
+# Its mask is read from libfl and given to PyTorch.
+
+class Masked(nn.Module):
+    """Dropout with the mask given: what stays is scaled up."""
+
+    def __init__(self, mask, rate):
+        super().__init__()
+        self.register_buffer("factor", mask / (1 - rate))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def training_output(layers, count, steps=0):
+    """What layers of libfl give in step `steps` of training, for `count`
+    samples of ones: [count, -1], which a dense layer behind them gets. Its
+    weights are zero and unit k's error is one for sample k only, so row k of
+    its gradient is sample k."""
+    with fl.Model([fl.Input((1,)), *layers, fl.Dense(count, name="seen"),
+                   fl.MeanSquaredError()]) as model:
+        for name, tensor in model.items():
+            if name.endswith(".bias") and not name.startswith("seen"):
+                model[name] = np.ones_like(tensor)
+        x, y = np.ones((count, 1)), -count**2 / 2 * np.eye(count)
+        for _ in range(steps):
+            model.step(x, y, 0)
+        model.accumulate(x, y)
+        size = model["seen.weight"].size
+        return model.gradient[-size - count:-count].reshape(count, -1).copy()
+
+
+def dense_dropout(units, rate):
+    return [fl.Dense(units, name="first"), fl.Dropout(rate)]
+
+
+NEARLY_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+@pytest.mark.parametrize("rate", [.01, .1, .5, .9, .999])
+def test_dropout_keeps_its_part_and_scales_it(rate):
+    found = training_output(dense_dropout(4096, rate), 32)
+    kept = found != 0
+    assert found[kept] == pytest.approx(1 / (1 - rate), rel=1e-4)
+    sigma = np.sqrt(rate * (1 - rate) / kept.size)
+    assert abs(kept.mean() - (1 - rate)) < 5 * sigma
+    # Any two samples agree as often as chance does, in 5 sigma.
+    both = (1 - rate) ** 2 + rate ** 2
+    spread = np.sqrt(both * (1 - both) / kept.shape[1])
+    for k in range(1, len(kept)):
+        assert abs((kept[0] == kept[k]).mean() - both) < 5 * spread
+
+
+def test_dropout_of_nothing_keeps_every_bit():
+    assert (training_output(dense_dropout(4096, 0), 32) == 1).all()
+
+
+def test_dropout_of_nearly_everything_is_finite():
+    # One element in 2^24 stays: none of these, and none has a gradient.
+    with fl.Model([fl.Input((7,)), *dense_dropout(37, NEARLY_ONE),
+                   fl.Dense(3, name="last"), fl.MeanSquaredError()],
+                  seed=1) as model:
+        x, y = np.ones((9, 7)), np.ones((9, 3))
+        model["last.bias"] = np.zeros(3)
+        assert model.accumulate(x, y) == 1
+        gradient = model.gradient.copy()
+        assert np.flatnonzero(gradient).tolist() == list(
+            range(gradient.size - 3, gradient.size))
+        assert np.isfinite(model.predict(x)).all()
+
+
+def test_dropout_draws_another_mask_in_every_step():
+    masks = [training_output(dense_dropout(4096, .5), 4, steps) != 0
+             for steps in range(3)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert .4 < (masks[one] == masks[other]).mean() < .6
+
+
+DROPOUT_NETS = {
+    "vector": ((7,), lambda rate: [
+        nn.Linear(7, 37), nn.Tanh(), nn.Dropout(rate), nn.Linear(37, 9)]),
+    "two": ((7,), lambda rate: [
+        nn.Linear(7, 40), nn.Dropout(rate), nn.Linear(40, 33), nn.GELU(),
+        nn.Dropout(.5), nn.Linear(33, 9)]),
+    "tokens": ((6, 5), lambda rate: [
+        nn.Linear(5, 12), nn.Dropout(rate), nn.Flatten(), nn.Linear(72, 9)]),
+    "image": ((2, 5, 5), lambda rate: [
+        nn.Conv2d(2, 3, 3), nn.Dropout(rate), nn.ReLU(), nn.Flatten(),
+        nn.Linear(27, 9)]),
+}
+
+
+def draw_masks(net, sample, steps):
+    """The mask of each dropout, [9, ...], by its place in the net: read as in
+    training_output, from the layers up to it."""
+    masks = {}
+    for place, part in enumerate(net):
+        if not isinstance(part, nn.Dropout):
+            continue
+        head = copy.deepcopy(net[:place + 1])
+        for name, parameter in head.named_parameters():
+            nn.init.constant_(parameter, float(name.endswith("bias")))
+        whole = head.eval()(sample).detach()
+        probe = nn.Sequential(*head, nn.Flatten(), nn.Linear(
+            whole[0].numel(), 9))
+        nn.init.zeros_(probe[-1].weight)
+        nn.init.zeros_(probe[-1].bias)
+        model = fl.from_torch(probe, sample, loss=fl.MeanSquaredError())
+        for _ in range(steps):
+            model.step(sample, torch.zeros(9, 9), 0)
+        model.accumulate(sample, -81 / 2 * torch.eye(9))
+        seen = torch.from_numpy(gradients(model)[f"{place + 2}.weight"])
+        masks[place] = (seen != 0).view(whole.shape)
+        torch.testing.assert_close(
+            seen.view(whole.shape), whole * masks[place] / (1 - part.p))
+    return masks
+
+
+@pytest.mark.parametrize("name", DROPOUT_NETS)
+@pytest.mark.parametrize("rate", [.3, .95])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_dropout(name, rate, steps):
+    shape, parts = DROPOUT_NETS[name]
+    net = nn.Sequential(*parts(rate))
+    x, y = torch.randn(9, *shape), torch.randn(9, 9)
+    exact = copy.deepcopy(net).double()
+    for place, mask in draw_masks(net, x, steps).items():
+        assert 0 < mask.double().mean() < 1
+        exact[place] = Masked(mask.double(), net[place].p)
+    model = fl.from_torch(net, x, loss=fl.MeanSquaredError())
+    for _ in range(steps):
+        model.step(x, y, 0)
+    same_gradients(model, exact, x, y, F.mse_loss)
+
+
+@pytest.mark.parametrize("name", DROPOUT_NETS)
+def test_dropout_is_the_identity_in_evaluation(name):
+    shape, parts = DROPOUT_NETS[name]
+    net = nn.Sequential(*parts(.3))
+    x, y = torch.randn(9, *shape), torch.randn(9, 9)
+    plain = nn.Sequential(*(nn.Identity() if isinstance(part, nn.Dropout)
+                            else part for part in net))
+    model, other = (fl.from_torch(which, x, loss=fl.MeanSquaredError())
+                    for which in (net, plain))
+    assert (model.predict(x) == other.predict(x)).all()
+    assert model.evaluate(x, y).loss == other.evaluate(x, y).loss
+    exact = copy.deepcopy(net).double().eval()(x.double()).detach().numpy()
+    assert model.predict(x) == pytest.approx(exact, abs=1e-5)
 
 
 # ---- losses ----------------------------------------------------------------

@@ -23,19 +23,19 @@ def expect(cases, name, count, passed, failed, skipped):
                 [f"got {got}, want {(passed, failed, skipped)}"])
 
 
-def verdict(passed, skips=(), only=""):
+def verdict(passed, skips=(), only="", known=()):
     """Exit status and last line of a run with these counts."""
     total = Count()
     total.passed, total.skips = passed, list(skips)
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        status = close(total, argparse.Namespace(only=only), 1.0)
+        status = close(total, argparse.Namespace(only=only), 1.0, known)
     return status, text.getvalue().splitlines()[-1]
 
 
 def verdicts(cases):
     enough = int(read_list("expected_count")[0])
-    known = (read_list("known_skips") or [None])[0]
+    torch = "PyTorch is not installed"  # tests/run installs it
     for name, arguments, want in (
             ("enough_tests_pass", (enough,),
              (0, f"{enough} passed, 0 failed, 0 skipped")),
@@ -44,12 +44,14 @@ def verdicts(cases):
             ("one_stage_may_be_few", (0, (), "native"),
              (0, "0 passed, 0 failed, 0 skipped")),
             ("unknown_skip_fails", (enough, [("x", "felt like it")]),
+             (1, f"{enough} passed, 0 failed, 1 skipped")),
+            ("known_skip_is_allowed", (enough, [("x", "no")], "", ["no"]),
+             (0, f"{enough} passed, 0 failed, 1 skipped")),
+            ("skip_for_want_of_pytorch_fails",
+             (enough, [("x", torch)], "", read_list("known_skips")),
              (1, f"{enough} passed, 0 failed, 1 skipped"))):
         got = verdict(*arguments)
         cases.check(name, [] if got == want else [f"got {got}, want {want}"])
-    if known:
-        got = verdict(enough, [("x", known)])[0]
-        cases.check("known_skip_is_allowed", [] if got == 0 else [str(got)])
 
 
 def main():
@@ -86,6 +88,8 @@ def main():
     expect(cases, "pytest_errors_are_failures",
            count_pytest("7 passed, 1 failed, 2 errors in 1.2s\n", False),
            7, 3, 0)
+    expect(cases, "pytest_skips_need_a_reason",
+           count_pytest("7 passed, 2 skipped in 1.2s\n", True), 7, 1, 0)
     expect(cases, "pytest_without_tests_fails",
            count_pytest("no tests ran in 0.01s\n", False), 0, 1, 0)
     cases.close()

@@ -275,6 +275,10 @@ def count_pytest(output, is_ok):
         count.failures.append(("python: pytest", output))
     elif not is_ok or not count.passed:
         count.fail("python: pytest", output)
+    skipped = found.get("skipped", 0)
+    if skipped != len(count.skips):
+        count.fail("python: pytest", f"{skipped} skipped, but "
+                   f"{len(count.skips)} reasons\n" + output)
     return count
 
 
@@ -331,13 +335,14 @@ def main():
               f"{time.monotonic() - started:.0f} s "
               f"(build-tests/{name}.log)", flush=True)
         total.add(count)
-    return close(total, options, time.monotonic() - begin)
+    return close(total, options, time.monotonic() - begin,
+                 read_list("known_skips"))
 
 
-def close(total, options, seconds):
-    """Print the verdict; the closing line is the last one."""
+def close(total, options, seconds, known):
+    """Print the verdict; the closing line is the last one. `known`: reasons
+    for which a case may be skipped."""
     status = 1 if total.failed else 0
-    known = read_list("known_skips")
     for label, reason in total.skips:
         is_known = reason in known
         print(f"skipped {label}: {reason}"

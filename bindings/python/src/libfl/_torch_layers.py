@@ -118,7 +118,8 @@ class Converter:
             kind = layer_kind(module)
             if kind is None:
                 raise Refused("there is no such layer in libfl"
-                              + _hint(type(module).__name__))
+                              + _hint(*(base.__name__ for base
+                                        in type(module).__mro__)))
             MODULES[kind](self, node, module)
         else:
             self._call(node, shape)
@@ -285,11 +286,13 @@ def _is_in_place(node: Any) -> bool:
             or name.endswith("_") and not name.endswith("__"))
 
 
-def _hint(name: str) -> str:
-    if name.lower() in ("logsoftmax", "log_softmax"):
-        return " (leave it out: the loss takes logits)"
-    if name.lower().startswith("batchnorm"):
-        return " (GroupNorm takes its place)"
+def _hint(*names: str) -> str:
+    """`names`: of a call, or of a module's class and those it is based on."""
+    for name in names:
+        if name.lower() in ("logsoftmax", "log_softmax"):
+            return " (leave it out: the loss takes logits)"
+        if name.lower().lstrip("_").startswith("batchnorm"):
+            return " (GroupNorm takes its place)"
     return ""
 
 

@@ -59,19 +59,34 @@ def _line() -> str:
     return ""
 
 
+def _is_of_torch(module: Any) -> bool:
+    """Whether forward is one of PyTorch's layers: then it is not looked
+    into, and when libfl has no such layer, the module is what is named."""
+    forward = getattr(type(module), "forward", None)
+    home = str(getattr(forward, "__module__", ""))
+    return home.startswith("torch.nn.modules.") and not home.endswith(
+        (".container", ".module"))
+
+
 class _Tracer(fx.Tracer):  # type: ignore[misc]
-    """Records of each call the module that it is made in, too."""
+    """Records of each call the module that it is made in, too, and the
+    innermost one whose forward failed."""
 
     def __init__(self, is_layer: Callable[[Any], bool]) -> None:
         super().__init__()
         self._is_layer = is_layer
         self._scope: list[str] = []
+        self._failure: tuple[Exception | None, str] = None, ""
+
+    def failed_in(self, error: Exception) -> str:
+        """The module whose forward raised; "" = the whole one's."""
+        return self._failure[1] if self._failure[0] is error else ""
 
     def proxy(self, node: Any) -> Any:
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
-        return self._is_layer(m) or bool(
+        return self._is_layer(m) or _is_of_torch(m) or bool(
             super().is_leaf_module(m, module_qualified_name))
 
     def call_module(self, m: Any, forward: Any, args: Any,
@@ -80,6 +95,10 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
         self._scope.append(f'module "{path}" ({type(m).__name__})')
         try:
             return super().call_module(m, forward, args, kwargs)
+        except Exception as error:
+            if self._failure[0] is not error:
+                self._failure = error, self._scope[-1]
+            raise
         finally:
             self._scope.pop()
 
@@ -148,17 +167,17 @@ def run(module: Any, x: Any) -> Any:
 def trace(module: Any, sample: Any, is_layer: Callable[[Any], bool]) -> Trace:
     """Record forward as it is in training; `is_layer` tells which modules
     are looked at as a whole. `sample`: [n, ...], of which one is used."""
-    if is_layer(module):
+    if is_layer(module) or _is_of_torch(module):
         module = _Whole(module)
     tracer = _Tracer(is_layer)
     with _training(module, True):
         try:
             graph = tracer.trace(module)
         except Exception as error:
+            where = tracer.failed_in(error) or type(module).__name__
             raise UnsupportedError(
-                f"from_torch: forward of {type(module).__name__} cannot be "
-                f"traced, for what it does depends on values or shapes: "
-                f"{error}") from error
+                f"from_torch: forward of {where} cannot be traced, for what "
+                f"it does depends on values or shapes: {error}") from error
     root = fx.GraphModule(tracer.root, graph)
     batch = sample[:1].expand(BATCH, *sample.shape[1:]).clone()
     shapes = _Shapes(root)
