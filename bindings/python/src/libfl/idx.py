@@ -20,8 +20,9 @@ _TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes",
 
 def read_idx(path: Union[str, os.PathLike[str]]) -> npt.NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes, gzipped or plain (by its first
-    bytes, not by its name), as a read-only array. Pixels and labels go into
-    Model.fit as they are. ValueError says what is wrong with a file."""
+    bytes, not by its name), as a read-only array of 1..8 dimensions. Pixels
+    and labels go into Model.fit as they are. ValueError says what is wrong
+    with a file; OSError and EOFError, the system's and gzip's."""
     data = pathlib.Path(path).read_bytes()
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)

@@ -9,6 +9,12 @@ Layers without a name are called after their kind and place: dense1, relu1.
 together; None = one of its own. `trainable=False`: its tensors are fixed, and
 no part of updates. Samples are vectors [n], sequences [tokens, width] or images
 [channels, height, width]. Names, layout and formulas are PyTorch's.
+
+Model(...) checks them: DimError, a layer does not take the shape before it;
+ArgumentError, a value out of range, or a name that is there already or not of
+1..127 printable ASCII bytes; NotFoundError, From and Add; NotAllowedError, no
+input first, no loss last, or a layer that no other one takes; TooLargeError,
+more than 2**31 elements or 4096 layers or tensors.
 """
 from __future__ import annotations
 
@@ -62,8 +68,9 @@ def _text(name: str) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """One sample's shape, and the affine map value * scale + shift that is
-    applied on the way in (uint8 pixels: scale 1/255)."""
+    """One sample's shape, 0 to 8 sizes >= 1, and the affine map value * scale
+    + shift that is applied on the way in (uint8 pixels: scale 1/255), finite:
+    NotFiniteError. Its name is "input"."""
 
     shape: Sequence[int]
     scale: float = 1.0
@@ -109,7 +116,8 @@ class Flatten:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """Fully connected with bias: y = x W^T + b, W of shape [units, inputs]."""
+    """Fully connected with bias, of a vector, or of each token of a sequence
+    alike: y = x W^T + b, W of shape [units, inputs]; `units` >= 1."""
 
     units: int
     name: str = ""
@@ -125,8 +133,9 @@ class Dense:
 @dataclasses.dataclass(frozen=True)
 class Conv2d:
     """Convolution of an image, with bias: W of shape [filters, channels /
-    groups, height, width]. `kernel`: one size, or height and width;
-    `padding`: zeros on every side; as many groups as channels make it
+    groups, height, width]. `kernel`: one size, or height and width, 1..1024;
+    `stride` >= 1; `padding`: zeros on every side, less than the kernel;
+    `groups` divides channels and filters, and as many as channels make it
     depthwise."""
 
     filters: int
@@ -176,8 +185,8 @@ class _Pool2d:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
-    """The largest value of each square window of an image's channel.
-    `stride`: None = `size`."""
+    """The largest value of each square window of an image's channel. `size`:
+    1..15; `stride` >= 1, None = `size`; `padding`: at most half the size."""
 
     size: int = 2
     stride: int | None = None
@@ -189,7 +198,7 @@ class MaxPool2d(_Pool2d):
 @dataclasses.dataclass(frozen=True)
 class AvgPool2d(_Pool2d):
     """The mean of each square window of an image's channel; padding counts.
-    `stride`: None = `size`."""
+    Ranges as for MaxPool2d."""
 
     size: int = 2
     stride: int | None = None
@@ -280,8 +289,9 @@ class Softmax:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """In training, zero each element with probability `rate` and scale the
-    others by 1 / (1 - rate)."""
+    """In training, zero each element with probability `rate`, 0 <= rate < 1,
+    and scale the others by 1 / (1 - rate). What is zeroed depends on the fit's
+    seed and the updates so far."""
 
     rate: float = 0.5
     name: str = ""
@@ -293,7 +303,8 @@ class Dropout:
 @dataclasses.dataclass(frozen=True)
 class Embedding:
     """Rows of a table: ids [tokens] to [tokens, width]. The layer before it
-    is the model's input, and samples are integers 0..rows-1."""
+    is the model's input, which no other kind takes then, and samples are
+    integers 0..rows-1. `rows`: 1..2**24; `width` >= 1."""
 
     rows: int
     width: int
@@ -324,8 +335,8 @@ class Positions:
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm:
-    """Normalise over the last dimension of a vector or sequence, then scale
-    and shift."""
+    """Normalise over the last dimension of a vector or sequence (Ba et al.,
+    2016), then scale and shift; 0 < epsilon < 1."""
 
     epsilon: float = 1e-5
     name: str = ""
@@ -340,7 +351,8 @@ class LayerNorm:
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm:
-    """Normalise over groups of an image's channels, then scale and shift."""
+    """Normalise over groups of an image's channels (Wu and He, 2018), then
+    scale and shift; `groups` divides the channels, 0 < epsilon < 1."""
 
     groups: int
     epsilon: float = 1e-5
@@ -358,9 +370,10 @@ class GroupNorm:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Multi-head self-attention of a sequence: the layers <name>.in_proj
-    (queries, keys and values), <name>.heads and <name>.out_proj, in one
-    module. `is_causal`: tokens see themselves and those before them only."""
+    """Multi-head self-attention of a sequence (Vaswani et al., 2017): the
+    layers <name>.in_proj (queries, keys and values), <name>.heads and
+    <name>.out_proj, in one module. `heads` divides the width. `is_causal`:
+    tokens see themselves and those before them only."""
 
     heads: int
     is_causal: bool = False
@@ -378,7 +391,8 @@ class Attention:
 
 @dataclasses.dataclass(frozen=True)
 class SoftmaxCrossEntropy:
-    """The loss: mean over the batch, labels 0..classes-1."""
+    """Loss: softmax cross-entropy over the last dimension, mean over all
+    labels of the batch, each 0..classes-1."""
 
     name: str = ""
 
@@ -391,7 +405,7 @@ class SoftmaxCrossEntropy:
 class CrossEntropy:
     """Loss: softmax cross-entropy over the last dimension, mean over what has
     a label: samples, or tokens of a sequence (labels [n, tokens]). What is
-    labelled `ignore_index` does not count."""
+    labelled `ignore_index` does not count. `label_smoothing`: 0..1."""
 
     ignore_index: int = -100
     label_smoothing: float = 0.0
@@ -408,7 +422,8 @@ class CrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """Loss: mean of (x - y)^2 over all elements; y are numbers."""
+    """Loss: mean of (x - y)^2 over all elements of anything but an image; y
+    are numbers."""
 
     name: str = ""
 

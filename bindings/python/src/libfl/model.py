@@ -56,7 +56,9 @@ class Model(Training):
     """A model made of layers (libfl.Input, Dense, ...) or loose tensors.
 
     It is a mapping of tensor names to arrays (copies), and model[name] = x
-    sets one. `seed` draws initial weights; without it they are zero.
+    sets one (ValueError: its shape; NotFiniteError). `seed`, 0..2**64 - 1,
+    draws initial weights; without it they are zero. Setting weights leaves the
+    optimiser's state as it is. What layers are refused for: libfl.layers.
     """
 
     def __init__(self, layers: Sequence[Layer], *, seed: int | None = None,
@@ -79,7 +81,9 @@ class Model(Training):
     @classmethod
     def from_description(cls, data: BytesLike, *,
                          context: Context | None = None) -> Model:
-        """Make a model from `Model.description`; its weights are zero."""
+        """Make a model from `Model.description`; its weights are zero.
+        Malformed bytes are a PeerDataError; UnsupportedError names a layer
+        that this build does not know."""
         pointer, lease = lease_of(context)
         self = cls.__new__(cls)
         self._adopt(_lib.new(_lib.Model, lib.fl_model_from_description,
@@ -175,7 +179,8 @@ class Model(Training):
         return int(lib.fl_model_output_count(self._handle))
 
     def self_test(self) -> None:
-        """Prove that what is set is what is got, and restore it."""
+        """Prove that what is set is what is got, and restore it. InternalError
+        names the tensor that failed."""
         lib.fl_model_self_test(self._handle)
 
     def __repr__(self) -> str:
@@ -245,7 +250,9 @@ class Model(Training):
     def set_weights(self, values: npt.ArrayLike,
                     schema: bytes | None = None) -> None:
         """Replace all trainable weights. `schema` of the model that they
-        come from is compared with this one's; None = the caller vouches."""
+        come from is compared with this one's; None = the caller vouches.
+        SchemaError, NotFiniteError and ValueError (their number) change
+        nothing."""
         array = _np.f32(values, "weights", self.weight_count)
         pointer = None
         if schema is not None:
@@ -264,7 +271,8 @@ class Model(Training):
         return result
 
     def init_weights(self, seed: int) -> None:
-        """Draw initial weights, the same on every machine."""
+        """Draw initial weights, the same on every machine. Loose tensors, and
+        those that begin as 0 (biases of norms, lora_b), stay as they are."""
         lib.fl_model_init_weights(self._handle, _args.u64(seed, "seed"))
 
     # ---- adapters --------------------------------------------------------
@@ -278,7 +286,12 @@ class Model(Training):
 
         `layers`: those whose name contains this text get one; None = all but
         the last dense one. `trained`: those whose name contains this text
-        stay trained; None = the last dense one, "" = none.
+        stay trained; None = the last dense one, "" = none. `rank` >= 1; 0 <
+        `alpha` < 1e6; the update's factor is alpha / rank. NotFoundError: no
+        such layer; ConflictError: a layer is chosen for both; ArgumentError.
+
+        Of this model the weights are copied and it is not changed; optimiser,
+        hook, limit and first_active of the new one are those of a new model.
         """
         options = _lib.init(_lib.LoraOptions)
         options.rank = rank
@@ -290,9 +303,10 @@ class Model(Training):
                       layers: str | None = None, trained: str | None = None,
                       seed: int = 0) -> Model:
         """Make a model like this one, its weights fixed, with bottlenecks of
-        `width` behind its dense layers (Houlsby et al., 2019). `layers` as
-        for with_lora; None = those whose output goes into a sum, or without
-        such, all but the last one."""
+        `width` >= 1 behind its dense layers (Houlsby et al., 2019).
+        `activation`: ReLU, GELU, SiLU, Tanh or Sigmoid. `layers` as for
+        with_lora; None = those whose output goes into a sum, or without such,
+        all but the last one. All else as for with_lora."""
         options = _lib.init(_lib.AdapterOptions)
         options.width = width
         options.activation = _layers.activation_kind(activation)
@@ -301,7 +315,8 @@ class Model(Training):
 
     def merge_lora(self) -> Model:
         """Make a model with LoRA's updates folded into the weights: without
-        them, all trained, as fast as the one that they were added to."""
+        them, as fast as the one that they were added to, all tensors of layers
+        trained, fixed or not before. This model is not changed."""
         return self._derived(lib.fl_model_merge_lora)
 
     def _adapted(self, function: Any, options: Any, layers: str | None,

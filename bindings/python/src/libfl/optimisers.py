@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers and schedules: plain descriptions that Model.optimiser takes.
 
-Formulas are those of torch.optim. All of them: `clip_norm`, the L2 norm that a
-gradient is scaled down to, 0 = none; `accumulate`, batches per update, whose
-gradients are averaged; `schedule`, how the rate moves with the updates.
+Formulas are those of torch.optim. All of them: `learning_rate` and
+`weight_decay`, 0..1e30; `clip_norm`, 0..1e30, the L2 norm that a gradient is
+scaled down to, 0 = none; `accumulate` >= 1, batches per update, whose gradients
+are averaged; `schedule`, how the rate moves with the updates. OptionsError,
+when it is set, names the value that is out of range.
 """
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from . import _lib
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The rate as it is, after rising to it over `warmup` updates."""
+    """The rate as it is, after rising to it over `warmup` >= 0 updates."""
 
     warmup: int = 0
     _kind: ClassVar[int] = 0
@@ -25,7 +27,8 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The rate times `factor` after every `period` updates."""
+    """The rate times `factor`, 0..1e6, after every `period` >= 1 updates;
+    `warmup` multiplies what comes of it."""
 
     period: int
     factor: float = 0.1
@@ -36,7 +39,7 @@ class Step:
 @dataclasses.dataclass(frozen=True)
 class Cosine:
     """Half a cosine from the rate down to `factor` times the rate over
-    `period` updates."""
+    `period` updates, and there it stays. Ranges and `warmup` as for Step."""
 
     period: int
     factor: float = 0.1
@@ -49,7 +52,8 @@ Schedule = Union[Constant, Step, Cosine]
 
 @dataclasses.dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent, with momentum or Nesterov's."""
+    """Stochastic gradient descent, with momentum, 0..1, or Nesterov's (which
+    wants a momentum). Momentum keeps 4 bytes per trained weight."""
 
     learning_rate: float = 0.05
     momentum: float = 0.0
@@ -63,7 +67,10 @@ class SGD:
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba, 2015); weight decay is added to the gradient."""
+    """Adam (Kingma and Ba, 2015); weight decay is added to the gradient. Keeps
+    8 bytes per trained weight. `beta1`: 0..0.999999; `beta2`: 0..0.9999999;
+    `epsilon`: 0..1, 0 = 1e-8. The bias correction counts all updates, also for
+    weights that were frozen meanwhile (Model.first_active)."""
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
@@ -78,7 +85,8 @@ class Adam:
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019). Ranges
+    and memory as for Adam."""
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
@@ -93,7 +101,8 @@ class AdamW:
 
 @dataclasses.dataclass(frozen=True)
 class Adagrad:
-    """Adagrad (Duchi et al., 2011)."""
+    """Adagrad (Duchi et al., 2011). Keeps 4 bytes per trained weight.
+    `epsilon`: 0..1, 0 = 1e-10."""
 
     learning_rate: float = 0.01
     epsilon: float = 1e-10

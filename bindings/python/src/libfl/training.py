@@ -23,8 +23,8 @@ Batches = Iterable["tuple[npt.ArrayLike, npt.ArrayLike]"]
 
 @dataclasses.dataclass(frozen=True)
 class FitProgress:
-    """`loss` is the mean over the steps since the last report; `steps` is 0
-    where nobody knows (fit_batches)."""
+    """`epoch` counts from 0. `loss` is the mean over the steps since the last
+    report; `steps` is 0 where nobody knows (fit_batches)."""
 
     epoch: int
     step: int
@@ -34,7 +34,7 @@ class FitProgress:
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """`mean_loss` is over the last epoch."""
+    """Steps and samples of this call; `mean_loss` is over the last epoch."""
 
     steps: int
     samples: int
@@ -43,8 +43,10 @@ class FitResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """`count` samples. `class_count` and `class_correct`: labels and hits of
-    each class, empty for losses of numbers."""
+    """`loss` is the mean over `count` samples, or labels of sequences, without
+    those that are ignored; `correct` are top-1 hits. `class_count` and
+    `class_correct`: labels and hits of each class, empty for losses of
+    numbers."""
 
     loss: float
     count: int
@@ -61,7 +63,9 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that training or scoring takes; `peak` is their sum."""
+    """Bytes that training or scoring takes; `peak` is their sum. `gradients`
+    is 0 where updates are made on the way back; `optimiser` is taken when it
+    is set."""
 
     weights: int
     gradients: int
@@ -93,7 +97,16 @@ def _progress_hook(on_report: Callable[[FitProgress], None],
 
 
 class Training(WeightFiles):
-    """Optimiser, steps, fits, scores."""
+    """Optimiser, steps, fits, scores.
+
+    Samples and labels that cannot be meant are a ValueError or TypeError; of
+    values, RangeError is a label, id or target out of range, NotFiniteError a
+    target. EmptyError: no samples; NotAllowedError: no layers; LimitError: see
+    memory_limit. All of them come before anything changes. Setting optimiser,
+    gradient_hook, first_active or memory_limit, and load_checkpoint, drops
+    what was accumulated: a BufferError while an array of `gradient` is in use,
+    a RuntimeError from a callback.
+    """
 
     _resource_kind = ModelResource
     _form: _data.Form
@@ -145,8 +158,9 @@ class Training(WeightFiles):
 
     @property
     def optimiser(self) -> Optimiser:
-        """What trains: SGD at a rate of .05 unless it was set. Its state
-        begins anew when it is."""
+        """What trains: SGD at a rate of .05 unless it was set. Its state and
+        `updates` begin anew when it is. OptionsError names a value out of
+        range, and the one before stays."""
         options = _lib.init(_lib.OptimiserOptions)
         lib.fl_model_get_optimiser(self._handle, byref(options))
         return _optimisers.from_options(options)
@@ -176,7 +190,13 @@ class Training(WeightFiles):
     def step(self, x: npt.ArrayLike, y: npt.ArrayLike,
              learning_rate: float | None = None) -> float:
         """Take one step on one batch and return its loss. `learning_rate`:
-        None = as the optimiser says."""
+        finite, >= 0; None = as the optimiser says.
+
+        NotFiniteError: a sample or the loss, and where gradients are gathered
+        (clip_norm, accumulate, gradient_hook, and after `accumulate`) the
+        gradient; the weights are as before. Otherwise a gradient that
+        overflows leaves weights that are not finite, and the next step or
+        score that they reach fails."""
         data = self._dataset(x, y)
         loss = c_double()
         self._train(lib.fl_model_step, byref(data),
@@ -185,7 +205,7 @@ class Training(WeightFiles):
 
     def accumulate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Add the gradient of a batch's mean loss to `gradient`, and return
-        the loss."""
+        the loss. Errors as for `step`; `gradient` is then as before."""
         data = self._dataset(x, y)
         loss = c_double()
         self._train(lib.fl_model_accumulate, byref(data), byref(loss))
@@ -193,9 +213,10 @@ class Training(WeightFiles):
 
     @property
     def gradient(self) -> F32Array:
-        """The gradient accumulated since the last update, a view without a
-        copy: writing to it changes the update. It is laid out like the last
-        weights (all, unless the first modules are frozen)."""
+        """The gradient accumulated since the last update, a sum over batches
+        and a view without a copy: writing to it changes the update. It is laid
+        out like the last weights (all, unless the first modules are frozen).
+        NotAllowedError: nothing was accumulated."""
         pointer, count = _lib.F32P(), c_uint64()
         lease = self._lease()
         lib.fl_model_get_gradient(lease, byref(pointer), byref(count))
@@ -211,16 +232,18 @@ class Training(WeightFiles):
 
     def update(self, learning_rate: float | None = None) -> None:
         """Update with what was accumulated, divided by the number of
-        batches, and start over."""
+        batches, and start over. NotAllowedError: there is nothing;
+        NotFiniteError: the gradient, which is dropped."""
         self._train(lib.fl_model_update, _args.rate(learning_rate))
 
     @property
     def gradient_hook(self) -> GradientFunction | None:
-        """A function (gradient, weights) that sees the gradient before each
-        update and may change it in place: FedProx's pull, SCAFFOLD's
-        correction, noise. Both are vectors like `gradient`; weights are
-        read-only. What it raises ends the step, the weights unchanged.
-        It runs on the thread that trains and may not use the model."""
+        """A function (gradient, weights) that sees the gradient, the mean over
+        the batches of an update and not clipped yet, before each update and
+        may change it in place: FedProx's pull, SCAFFOLD's correction, noise.
+        Both are vectors like `gradient`; weights are read-only. What it raises
+        ends the step, the weights unchanged and the gradient dropped. It runs
+        on the thread that trains and may not use the model."""
         hook = self._lease().hook
         return hook.function if hook is not None else None
 
@@ -240,7 +263,11 @@ class Training(WeightFiles):
     @property
     def first_active(self) -> int:
         """The first module that is trained: those below are frozen, and cost
-        no gradient and no state. Default 0, all are trained."""
+        no gradient and no state. Default 0, all are trained. The optimiser's
+        state is kept for modules that stay trained and is zero for those that
+        come back; `updates` goes on, and Adam's bias correction with it: they
+        begin with steps up to 3.2 times the rate. RangeError: no module from
+        there on has a trainable weight."""
         return int(lib.fl_model_first_active(self._handle))
 
     @first_active.setter
@@ -252,8 +279,9 @@ class Training(WeightFiles):
 
     def memory_plan(self, batch_size: int = 32, *,
                     training: bool = True) -> MemoryPlan:
-        """Say what a batch takes, before any of it is taken, with the
-        optimiser, hook and frozen modules set now."""
+        """Say what a batch of one or more samples takes, before it is taken,
+        with the optimiser, hook and frozen modules set now. NotAllowedError:
+        no layers; NomemError: more than can be addressed."""
         plan = _lib.init(_lib.MemoryPlan)
         lib.fl_model_plan_memory(self._handle,
                                  _args.u32(batch_size, "batch_size"),
@@ -264,7 +292,9 @@ class Training(WeightFiles):
     @property
     def memory_limit(self) -> int:
         """Bytes: batches whose plan's peak is above are refused with a
-        LimitError that names the largest batch that fits. 0 = none."""
+        LimitError that names the largest batch that fits; scores take smaller
+        ones. 0 = none. The optimiser's state counts, but setting one is never
+        refused; files and adapters take more while they run."""
         return self._memory_limit
 
     @memory_limit.setter
@@ -292,7 +322,12 @@ class Training(WeightFiles):
         Ctrl-C stops after the running step (KeyboardInterrupt), and so does
         `cancel.request()` from another thread (CancelledError); the weights
         are then those of the last whole step. `resume`: go on there, with
-        the same data and options, also after load_checkpoint.
+        the same data and options, also after load_checkpoint; ConflictError:
+        another seed. Without it what was accumulated is dropped.
+
+        `epochs`, `batch_size` and `progress_every` are >= 1 (OptionsError).
+        Data are checked before the first step; what fails later, as in `step`,
+        leaves the weights of the steps before.
         """
         data = self._dataset(x, y, indices)
         options = _lib.init(_lib.FitOptions)
@@ -377,7 +412,8 @@ class Training(WeightFiles):
     # ---- scores ----------------------------------------------------------
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
-        """Score the model: mean loss and top-1 hits, in all and by class."""
+        """Score the model: mean loss and top-1 hits, in all and by class.
+        NotFiniteError: the loss."""
         data = self._dataset(x, y)
         room = self._form.output[-1] if self._form.output else 1
         count = np.zeros(room, np.uint64)
@@ -402,9 +438,10 @@ class Training(WeightFiles):
 
     def predict(self, x: npt.ArrayLike, out: F32Array | None = None, *,
                 top: int | None = None) -> F32Array | TopClasses:
-        """Return the outputs (logits) of every sample; with `top`, the
-        classes of the `top` largest of them and their values, largest
-        first."""
+        """Return the outputs (logits) of every sample, finite or not; with
+        `top`, the classes of the `top` largest of them and their values,
+        largest first. RangeError: `top` is not 1..1024, or above the number of
+        classes."""
         data = self._dataset(x, None)
         if top is not None:
             return self._predict_top(data, _args.u32(top, "top"))

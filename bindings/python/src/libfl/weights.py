@@ -52,7 +52,9 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
 
     def save_weights(self, file: File) -> None:
         """Write all tensors as a safetensors file, which PyTorch's tools
-        read. A path's old file stays until the new one is whole."""
+        read. A path's old file stays until the new one is whole.
+        NotFiniteError names the tensor; ConflictError: one is called
+        "__metadata__"."""
         with _opened(file, "wb") as stream:
             writer = _lib.writer_of(stream)
             lib.fl_model_save_weights(self._handle, byref(writer))
@@ -61,7 +63,9 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         """Set tensors by name from a safetensors file, all or nothing; F16,
         BF16 and F64 are converted. `strict` wants all tensors of the model
         and no other; without it at least one. An open file is read to its
-        end."""
+        end. SchemaError: names; DimError: a shape; UnsupportedError: a dtype;
+        NotFiniteError: a value; FormatError, RangeError, TruncatedError,
+        TooLargeError: malformed. The optimiser's state stays."""
         report = _lib.init(_lib.LoadReport)
         taken = np.zeros(max(len(self), 1), np.uint8)
         report.is_loaded = taken.ctypes.data_as(_lib.U8P)
@@ -78,16 +82,19 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
 
     def save_checkpoint(self, file: File) -> None:
         """Write all that training goes on from: tensors, optimiser and its
-        state, updates, where a fit is. A path's old file stays until the new
-        one is whole. A progress function may do so, too."""
+        state, updates, first_active, what was accumulated, where a fit is; not
+        the hook nor the memory limit. A path's old file stays until the new
+        one is whole. A progress function may do so, too. NotFiniteError: a
+        weight, a moment or a gradient; TooLargeError: above 2**30 values."""
         with _opened(file, "wb") as stream:
             writer = _lib.writer_of(stream)
             lib.fl_model_save_checkpoint(self._handle, byref(writer))
 
     def load_checkpoint(self, file: File) -> None:
-        """Take it back, all or nothing, into a model of the same schema.
-        `fit` with the same data and options and resume=True then goes on at
-        the step where it was written."""
+        """Take it back, all or nothing, into a model of the same schema
+        (SchemaError); what was accumulated is dropped. `fit` with the same
+        data and options and resume=True then goes on at the step where it was
+        written. PeerDataError: it is damaged, or no checkpoint."""
         with _opened(file, "rb") as stream:
             reader = _lib.reader_of(stream)
             lib.fl_model_load_checkpoint(self._unseen(), byref(reader))
@@ -105,7 +112,8 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
 
     def load_npz(self, file: File, *, strict: bool = True) -> LoadReport:
         """Set tensors by name from an .npz archive, all or nothing, as
-        load_weights does. Arrays of Python objects are refused."""
+        load_weights does. Arrays of Python objects are refused. ValueError:
+        names or a shape; NotFiniteError; zipfile.BadZipFile: no archive."""
         with _opened(file, "rb") as stream, \
                 zipfile.ZipFile(stream) as archive:
             members = _members(archive)
