@@ -67,7 +67,6 @@ typedef struct head {
   float *dq;
   float *dk;
   float *dv;
-  float *weights; /* [tokens][kept_row] or NULL */
   int are_totals_kept;
   float *greatest; /* [kept_row] if are_totals_kept, else of a block */
   float *total;
@@ -91,8 +90,6 @@ typedef struct pair {
   token_block queries;
   token_block keys;
   size_t visible; /* as in flk_scores */
-  float *scores;  /* or weights */
-  size_t row;
 } pair;
 
 /* `multiple`: a power of two */
@@ -224,15 +221,8 @@ static size_t keys_end(const fli_attention *attention, token_block queries)
 static pair pair_at(const head *h, token_block queries, size_t keys_begin)
 {
   const fli_attention *attention = h->attention;
-  pair p = {.queries = queries,
-            .keys = block_at(attention, keys_begin),
-            .scores = h->scores,
-            .row = attention->block};
+  pair p = {.queries = queries, .keys = block_at(attention, keys_begin)};
   p.visible = attention->is_causal ? queries.begin - keys_begin + 1 : p.keys.n;
-  if (h->weights) {
-    p.row = kept_row(attention);
-    p.scores = h->weights + keys_begin * p.row + queries.begin;
-  }
   return p;
 }
 
@@ -303,16 +293,16 @@ static void multiply_to_keys(const head *h, const pair *at, product p,
 static void make_scores(const head *h, const pair *at)
 {
   product p = {.b = h->queries,
-               .c = at->scores,
-               .c_row = at->row,
+               .c = h->scores,
+               .c_row = h->attention->block,
                .alpha = 1.44269504f * h->scale};
   multiply_to_scores(h, at, p, h->k);
 }
 
 static void multiply_values(const head *h, const pair *at)
 {
-  product p = {.a = at->scores,
-               .a_step = at->row,
+  product p = {.a = h->scores,
+               .a_step = h->attention->block,
                .c = h->y,
                .c_row = h->width,
                .alpha = 1.0f};
@@ -328,45 +318,20 @@ static void set_totals(const head *h, token_block queries, flk_scores *s)
   s->factor = h->factor;
 }
 
-/* All scores at once, which stay as weights. */
-static void forward_kept(const head *h, token_block queries)
-{
-  size_t end = keys_end(h->attention, queries);
-  flk_scores s = {.n_keys = end,
-                  .n_queries = queries.n,
-                  .scores = h->weights + queries.begin,
-                  .row = kept_row(h->attention),
-                  .is_first = 1,
-                  .is_last = 1,
-                  .are_weights = 1};
-  s.visible = h->attention->is_causal ? queries.begin + 1 : end;
-  set_totals(h, queries, &s);
-  for (size_t k = 0; k < end; k += h->attention->block) {
-    pair at = pair_at(h, queries, k);
-    make_scores(h, &at);
-  }
-  h->nn->attention.softmax(&s);
-  for (size_t k = 0; k < end; k += h->attention->block) {
-    pair at = pair_at(h, queries, k);
-    multiply_values(h, &at);
-  }
-}
-
 /* Block by block; what was summed is put in proportion to the greatest. */
 static void forward_blocks(const head *h, token_block queries)
 {
   size_t end = keys_end(h->attention, queries);
   size_t d = h->attention->head_width;
   float *y = h->y + queries.begin * h->width;
-  flk_scores s = {.n_queries = queries.n};
+  flk_scores s = {
+      .n_queries = queries.n, .scores = h->scores, .row = h->attention->block};
   set_totals(h, queries, &s);
   for (size_t k = 0; k < end; k += h->attention->block) {
     pair at = pair_at(h, queries, k);
     make_scores(h, &at);
     s.n_keys = at.keys.n;
     s.visible = at.visible;
-    s.scores = at.scores;
-    s.row = at.row;
     s.is_first = k == 0;
     s.is_last = k + at.keys.n == end;
     h->nn->attention.softmax(&s);
@@ -378,30 +343,26 @@ static void forward_blocks(const head *h, token_block queries)
 
 static void backward_pair(const head *h, const pair *at)
 {
-  size_t drow = h->attention->block;
+  size_t row = h->attention->block;
   flk_scores s = {.n_keys = at->keys.n,
                   .n_queries = at->queries.n,
                   .visible = at->visible,
-                  .scores = at->scores,
-                  .row = at->row,
+                  .scores = h->scores,
+                  .row = row,
                   .dscores = h->dscores,
-                  .drow = drow,
-                  .dots = h->dots,
-                  .are_weights = h->weights != NULL};
-  if (!h->weights) {
-    set_totals(h, at->queries, &s);
-    make_scores(h, at);
-  }
+                  .dots = h->dots};
+  set_totals(h, at->queries, &s);
+  make_scores(h, at);
   product dweights = {
-      .b = h->douts, .c = h->dscores, .c_row = drow, .alpha = 1.0f};
+      .b = h->douts, .c = h->dscores, .c_row = row, .alpha = 1.0f};
   multiply_to_scores(h, at, dweights, h->v);
   h->nn->attention.softmax_back(&s);
-  product dv = {.a = at->scores, .a_row = at->row, .c = h->dv, .alpha = 1.0f};
+  product dv = {.a = h->scores, .a_row = row, .c = h->dv, .alpha = 1.0f};
   multiply_to_keys(h, at, dv, h->dy, h->width);
-  product dk = {.a = h->dscores, .a_row = drow, .c = h->dk, .alpha = h->scale};
+  product dk = {.a = h->dscores, .a_row = row, .c = h->dk, .alpha = h->scale};
   multiply_to_keys(h, at, dk, h->q, h->row);
   product dq = {.a = h->dscores,
-                .a_step = drow,
+                .a_step = row,
                 .c = h->dq,
                 .c_row = h->row,
                 .alpha = h->scale};
@@ -414,11 +375,7 @@ static void forward_head(const head *h)
   for (size_t q = 0; q < attention->tokens; q += attention->block) {
     token_block queries = block_at(attention, q);
     transpose_rows(h, h->q, h->row, queries, h->queries);
-    if (h->weights) {
-      forward_kept(h, queries);
-    } else {
-      forward_blocks(h, queries);
-    }
+    forward_blocks(h, queries);
   }
 }
 
@@ -427,7 +384,7 @@ static void backward_head(const head *h)
   const fli_attention *attention = h->attention;
   for (size_t q = 0; q < attention->tokens; q += attention->block) {
     token_block queries = block_at(attention, q);
-    if (!h->weights) transpose_rows(h, h->q, h->row, queries, h->queries);
+    transpose_rows(h, h->q, h->row, queries, h->queries);
     transpose_rows(h, h->dy, h->width, queries, h->douts);
     h->nn->attention.row_dots(h->y + q * h->width, h->dy + q * h->width,
                               h->width, queries.n, attention->head_width,
@@ -486,13 +443,9 @@ static void set_head(head *h, const fli_attention_range *range, size_t sample,
   if (!range->kept) return;
   size_t of_head = attention->n_kept / attention->heads;
   float *kept = range->kept + sample * attention->n_kept + index * of_head;
-  if (attention->keeps == FLI_KEEP_WEIGHTS) {
-    h->weights = kept;
-  } else {
-    h->greatest = kept;
-    h->total = kept + kept_row(attention);
-    h->are_totals_kept = 1;
-  }
+  h->greatest = kept;
+  h->total = kept + kept_row(attention);
+  h->are_totals_kept = 1;
 }
 
 /* Of the next sample the share of head `index`, so that it comes from memory
@@ -547,9 +500,8 @@ void fli_attention_init(fli_attention *attention)
   size_t n_blocks = (tokens + most - 1) / most;
   size_t block = (tokens + n_blocks - 1) / n_blocks;
   block = round_up(block, FLK_VECTOR_MAX);
-  size_t rows = attention->keeps == FLI_KEEP_WEIGHTS ? tokens : 2;
   attention->block = block;
-  attention->n_kept = attention->heads * rows * kept_row(attention);
+  attention->n_kept = attention->heads * 2 * kept_row(attention);
   /* LINE: to begin with a whole one */
   attention->n_scratch = LINE + 2 * d * block + 2 * block * block + 4 * block +
                          block * panel_row(attention);
