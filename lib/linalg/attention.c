@@ -19,6 +19,7 @@
 
 #include "base/compiler.h"
 #include "kernels/nn/nn.h"
+#include "linalg/sizes.h"
 
 enum {
   BLOCK_MAX = 64,      /* tokens: scores of 16 KB stay in the first cache */
@@ -92,20 +93,14 @@ typedef struct pair {
   size_t visible; /* as in flk_scores */
 } pair;
 
-/* `multiple`: a power of two */
-static size_t round_up(size_t n, size_t multiple)
-{
-  return (n + multiple - 1) & ~(multiple - 1);
-}
-
 static size_t kept_row(const fli_attention *attention)
 {
-  return round_up(attention->tokens, FLK_VECTOR_MAX);
+  return fli_round_up(attention->tokens, FLK_VECTOR_MAX);
 }
 
 static size_t panel_row(const fli_attention *attention)
 {
-  return round_up(attention->head_width, FLK_VECTOR_MAX);
+  return fli_round_up(attention->head_width, FLK_VECTOR_MAX);
 }
 
 /* The panel for the first of the columns left: together they are as many as
@@ -174,7 +169,7 @@ static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
         tile.depth = p->depth - begin;
       } else if (skipped == SKIP_DEPTH_END) {
         size_t end = i + n_rows - 1 + visible;
-        tile.depth = end < p->depth ? end : p->depth;
+        tile.depth = fli_min_size(end, p->depth);
       }
       tile.a[0] = p->a + i * p->a_row + begin * p->a_step;
       tile.b = p->b + begin * p->b_row + j;
@@ -195,7 +190,7 @@ static void set_right(const head *h, product *p, const float *src,
   if (narrowest == 0) narrowest = nn->width[FLK_PANEL_ONE];
   p->b = src;
   p->b_row = src_row;
-  if (round_up(d, narrowest) == d) return;
+  if (fli_round_up(d, narrowest) == d) return;
   p->b = h->panel;
   p->b_row = panel_row(h->attention);
   for (size_t i = 0; i < n; i++) {
@@ -208,8 +203,7 @@ static void set_right(const head *h, product *p, const float *src,
 static token_block block_at(const fli_attention *attention, size_t begin)
 {
   size_t left = attention->tokens - begin;
-  return (token_block){begin,
-                       left < attention->block ? left : attention->block};
+  return (token_block){begin, fli_min_size(left, attention->block)};
 }
 
 /* The end of the keys that a block of queries sees. */
@@ -229,7 +223,7 @@ static pair pair_at(const head *h, token_block queries, size_t keys_begin)
 /* Whole vectors of queries. */
 static size_t columns_of(const head *h, token_block queries)
 {
-  return round_up(queries.n, h->nn->width[FLK_PANEL_ONE]);
+  return fli_round_up(queries.n, h->nn->width[FLK_PANEL_ONE]);
 }
 
 /* A block of queries, or of derivatives like them, as right side of scores. */
@@ -497,9 +491,8 @@ void fli_attention_init(fli_attention *attention)
   size_t d = attention->head_width;
   assert(tokens > 0 && attention->heads > 0 && d > 0);
   size_t most = d > NARROW_MAX ? BLOCK_MAX_WIDE : BLOCK_MAX;
-  size_t n_blocks = (tokens + most - 1) / most;
-  size_t block = (tokens + n_blocks - 1) / n_blocks;
-  block = round_up(block, FLK_VECTOR_MAX);
+  size_t n_blocks = fli_divide_up(tokens, most);
+  size_t block = fli_round_up(fli_divide_up(tokens, n_blocks), FLK_VECTOR_MAX);
   attention->block = block;
   attention->n_kept = attention->heads * 2 * kept_row(attention);
   /* LINE: to begin with a whole one */

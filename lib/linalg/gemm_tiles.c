@@ -18,6 +18,8 @@
 
 #include <assert.h>
 
+#include "linalg/sizes.h"
+
 enum {
   DEPTH = 384,                         /* of a block, at most */
   PANELS_ROOM = DEPTH * FLK_PANEL_MAX, /* floats: 48 KB */
@@ -45,16 +47,6 @@ typedef struct panel_group {
   _Alignas(LINE) float room[PANELS_ROOM];
 } panel_group;
 
-static size_t min_size(size_t a, size_t b)
-{
-  return a < b ? a : b;
-}
-
-static size_t divide_up(size_t n, size_t by)
-{
-  return (n + by - 1) / by;
-}
-
 /* The kind of panel for the next of `left` columns. */
 static int panel_for(const flk_nn_table *nn, size_t left)
 {
@@ -77,7 +69,8 @@ static int is_crowded(size_t step)
 static size_t tile_rows(const flk_nn_table *nn, size_t left, int can_pair)
 {
   size_t most = can_pair ? 2 * nn->pair_max : nn->rows_max;
-  size_t n = left <= most ? left : divide_up(left, divide_up(left, most));
+  size_t n =
+      left <= most ? left : fli_divide_up(left, fli_divide_up(left, most));
   if (n <= nn->rows_max || n % 2 == 0) return n;
   return n < left ? n + 1 : n / 2 + 1;
 }
@@ -155,7 +148,7 @@ static void make_group(const flk_nn_table *nn, const fli_gemm *g, size_t column,
   while (group->n < PANELS_MAX && column < g->n) {
     panel *p = &group->panels[group->n];
     p->kind = panel_for(nn, g->n - column);
-    p->columns = min_size(nn->width[p->kind], g->n - column);
+    p->columns = fli_min_size(nn->width[p->kind], g->n - column);
     p->column = group->columns;
     if (PANELS_ROOM - used < depth * nn->width[p->kind]) break;
     const float *b =
@@ -173,7 +166,7 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
 {
   panel_group group;
   int is_last = at + depth == g->k;
-  size_t rows = divide_up(g->m, divide_up(g->m, ROWS));
+  size_t rows = fli_divide_up(g->m, fli_divide_up(g->m, ROWS));
   flk_tile tile = {.a_row = (ptrdiff_t)(g->trans_a ? 1 : g->lda),
                    .a_step = (ptrdiff_t)(g->trans_a ? g->lda : 1),
                    .n_segments = 1,
@@ -190,7 +183,7 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
       tile.a[0] = a;
       tile.c[0] = g->c + row * g->ldc + column;
       tile.bias = is_last && g->bias ? g->bias + column : NULL;
-      run_tiles(nn, &group, tile, min_size(rows, g->m - row));
+      run_tiles(nn, &group, tile, fli_min_size(rows, g->m - row));
     }
   }
 }
@@ -198,10 +191,10 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
 static void multiply_tiles(const flk_nn_table *nn, const fli_gemm *g)
 {
   /* About equal blocks, of whole quads for transposes. */
-  size_t step = divide_up(g->k, divide_up(g->k, DEPTH));
-  step = divide_up(step, 4) * 4;
+  size_t step = fli_divide_up(g->k, fli_divide_up(g->k, DEPTH));
+  step = fli_round_up(step, 4);
   for (size_t at = 0; at < g->k; at += step) {
-    multiply_block(nn, g, at, min_size(step, g->k - at));
+    multiply_block(nn, g, at, fli_min_size(step, g->k - at));
   }
 }
 
@@ -215,7 +208,7 @@ static void multiply_dots(const flk_nn_table *nn, const fli_gemm *g)
                          .w = g->b + column * g->ldb,
                          .w_row = (ptrdiff_t)g->ldb,
                          .m = g->m,
-                         .n = min_size(step, g->n - column),
+                         .n = fli_min_size(step, g->n - column),
                          .depth = g->k,
                          .c = g->c + column,
                          .c_row = (ptrdiff_t)g->ldc,
@@ -248,7 +241,7 @@ static int is_for_dots(const flk_nn_table *nn, const fli_gemm *g)
   if (g->trans_a || !g->trans_b) return 0;
   double width = (double)nn->width[FLK_PANEL_ONE];
   double k = (double)g->k, m = (double)g->m, n = (double)g->n;
-  double lanes = (double)divide_up(g->n, nn->width[FLK_PANEL_ONE]);
+  double lanes = (double)fli_divide_up(g->n, nn->width[FLK_PANEL_ONE]);
   double dots = m * n * ((m < 2.0 ? 2.0 : 1.05) * k / width + 2.5);
   return dots < lanes * k * ((m < 4.0 ? 4.0 : m) + 8.0);
 }

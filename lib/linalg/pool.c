@@ -9,6 +9,7 @@
 
 #include "kernels/nn/nn.h"
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
 enum { TAPS_MAX = FLI_POOL_WINDOW_MAX * FLI_POOL_WINDOW_MAX };
 
@@ -52,7 +53,7 @@ static size_t count_alike(const fli_pool *pool, size_t column)
   if (begin < pool->padding || begin + pool->window > last) return 1;
   size_t n = (last - pool->window - begin) / pool->stride + 1;
   size_t left = pool->out_width - column;
-  return n < left ? n : left;
+  return fli_min_size(n, left);
 }
 
 /* One row of outputs; row.y and so on are where it begins. */
