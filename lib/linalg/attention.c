@@ -239,49 +239,49 @@ static void transpose_rows(const head *h, const float *src, size_t src_row,
 }
 
 /* c[key][query] = alpha times keys or values times transposed rows */
-static void multiply_to_scores(const head *h, const pair *at, product p,
+static void multiply_to_scores(const head *h, const pair *at, product *p,
                                const float *left)
 {
-  p.a = left + at->keys.begin * h->row;
-  p.a_row = h->row;
-  p.a_step = 1;
-  p.b_row = columns_of(h, at->queries);
-  p.rows = at->keys.n;
-  p.columns = p.b_row;
-  p.depth = h->attention->head_width;
-  multiply(h->nn, &p, SKIP_COLUMNS, at->visible);
+  p->a = left + at->keys.begin * h->row;
+  p->a_row = h->row;
+  p->a_step = 1;
+  p->b_row = columns_of(h, at->queries);
+  p->rows = at->keys.n;
+  p->columns = p->b_row;
+  p->depth = h->attention->head_width;
+  multiply(h->nn, p, SKIP_COLUMNS, at->visible);
 }
 
 /* c[query] = c + alpha weights^T values, or dscores^T keys */
-static void multiply_to_queries(const head *h, const pair *at, product p,
+static void multiply_to_queries(const head *h, const pair *at, product *p,
                                 const float *right)
 {
-  p.c += at->queries.begin * p.c_row;
-  p.a_row = 1;
-  p.rows = at->queries.n;
-  p.columns = h->attention->head_width;
-  p.depth = at->keys.n;
-  p.beta = at->keys.begin == 0 ? 0.0f : 1.0f;
-  set_right(h, &p, right + at->keys.begin * h->row, h->row, p.depth);
-  multiply(h->nn, &p, SKIP_DEPTH_END, at->visible);
+  p->c += at->queries.begin * p->c_row;
+  p->a_row = 1;
+  p->rows = at->queries.n;
+  p->columns = h->attention->head_width;
+  p->depth = at->keys.n;
+  p->beta = at->keys.begin == 0 ? 0.0f : 1.0f;
+  set_right(h, p, right + at->keys.begin * h->row, h->row, p->depth);
+  multiply(h->nn, p, SKIP_DEPTH_END, at->visible);
 }
 
 /* c[key] = c + alpha weights dy, or dscores queries */
-static void multiply_to_keys(const head *h, const pair *at, product p,
+static void multiply_to_keys(const head *h, const pair *at, product *p,
                              const float *right, size_t right_row)
 {
   /* the first block of queries that sees these keys */
   int is_first = h->attention->is_causal ? at->queries.begin == at->keys.begin
                                          : at->queries.begin == 0;
-  p.c += at->keys.begin * h->row;
-  p.c_row = h->row;
-  p.a_step = 1;
-  p.rows = at->keys.n;
-  p.columns = h->attention->head_width;
-  p.depth = at->queries.n;
-  p.beta = is_first ? 0.0f : 1.0f;
-  set_right(h, &p, right + at->queries.begin * right_row, right_row, p.depth);
-  multiply(h->nn, &p, SKIP_DEPTH_BEGIN, at->visible);
+  p->c += at->keys.begin * h->row;
+  p->c_row = h->row;
+  p->a_step = 1;
+  p->rows = at->keys.n;
+  p->columns = h->attention->head_width;
+  p->depth = at->queries.n;
+  p->beta = is_first ? 0.0f : 1.0f;
+  set_right(h, p, right + at->queries.begin * right_row, right_row, p->depth);
+  multiply(h->nn, p, SKIP_DEPTH_BEGIN, at->visible);
 }
 
 static void make_scores(const head *h, const pair *at)
@@ -290,7 +290,7 @@ static void make_scores(const head *h, const pair *at)
                .c = h->scores,
                .c_row = h->attention->block,
                .alpha = 1.44269504f * h->scale};
-  multiply_to_scores(h, at, p, h->k);
+  multiply_to_scores(h, at, &p, h->k);
 }
 
 static void multiply_values(const head *h, const pair *at)
@@ -300,7 +300,7 @@ static void multiply_values(const head *h, const pair *at)
                .c = h->y,
                .c_row = h->width,
                .alpha = 1.0f};
-  multiply_to_queries(h, at, p, h->v);
+  multiply_to_queries(h, at, &p, h->v);
 }
 
 /* The totals of a block of queries: kept ones have all tokens' places. */
@@ -349,18 +349,18 @@ static void backward_pair(const head *h, const pair *at)
   make_scores(h, at);
   product dweights = {
       .b = h->douts, .c = h->dscores, .c_row = row, .alpha = 1.0f};
-  multiply_to_scores(h, at, dweights, h->v);
+  multiply_to_scores(h, at, &dweights, h->v);
   h->nn->attention.softmax_back(&s);
   product dv = {.a = h->scores, .a_row = row, .c = h->dv, .alpha = 1.0f};
-  multiply_to_keys(h, at, dv, h->dy, h->width);
+  multiply_to_keys(h, at, &dv, h->dy, h->width);
   product dk = {.a = h->dscores, .a_row = row, .c = h->dk, .alpha = h->scale};
-  multiply_to_keys(h, at, dk, h->q, h->row);
+  multiply_to_keys(h, at, &dk, h->q, h->row);
   product dq = {.a = h->dscores,
                 .a_step = row,
                 .c = h->dq,
                 .c_row = h->row,
                 .alpha = h->scale};
-  multiply_to_queries(h, at, dq, h->k);
+  multiply_to_queries(h, at, &dq, h->k);
 }
 
 static void forward_head(const head *h)
