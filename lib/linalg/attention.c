@@ -20,6 +20,7 @@
 #include "base/compiler.h"
 #include "kernels/nn/nn.h"
 #include "linalg/sizes.h"
+#include "linalg/tiles.h"
 
 enum {
   BLOCK_MAX = 64,      /* tokens: scores of 16 KB stay in the first cache */
@@ -103,44 +104,6 @@ static size_t panel_row(const fli_attention *attention)
   return fli_round_up(attention->head_width, FLK_VECTOR_MAX);
 }
 
-/* The panel for the first of the columns left: together they are as many as
- * there are, rounded up to the narrowest panel. */
-static int choose_panel(const flk_nn_table *nn, size_t left)
-{
-  size_t half = nn->width[FLK_PANEL_HALF];
-  size_t one = nn->width[FLK_PANEL_ONE];
-  if (left <= half) return FLK_PANEL_HALF;
-  if (left <= one + half) return FLK_PANEL_ONE;
-  return FLK_PANEL_TWO;
-}
-
-/* How many rows the next tile has: the tallest, the last two about equal. */
-static size_t choose_rows(const flk_nn_table *nn, size_t left)
-{
-  size_t most = nn->rows_max;
-  if (left <= most) return left;
-  if (nn->pair_max > 0) {
-    /* Pairs are even: a single run takes the odd row. */
-    if (left % 2 == 1) return left < most + 4 ? (left + 1) / 2 : most;
-    most = 2 * nn->pair_max;
-    if (left <= most) return left;
-    return left >= 2 * most ? most : (left / 2 + 1) & ~(size_t)1;
-  }
-  return left >= 2 * most ? most : (left + 1) / 2;
-}
-
-static void run_tile(const flk_nn_table *nn, flk_tile *tile, size_t n_rows,
-                     int panel)
-{
-  if (n_rows <= nn->rows_max) {
-    nn->tile(tile, n_rows, panel);
-    return;
-  }
-  tile->a[1] = tile->a[0] + (ptrdiff_t)(n_rows / 2) * tile->a_row;
-  tile->c[1] = tile->c[0] + (ptrdiff_t)(n_rows / 2) * tile->c_row;
-  nn->tile_pair(tile, n_rows / 2, panel);
-}
-
 /* Only what is seen: key r by query c where r < c + visible (flk_scores). */
 static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
                      size_t visible)
@@ -154,12 +117,12 @@ static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
                    .alpha = p->alpha,
                    .beta = p->beta};
   for (size_t j = 0; j < p->columns; j += tile.columns) {
-    int panel = choose_panel(nn, p->columns - j);
+    int panel = fli_tile_panel(nn, p->columns - j);
     tile.columns = nn->width[panel];
     if (tile.columns > p->columns - j) tile.columns = p->columns - j;
     size_t n_rows = 0;
     for (size_t i = 0; i < p->rows; i += n_rows) {
-      n_rows = choose_rows(nn, p->rows - i);
+      n_rows = fli_tile_rows(nn, p->rows - i, 1);
       /* the first query that sees key i */
       size_t first = i < visible ? 0 : i - visible + 1;
       size_t begin = 0;
@@ -174,7 +137,7 @@ static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
       tile.a[0] = p->a + i * p->a_row + begin * p->a_step;
       tile.b = p->b + begin * p->b_row + j;
       tile.c[0] = p->c + i * p->c_row + j;
-      run_tile(nn, &tile, n_rows, panel);
+      fli_tile_run(nn, &tile, n_rows, panel);
     }
   }
 }

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "kernels/nn/nn.h"
+#include "linalg/conv_panels.h"
 #include "linalg/sizes.h"
 #include "linalg/winograd.h"
 
@@ -90,7 +91,7 @@ static void each_panel(size_t rows, size_t columns, ptrdiff_t lane,
   size_t rounded = fli_round_up(columns, FLK_WINOGRAD_LANES);
   size_t column = 0;
   while (column < rounded) {
-    size_t width = nn->width[fli_winograd_panel(nn, rounded - column)];
+    size_t width = nn->width[fli_panel_kind(nn, rounded - column)];
     flk_winograd_weights panel = {
         .lane = lane,
         .step = step,
@@ -128,7 +129,7 @@ static void winograd_unpack(const fli_conv *conv, const float *sums,
   size_t position = fli_winograd_weights_step(in, plan.out);
   size_t column = 0;
   while (column < plan.out) {
-    size_t width = nn->width[fli_winograd_panel(nn, plan.out - column)];
+    size_t width = nn->width[fli_panel_kind(nn, plan.out - column)];
     flk_winograd_weights panel = {.lane = (ptrdiff_t)(TAPS * in),
                                   .step = TAPS,
                                   .n_rows = in,

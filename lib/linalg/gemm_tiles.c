@@ -19,6 +19,7 @@
 #include <assert.h>
 
 #include "linalg/sizes.h"
+#include "linalg/tiles.h"
 
 enum {
   DEPTH = 384,                         /* of a block, at most */
@@ -47,15 +48,6 @@ typedef struct panel_group {
   _Alignas(LINE) float room[PANELS_ROOM];
 } panel_group;
 
-/* The kind of panel for the next of `left` columns. */
-static int panel_for(const flk_nn_table *nn, size_t left)
-{
-  size_t one = nn->width[FLK_PANEL_ONE];
-  size_t half = nn->width[FLK_PANEL_HALF];
-  if (left > one + half) return FLK_PANEL_TWO;
-  return left <= half ? FLK_PANEL_HALF : FLK_PANEL_ONE;
-}
-
 /* Whether memory `step` floats apart shares one set of the first cache, which
  * has fewer lines (8) than the tallest tile has rows. */
 static int is_crowded(size_t step)
@@ -64,37 +56,14 @@ static int is_crowded(size_t step)
   return bytes < LINE || bytes > PAGE - LINE;
 }
 
-/* Rows of the next tile when `left` are: about the same for all, because short
- * ones wait for their sums. More than rows_max are a pair. */
-static size_t tile_rows(const flk_nn_table *nn, size_t left, int can_pair)
-{
-  size_t most = can_pair ? 2 * nn->pair_max : nn->rows_max;
-  size_t n =
-      left <= most ? left : fli_divide_up(left, fli_divide_up(left, most));
-  if (n <= nn->rows_max || n % 2 == 0) return n;
-  return n < left ? n + 1 : n / 2 + 1;
-}
-
-/* A tile of n rows, 1..rows_max or a pair's. */
-static void run_tile(const flk_nn_table *nn, flk_tile *tile, size_t n, int kind)
-{
-  if (n <= nn->rows_max) {
-    nn->tile(tile, n, kind);
-    return;
-  }
-  tile->a[1] = tile->a[0] + (ptrdiff_t)(n / 2) * tile->a_row;
-  tile->c[1] = tile->c[0] + (ptrdiff_t)(n / 2) * tile->c_row;
-  nn->tile_pair(tile, n / 2, kind);
-}
-
 static void run_tiles(const flk_nn_table *nn, const panel_group *group,
                       flk_tile tile, size_t rows)
 {
-  int can_pair = nn->pair_max > 0 && !is_crowded((size_t)tile.a_row);
+  int can_pair = !is_crowded((size_t)tile.a_row);
   float *c = tile.c[0];
   const float *bias = tile.bias;
   while (rows > 0) {
-    size_t n = tile_rows(nn, rows, can_pair);
+    size_t n = fli_tile_rows(nn, rows, can_pair);
     for (size_t i = 0; i < group->n; i++) {
       const panel *p = &group->panels[i];
       tile.b = p->b;
@@ -102,7 +71,7 @@ static void run_tiles(const flk_nn_table *nn, const panel_group *group,
       tile.columns = p->columns;
       tile.c[0] = c + p->column;
       tile.bias = bias ? bias + p->column : NULL;
-      run_tile(nn, &tile, n, p->kind);
+      fli_tile_run(nn, &tile, n, p->kind);
     }
     tile.a[0] += (ptrdiff_t)n * tile.a_row;
     c += (ptrdiff_t)n * tile.c_row;
@@ -147,7 +116,7 @@ static void make_group(const flk_nn_table *nn, const fli_gemm *g, size_t column,
   group->columns = 0;
   while (group->n < PANELS_MAX && column < g->n) {
     panel *p = &group->panels[group->n];
-    p->kind = panel_for(nn, g->n - column);
+    p->kind = fli_tile_panel(nn, g->n - column);
     p->columns = fli_min_size(nn->width[p->kind], g->n - column);
     p->column = group->columns;
     if (PANELS_ROOM - used < depth * nn->width[p->kind]) break;
