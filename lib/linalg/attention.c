@@ -19,6 +19,8 @@
 
 #include "base/compiler.h"
 #include "kernels/nn/nn.h"
+#include "linalg/sizes.h"
+#include "linalg/tiles.h"
 
 enum {
   BLOCK_MAX = 64,      /* tokens: scores of 16 KB stay in the first cache */
@@ -67,7 +69,6 @@ typedef struct head {
   float *dq;
   float *dk;
   float *dv;
-  float *weights; /* [tokens][kept_row] or NULL */
   int are_totals_kept;
   float *greatest; /* [kept_row] if are_totals_kept, else of a block */
   float *total;
@@ -91,62 +92,16 @@ typedef struct pair {
   token_block queries;
   token_block keys;
   size_t visible; /* as in flk_scores */
-  float *scores;  /* or weights */
-  size_t row;
 } pair;
-
-/* `multiple`: a power of two */
-static size_t round_up(size_t n, size_t multiple)
-{
-  return (n + multiple - 1) & ~(multiple - 1);
-}
 
 static size_t kept_row(const fli_attention *attention)
 {
-  return round_up(attention->tokens, FLK_VECTOR_MAX);
+  return fli_round_up(attention->tokens, FLK_VECTOR_MAX);
 }
 
 static size_t panel_row(const fli_attention *attention)
 {
-  return round_up(attention->head_width, FLK_VECTOR_MAX);
-}
-
-/* The panel for the first of the columns left: together they are as many as
- * there are, rounded up to the narrowest panel. */
-static int choose_panel(const flk_nn_table *nn, size_t left)
-{
-  size_t half = nn->width[FLK_PANEL_HALF];
-  size_t one = nn->width[FLK_PANEL_ONE];
-  if (left <= half) return FLK_PANEL_HALF;
-  if (left <= one + half) return FLK_PANEL_ONE;
-  return FLK_PANEL_TWO;
-}
-
-/* How many rows the next tile has: the tallest, the last two about equal. */
-static size_t choose_rows(const flk_nn_table *nn, size_t left)
-{
-  size_t most = nn->rows_max;
-  if (left <= most) return left;
-  if (nn->pair_max > 0) {
-    /* Pairs are even: a single run takes the odd row. */
-    if (left % 2 == 1) return left < most + 4 ? (left + 1) / 2 : most;
-    most = 2 * nn->pair_max;
-    if (left <= most) return left;
-    return left >= 2 * most ? most : (left / 2 + 1) & ~(size_t)1;
-  }
-  return left >= 2 * most ? most : (left + 1) / 2;
-}
-
-static void run_tile(const flk_nn_table *nn, flk_tile *tile, size_t n_rows,
-                     int panel)
-{
-  if (n_rows <= nn->rows_max) {
-    nn->tile(tile, n_rows, panel);
-    return;
-  }
-  tile->a[1] = tile->a[0] + (ptrdiff_t)(n_rows / 2) * tile->a_row;
-  tile->c[1] = tile->c[0] + (ptrdiff_t)(n_rows / 2) * tile->c_row;
-  nn->tile_pair(tile, n_rows / 2, panel);
+  return fli_round_up(attention->head_width, FLK_VECTOR_MAX);
 }
 
 /* Only what is seen: key r by query c where r < c + visible (flk_scores). */
@@ -162,12 +117,12 @@ static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
                    .alpha = p->alpha,
                    .beta = p->beta};
   for (size_t j = 0; j < p->columns; j += tile.columns) {
-    int panel = choose_panel(nn, p->columns - j);
+    int panel = fli_tile_panel(nn, p->columns - j);
     tile.columns = nn->width[panel];
     if (tile.columns > p->columns - j) tile.columns = p->columns - j;
     size_t n_rows = 0;
     for (size_t i = 0; i < p->rows; i += n_rows) {
-      n_rows = choose_rows(nn, p->rows - i);
+      n_rows = fli_tile_rows(nn, p->rows - i, 1);
       /* the first query that sees key i */
       size_t first = i < visible ? 0 : i - visible + 1;
       size_t begin = 0;
@@ -177,12 +132,12 @@ static void multiply(const flk_nn_table *nn, const product *p, skip skipped,
         tile.depth = p->depth - begin;
       } else if (skipped == SKIP_DEPTH_END) {
         size_t end = i + n_rows - 1 + visible;
-        tile.depth = end < p->depth ? end : p->depth;
+        tile.depth = fli_min_size(end, p->depth);
       }
       tile.a[0] = p->a + i * p->a_row + begin * p->a_step;
       tile.b = p->b + begin * p->b_row + j;
       tile.c[0] = p->c + i * p->c_row + j;
-      run_tile(nn, &tile, n_rows, panel);
+      fli_tile_run(nn, &tile, n_rows, panel);
     }
   }
 }
@@ -198,7 +153,7 @@ static void set_right(const head *h, product *p, const float *src,
   if (narrowest == 0) narrowest = nn->width[FLK_PANEL_ONE];
   p->b = src;
   p->b_row = src_row;
-  if (round_up(d, narrowest) == d) return;
+  if (fli_round_up(d, narrowest) == d) return;
   p->b = h->panel;
   p->b_row = panel_row(h->attention);
   for (size_t i = 0; i < n; i++) {
@@ -211,8 +166,7 @@ static void set_right(const head *h, product *p, const float *src,
 static token_block block_at(const fli_attention *attention, size_t begin)
 {
   size_t left = attention->tokens - begin;
-  return (token_block){begin,
-                       left < attention->block ? left : attention->block};
+  return (token_block){begin, fli_min_size(left, attention->block)};
 }
 
 /* The end of the keys that a block of queries sees. */
@@ -224,22 +178,15 @@ static size_t keys_end(const fli_attention *attention, token_block queries)
 static pair pair_at(const head *h, token_block queries, size_t keys_begin)
 {
   const fli_attention *attention = h->attention;
-  pair p = {.queries = queries,
-            .keys = block_at(attention, keys_begin),
-            .scores = h->scores,
-            .row = attention->block};
+  pair p = {.queries = queries, .keys = block_at(attention, keys_begin)};
   p.visible = attention->is_causal ? queries.begin - keys_begin + 1 : p.keys.n;
-  if (h->weights) {
-    p.row = kept_row(attention);
-    p.scores = h->weights + keys_begin * p.row + queries.begin;
-  }
   return p;
 }
 
 /* Whole vectors of queries. */
 static size_t columns_of(const head *h, token_block queries)
 {
-  return round_up(queries.n, h->nn->width[FLK_PANEL_ONE]);
+  return fli_round_up(queries.n, h->nn->width[FLK_PANEL_ONE]);
 }
 
 /* A block of queries, or of derivatives like them, as right side of scores. */
@@ -255,68 +202,68 @@ static void transpose_rows(const head *h, const float *src, size_t src_row,
 }
 
 /* c[key][query] = alpha times keys or values times transposed rows */
-static void multiply_to_scores(const head *h, const pair *at, product p,
+static void multiply_to_scores(const head *h, const pair *at, product *p,
                                const float *left)
 {
-  p.a = left + at->keys.begin * h->row;
-  p.a_row = h->row;
-  p.a_step = 1;
-  p.b_row = columns_of(h, at->queries);
-  p.rows = at->keys.n;
-  p.columns = p.b_row;
-  p.depth = h->attention->head_width;
-  multiply(h->nn, &p, SKIP_COLUMNS, at->visible);
+  p->a = left + at->keys.begin * h->row;
+  p->a_row = h->row;
+  p->a_step = 1;
+  p->b_row = columns_of(h, at->queries);
+  p->rows = at->keys.n;
+  p->columns = p->b_row;
+  p->depth = h->attention->head_width;
+  multiply(h->nn, p, SKIP_COLUMNS, at->visible);
 }
 
 /* c[query] = c + alpha weights^T values, or dscores^T keys */
-static void multiply_to_queries(const head *h, const pair *at, product p,
+static void multiply_to_queries(const head *h, const pair *at, product *p,
                                 const float *right)
 {
-  p.c += at->queries.begin * p.c_row;
-  p.a_row = 1;
-  p.rows = at->queries.n;
-  p.columns = h->attention->head_width;
-  p.depth = at->keys.n;
-  p.beta = at->keys.begin == 0 ? 0.0f : 1.0f;
-  set_right(h, &p, right + at->keys.begin * h->row, h->row, p.depth);
-  multiply(h->nn, &p, SKIP_DEPTH_END, at->visible);
+  p->c += at->queries.begin * p->c_row;
+  p->a_row = 1;
+  p->rows = at->queries.n;
+  p->columns = h->attention->head_width;
+  p->depth = at->keys.n;
+  p->beta = at->keys.begin == 0 ? 0.0f : 1.0f;
+  set_right(h, p, right + at->keys.begin * h->row, h->row, p->depth);
+  multiply(h->nn, p, SKIP_DEPTH_END, at->visible);
 }
 
 /* c[key] = c + alpha weights dy, or dscores queries */
-static void multiply_to_keys(const head *h, const pair *at, product p,
+static void multiply_to_keys(const head *h, const pair *at, product *p,
                              const float *right, size_t right_row)
 {
   /* the first block of queries that sees these keys */
   int is_first = h->attention->is_causal ? at->queries.begin == at->keys.begin
                                          : at->queries.begin == 0;
-  p.c += at->keys.begin * h->row;
-  p.c_row = h->row;
-  p.a_step = 1;
-  p.rows = at->keys.n;
-  p.columns = h->attention->head_width;
-  p.depth = at->queries.n;
-  p.beta = is_first ? 0.0f : 1.0f;
-  set_right(h, &p, right + at->queries.begin * right_row, right_row, p.depth);
-  multiply(h->nn, &p, SKIP_DEPTH_BEGIN, at->visible);
+  p->c += at->keys.begin * h->row;
+  p->c_row = h->row;
+  p->a_step = 1;
+  p->rows = at->keys.n;
+  p->columns = h->attention->head_width;
+  p->depth = at->queries.n;
+  p->beta = is_first ? 0.0f : 1.0f;
+  set_right(h, p, right + at->queries.begin * right_row, right_row, p->depth);
+  multiply(h->nn, p, SKIP_DEPTH_BEGIN, at->visible);
 }
 
 static void make_scores(const head *h, const pair *at)
 {
   product p = {.b = h->queries,
-               .c = at->scores,
-               .c_row = at->row,
+               .c = h->scores,
+               .c_row = h->attention->block,
                .alpha = 1.44269504f * h->scale};
-  multiply_to_scores(h, at, p, h->k);
+  multiply_to_scores(h, at, &p, h->k);
 }
 
 static void multiply_values(const head *h, const pair *at)
 {
-  product p = {.a = at->scores,
-               .a_step = at->row,
+  product p = {.a = h->scores,
+               .a_step = h->attention->block,
                .c = h->y,
                .c_row = h->width,
                .alpha = 1.0f};
-  multiply_to_queries(h, at, p, h->v);
+  multiply_to_queries(h, at, &p, h->v);
 }
 
 /* The totals of a block of queries: kept ones have all tokens' places. */
@@ -328,45 +275,20 @@ static void set_totals(const head *h, token_block queries, flk_scores *s)
   s->factor = h->factor;
 }
 
-/* All scores at once, which stay as weights. */
-static void forward_kept(const head *h, token_block queries)
-{
-  size_t end = keys_end(h->attention, queries);
-  flk_scores s = {.n_keys = end,
-                  .n_queries = queries.n,
-                  .scores = h->weights + queries.begin,
-                  .row = kept_row(h->attention),
-                  .is_first = 1,
-                  .is_last = 1,
-                  .are_weights = 1};
-  s.visible = h->attention->is_causal ? queries.begin + 1 : end;
-  set_totals(h, queries, &s);
-  for (size_t k = 0; k < end; k += h->attention->block) {
-    pair at = pair_at(h, queries, k);
-    make_scores(h, &at);
-  }
-  h->nn->attention.softmax(&s);
-  for (size_t k = 0; k < end; k += h->attention->block) {
-    pair at = pair_at(h, queries, k);
-    multiply_values(h, &at);
-  }
-}
-
 /* Block by block; what was summed is put in proportion to the greatest. */
 static void forward_blocks(const head *h, token_block queries)
 {
   size_t end = keys_end(h->attention, queries);
   size_t d = h->attention->head_width;
   float *y = h->y + queries.begin * h->width;
-  flk_scores s = {.n_queries = queries.n};
+  flk_scores s = {
+      .n_queries = queries.n, .scores = h->scores, .row = h->attention->block};
   set_totals(h, queries, &s);
   for (size_t k = 0; k < end; k += h->attention->block) {
     pair at = pair_at(h, queries, k);
     make_scores(h, &at);
     s.n_keys = at.keys.n;
     s.visible = at.visible;
-    s.scores = at.scores;
-    s.row = at.row;
     s.is_first = k == 0;
     s.is_last = k + at.keys.n == end;
     h->nn->attention.softmax(&s);
@@ -378,34 +300,30 @@ static void forward_blocks(const head *h, token_block queries)
 
 static void backward_pair(const head *h, const pair *at)
 {
-  size_t drow = h->attention->block;
+  size_t row = h->attention->block;
   flk_scores s = {.n_keys = at->keys.n,
                   .n_queries = at->queries.n,
                   .visible = at->visible,
-                  .scores = at->scores,
-                  .row = at->row,
+                  .scores = h->scores,
+                  .row = row,
                   .dscores = h->dscores,
-                  .drow = drow,
-                  .dots = h->dots,
-                  .are_weights = h->weights != NULL};
-  if (!h->weights) {
-    set_totals(h, at->queries, &s);
-    make_scores(h, at);
-  }
+                  .dots = h->dots};
+  set_totals(h, at->queries, &s);
+  make_scores(h, at);
   product dweights = {
-      .b = h->douts, .c = h->dscores, .c_row = drow, .alpha = 1.0f};
-  multiply_to_scores(h, at, dweights, h->v);
+      .b = h->douts, .c = h->dscores, .c_row = row, .alpha = 1.0f};
+  multiply_to_scores(h, at, &dweights, h->v);
   h->nn->attention.softmax_back(&s);
-  product dv = {.a = at->scores, .a_row = at->row, .c = h->dv, .alpha = 1.0f};
-  multiply_to_keys(h, at, dv, h->dy, h->width);
-  product dk = {.a = h->dscores, .a_row = drow, .c = h->dk, .alpha = h->scale};
-  multiply_to_keys(h, at, dk, h->q, h->row);
+  product dv = {.a = h->scores, .a_row = row, .c = h->dv, .alpha = 1.0f};
+  multiply_to_keys(h, at, &dv, h->dy, h->width);
+  product dk = {.a = h->dscores, .a_row = row, .c = h->dk, .alpha = h->scale};
+  multiply_to_keys(h, at, &dk, h->q, h->row);
   product dq = {.a = h->dscores,
-                .a_step = drow,
+                .a_step = row,
                 .c = h->dq,
                 .c_row = h->row,
                 .alpha = h->scale};
-  multiply_to_queries(h, at, dq, h->k);
+  multiply_to_queries(h, at, &dq, h->k);
 }
 
 static void forward_head(const head *h)
@@ -414,11 +332,7 @@ static void forward_head(const head *h)
   for (size_t q = 0; q < attention->tokens; q += attention->block) {
     token_block queries = block_at(attention, q);
     transpose_rows(h, h->q, h->row, queries, h->queries);
-    if (h->weights) {
-      forward_kept(h, queries);
-    } else {
-      forward_blocks(h, queries);
-    }
+    forward_blocks(h, queries);
   }
 }
 
@@ -427,7 +341,7 @@ static void backward_head(const head *h)
   const fli_attention *attention = h->attention;
   for (size_t q = 0; q < attention->tokens; q += attention->block) {
     token_block queries = block_at(attention, q);
-    if (!h->weights) transpose_rows(h, h->q, h->row, queries, h->queries);
+    transpose_rows(h, h->q, h->row, queries, h->queries);
     transpose_rows(h, h->dy, h->width, queries, h->douts);
     h->nn->attention.row_dots(h->y + q * h->width, h->dy + q * h->width,
                               h->width, queries.n, attention->head_width,
@@ -486,13 +400,9 @@ static void set_head(head *h, const fli_attention_range *range, size_t sample,
   if (!range->kept) return;
   size_t of_head = attention->n_kept / attention->heads;
   float *kept = range->kept + sample * attention->n_kept + index * of_head;
-  if (attention->keeps == FLI_KEEP_WEIGHTS) {
-    h->weights = kept;
-  } else {
-    h->greatest = kept;
-    h->total = kept + kept_row(attention);
-    h->are_totals_kept = 1;
-  }
+  h->greatest = kept;
+  h->total = kept + kept_row(attention);
+  h->are_totals_kept = 1;
 }
 
 /* Of the next sample the share of head `index`, so that it comes from memory
@@ -544,12 +454,10 @@ void fli_attention_init(fli_attention *attention)
   size_t d = attention->head_width;
   assert(tokens > 0 && attention->heads > 0 && d > 0);
   size_t most = d > NARROW_MAX ? BLOCK_MAX_WIDE : BLOCK_MAX;
-  size_t n_blocks = (tokens + most - 1) / most;
-  size_t block = (tokens + n_blocks - 1) / n_blocks;
-  block = round_up(block, FLK_VECTOR_MAX);
-  size_t rows = attention->keeps == FLI_KEEP_WEIGHTS ? tokens : 2;
+  size_t n_blocks = fli_divide_up(tokens, most);
+  size_t block = fli_round_up(fli_divide_up(tokens, n_blocks), FLK_VECTOR_MAX);
   attention->block = block;
-  attention->n_kept = attention->heads * rows * kept_row(attention);
+  attention->n_kept = attention->heads * 2 * kept_row(attention);
   /* LINE: to begin with a whole one */
   attention->n_scratch = LINE + 2 * d * block + 2 * block * block + 4 * block +
                          block * panel_row(attention);

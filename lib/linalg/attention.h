@@ -11,12 +11,6 @@
 
 #include <fl/base.h>
 
-/* What forward keeps for backward. */
-enum {
-  FLI_KEEP_TOTALS = 0, /* two floats per query and head; weights anew */
-  FLI_KEEP_WEIGHTS = 1 /* all weights: for short sequences only */
-};
-
 /* A shape, and what it needs, in floats; all but the last three are set by the
  * caller. */
 typedef struct fli_attention {
@@ -24,9 +18,8 @@ typedef struct fli_attention {
   size_t heads;      /* >= 1 */
   size_t head_width; /* >= 1 */
   int is_causal;     /* token t sees tokens 0..t only */
-  int keeps;         /* FLI_KEEP_* */
   size_t block;      /* tokens at a time; no affair of callers */
-  size_t n_kept;     /* of one sample */
+  size_t n_kept;     /* of one sample, for backward */
   size_t n_scratch;  /* of a call, whatever the number of samples */
 } fli_attention;
 

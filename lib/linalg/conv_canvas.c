@@ -7,6 +7,7 @@
 #include "linalg/conv_canvas.h"
 
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
 /* Which columns of the images have a place. */
 static void place(fli_canvas *canvas, ptrdiff_t lead)
@@ -14,11 +15,11 @@ static void place(fli_canvas *canvas, ptrdiff_t lead)
   size_t step = canvas->step;
   size_t before = lead < 0 ? (size_t)-lead : 0;
   size_t ahead = lead < 0 ? 0 : (size_t)lead;
-  canvas->begin = (before + step - 1) / step;
+  canvas->begin = fli_divide_up(before, step);
   canvas->first = ahead + canvas->begin * step - before;
   canvas->end = canvas->begin;
   if (canvas->first < canvas->columns) {
-    canvas->end += (canvas->columns - canvas->first + step - 1) / step;
+    canvas->end += fli_divide_up(canvas->columns - canvas->first, step);
   }
   if (canvas->end > canvas->width) canvas->end = canvas->width;
   if (canvas->begin > canvas->end) canvas->begin = canvas->end;

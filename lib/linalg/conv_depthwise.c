@@ -7,6 +7,7 @@
 
 #include "linalg/conv_panels.h"
 #include "linalg/conv_plan.h"
+#include "linalg/sizes.h"
 
 enum { TAPS_MAX = 64 /* in one call of a kernel */ };
 
@@ -41,7 +42,7 @@ static void prepare(depthwise *d, const fli_conv_shape *s)
   fli_canvas canvases[2];
   size_t lanes = fli_panel_columns(s->channels);
   *d = (depthwise){.lanes = lanes, .taps = s->kernel_height * s->kernel_width};
-  fli_canvas_of_x(&canvases[0], s, lanes < s->pixel ? lanes : s->pixel);
+  fli_canvas_of_x(&canvases[0], s, fli_min_size(lanes, s->pixel));
   fli_canvas_of_dy(&canvases[1], s, lanes);
   canvases[0].lanes = lanes;
   const int views_pixels[2] = {s->pixel >= lanes, 1};

@@ -13,6 +13,7 @@
 #include "linalg/conv_scatter.h"
 #include "linalg/conv_sums.h"
 #include "linalg/conv_sweep.h"
+#include "linalg/sizes.h"
 
 enum {
   /* Pixels in a row of a pointwise convolution, where rows mean nothing:
@@ -271,7 +272,7 @@ static void sweep_dx(const direct *d, const float *packed,
 {
   const fli_conv_shape *s = d->plan.shape;
   ptrdiff_t to_row = (ptrdiff_t)(s->width * s->pixel);
-  size_t lanes = d->in_columns < s->pixel ? d->in_columns : s->pixel;
+  size_t lanes = fli_min_size(d->in_columns, s->pixel);
   fli_sweep sweep = {.kernels = d->plan.kernels,
                      .from = dy,
                      .from_height = s->out_height,

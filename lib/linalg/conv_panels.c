@@ -5,10 +5,11 @@
 #include "linalg/conv_panels.h"
 
 #include "linalg/conv.h"
+#include "linalg/sizes.h"
 
 size_t fli_panel_columns(size_t channels)
 {
-  return (channels + FLI_CONV_LANES - 1) / FLI_CONV_LANES * FLI_CONV_LANES;
+  return fli_round_up(channels, FLI_CONV_LANES);
 }
 
 int fli_panel_kind(const flk_nn_table *kernels, size_t columns_left)
@@ -82,7 +83,7 @@ static size_t columns_in(const fli_panel_weights *layout, size_t column,
                          size_t width)
 {
   size_t left = layout->n_columns - column;
-  return left < width ? left : width;
+  return fli_min_size(left, width);
 }
 
 void fli_panel_pack(const fli_panel_weights *layout,

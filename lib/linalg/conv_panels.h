@@ -19,7 +19,7 @@ typedef struct fli_panel_weights {
 
 /* Columns of panels, rounded up from channels. */
 size_t fli_panel_columns(size_t channels);
-/* FLK_PANEL_*, for the next one when so many columns are left. */
+/* FLK_PANEL_*, for the next one when so many columns are left, in eights. */
 int fli_panel_kind(const flk_nn_table *kernels, size_t columns_left);
 
 /* Floats in all panels. */

@@ -7,19 +7,10 @@
 #include <string.h>
 
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
 /* Floats of the images that are in a canvas together. */
 enum { GROUP_ROOM = 12 * 1024 };
-
-static size_t min_size(size_t a, size_t b)
-{
-  return a < b ? a : b;
-}
-
-static size_t max_size(size_t a, size_t b)
-{
-  return a > b ? a : b;
-}
 
 /* Strips, and rows that these need in the canvases. */
 static void cut(fli_conv_plan *p, size_t *x_rows, size_t *dy_rows)
@@ -31,20 +22,20 @@ static void cut(fli_conv_plan *p, size_t *x_rows, size_t *dy_rows)
   size_t fits = FLI_CONV_ROOM / fli_canvas_row(&p->x);
   if (fits < s->height) {
     size_t rows = fits > kernel ? (fits - kernel) / s->stride + 1 : 1;
-    p->forward_rows = min_size(rows, s->out_height);
+    p->forward_rows = fli_min_size(rows, s->out_height);
   }
   p->sums_rows = p->forward_rows;
-  fits = max_size(FLI_CONV_ROOM / fli_canvas_row(&p->dy), 1);
+  fits = fli_max_size(FLI_CONV_ROOM / fli_canvas_row(&p->dy), 1);
   if (fits < s->out_height) {
     size_t rows = (fits - 1) * s->stride + 1;
-    p->sums_rows = min_size(p->sums_rows, fits);
+    p->sums_rows = fli_min_size(p->sums_rows, fits);
     rows = rows > kernel ? rows - kernel + 1 : 1;
-    p->dx_rows = min_size(rows, s->height);
+    p->dx_rows = fli_min_size(rows, s->height);
   }
   *x_rows = (p->forward_rows - 1) * s->stride + kernel;
-  *x_rows = min_size(*x_rows, s->height);
+  *x_rows = fli_min_size(*x_rows, s->height);
   *dy_rows = (p->dx_rows + kernel - 2) / s->stride + 1;
-  *dy_rows = min_size(max_size(*dy_rows, p->sums_rows), s->out_height);
+  *dy_rows = fli_min_size(fli_max_size(*dy_rows, p->sums_rows), s->out_height);
 }
 
 void fli_conv_plan_init(fli_conv_plan *plan, const fli_conv_shape *shape,
@@ -61,8 +52,9 @@ void fli_conv_plan_init(fli_conv_plan *plan, const fli_conv_shape *shape,
   plan->views_dy_for_sums = shape->groups == 1 || views_pixels[1];
   size_t x_row = fli_canvas_row(&plan->x);
   size_t dy_row = fli_canvas_row(&plan->dy);
-  size_t image = max_size(shape->height * x_row, shape->out_height * dy_row);
-  plan->images = max_size(GROUP_ROOM / image, 1);
+  size_t image =
+      fli_max_size(shape->height * x_row, shape->out_height * dy_row);
+  plan->images = fli_max_size(GROUP_ROOM / image, 1);
   plan->x_room = plan->images * x_rows * x_row + FLK_PANEL_MAX;
   plan->dy_room = plan->images * dy_rows * dy_row + FLK_PANEL_MAX;
   if (plan->views_x) plan->x_room = 0;
@@ -94,7 +86,7 @@ void fli_conv_plan_begin(const fli_conv_plan *plan, const fli_conv_range *range)
 
 fli_conv_rows fli_conv_strip(size_t i, size_t strip, size_t height)
 {
-  return (fli_conv_rows){i, min_size(i + strip, height)};
+  return (fli_conv_rows){i, fli_min_size(i + strip, height)};
 }
 
 fli_conv_rows fli_conv_rows_of_x(const fli_conv_shape *shape,
@@ -103,9 +95,9 @@ fli_conv_rows fli_conv_rows_of_x(const fli_conv_shape *shape,
   size_t padding = shape->padding;
   size_t first = rows.begin * shape->stride;
   size_t end = (rows.end - 1) * shape->stride + shape->kernel_height;
-  first = first > padding ? min_size(first - padding, shape->height) : 0;
-  end = end > padding ? min_size(end - padding, shape->height) : 0;
-  return (fli_conv_rows){first, max_size(first, end)};
+  first = first > padding ? fli_min_size(first - padding, shape->height) : 0;
+  end = end > padding ? fli_min_size(end - padding, shape->height) : 0;
+  return (fli_conv_rows){first, fli_max_size(first, end)};
 }
 
 fli_conv_rows fli_conv_rows_of_y(const fli_conv_shape *shape,
@@ -115,9 +107,9 @@ fli_conv_rows fli_conv_rows_of_y(const fli_conv_shape *shape,
   size_t end = (rows.end - 1 + shape->padding) / shape->stride + 1;
   size_t kernel = shape->kernel_height;
   first = first < kernel ? 0 : (first - kernel) / shape->stride + 1;
-  first = min_size(first, shape->out_height);
-  end = min_size(end, shape->out_height);
-  return (fli_conv_rows){first, max_size(first, end)};
+  first = fli_min_size(first, shape->out_height);
+  end = fli_min_size(end, shape->out_height);
+  return (fli_conv_rows){first, fli_max_size(first, end)};
 }
 
 fli_conv_view fli_conv_read_x(const fli_conv_plan *plan,
@@ -194,7 +186,7 @@ fli_conv_range fli_conv_take(const fli_conv_plan *plan,
   fli_conv_range some = *range;
   size_t x = i * s->height * s->width * s->pixel + in;
   size_t y = i * s->out_height * s->out_width * s->out_pixel + out;
-  some.n = min_size(plan->images, range->n - i);
+  some.n = fli_min_size(plan->images, range->n - i);
   if (some.x) some.x += x;
   if (some.y) some.y += y;
   if (some.dy) some.dy += y;

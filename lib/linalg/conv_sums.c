@@ -6,6 +6,7 @@
 #include "linalg/conv_sums.h"
 
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
 enum { SEGMENTS_MAX = 64 };
 
@@ -30,7 +31,7 @@ static rows rows_of(const fli_conv_shape *shape, size_t kernel_row, rows all)
   size_t last = shape->height - 1 + padding;
   rows met = all;
   if (padding > kernel_row) {
-    size_t first = (padding - kernel_row + stride - 1) / stride;
+    size_t first = fli_divide_up(padding - kernel_row, stride);
     if (first > met.begin) met.begin = first;
   }
   size_t end = last < kernel_row ? 0 : (last - kernel_row) / stride + 1;
@@ -46,7 +47,7 @@ static void multiply_runs(walk *w, float *sums, int kind)
   const float *a = w->tile.a[0];
   size_t most = kernels->rows_max;
   size_t depth = w->job->depth;
-  size_t n_runs = (depth + most - 1) / most;
+  size_t n_runs = fli_divide_up(depth, most);
   if (n_runs % 2 == 1 && n_runs > 1 && depth / (n_runs + 1) >= most - 1) {
     n_runs++;
   }
@@ -149,8 +150,8 @@ void fli_conv_add_products(const fli_conv_products *products, size_t n_images,
     }
     /* The next kernel row begins and ends earlier. */
     rows next = rows_of(shape, t++, all);
-    size_t last = met.begin > next.end ? met.begin : next.end;
-    size_t first = met.begin < next.end ? met.begin : next.end;
+    size_t last = fli_max_size(met.begin, next.end);
+    size_t first = fli_min_size(met.begin, next.end);
     multiply_rows(&w, n_images, (rows){last, met.end});
     w.n_runs = 2;
     multiply_rows(&w, n_images, (rows){met.begin, last});

@@ -6,6 +6,7 @@
 #include "linalg/conv_sweep.h"
 
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
 enum { SEGMENTS_MAX = 32 /* kernel rows in one tile */ };
 
@@ -50,7 +51,7 @@ static void add_row(walk *w, size_t n_images, size_t row, ptrdiff_t column)
 {
   const fli_sweep *s = w->sweep;
   size_t most = s->kernels->rows_max;
-  size_t n_runs = (s->to_width + most - 1) / most;
+  size_t n_runs = fli_divide_up(s->to_width, most);
   size_t length = s->to_width / n_runs;
   size_t longer = s->to_width % n_runs; /* runs, the first ones, by 1 */
   int pairs_in_row = longer % 2 == 0 && n_runs % 2 == 0;
@@ -62,7 +63,7 @@ static void add_row(walk *w, size_t n_images, size_t row, ptrdiff_t column)
       ptrdiff_t image = (ptrdiff_t)(pairs_in_row ? i : j);
       size_t run = pairs_in_row ? j : i;
       size_t n = length + (run < longer);
-      ptrdiff_t at = (ptrdiff_t)(run * length + (run < longer ? run : longer));
+      ptrdiff_t at = (ptrdiff_t)(run * length + fli_min_size(run, longer));
       const float *a = s->from.at + image * s->from.image + at * s->from_step;
       float *c = s->to + image * s->to_image + (ptrdiff_t)row * s->to_row +
                  at * s->to_pixel + column;
@@ -129,7 +130,7 @@ void fli_sweep_rows(const fli_sweep *sweep, size_t n_images, size_t begin,
     size_t width = widths[w.kind];
     size_t left = sweep->stored - column;
     w.tile.b_step = (ptrdiff_t)width;
-    w.tile.columns = left < width ? left : width;
+    w.tile.columns = fli_min_size(left, width);
     for (size_t row = begin; row < end; row++) {
       sweep_row(&w, n_images, row, column);
     }

@@ -17,6 +17,8 @@
 #include <string.h>
 
 #include "kernels/nn/nn.h"
+#include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 #include "linalg/winograd.h"
 
 enum {
@@ -86,16 +88,15 @@ static void each_panel(size_t rows, size_t columns, ptrdiff_t lane,
                        ptrdiff_t step, const float *weights, float *packed)
 {
   const flk_nn_table *nn = flk_nn();
-  size_t rounded = (columns + FLK_WINOGRAD_LANES - 1) / FLK_WINOGRAD_LANES *
-                   FLK_WINOGRAD_LANES;
+  size_t rounded = fli_round_up(columns, FLK_WINOGRAD_LANES);
   size_t column = 0;
   while (column < rounded) {
-    size_t width = nn->width[fli_winograd_panel(nn, rounded - column)];
+    size_t width = nn->width[fli_panel_kind(nn, rounded - column)];
     flk_winograd_weights panel = {
         .lane = lane,
         .step = step,
         .n_rows = rows,
-        .columns = columns - column < width ? columns - column : width,
+        .columns = fli_min_size(columns - column, width),
         .width = width,
         .position = fli_winograd_weights_step(rows, rounded)};
     nn->winograd_weights(&panel, weights + (ptrdiff_t)column * lane,
@@ -125,16 +126,16 @@ static void winograd_unpack(const fli_conv *conv, const float *sums,
   size_t in = conv->shape.channels, out = conv->shape.out_channels;
   fli_winograd_plan plan;
   fli_winograd_plan_init(&plan, &conv->shape);
+  size_t position = fli_winograd_weights_step(in, plan.out);
   size_t column = 0;
   while (column < plan.out) {
-    size_t width = nn->width[fli_winograd_panel(nn, plan.out - column)];
-    flk_winograd_weights panel = {
-        .lane = (ptrdiff_t)(TAPS * in),
-        .step = TAPS,
-        .n_rows = in,
-        .columns = out - column < width ? out - column : width,
-        .width = width,
-        .position = fli_winograd_weights_step(in, plan.out)};
+    size_t width = nn->width[fli_panel_kind(nn, plan.out - column)];
+    flk_winograd_weights panel = {.lane = (ptrdiff_t)(TAPS * in),
+                                  .step = TAPS,
+                                  .n_rows = in,
+                                  .columns = fli_min_size(out - column, width),
+                                  .width = width,
+                                  .position = position};
     nn->winograd_weights_back(&panel, sums + column * in,
                               dweights + column * in * TAPS);
     column += width;

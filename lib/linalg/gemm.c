@@ -19,6 +19,7 @@
 #include "base/compiler.h"
 #include "base/context.h"
 #include "linalg/gemm.h"
+#include "linalg/sizes.h"
 
 enum {
   BLOCKS = 64,       /* into which a large C is cut, about */
@@ -143,8 +144,8 @@ const char *fli_linalg_name(void)
 
 static size_t half_of(size_t n, size_t unit)
 {
-  size_t units = (n + unit - 1) / unit;
-  return (units + 1) / 2 * unit;
+  size_t units = fli_divide_up(n, unit);
+  return fli_divide_up(units, 2) * unit;
 }
 
 static cut cut_of(const fli_gemm *g)
@@ -166,14 +167,9 @@ static cut cut_of(const fli_gemm *g)
       break;
     }
   }
-  c.n_across = (g->n + c.columns - 1) / c.columns;
-  c.n = (g->m + c.rows - 1) / c.rows * c.n_across;
+  c.n_across = fli_divide_up(g->n, c.columns);
+  c.n = fli_divide_up(g->m, c.rows) * c.n_across;
   return c;
-}
-
-static size_t min_size(size_t a, size_t b)
-{
-  return a < b ? a : b;
 }
 
 static void run_block(void *arg, uint64_t index)
@@ -182,8 +178,8 @@ static void run_block(void *arg, uint64_t index)
   size_t row = (size_t)index / c->n_across * c->rows;
   size_t column = (size_t)index % c->n_across * c->columns;
   fli_gemm g = *c->gemm;
-  g.m = min_size(c->rows, g.m - row);
-  g.n = min_size(c->columns, g.n - column);
+  g.m = fli_min_size(c->rows, g.m - row);
+  g.n = fli_min_size(c->columns, g.n - column);
   g.a += g.trans_a ? row : row * g.lda;
   g.b += g.trans_b ? column * g.ldb : column;
   g.c += row * g.ldc + column;

@@ -18,6 +18,9 @@
 
 #include <assert.h>
 
+#include "linalg/sizes.h"
+#include "linalg/tiles.h"
+
 enum {
   DEPTH = 384,                         /* of a block, at most */
   PANELS_ROOM = DEPTH * FLK_PANEL_MAX, /* floats: 48 KB */
@@ -45,25 +48,6 @@ typedef struct panel_group {
   _Alignas(LINE) float room[PANELS_ROOM];
 } panel_group;
 
-static size_t min_size(size_t a, size_t b)
-{
-  return a < b ? a : b;
-}
-
-static size_t divide_up(size_t n, size_t by)
-{
-  return (n + by - 1) / by;
-}
-
-/* The kind of panel for the next of `left` columns. */
-static int panel_for(const flk_nn_table *nn, size_t left)
-{
-  size_t one = nn->width[FLK_PANEL_ONE];
-  size_t half = nn->width[FLK_PANEL_HALF];
-  if (left > one + half) return FLK_PANEL_TWO;
-  return left <= half ? FLK_PANEL_HALF : FLK_PANEL_ONE;
-}
-
 /* Whether memory `step` floats apart shares one set of the first cache, which
  * has fewer lines (8) than the tallest tile has rows. */
 static int is_crowded(size_t step)
@@ -72,36 +56,14 @@ static int is_crowded(size_t step)
   return bytes < LINE || bytes > PAGE - LINE;
 }
 
-/* Rows of the next tile when `left` are: about the same for all, because short
- * ones wait for their sums. More than rows_max are a pair. */
-static size_t tile_rows(const flk_nn_table *nn, size_t left, int can_pair)
-{
-  size_t most = can_pair ? 2 * nn->pair_max : nn->rows_max;
-  size_t n = left <= most ? left : divide_up(left, divide_up(left, most));
-  if (n <= nn->rows_max || n % 2 == 0) return n;
-  return n < left ? n + 1 : n / 2 + 1;
-}
-
-/* A tile of n rows, 1..rows_max or a pair's. */
-static void run_tile(const flk_nn_table *nn, flk_tile *tile, size_t n, int kind)
-{
-  if (n <= nn->rows_max) {
-    nn->tile(tile, n, kind);
-    return;
-  }
-  tile->a[1] = tile->a[0] + (ptrdiff_t)(n / 2) * tile->a_row;
-  tile->c[1] = tile->c[0] + (ptrdiff_t)(n / 2) * tile->c_row;
-  nn->tile_pair(tile, n / 2, kind);
-}
-
 static void run_tiles(const flk_nn_table *nn, const panel_group *group,
                       flk_tile tile, size_t rows)
 {
-  int can_pair = nn->pair_max > 0 && !is_crowded((size_t)tile.a_row);
+  int can_pair = !is_crowded((size_t)tile.a_row);
   float *c = tile.c[0];
   const float *bias = tile.bias;
   while (rows > 0) {
-    size_t n = tile_rows(nn, rows, can_pair);
+    size_t n = fli_tile_rows(nn, rows, can_pair);
     for (size_t i = 0; i < group->n; i++) {
       const panel *p = &group->panels[i];
       tile.b = p->b;
@@ -109,7 +71,7 @@ static void run_tiles(const flk_nn_table *nn, const panel_group *group,
       tile.columns = p->columns;
       tile.c[0] = c + p->column;
       tile.bias = bias ? bias + p->column : NULL;
-      run_tile(nn, &tile, n, p->kind);
+      fli_tile_run(nn, &tile, n, p->kind);
     }
     tile.a[0] += (ptrdiff_t)n * tile.a_row;
     c += (ptrdiff_t)n * tile.c_row;
@@ -154,8 +116,8 @@ static void make_group(const flk_nn_table *nn, const fli_gemm *g, size_t column,
   group->columns = 0;
   while (group->n < PANELS_MAX && column < g->n) {
     panel *p = &group->panels[group->n];
-    p->kind = panel_for(nn, g->n - column);
-    p->columns = min_size(nn->width[p->kind], g->n - column);
+    p->kind = fli_tile_panel(nn, g->n - column);
+    p->columns = fli_min_size(nn->width[p->kind], g->n - column);
     p->column = group->columns;
     if (PANELS_ROOM - used < depth * nn->width[p->kind]) break;
     const float *b =
@@ -173,7 +135,7 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
 {
   panel_group group;
   int is_last = at + depth == g->k;
-  size_t rows = divide_up(g->m, divide_up(g->m, ROWS));
+  size_t rows = fli_divide_up(g->m, fli_divide_up(g->m, ROWS));
   flk_tile tile = {.a_row = (ptrdiff_t)(g->trans_a ? 1 : g->lda),
                    .a_step = (ptrdiff_t)(g->trans_a ? g->lda : 1),
                    .n_segments = 1,
@@ -190,7 +152,7 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
       tile.a[0] = a;
       tile.c[0] = g->c + row * g->ldc + column;
       tile.bias = is_last && g->bias ? g->bias + column : NULL;
-      run_tiles(nn, &group, tile, min_size(rows, g->m - row));
+      run_tiles(nn, &group, tile, fli_min_size(rows, g->m - row));
     }
   }
 }
@@ -198,10 +160,10 @@ static void multiply_block(const flk_nn_table *nn, const fli_gemm *g, size_t at,
 static void multiply_tiles(const flk_nn_table *nn, const fli_gemm *g)
 {
   /* About equal blocks, of whole quads for transposes. */
-  size_t step = divide_up(g->k, divide_up(g->k, DEPTH));
-  step = divide_up(step, 4) * 4;
+  size_t step = fli_divide_up(g->k, fli_divide_up(g->k, DEPTH));
+  step = fli_round_up(step, 4);
   for (size_t at = 0; at < g->k; at += step) {
-    multiply_block(nn, g, at, min_size(step, g->k - at));
+    multiply_block(nn, g, at, fli_min_size(step, g->k - at));
   }
 }
 
@@ -215,7 +177,7 @@ static void multiply_dots(const flk_nn_table *nn, const fli_gemm *g)
                          .w = g->b + column * g->ldb,
                          .w_row = (ptrdiff_t)g->ldb,
                          .m = g->m,
-                         .n = min_size(step, g->n - column),
+                         .n = fli_min_size(step, g->n - column),
                          .depth = g->k,
                          .c = g->c + column,
                          .c_row = (ptrdiff_t)g->ldc,
@@ -248,7 +210,7 @@ static int is_for_dots(const flk_nn_table *nn, const fli_gemm *g)
   if (g->trans_a || !g->trans_b) return 0;
   double width = (double)nn->width[FLK_PANEL_ONE];
   double k = (double)g->k, m = (double)g->m, n = (double)g->n;
-  double lanes = (double)divide_up(g->n, nn->width[FLK_PANEL_ONE]);
+  double lanes = (double)fli_divide_up(g->n, nn->width[FLK_PANEL_ONE]);
   double dots = m * n * ((m < 2.0 ? 2.0 : 1.05) * k / width + 2.5);
   return dots < lanes * k * ((m < 4.0 ? 4.0 : m) + 8.0);
 }

@@ -9,8 +9,9 @@
 
 #include "kernels/nn/nn.h"
 #include "linalg/conv_panels.h"
+#include "linalg/sizes.h"
 
-enum { TAPS_MAX = FLI_POOL_WINDOW_MAX * FLI_POOL_WINDOW_MAX, EIGHT = 8 };
+enum { TAPS_MAX = FLI_POOL_WINDOW_MAX * FLI_POOL_WINDOW_MAX };
 
 typedef void (*row_kernel)(const flk_pool *row);
 
@@ -52,7 +53,7 @@ static size_t count_alike(const fli_pool *pool, size_t column)
   if (begin < pool->padding || begin + pool->window > last) return 1;
   size_t n = (last - pool->window - begin) / pool->stride + 1;
   size_t left = pool->out_width - column;
-  return n < left ? n : left;
+  return fli_min_size(n, left);
 }
 
 /* One row of outputs; row.y and so on are where it begins. */
@@ -150,62 +151,4 @@ void fli_average_pool_back(const fli_pool *pool, size_t n, const float *dy,
                      .scale = scale_of(pool),
                      .is_added = !windows_tile(pool)};
   do_images(&p, n);
-}
-
-/* Of one channel. */
-static float sum_channel(const float *x, size_t pixel, size_t n)
-{
-  float sum = 0.0f;
-  for (size_t i = 0; i < n; i++) {
-    sum += x[i * pixel];
-  }
-  return sum;
-}
-
-void fli_global_average(const fli_pool *pool, size_t n, const float *x,
-                        float *y)
-{
-  const flk_nn_table *kernels = flk_nn();
-  size_t pixels = pool->height * pool->width;
-  float scale = 1.0f / (float)pixels;
-  for (size_t i = 0; i < n; i++) {
-    for (size_t c = 0; c < pool->channels; c += EIGHT) {
-      size_t left = pool->channels - c;
-      size_t lanes = left < EIGHT ? left : EIGHT;
-      float sums[EIGHT] = {0};
-      flk_pixels row = {.src = x + c,
-                        .src_pixel = pool->pixel,
-                        .dst = sums,
-                        .channels = EIGHT,
-                        .n = pixels};
-      if (c + EIGHT <= pool->pixel) {
-        kernels->sum_pixels(&row);
-      } else {
-        for (size_t k = 0; k < lanes; k++) {
-          sums[k] = sum_channel(x + c + k, pool->pixel, pixels);
-        }
-      }
-      for (size_t k = 0; k < lanes; k++) {
-        y[c + k] = sums[k] * scale;
-      }
-    }
-    x += pixels * pool->pixel;
-    y += pool->channels;
-  }
-}
-
-void fli_global_average_back(const fli_pool *pool, size_t n, const float *dy,
-                             float *dx)
-{
-  size_t pixels = pool->height * pool->width;
-  float scale = 1.0f / (float)pixels;
-  for (size_t i = 0; i < n; i++) {
-    for (size_t k = 0; k < pixels; k++) {
-      for (size_t c = 0; c < pool->channels; c++) {
-        dx[c] = dy[c] * scale;
-      }
-      dx += pool->pixel;
-    }
-    dy += pool->channels;
-  }
 }

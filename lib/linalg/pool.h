@@ -35,11 +35,4 @@ void fli_average_pool(const fli_pool *pool, size_t n, const float *x, float *y);
 void fli_average_pool_back(const fli_pool *pool, size_t n, const float *dy,
                            float *dx);
 
-/* Averages over all pixels: y is [n][channels]. Of `pool` the input's sizes
- * count. */
-void fli_global_average(const fli_pool *pool, size_t n, const float *x,
-                        float *y);
-void fli_global_average_back(const fli_pool *pool, size_t n, const float *dy,
-                             float *dx);
-
 #endif

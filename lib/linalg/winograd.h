@@ -68,9 +68,6 @@ static inline size_t fli_winograd_weights_step(size_t rows, size_t columns)
   return rows * columns + FLI_WINOGRAD_GAP;
 }
 
-/* The widest panel that is not wider than what is left of columns. */
-int fli_winograd_panel(const flk_nn_table *nn, size_t columns_left);
-
 /* A product per position: c = a b, with `depth` of a's `a_channels`. */
 typedef struct fli_winograd_product {
   const float *a;

@@ -5,21 +5,13 @@
  * what is left: 14 = 4 + 4 + 4 + 2 takes 22, not the 24 of 4 tiles of 4. */
 #include "linalg/winograd.h"
 
+#include "linalg/sizes.h"
+
 enum {
   POINTS = FLK_WINOGRAD_POINTS,
   TILE = FLK_WINOGRAD_TILE,
   GAPS = 2 * POINTS * POINTS * FLI_WINOGRAD_GAP
 };
-
-static size_t divide_up(size_t n, size_t by)
-{
-  return (n + by - 1) / by;
-}
-
-static size_t round_up(size_t n)
-{
-  return divide_up(n, FLK_WINOGRAD_LANES) * FLK_WINOGRAD_LANES;
-}
 
 static fli_winograd_cut cut(size_t n)
 {
@@ -43,11 +35,12 @@ static size_t sum_points(const size_t *n)
 void fli_winograd_plan_init(fli_winograd_plan *plan,
                             const fli_conv_shape *shape)
 {
-  *plan = (fli_winograd_plan){.shape = shape,
-                              .down = cut(shape->out_height),
-                              .across = cut(shape->out_width),
-                              .in = round_up(shape->channels),
-                              .out = round_up(shape->out_channels)};
+  *plan = (fli_winograd_plan){
+      .shape = shape,
+      .down = cut(shape->out_height),
+      .across = cut(shape->out_width),
+      .in = fli_round_up(shape->channels, FLK_WINOGRAD_LANES),
+      .out = fli_round_up(shape->out_channels, FLK_WINOGRAD_LANES)};
   size_t room = FLI_WINOGRAD_SCRATCH - GAPS - plan->out; /* and the bias */
   size_t channels = plan->in + plan->out;
   size_t across = sum_points(plan->across.with_point) * channels;
@@ -63,9 +56,9 @@ void fli_winograd_plan_init(fli_winograd_plan *plan,
     plan->group_floats = plan->group_rows * row + GAPS;
   } else {
     size_t most = tile <= room ? room / tile : 1;
-    size_t n_parts = divide_up(plan->across.n_tiles, most);
+    size_t n_parts = fli_divide_up(plan->across.n_tiles, most);
     plan->group_rows = 1;
-    plan->group_tiles = divide_up(plan->across.n_tiles, n_parts);
+    plan->group_tiles = fli_divide_up(plan->across.n_tiles, n_parts);
     plan->group_floats = plan->group_tiles * tile + GAPS;
   }
 }
@@ -115,7 +108,7 @@ int fli_winograd_next_group(const fli_winograd_plan *plan, size_t n_images,
     group->first_tile = 0;
     size_t left = n_down - group->first_row;
     if (plan->group_rows >= n_down) left = (n_images - group->image) * n_down;
-    group->n_rows = left < plan->group_rows ? left : plan->group_rows;
+    group->n_rows = fli_min_size(left, plan->group_rows);
   }
   cut_across(plan, group);
   count_tiles(plan, group);

@@ -4,41 +4,17 @@
  * data or gradients, where they lie. */
 #include "linalg/winograd.h"
 
+#include "linalg/conv_panels.h"
+#include "linalg/tiles.h"
+
 enum { POINTS = FLK_WINOGRAD_POINTS };
-
-int fli_winograd_panel(const flk_nn_table *nn, size_t columns_left)
-{
-  if (columns_left >= nn->width[FLK_PANEL_TWO]) return FLK_PANEL_TWO;
-  if (columns_left >= nn->width[FLK_PANEL_ONE]) return FLK_PANEL_ONE;
-  return FLK_PANEL_HALF;
-}
-
-/* Rows of the next tile when `left` are: as few tiles as can be, and about the
- * same for all, because short ones wait for their sums. More than rows_max are
- * a pair, so the one odd tile there can be is not. */
-static size_t tile_rows(const flk_nn_table *nn, size_t left)
-{
-  size_t largest = nn->pair_max ? 2 * nn->pair_max : nn->rows_max;
-  size_t n_tiles = (left + largest - 1) / largest;
-  size_t n = (left + n_tiles - 1) / n_tiles;
-  if (n <= nn->rows_max) return n;
-  if (left % 2 == 0) return n + n % 2;
-  n = nn->rows_max;
-  return left - n > 2 ? n : n - 2;
-}
 
 static void run_tiles(const flk_nn_table *nn, flk_tile *tile, size_t rows,
                       int panel)
 {
   while (rows > 0) {
-    size_t n = tile_rows(nn, rows);
-    if (n <= nn->rows_max) {
-      nn->tile(tile, n, panel);
-    } else {
-      tile->a[1] = tile->a[0] + (ptrdiff_t)(n / 2) * tile->a_row;
-      tile->c[1] = tile->c[0] + (ptrdiff_t)(n / 2) * tile->c_row;
-      nn->tile_pair(tile, n / 2, panel);
-    }
+    size_t n = fli_tile_rows(nn, rows, 1);
+    fli_tile_run(nn, tile, n, panel);
     tile->a[0] += (ptrdiff_t)n * tile->a_row;
     tile->c[0] += (ptrdiff_t)n * tile->c_row;
     rows -= n;
@@ -57,7 +33,7 @@ void fli_winograd_multiply(const fli_winograd_group *group,
     float *c = p->c + fli_winograd_place(group, i, j, p->c_channels);
     size_t column = 0;
     while (column < p->c_channels) {
-      int panel = fli_winograd_panel(nn, p->c_channels - column);
+      int panel = fli_panel_kind(nn, p->c_channels - column);
       size_t width = nn->width[panel];
       flk_tile tile = {.a = {a},
                        .a_row = (ptrdiff_t)p->a_channels,
@@ -91,7 +67,7 @@ void fli_winograd_add_gradients(const fli_winograd_plan *plan,
     const float *b = gradients + fli_winograd_place(group, i, j, plan->out);
     size_t column = 0;
     while (column < plan->out) {
-      int panel = fli_winograd_panel(nn, plan->out - column);
+      int panel = fli_panel_kind(nn, plan->out - column);
       size_t width = nn->width[panel];
       flk_tile tile = {.a = {a},
                        .a_row = 1,
@@ -122,7 +98,7 @@ void fli_winograd_add_bias(const fli_winograd_plan *plan,
   const float *b = gradients + fli_winograd_place(group, ONE, ONE, plan->out);
   size_t column = 0;
   while (column < plan->out) {
-    int panel = fli_winograd_panel(nn, plan->out - column);
+    int panel = fli_panel_kind(nn, plan->out - column);
     size_t width = nn->width[panel];
     flk_tile tile = {.a = {&one},
                      .b = b + column,

@@ -8,8 +8,8 @@
 
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/error.h"
-#include "kernels/kernels.h"
 #include "model/model.h"
 #include "wire/container.h"
 
@@ -221,10 +221,19 @@ static fl_status read_field(fl_model *model, loaded *l, uint32_t key,
   return FL_OK;
 }
 
-static fl_status check_finite(const float *values, size_t n, const char *what)
+static fl_status check_finite(const float *values, uint64_t n, const char *name)
 {
-  if (!values || flk_kernels()->find_not_finite(values, n) == n) return FL_OK;
-  return fli_error(FL_E_FORMAT, "checkpoint: its %s are not finite", what);
+  return fli_values_check(values, n, "checkpoint: ", name);
+}
+
+static fl_status check_moments(const fli_optimiser *optimiser)
+{
+  fl_status st = FL_OK;
+  for (size_t i = 0; i < FLI_COUNT_OF(optimiser->state); i++) {
+    FLI_TRY(check_finite(optimiser->state[i], optimiser->n, "moments"));
+  }
+out:
+  return st;
 }
 
 /* Roots of sums of squares are taken. */
@@ -244,17 +253,15 @@ static fl_status check_squares(const fli_optimiser *optimiser)
 static fl_status check_saved(const fl_model *model)
 {
   fl_status st = FL_OK;
-  const fli_optimiser *optimiser = &model->optimiser;
   const fli_workspace *w = &model->workspace;
-  FLI_TRY(check_finite(model->values,
-                       (size_t)(model->n_weights + model->n_fixed), "weights"));
-  FLI_TRY(check_finite(optimiser->state[0], (size_t)optimiser->n, "moments"));
-  FLI_TRY(check_finite(optimiser->state[1], (size_t)optimiser->n, "moments"));
+  FLI_TRY(check_finite(model->values, model->n_weights + model->n_fixed,
+                       "weights"));
+  FLI_TRY(check_moments(&model->optimiser));
   if (w->n_batches > 0) {
-    FLI_TRY(check_finite(w->gradient, (size_t)w->n_gradient, "gradients"));
+    FLI_TRY(check_finite(w->gradient, w->n_gradient, "gradients"));
   }
 out:
-  return st == FL_E_FORMAT ? FL_E_NOT_FINITE : st;
+  return st;
 }
 
 static fl_status check(const loaded *l)
@@ -270,12 +277,11 @@ static fl_status check(const loaded *l)
     return fli_error(FL_E_FORMAT, "checkpoint: a field is missing");
   }
   FLI_TRY(check_finite(l->values, l->n_values, "weights"));
-  FLI_TRY(check_finite(optimiser->state[0], (size_t)optimiser->n, "moments"));
-  FLI_TRY(check_finite(optimiser->state[1], (size_t)optimiser->n, "moments"));
+  FLI_TRY(check_moments(optimiser));
   FLI_TRY(check_squares(optimiser));
   FLI_TRY(check_finite(l->gradient, l->n_gradient, "gradients"));
 out:
-  return st;
+  return st == FL_E_NOT_FINITE ? FL_E_FORMAT : st;
 }
 
 static fl_status read_payload(fl_model *model, const fli_bytes *payload,

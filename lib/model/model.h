@@ -98,6 +98,10 @@ fl_status fli_description_write(const fl_model *model, fli_bytes *out);
 
 /* First value of a tensor. */
 float *fli_tensor_values(const fl_model *model, const fli_tensor *tensor);
+/* FL_E_NOT_FINITE names the first of n values that is not finite, of `name`,
+ * with `before` in front of it. NULL has no values. */
+fl_status fli_values_check(const float *values, uint64_t n, const char *before,
+                           const char *name);
 
 /* The loss, or NULL without a graph; and the input. */
 const fli_node *fli_model_loss(const fl_model *model);

@@ -59,7 +59,6 @@ static fli_attention attention_of(const fli_node *node)
       .heads = heads,
       .head_width = (size_t)node->output.dims[1] / heads,
       .is_causal = node->attributes.attention.is_causal,
-      .keeps = FLI_KEEP_TOTALS,
   };
   fli_attention_init(&attention);
   return attention;

@@ -57,8 +57,5 @@ void fli_workspace_forget(fl_model *model);
 void fli_workspace_free(fl_model *model);
 /* Have memory for a gathered gradient. FL_E_NOMEM. */
 fl_status fli_workspace_gather(fl_model *model);
-/* Bytes that a batch takes. FL_E_NOMEM as above. */
-fl_status fli_plan_memory(const fl_model *model, size_t batch, int is_training,
-                          fl_memory_plan *out);
 
 #endif

@@ -19,11 +19,14 @@ float *fli_tensor_values(const fl_model *model, const fli_tensor *tensor)
   return model->values + part + tensor->offset;
 }
 
-static fl_status check_finite(const float *values, uint64_t n, const char *name)
+fl_status fli_values_check(const float *values, uint64_t n, const char *before,
+                           const char *name)
 {
+  if (!values) return FL_OK;
   size_t i = flk_kernels()->find_not_finite(values, (size_t)n);
   if (i == n) return FL_OK;
-  return fli_error(FL_E_NOT_FINITE, "%s: value %zu is not finite", name, i);
+  return fli_error(FL_E_NOT_FINITE, "%s%s: value %zu is not finite", before,
+                   name, i);
 }
 
 static fl_status check_model(const fl_model *model, const void *values)
@@ -132,7 +135,7 @@ fl_status fl_model_set_tensor(fl_model *model, uint32_t index,
   fl_status st = FL_OK;
   fli_clear_error();
   FLI_TRY(check_tensor(model, index, values, count));
-  FLI_TRY(check_finite(values, count, model->tensors[index].name));
+  FLI_TRY(fli_values_check(values, count, "", model->tensors[index].name));
   memmove(fli_tensor_values(model, &model->tensors[index]), values,
           (size_t)count * sizeof *values);
 out:
@@ -176,7 +179,7 @@ fl_status fl_model_set_weights(fl_model *model, const uint8_t *schema,
                      "weights: they are of a model with another schema");
   }
   FLI_TRY(check_weights(model, weights, count));
-  FLI_TRY(check_finite(weights, count, "weights"));
+  FLI_TRY(fli_values_check(weights, count, "", "weights"));
   memmove(model->values, weights, (size_t)count * sizeof *weights);
 out:
   return st;

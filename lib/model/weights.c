@@ -15,13 +15,15 @@
 #include "base/fpguard.h"
 #include "base/options.h"
 #include "base/size.h"
-#include "kernels/kernels.h"
 #include "model/model.h"
 #include "model/safetensors.h"
 #include "wire/json.h"
 #include "wire/stream.h"
 
 enum { SIZE_BYTES = 8, ALIGNMENT = 8, CHUNK = 1 << 16, SHAPE_TEXT = 192 };
+
+/* Before a tensor's name, where its values are told of. */
+#define TENSOR "weights: tensor "
 
 /* What a load works on. */
 typedef struct loading {
@@ -108,14 +110,6 @@ out:
   return st;
 }
 
-static fl_status check_finite(const float *values, uint64_t n, const char *name)
-{
-  size_t i = flk_kernels()->find_not_finite(values, (size_t)n);
-  if (i == n) return FL_OK;
-  return fli_error(FL_E_NOT_FINITE,
-                   "weights: tensor %s: value %zu is not finite", name, i);
-}
-
 static fl_status check_writable(const fl_model *model)
 {
   fl_status st = FL_OK;
@@ -126,8 +120,8 @@ static fl_status check_writable(const fl_model *model)
                        "weights: tensor %s has a name of the format's own",
                        tensor->name);
     }
-    FLI_TRY(check_finite(fli_tensor_values(model, tensor), tensor->shape.count,
-                         tensor->name));
+    FLI_TRY(fli_values_check(fli_tensor_values(model, tensor),
+                             tensor->shape.count, TENSOR, tensor->name));
   }
 out:
   return st;
@@ -331,8 +325,8 @@ static fl_status read_data(loading *load)
       continue;
     }
     FLI_TRY(read_entry(load, entry, values));
-    FLI_TRY(check_finite(values, entry->count,
-                         load->model->tensors[entry->tensor].name));
+    FLI_TRY(fli_values_check(values, entry->count, TENSOR,
+                             load->model->tensors[entry->tensor].name));
     values += entry->count;
   }
   FLI_TRY(fli_stream_end(load->reader, "weights"));

@@ -33,8 +33,9 @@ static void add_up(const fl_model *model, int is_training, size_t n_floats,
   out->peak = out->weights + out->gradients + out->optimiser + out->activations;
 }
 
-fl_status fli_plan_memory(const fl_model *model, size_t batch, int is_training,
-                          fl_memory_plan *out)
+/* Bytes that a batch takes. FL_E_NOMEM. */
+static fl_status plan_memory(const fl_model *model, size_t batch,
+                             int is_training, fl_memory_plan *out)
 {
   fli_plan plan = {0};
   fl_status st = fli_plan_make(model, batch, is_training, &plan);
@@ -54,7 +55,7 @@ static fl_status largest_that_fits(const fl_model *model, size_t batch,
   while (high - low > 1) {
     size_t middle = low + (high - low) / 2;
     fl_memory_plan plan;
-    fl_status st = fli_plan_memory(model, middle, is_training, &plan);
+    fl_status st = plan_memory(model, middle, is_training, &plan);
     if (st != FL_OK) return st;
     if (plan.peak <= model->memory_limit) {
       low = middle;
@@ -114,7 +115,7 @@ fl_status fli_workspace_fit(const fl_model *model, size_t *batch)
   fl_memory_plan memory;
   size_t largest = 0;
   if (model->memory_limit == 0) return FL_OK;
-  fl_status st = fli_plan_memory(model, *batch, 0, &memory);
+  fl_status st = plan_memory(model, *batch, 0, &memory);
   if (st != FL_OK || memory.peak <= model->memory_limit) return st;
   st = largest_that_fits(model, *batch, 0, &largest);
   if (st == FL_OK && largest > 0) *batch = largest;
@@ -189,7 +190,7 @@ fl_status fl_model_plan_memory(const fl_model *model, uint32_t batch_size,
   if (model->n_chain == 0) {
     return fli_error(FL_E_STATE, "model: has tensors only, no layers");
   }
-  FLI_TRY(fli_plan_memory(model, batch_size, is_training != 0, &full));
+  FLI_TRY(plan_memory(model, batch_size, is_training != 0, &full));
   FLI_TRY(fli_options_store(plan, &full, sizeof full, "fl_memory_plan"));
 out:
   return st;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Time of attention, forward and backward, with weights made anew or kept: CPU
- * time of the thread, medians, the ways in turn. The peak is that of the
- * instruction set's largest tile on data in the first cache. */
+/* Time of attention, forward and backward: CPU time of the thread, medians. The
+ * peak is that of the instruction set's largest tile on data in the first
+ * cache. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,50 +94,48 @@ static double measure_peak(void)
   return best;
 }
 
-/* One way to keep: its arrays. */
-typedef struct way {
+typedef struct layer {
   fli_attention attention;
   fli_attention_range range;
   double forward[ROUNDS];
   double backward[ROUNDS];
-} way;
+} layer;
 
-static void set_way(way *w, const shape *s, int keeps)
+static void new_layer(layer *l, const shape *s)
 {
   size_t n_out = s->batch * s->tokens * s->heads * s->head_width;
-  w->attention = (fli_attention){.tokens = s->tokens,
+  l->attention = (fli_attention){.tokens = s->tokens,
                                  .heads = s->heads,
                                  .head_width = s->head_width,
-                                 .is_causal = s->is_causal,
-                                 .keeps = keeps};
-  fli_attention_init(&w->attention);
-  w->range =
+                                 .is_causal = s->is_causal};
+  fli_attention_init(&l->attention);
+  l->range =
       (fli_attention_range){.n = s->batch,
                             .qkv = new_values(3 * n_out),
                             .y = new_values(n_out),
-                            .kept = new_values(s->batch * w->attention.n_kept),
+                            .kept = new_values(s->batch * l->attention.n_kept),
                             .dy = new_values(n_out),
                             .dqkv = new_values(3 * n_out),
-                            .scratch = new_values(w->attention.n_scratch)};
+                            .scratch = new_values(l->attention.n_scratch)};
 }
 
-static void free_way(way *w)
+static void free_layer(layer *l)
 {
-  free((void *)w->range.qkv);
-  free((void *)w->range.dy);
-  free(w->range.y);
-  free(w->range.kept);
-  free(w->range.dqkv);
-  free(w->range.scratch);
+  free((void *)l->range.qkv);
+  free((void *)l->range.dy);
+  free(l->range.y);
+  free(l->range.kept);
+  free(l->range.dqkv);
+  free(l->range.scratch);
 }
 
-static void report(way *w, const shape *s, const char *name, double peak)
+static void report(layer *l, const shape *s, const char *name, double peak)
 {
   double samples = (double)s->batch;
   double product = 2e-3 * (double)(s->tokens * s->tokens * s->head_width *
                                    s->heads * s->batch);
-  double forward = median(w->forward, ROUNDS);
-  double backward = median(w->backward, ROUNDS);
+  double forward = median(l->forward, ROUNDS);
+  double backward = median(l->backward, ROUNDS);
   printf("%s_forward_us %.2f\n", name, forward / samples);
   printf("%s_backward_us %.2f\n", name, backward / samples);
   printf("%s_layer_us %.1f\n", name, forward + backward);
@@ -148,41 +146,34 @@ static void report(way *w, const shape *s, const char *name, double peak)
   printf("%s_share_of_peak %.3f\n", name,
          6.0 * product / (forward + backward) / peak);
   printf("%s_kept_bytes %zu\n", name,
-         s->batch * w->attention.n_kept * sizeof(float));
+         s->batch * l->attention.n_kept * sizeof(float));
   printf("%s_scratch_bytes %zu\n", name,
-         w->attention.n_scratch * sizeof(float));
+         l->attention.n_scratch * sizeof(float));
 }
 
 static void measure(const shape *s, double peak)
 {
-  static way ways[2];
+  static layer l;
   char name[80];
-  for (int keeps = 0; keeps < 2; keeps++) {
-    set_way(&ways[keeps], s, keeps);
-  }
+  new_layer(&l, s);
   /* What other layers do in between: the arrays leave the nearest caches. */
   size_t n_other = (size_t)1 << 20;
   float *other = new_values(n_other);
   for (size_t round = 0; round < ROUNDS; round++) {
-    for (int keeps = 0; keeps < 2; keeps++) {
-      way *w = &ways[keeps];
-      memset(other, (int)round, n_other * sizeof *other);
-      double begin = cpu_us();
-      fli_attention_forward(&w->attention, &w->range);
-      w->forward[round] = cpu_us() - begin;
-      memset(other, (int)round, n_other * sizeof *other);
-      begin = cpu_us();
-      fli_attention_backward(&w->attention, &w->range);
-      w->backward[round] = cpu_us() - begin;
-    }
+    memset(other, (int)round, n_other * sizeof *other);
+    double begin = cpu_us();
+    fli_attention_forward(&l.attention, &l.range);
+    l.forward[round] = cpu_us() - begin;
+    memset(other, (int)round, n_other * sizeof *other);
+    begin = cpu_us();
+    fli_attention_backward(&l.attention, &l.range);
+    l.backward[round] = cpu_us() - begin;
   }
-  for (int keeps = 0; keeps < 2; keeps++) {
-    (void)snprintf(name, sizeof name, "t%zu_d%zu_h%zu_b%zu%s_%s", s->tokens,
-                   s->head_width, s->heads, s->batch,
-                   s->is_causal ? "_causal" : "", keeps ? "weights" : "totals");
-    report(&ways[keeps], s, name, peak);
-    free_way(&ways[keeps]);
-  }
+  (void)snprintf(name, sizeof name, "t%zu_d%zu_h%zu_b%zu%s", s->tokens,
+                 s->head_width, s->heads, s->batch,
+                 s->is_causal ? "_causal" : "");
+  report(&l, s, name, peak);
+  free_layer(&l);
   free(other);
 }
 

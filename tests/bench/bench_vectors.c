@@ -52,11 +52,6 @@ FORWARD(silu, FLK_SILU)
 FORWARD(tanh_, FLK_TANH)
 FORWARD(sigmoid, FLK_SIGMOID)
 
-static void add_bias(size_t n)
-{
-  nn->vector.add_bias(arrays[1], arrays[0], n / ROW, ROW);
-}
-
 static void add(size_t n)
 {
   nn->vector.add(arrays[2], arrays[0], arrays[1], n);
@@ -281,7 +276,6 @@ static const bench benches[] = {
     {"tanh_back", 12, tanh__back},
     {"sigmoid", 8, sigmoid},
     {"sigmoid_back", 12, sigmoid_back},
-    {"add_bias_64", 8, add_bias},
     {"add", 12, add},
     {"axpy", 12, axpy},
     {"scale", 8, scale},

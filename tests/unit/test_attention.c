@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention against the simplest loops in double, and those against finite
  * differences; over widths and lengths on both sides of what blocks, panels and
- * vectors hold, every table of kernels, and both ways to keep what backward
- * wants. Scratch and results begin as NaN: nothing is read before it is
- * written. */
+ * vectors hold, and every table of kernels. Scratch and results begin as NaN:
+ * nothing is read before it is written. */
 #include "linalg/attention.h"
 
 #include <criterion/criterion.h>
@@ -240,10 +239,9 @@ static const char *describe(const fli_attention *a)
 {
   static char text[200];
   (void)snprintf(text, sizeof text,
-                 "seed %d, %s: tokens %zu heads %zu width %zu causal %d keeps "
-                 "%d",
-                 SEED, flk_nn()->name, a->tokens, a->heads, a->head_width,
-                 a->is_causal, a->keeps);
+                 "seed %d, %s: tokens %zu heads %zu width %zu causal %d", SEED,
+                 flk_nn()->name, a->tokens, a->heads, a->head_width,
+                 a->is_causal);
   return text;
 }
 
@@ -268,21 +266,17 @@ static void choose_table(size_t index)
   cr_assert(flk_nn_choose(flk_nn_at(index)->name));
 }
 
-/* All tables, both ways to keep. */
 static void check_shape(fli_attention attention, size_t n)
 {
   fixture first = new_fixture(attention, n, 2.0f);
   plain want = new_plain(&first);
   for (size_t i = 0; flk_nn_at(i); i++) {
     choose_table(i);
-    for (int keeps = FLI_KEEP_TOTALS; keeps <= FLI_KEEP_WEIGHTS; keeps++) {
-      attention.keeps = keeps;
-      fixture f = new_fixture(attention, n, 2.0f);
-      run(&f);
-      check_close(&f, "y", f.range.y, want.y, f.n_out);
-      check_close(&f, "dqkv", f.range.dqkv, want.dqkv, f.n_in);
-      free_fixture(&f);
-    }
+    fixture f = new_fixture(attention, n, 2.0f);
+    run(&f);
+    check_close(&f, "y", f.range.y, want.y, f.n_out);
+    check_close(&f, "dqkv", f.range.dqkv, want.dqkv, f.n_in);
+    free_fixture(&f);
   }
   (void)flk_nn_choose(NULL);
   free_plain(&want);
@@ -412,30 +406,27 @@ Test(attention, gradients_are_those_of_finite_differences)
 
 Test(attention, result_does_not_depend_on_how_samples_are_cut)
 {
-  for (int keeps = 0; keeps < 2; keeps++) {
-    fli_attention attention = {
-        .tokens = 33, .heads = 3, .head_width = 20, .keeps = keeps};
-    fixture whole = new_fixture(attention, 5, 1.0f);
-    fixture parts = new_fixture(attention, 5, 1.0f);
-    size_t n_out = whole.n_out / 5;
-    run(&whole);
-    for (size_t begin = 0; begin < 5;) {
-      fixture part = parts;
-      part.range.n = begin == 0 ? 2 : begin == 2 ? 1 : 2;
-      part.range.qkv += begin * 3 * n_out;
-      part.range.dqkv += begin * 3 * n_out;
-      part.range.y += begin * n_out;
-      part.range.dy += begin * n_out;
-      part.range.kept += begin * parts.attention.n_kept;
-      run(&part);
-      begin += part.range.n;
-    }
-    cr_assert_arr_eq(whole.range.y, parts.range.y, whole.n_out * sizeof(float));
-    cr_assert_arr_eq(whole.range.dqkv, parts.range.dqkv,
-                     whole.n_in * sizeof(float));
-    free_fixture(&whole);
-    free_fixture(&parts);
+  fli_attention attention = {.tokens = 33, .heads = 3, .head_width = 20};
+  fixture whole = new_fixture(attention, 5, 1.0f);
+  fixture parts = new_fixture(attention, 5, 1.0f);
+  size_t n_out = whole.n_out / 5;
+  run(&whole);
+  for (size_t begin = 0; begin < 5;) {
+    fixture part = parts;
+    part.range.n = begin == 0 ? 2 : begin == 2 ? 1 : 2;
+    part.range.qkv += begin * 3 * n_out;
+    part.range.dqkv += begin * 3 * n_out;
+    part.range.y += begin * n_out;
+    part.range.dy += begin * n_out;
+    part.range.kept += begin * parts.attention.n_kept;
+    run(&part);
+    begin += part.range.n;
   }
+  cr_assert_arr_eq(whole.range.y, parts.range.y, whole.n_out * sizeof(float));
+  cr_assert_arr_eq(whole.range.dqkv, parts.range.dqkv,
+                   whole.n_in * sizeof(float));
+  free_fixture(&whole);
+  free_fixture(&parts);
 }
 
 Test(attention, forward_without_backward_gives_the_same)
@@ -473,12 +464,9 @@ Test(attention, large_scores_stay_finite)
 {
   for (size_t i = 0; flk_nn_at(i); i++) {
     choose_table(i);
-    for (int keeps = 0; keeps < 2; keeps++) {
-      fli_attention attention = {.tokens = 70,
-                                 .heads = 2,
-                                 .head_width = 16,
-                                 .is_causal = (int)(i % 2),
-                                 .keeps = keeps};
+    for (int is_causal = 0; is_causal < 2; is_causal++) {
+      fli_attention attention = {
+          .tokens = 70, .heads = 2, .head_width = 16, .is_causal = is_causal};
       fixture f = new_fixture(attention, 1, 100.0f); /* scores of +-1e4 */
       plain want = new_plain(&f);
       run(&f);
@@ -545,12 +533,11 @@ Test(attention, nan_stays_nan)
   static const size_t tokens[] = {1, 28, 70};
   for (size_t i = 0; flk_nn_at(i); i++) {
     choose_table(i);
-    for (size_t kind = 0; kind < 4 * FLI_COUNT_OF(tokens); kind++) {
-      fli_attention attention = {.tokens = tokens[kind / 4],
+    for (size_t kind = 0; kind < 2 * FLI_COUNT_OF(tokens); kind++) {
+      fli_attention attention = {.tokens = tokens[kind / 2],
                                  .heads = 2,
                                  .head_width = 9,
-                                 .is_causal = (int)(kind & 1),
-                                 .keeps = (int)(kind >> 1 & 1)};
+                                 .is_causal = (int)(kind & 1)};
       for (size_t part = 0; part < 4; part++) {
         for (size_t k = 0; k < FLI_COUNT_OF(nans); k++) {
           check_nan(attention, part, (k * 13) % attention.tokens,
@@ -575,12 +562,9 @@ Test(attention, scratch_stays_small_and_does_not_grow_with_tokens)
   }
 }
 
-Test(attention, totals_take_two_floats_a_query)
+Test(attention, what_is_kept_is_two_floats_a_query)
 {
   fli_attention attention = {.tokens = 28, .heads = 4, .head_width = 16};
   fli_attention_init(&attention);
   cr_assert_eq(attention.n_kept, 4 * 2 * 32);
-  attention.keeps = FLI_KEEP_WEIGHTS;
-  fli_attention_init(&attention);
-  cr_assert_eq(attention.n_kept, 4 * 28 * 32);
 }

@@ -301,6 +301,8 @@ Test(checkpoint, what_no_load_would_take_is_not_written)
   float kept = weights[3];
   weights[3] = INFINITY;
   cr_assert_eq(fl_model_save_checkpoint(model, &writer), FL_E_NOT_FINITE);
+  cr_assert_str_eq(fl_last_error(),
+                   "checkpoint: weights: value 3 is not finite");
   weights[3] = kept;
   model->optimiser.state[1][0] = NAN;
   cr_assert_eq(fl_model_save_checkpoint(model, &writer), FL_E_NOT_FINITE);

@@ -163,34 +163,6 @@ static void check_average(fixture *f)
   free(want);
 }
 
-static void check_global(fixture *f)
-{
-  const fli_pool *p = &f->pool;
-  size_t pixels = p->height * p->width;
-  size_t image = pixels * p->pixel;
-  double *want = calloc(f->n_x, sizeof *want);
-  float *y = malloc(f->n * p->channels * sizeof *y);
-  cr_assert(want && y);
-  fli_global_average(p, f->n, f->x, y);
-  fli_global_average_back(p, f->n, y, f->dx);
-  for (size_t i = 0; i < f->n; i++) {
-    for (size_t c = 0; c < p->channels; c++) {
-      double sum = 0.0;
-      for (size_t k = 0; k < pixels; k++) {
-        size_t at = i * image + k * p->pixel + c;
-        sum += (double)f->x[at];
-        want[at] = (double)y[i * p->channels + c] / (double)pixels;
-      }
-      double got = (double)y[i * p->channels + c];
-      cr_assert(fabs(got - sum / (double)pixels) < 1e-5, "%s: %zu %zu: %g",
-                f->where, i, c, got);
-    }
-  }
-  check_gradient(f, want);
-  free(want);
-  free(y);
-}
-
 static void check_pool(fli_pool wanted, size_t n)
 {
   if (wanted.height + 2 * wanted.padding < wanted.window) return;
@@ -203,7 +175,6 @@ static void check_pool(fli_pool wanted, size_t n)
     check_max(&f, 0);
     check_max(&f, 1);
     check_average(&f);
-    check_global(&f);
     free_fixture(&f);
   }
   (void)flk_nn_choose(NULL);
@@ -261,8 +232,6 @@ Test(pool, no_images_touch_nothing)
   fli_max_pool_back(&pool, 0, f.dy, f.chosen, f.dx);
   fli_average_pool(&pool, 0, f.x, f.y);
   fli_average_pool_back(&pool, 0, f.dy, f.dx);
-  fli_global_average(&pool, 0, f.x, f.y);
-  fli_global_average_back(&pool, 0, f.dy, f.dx);
   for (size_t i = 0; i < f.n_y; i++) {
     cr_assert(isnan(f.y[i]) && f.chosen[i] == BYTE_OF_GUARD);
   }

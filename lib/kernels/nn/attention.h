@@ -16,25 +16,22 @@ typedef struct flk_scores {
   size_t visible; /* >= 1; n_keys: all see all */
   float *scores;  /* log2 of weights */
   size_t row;
-  float *dscores; /* backward only */
-  size_t drow;
+  float *dscores;    /* backward only; rows like those of scores */
   float *greatest;   /* [query] of the scores */
   float *total;      /* [query] of the weights; after the last, 1 / total */
   float *factor;     /* [query] what products of former blocks must be times */
   const float *dots; /* backward: [query] the sum of weights times dweights */
   int is_first;      /* no block of these queries came before */
   int is_last;
-  int are_weights; /* scores become, or in backward are, weights of sum 1 */
 } flk_scores;
 
 typedef struct flk_attention_kernels {
-  /* From scores to weights in proportion to the greatest score so far (or,
-   * are_weights, of sum 1, which takes a block that is first and last).
-   * Updates greatest and total; sets factor unless it is the first. NaN stays,
-   * and with it the whole column is. */
+  /* From scores to weights in proportion to the greatest score so far. Updates
+   * greatest and total; sets factor unless it is the first. NaN stays, and with
+   * it the whole column is. */
   void (*softmax)(const flk_scores *scores);
   /* dscores: from derivatives of weights to those of scores in natural units.
-   * Scores become weights of sum 1, unless they are. */
+   * Scores become weights of sum 1. */
   void (*softmax_back)(const flk_scores *scores);
   /* dots[r] = sum_c a[r][c] b[r][c]; behind n_rows 0 up to a whole vector. */
   void (*row_dots)(const float *a, const float *b, size_t row, size_t n_rows,

@@ -150,52 +150,39 @@ static void attention_softmax(const flk_scores *s)
     if (s->is_last) total = 1.0f / total;
     *greatest_at = greatest;
     *total_at = total;
-    if (!s->are_weights) continue;
-    for (size_t r = 0; r < seen.by_some; r++) {
-      *score_at(scores, s, r) *= total;
-    }
   }
 }
 
-/* One column of vectors; are_weights is a constant where it is called. */
-NN_INLINE void back_column(const flk_scores *s, size_t c, int are_weights)
+/* One column of vectors. */
+NN_INLINE void back_column(const flk_scores *s, size_t c)
 {
   seen_keys seen = count_seen(s, c);
-  nn_vec greatest = {0};
-  nn_vec scale = {0};
+  nn_vec greatest = *(const nn_vec *)(s->greatest + c);
+  nn_vec scale = *(const nn_vec *)(s->total + c);
   nn_vec dot = *(const nn_vec *)(s->dots + c);
-  if (!are_weights) {
-    greatest = *(const nn_vec *)(s->greatest + c);
-    scale = *(const nn_vec *)(s->total + c);
-  }
   for (size_t r = 0; r < seen.by_some; r++) {
     nn_vec *x = score_at(s->scores + c, s, r);
-    nn_vec *dx = (nn_vec *)(s->dscores + c + r * s->drow);
-    nn_vec weight = *x;
-    if (!are_weights) weight = exp2_down(weight - greatest) * scale;
+    nn_vec *dx = score_at(s->dscores + c, s, r);
+    nn_vec weight = exp2_down(*x - greatest) * scale;
     nn_vec dscore = weight * (*dx - dot);
     if (r >= seen.by_all) {
       nn_ivec mask = seeing(r - seen.by_all);
       weight = vec_select(mask, weight, (nn_vec){0});
       dscore = vec_select(mask, dscore, (nn_vec){0});
     }
-    if (!are_weights) *x = weight;
+    *x = weight;
     *dx = dscore;
   }
   for (size_t r = seen.by_some; r < s->n_keys; r++) {
-    if (!are_weights) *score_at(s->scores + c, s, r) = (nn_vec){0};
-    *(nn_vec *)(s->dscores + c + r * s->drow) = (nn_vec){0};
+    *score_at(s->scores + c, s, r) = (nn_vec){0};
+    *score_at(s->dscores + c, s, r) = (nn_vec){0};
   }
 }
 
 static void attention_softmax_back(const flk_scores *s)
 {
   for (size_t c = 0; c < s->n_queries; c += NN_WIDTH) {
-    if (s->are_weights) {
-      back_column(s, c, 1);
-    } else {
-      back_column(s, c, 0);
-    }
+    back_column(s, c);
   }
 }
 

@@ -21,28 +21,8 @@ static inline nn_vec vec_exp_near(nn_vec r)
   return ((high * rr + middle) * rr + low) * rr + r + 1.0f;
 }
 
-/* e^x: 2^n e^r with |r| <= ln(2) / 2. Relative error 9e-8; 0 below -87.3,
- * infinite above 88.7. */
-static inline nn_vec vec_exp(nn_vec x)
-{
-  const float round_to_whole = 12582912.0f; /* 1.5 2^23 */
-  nn_vec bounded = vec_at_most(vec_at_least(x, -87.3f), 88.7f);
-  nn_vec shifted = bounded * 1.44269504f + round_to_whole;
-  nn_vec n = shifted - round_to_whole;
-  nn_vec r = bounded - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  nn_vec p = vec_exp_near(r);
-  /* 2^n in two factors: n = 128 alone would be infinite. */
-  nn_ivec whole = (nn_ivec)shifted - (nn_ivec)vec_of(round_to_whole);
-  nn_ivec half = whole >> 1;
-  nn_vec y = p * (nn_vec)((half + 127) << 23);
-  y = y * (nn_vec)((whole - half + 127) << 23);
-  y = vec_select(x < -87.3f, (nn_vec){0}, y);
-  y = vec_select(x > 88.7f, vec_of(__builtin_inff()), y);
-  return vec_select(x != x, x, y);
-}
-
-/* e^x for x in -87.3..0 (or NaN). Relative error 9e-8. */
+/* e^x for x in -87.3..0 (or NaN): 2^n e^r with |r| <= ln(2) / 2. Relative error
+ * 9e-8. */
 static inline nn_vec vec_exp_within(nn_vec x)
 {
   const float round_to_whole = 12582912.0f; /* 1.5 2^23 */

@@ -8,8 +8,6 @@
 #include <stdint.h>
 
 typedef struct flk_vector_kernels {
-  /* y[r][i] += bias[i] */
-  void (*add_bias)(float *y, const float *bias, size_t rows, size_t n);
   /* y = a + b */
   void (*add)(float *y, const float *a, const float *b, size_t n);
   /* y += factor x */

@@ -6,15 +6,6 @@
 #include "kernels/nn/nn.h"
 #include "kernels/nn/vec_wide.h"
 
-static void add_bias(float *y, const float *bias, size_t rows, size_t n)
-{
-  for (size_t r = 0; r < rows; r++, y += n) {
-    NN_EACH(n,
-            vec_put(y + at, vec_get(y + at, count) + vec_get(bias + at, count),
-                    count));
-  }
-}
-
 static void add(float *y, const float *a, const float *b, size_t n)
 {
   NN_EACH(n, vec_put(y + at, vec_get(a + at, count) + vec_get(b + at, count),
@@ -172,8 +163,7 @@ static void scatter_add(float *table, const float *x, const int32_t *ids,
 
 static void fill_vectors(flk_nn_table *table)
 {
-  table->vector = (flk_vector_kernels){.add_bias = add_bias,
-                                       .add = add,
+  table->vector = (flk_vector_kernels){.add = add,
                                        .axpy = axpy,
                                        .scale = scale,
                                        .from_u8 = from_u8,
