@@ -42,6 +42,7 @@ fl_status fl_model_set_first_active(fl_model *model, uint32_t module)
   st = fli_model_check_idle(model);
   if (st != FL_OK) return st;
   uint32_t before = model->first_active;
+  if (module == before) return FL_OK;
   if (!fli_model_mark(model, module)) {
     st = fli_error(FL_E_RANGE,
                    "first active module: got %u, and no module from there on "
@@ -55,7 +56,7 @@ fl_status fl_model_set_first_active(fl_model *model, uint32_t module)
   if (st != FL_OK) goto undo;
   fli_optimiser_free(&model->optimiser, model->context);
   model->optimiser = moved;
-  fli_workspace_forget(model);
+  fli_workspace_free(model);
   return FL_OK;
 undo:
   (void)fli_model_mark(model, before);
