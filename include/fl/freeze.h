@@ -28,6 +28,7 @@
 #define FL_FREEZE_H
 
 #include <fl/base.h>
+#include <fl/cache.h>
 #include <fl/model.h>
 
 #ifdef __cplusplus
@@ -287,6 +288,46 @@ FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);
+
+/* ---- attached to a model of this library ---------------------------------- */
+
+typedef struct fl_freeze_attach_options {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /** Keeps what comes out of the frozen modules, so that it need not be
+   * computed again; NULL, the default: nothing does. Used for data sets with
+   * ids, and for those of fl_model_fit, whose ids are the places of samples.
+   * Borrowed until the controller is detached. */
+  fl_cache *cache;
+  /** Ids are below it; 0, the default: the samples of the data set at hand. */
+  uint64_t n_samples;
+} fl_freeze_attach_options;
+FL_API fl_status
+fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size);
+/** Let the controller see all training of `model` from now on, and set its
+ * first active module: weights, optimiser state, gradients and activations of
+ * what is frozen cost nothing from that step on. A step of the controller is an
+ * update of the model. Its numbers of modules must agree: modules of the model
+ * with tensors are 0 .. n_modules - 1. What is measured is measured inline.
+ *
+ * The snapshot that plasticity wants takes 4 bytes per weight, which hold
+ * what 8 bits per weight and a scale per output channel can say, and
+ * activations of `rows` samples; made at its first use.
+ *
+ * The cache is given up, with an event, when it fails, when a sample's outputs
+ * are more than 4 times as many values as its inputs, or when samples have no
+ * ids; training goes on. With FL_CACHE_F32 the losses are those without it, to
+ * the last bit, as long as a sample's outputs do not depend on the samples
+ * beside it (model.h).
+ *
+ * Neither owns the other: free them in any order. Checkpoints of the model hold
+ * its first active module; fl_freeze_save the rest. FL_E_STATE: the controller
+ * is attached, or the model has one, or no layers; FL_E_DIM: modules;
+ * FL_E_UNSUPPORTED: CKA, and aggregators. */
+FL_API fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
+                                  const fl_freeze_attach_options *options);
+/** Leave the model as it is. FL_E_STATE: not attached. */
+FL_API fl_status fl_freeze_detach(fl_freeze *freeze);
 
 /* ---- what happened ------------------------------------------------------- */
 
