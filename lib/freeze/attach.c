@@ -13,7 +13,8 @@
 #include "freeze/freeze.h"
 #include "freeze/snapshot.h"
 
-/* ---- what is asked for ---------------------------------------------------- */
+/* ---- what is asked for ----------------------------------------------------
+ */
 
 /* Where the front module's weights lie, the last time it is another. */
 static void find_front(fli_attachment *a, uint32_t module)
@@ -110,7 +111,8 @@ static void watch_prefix(fli_attachment *a, fli_watch *watch)
   watch->n_taps = n < FLI_MAX_TAPS ? n + 1 : FLI_MAX_TAPS;
 }
 
-/* ---- the observer ---------------------------------------------------------- */
+/* ---- the observer ----------------------------------------------------------
+ */
 
 static fl_status observe_begin(void *user, const fli_batch *batch, float rate,
                                fli_watch *watch)
@@ -160,8 +162,7 @@ static void observe_gradient(void *user, uint64_t at, const float *gradient,
                              uint64_t n)
 {
   fli_attachment *a = user;
-  memcpy(a->gradient + (at - a->first), gradient,
-         (size_t)n * sizeof *gradient);
+  memcpy(a->gradient + (at - a->first), gradient, (size_t)n * sizeof *gradient);
   a->shown += n;
 }
 
@@ -215,14 +216,15 @@ static void observe_gone(void *user)
   free_attachment(user);
 }
 
-/* ---- attaching -------------------------------------------------------------- */
+/* ---- attaching --------------------------------------------------------------
+ */
 
 static const fl_freeze_attach_options attach_defaults = {
     .struct_size = sizeof(fl_freeze_attach_options),
 };
 
-fl_status
-fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size)
+fl_status fl_freeze_attach_options_init(fl_freeze_attach_options *options,
+                                        size_t size)
 {
   fli_clear_error();
   return fli_options_init(options, size, &attach_defaults,

@@ -48,7 +48,8 @@ typedef struct fli_attachment {
   size_t n_ids;
 } fli_attachment;
 
-/* ---- kept.c: outputs of the frozen modules in the cache -------------------- */
+/* ---- kept.c: outputs of the frozen modules in the cache --------------------
+ */
 
 /* Have the cache for the prefix as it is now and the data set at hand, if it is
  * not. */
