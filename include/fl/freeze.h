@@ -278,13 +278,14 @@ FL_API fl_status fl_freeze_report_init(fl_freeze_report *report, size_t size);
 FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
                                        fl_freeze_report *report);
 /** At the aggregator: end a round with its mean training loss (NaN = unknown:
- * no bootstrapping) and the clients' reports. Those of other modules than the
- * front one, not finite or negative, are left out. M = the largest weighted
- * median over the module's first 4 rounds as the front one; after those a
- * client is below when its value < tolerance M (GRADNORM), or the slope of the
- * medians with its value as the last one is (PLASTICITY); the module freezes
- * when clients with 70 % of the weight are below, `patience` (3) rounds
- * running. FL_E_STATE: another criterion. */
+ * in the first round that means no bootstrapping, later the round is passed
+ * over) and the clients' reports. Those of other modules than the front one,
+ * not finite or negative, are left out. M = the largest weighted median over
+ * the module's first 4 rounds as the front one; after those a client is below
+ * when its value < tolerance M (GRADNORM), or the slope of the medians with its
+ * value as the last one is (PLASTICITY); the module freezes when clients with
+ * 70 % of the weight are below, `patience` (3) rounds running. FL_E_STATE:
+ * another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);
