@@ -15,6 +15,7 @@ BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
+BELOW["freeze"] = BELOW["model"] | {"model"}
 BELOW["client"] = BELOW["compress"] | {"compress"}
 BELOW["server"] = BELOW["compress"] | {"compress"}
 
@@ -22,8 +23,8 @@ BELOW["server"] = BELOW["compress"] | {"compress"}
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
-          "feedback.h": "compress", "client.h": "client", "server.h": "server",
-          "host.h": "adapters"}
+          "feedback.h": "compress", "cache.h": "freeze",
+          "client.h": "client", "server.h": "server", "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",
