@@ -211,6 +211,12 @@ static void free_attachment(fli_attachment *a)
   fli_free(context, a, sizeof *a);
 }
 
+void fli_detach(fli_attachment *a)
+{
+  fli_model_set_observer(a->model, NULL);
+  free_attachment(a);
+}
+
 static void observe_gone(void *user)
 {
   free_attachment(user);
@@ -301,8 +307,7 @@ fl_status fl_freeze_detach(fl_freeze *freeze)
     return fli_error(FL_E_STATE, "freeze: is not attached");
   }
   FLI_TRY(fli_model_check_idle(freeze->attachment->model));
-  fli_model_set_observer(freeze->attachment->model, NULL);
-  free_attachment(freeze->attachment);
+  fli_detach(freeze->attachment);
 out:
   return st;
 }

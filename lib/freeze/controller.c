@@ -250,6 +250,7 @@ void fl_freeze_free(fl_freeze *freeze)
 {
   if (!freeze) return;
   fl_context *context = freeze->context;
+  if (freeze->attachment) fli_detach(freeze->attachment);
   fli_freeze_state_free(freeze, &freeze->state);
   fli_free(context, freeze->mask, freeze->n_modules);
   fli_free(context, freeze->features,

@@ -52,8 +52,10 @@ void fli_freeze_emit_evaluation(fl_freeze *freeze, const fli_evaluation *e,
   event->below = freeze->state.below;
 }
 
-static void write_text(char *text, size_t size, const fl_freeze_event *event)
+static void write_text(fl_freeze *freeze, const fl_freeze_event *event)
 {
+  char *text = freeze->text;
+  size_t size = sizeof freeze->text;
   switch (event->kind) {
   case FL_FREEZE_EVALUATED:
     (void)snprintf(text, size, "module %u: %g, threshold %g, below it %u times",
@@ -61,6 +63,9 @@ static void write_text(char *text, size_t size, const fl_freeze_event *event)
     break;
   case FL_FREEZE_BOOTED:
     (void)snprintf(text, size, "the bootstrapping phase is over");
+    break;
+  case FL_FREEZE_CACHE_OFF:
+    (void)snprintf(text, size, "%s", freeze->cache_text);
     break;
   default:
     (void)snprintf(
@@ -84,7 +89,7 @@ fl_status fl_freeze_poll(fl_freeze *freeze, fl_freeze_event *event)
     return fli_error(FL_E_EMPTY, "freeze: no event");
   }
   fl_freeze_event taken = freeze->events[freeze->first_event];
-  write_text(freeze->text, sizeof freeze->text, &taken);
+  write_text(freeze, &taken);
   taken.text = freeze->text;
   fl_status st = fli_options_store(event, &taken, sizeof taken, "event");
   if (st != FL_OK) return st;

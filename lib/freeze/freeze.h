@@ -108,6 +108,8 @@ extern const fli_criterion fli_criterion_safe;
 extern const fli_criterion fli_criterion_fixed;
 extern const fli_criterion fli_criterion_none;
 
+struct fli_attachment;
+
 struct fl_freeze {
   fl_context *context; /* reference */
   const fli_criterion *criterion;
@@ -140,8 +142,15 @@ struct fl_freeze {
   fl_freeze_event events[FLI_FREEZE_EVENTS];
   uint32_t first_event;
   uint32_t n_events;
-  char text[160]; /* of the event that was polled last */
+  char text[160];                    /* of the event that was polled last */
+  char cache_text[160];              /* why there is no cache any more */
+  struct fli_attachment *attachment; /* NULL: by itself */
 };
+
+/* ---- attach.c ------------------------------------------------------------ */
+
+/* Take it off the model, and free it. */
+void fli_detach(struct fli_attachment *attachment);
 
 /* ---- options.c ----------------------------------------------------------- */
 

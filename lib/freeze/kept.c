@@ -15,11 +15,9 @@ enum { MAX_GROWTH = 4 };
 
 static void give_up(fli_attachment *a, const char *why)
 {
-  fl_freeze_event *event =
-      fli_freeze_emit(a->freeze, FL_FREEZE_CACHE_OFF, a->request.step);
+  (void)fli_freeze_emit(a->freeze, FL_FREEZE_CACHE_OFF, a->request.step);
   (void)snprintf(a->freeze->cache_text, sizeof a->freeze->cache_text, "%s",
                  why);
-  event->text = a->freeze->cache_text;
   fli_log(a->model->context, FL_LOG_WARNING, "freeze: no cache from now on: %s",
           why);
   a->cache = NULL;

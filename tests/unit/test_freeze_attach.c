@@ -224,7 +224,7 @@ Test(freeze_attach, losses_with_a_cache_are_those_without_to_the_last_bit)
   /* f = 1 lasts one epoch, f = 2 six: the first one fills the cache. */
   cr_expect_eq(status.hits, 5 * SAMPLES);
   cr_expect_eq(status.rows, SAMPLES);
-  cr_expect_eq(status.n_values, 8, "what the mean gives: 5 channels in 8");
+  cr_expect_eq(status.n_values, 5, "what the mean gives");
   for (int i = 0; i < 2; i++) {
     fl_freeze_free(freezes[i]);
   }
@@ -437,7 +437,8 @@ Test(freeze_attach, plasticity_is_that_of_the_module_and_its_snapshot)
   fl_model *snapshot = NULL;
   fli_cut in, out;
   double want = 0.0;
-  float y[BATCH * 200];
+  static float x[BATCH * 64 * 2];
+  static float y[BATCH * 200];
   const float *part = NULL;
   o.interval = 2;
   o.loss_change = 10.0f;
@@ -457,11 +458,12 @@ Test(freeze_attach, plasticity_is_that_of_the_module_and_its_snapshot)
   cr_assert_eq(fli_model_cut(t->model, 0, &in), 1);
   cr_assert_eq(fli_model_cut(t->model, 1, &out), 1);
   cr_assert_leq(out.n_values, 200);
-  cr_assert_eq(fli_forward_part(t->model, &in, &out, t->x, BATCH, &part),
-               FL_OK);
+  for (size_t i = 0; i < BATCH * 64 * 2; i++) { /* channels side by side */
+    x[i] = t->x[i / 128 * 128 + i % 2 * 64 + i % 128 / 2];
+  }
+  cr_assert_eq(fli_forward_part(t->model, &in, &out, x, BATCH, &part), FL_OK);
   memcpy(y, part, BATCH * (size_t)out.n_values * sizeof *y);
-  cr_assert_eq(fli_forward_part(snapshot, &in, &out, t->x, BATCH, &part),
-               FL_OK);
+  cr_assert_eq(fli_forward_part(snapshot, &in, &out, x, BATCH, &part), FL_OK);
   cr_assert_eq(fl_plasticity(NULL, y, part, BATCH, out.n_values, &want), FL_OK);
   cr_assert_eq(fl_model_step(t->model, &data, 0.05f, NULL), FL_OK);
   cr_assert(has_event(freeze, FL_FREEZE_EVALUATED, &event));

@@ -16,6 +16,7 @@ from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    RangeError, ResourceError, SchemaError, SizeError,
                    StaleError, StateError, TooLargeError, TruncatedError,
                    UnsupportedError, VersionError)
+from .cache import ActivationCache, CacheDtype, CacheStatus
 from .client import Client, ClientEvent, ClientEventKind
 from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
@@ -55,9 +56,9 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 
 
 __all__ = [
-    "Adagrad", "Adam", "AdamW", "Add", "ArgumentError", "Attention",
-    "AvgPool2d", "BinaryCrossEntropy", "CallbackError", "CallerError",
-    "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
+    "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
+    "Attention", "AvgPool2d", "BinaryCrossEntropy", "CallbackError", "CallerError",
+    "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
     "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",

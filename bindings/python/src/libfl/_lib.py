@@ -17,7 +17,7 @@ import pathlib
 import sys
 import threading
 from ctypes import CDLL, POINTER, Structure, c_char_p
-from ctypes import c_uint8, c_void_p, cast, sizeof
+from ctypes import c_uint8, c_void_p, cast
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
@@ -27,6 +27,7 @@ from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
 from ctypes import c_uint64 as c_uint64
 from ctypes import pointer as pointer
+from ctypes import sizeof as sizeof
 from typing import IO, Any, Callable, TypeVar
 
 from . import _err
@@ -166,6 +167,14 @@ CHECKED: dict[str, list[Any]] = {
     "fl_feedback_save": [Feedback, POINTER(Writer)],
     "fl_feedback_restore": [POINTER(Feedback), Compressor,
                             POINTER(FeedbackOptions), POINTER(Reader)],
+    "fl_cache_new": [POINTER(Cache), Context, POINTER(CacheOptions)],
+    "fl_cache_begin": [Cache, U8P, c_uint64, c_uint64],
+    "fl_cache_put": [Cache, U64P, c_uint32, F32P],
+    "fl_cache_get": [Cache, U64P, c_uint32, F32P],
+    "fl_cache_prefetch": [Cache, U64P, c_uint32],
+    "fl_cache_flush": [Cache],
+    "fl_cache_wipe": [Cache],
+    "fl_cache_get_status": [Cache, POINTER(CacheStatus)],
 
     "fl_client_new": [POINTER(Client), Context, POINTER(ClientOptions)],
     "fl_client_recv": [Client, U8P, c_size_t],
@@ -222,6 +231,8 @@ INITIALISED: dict[type[Structure], str] = {
     EncodeOptions: "fl_encode_options_init",
     EncodeReport: "fl_encode_report_init",
     FeedbackOptions: "fl_feedback_options_init",
+    CacheOptions: "fl_cache_options_init",
+    CacheStatus: "fl_cache_status_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",
@@ -277,6 +288,8 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_partial_weight": (c_uint64, [Partial]),
     "fl_feedback_free": (None, [Feedback]),
     "fl_feedback_phase": (c_uint32, [Feedback]),
+    "fl_cache_free": (None, [Cache]),
+    "fl_cache_has": (c_int32, [Cache, U64P, c_uint32]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),
@@ -429,6 +442,16 @@ NO_GRADIENT_FN: Any = cast(c_void_p(), GradientFn)
 def callback_failed() -> int:
     """Return FL_E_CALLBACK: the host's callback did not do it."""
     return _err.CALLBACK
+
+
+def bytes_at(address: int, n: int) -> bytes:
+    """Copy C's memory."""
+    return ctypes.string_at(address, n)
+
+
+def write_at(address: int, data: bytes) -> None:
+    """Write to C's memory."""
+    ctypes.memmove(address, data, len(data))
 
 
 def writer_of(file: IO[bytes]) -> Writer:

@@ -45,6 +45,7 @@ def _opaque(name: str) -> Any:
 
 
 Buffer = _opaque("fl_buffer")
+Cache = _opaque("fl_cache")
 Cancel = _opaque("fl_cancel")
 Client = _opaque("fl_client")
 Compressor = _opaque("fl_compressor")
@@ -71,13 +72,29 @@ class Writer(Struct):
     _fields_ = [("write", WriteFn), ("user", c_void_p)]
 
 
+class Storage(Struct):
+    _fields_ = [
+        ("struct_size", c_uint32), ("reserved", c_uint32), ("user", c_void_p),
+        ("size", CFUNCTYPE(Status, c_void_p, c_char_p, U64P)),
+        ("read", CFUNCTYPE(Status, c_void_p, c_char_p, c_uint64, c_void_p,
+                           c_size_t)),
+        ("write", CFUNCTYPE(Status, c_void_p, c_char_p, c_void_p, c_size_t)),
+        ("remove", CFUNCTYPE(Status, c_void_p, c_char_p)),
+        ("sync", CFUNCTYPE(Status, c_void_p)),
+        ("map", c_void_p), ("unmap", c_void_p),
+        ("map_write", CFUNCTYPE(Status, c_void_p, c_char_p, c_uint64,
+                                POINTER(c_void_p), I32P)),
+        ("unmap_write", CFUNCTYPE(None, c_void_p, c_void_p, c_uint64)),
+        ("advise", CFUNCTYPE(None, c_void_p, c_void_p, c_uint64, c_uint64))]
+
+
 # The hooks that stay NULL here are plain addresses.
 class ContextOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("log_level", c_uint32),
                 ("user", c_void_p), ("alloc", c_void_p),
                 ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
                 ("entropy", c_void_p), ("parallel_for", c_void_p),
-                ("storage", c_void_p), ("memory_cap", c_uint64)]
+                ("storage", POINTER(Storage)), ("memory_cap", c_uint64)]
 
 
 # ---- model.h ---------------------------------------------------------------
@@ -252,6 +269,24 @@ class EncodeReport(Struct):
 
 class FeedbackOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("decay", c_float)]
+
+
+# ---- cache.h ---------------------------------------------------------------
+
+CACHE_KEY_BYTES = 32
+
+
+class CacheOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("dtype", c_uint32),
+                ("byte_cap", c_uint64), ("name", c_char_p), ("key", U8P),
+                ("data_tag", U8P)]
+
+
+class CacheStatus(Struct):
+    _fields_ = [("struct_size", c_uint32), ("is_on", c_uint32),
+                ("n_samples", c_uint64), ("n_values", c_uint64),
+                ("rows", c_uint64), ("bytes", c_uint64), ("hits", c_uint64),
+                ("misses", c_uint64)]
 
 
 # ---- client.h --------------------------------------------------------------
