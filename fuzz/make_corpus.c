@@ -230,5 +230,6 @@ int main(int argc, char **argv)
   seeds_put_sums(folder);
   seeds_put_files(folder);
   seeds_put_models(folder);
+  seeds_put_caches(folder);
   return is_different;
 }

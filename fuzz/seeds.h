@@ -14,5 +14,7 @@ void seeds_put_sums(const char *folder);
 void seeds_put_files(const char *folder);
 /* Seeds of model_description and checkpoint. */
 void seeds_put_models(const char *folder);
+/* Seeds of cache_file. */
+void seeds_put_caches(const char *folder);
 
 #endif
