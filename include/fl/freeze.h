@@ -325,7 +325,8 @@ fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size);
  * Neither owns the other: free them in any order. Checkpoints of the model hold
  * its first active module; fl_freeze_save the rest. FL_E_STATE: the controller
  * is attached, or the model has one, or no layers; FL_E_DIM: modules;
- * FL_E_UNSUPPORTED: CKA, and aggregators. */
+ * FL_E_NOT_FOUND: CKA, and the model has no adapters (fl_model_with_lora,
+ * fl_model_with_adapters); FL_E_UNSUPPORTED: an aggregator's. */
 FL_API fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
                                   const fl_freeze_attach_options *options);
 /** Leave the model as it is. FL_E_STATE: not attached. */

@@ -119,6 +119,9 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
 fl_status fli_forward_part(fl_model *model, const fli_cut *from,
                            const fli_cut *to, const float *x, size_t n,
                            const float **y);
+/* One layer with one input, the same way. */
+fl_status fli_forward_layer(fl_model *model, uint32_t node, const float *x,
+                            size_t n, const float **y);
 /* Cannot fail: weights may change on the way. */
 void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
 /* What the loss got in the last forward pass, [n, outputs]. */
