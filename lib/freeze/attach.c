@@ -13,8 +13,7 @@
 #include "freeze/freeze.h"
 #include "freeze/snapshot.h"
 
-/* ---- what is asked for ----------------------------------------------------
- */
+/* ---- what is asked for -------------------------------------------------- */
 
 /* Where the front module's weights lie, the last time it is another. */
 static void find_front(fli_attachment *a, uint32_t module)
@@ -90,8 +89,7 @@ static void watch_prefix(fli_attachment *a, const fli_batch *batch,
   watch->loads = fli_taps_add(a, watch, &a->prefix, FLI_NO_ROWS, 0);
 }
 
-/* ---- the observer ----------------------------------------------------------
- */
+/* ---- the observer ------------------------------------------------------- */
 
 /* The model as the plan wants it. */
 static fl_status set_model(fli_attachment *a)
@@ -209,8 +207,7 @@ static void observe_gone(void *user)
   free_attachment(user);
 }
 
-/* ---- attaching --------------------------------------------------------------
- */
+/* ---- attaching ---------------------------------------------------------- */
 
 static const fl_freeze_attach_options attach_defaults = {
     .struct_size = sizeof(fl_freeze_attach_options),

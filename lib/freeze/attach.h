@@ -65,8 +65,7 @@ typedef struct fli_attachment {
   size_t n_ids;
 } fli_attachment;
 
-/* ---- taps.c: what is shown on the way forward ------------------------------
- */
+/* ---- taps.c: what is shown on the way forward --------------------------- */
 
 /* Find the adapters, if the criterion is about them, and make room for taps.
  * FL_E_NOMEM; FL_E_NOT_FOUND: no adapters. */
@@ -82,14 +81,12 @@ void fli_taps_take(fli_attachment *a, uint32_t index, const fli_batch *batch,
 /* Forget what the last step has shown, and its memory. */
 void fli_taps_clear(fli_attachment *a);
 
-/* ---- adapter.c: features before and after adapters --------------------------
- */
+/* ---- adapter.c: features before and after adapters ---------------------- */
 
 void fli_adapters_watch(fli_attachment *a, fli_watch *watch);
 void fli_adapters_push(fli_attachment *a);
 
-/* ---- kept.c: outputs of the frozen modules in the cache --------------------
- */
+/* ---- kept.c: outputs of the frozen modules in the cache ----------------- */
 
 /* Have the cache for the prefix as it is now and the data set at hand, if it is
  * not. */

@@ -261,8 +261,7 @@ Test(first_active, losses_do_not_depend_on_it)
   }
 }
 
-/* ---- what has no gradient -------------------------------------------------
- */
+/* ---- what has no gradient ----------------------------------------------- */
 
 static fl_status add_one(float *gradient, const float *weights, uint64_t count,
                          void *user)
@@ -352,8 +351,7 @@ Test(first_active, fixed_layers_are_no_part_of_the_weights)
   net_check(t);
 }
 
-/* ---- any modules -----------------------------------------------------------
- */
+/* ---- any modules -------------------------------------------------------- */
 
 Test(first_active, listed_modules_keep_their_bits_and_the_others_are_trained)
 {

@@ -199,8 +199,7 @@ Test(freeze_attach, what_is_frozen_gives_its_memory_back_in_that_step)
   fl_context_free(context);
 }
 
-/* ---- the cache --------------------------------------------------------------
- */
+/* ---- the cache ---------------------------------------------------------- */
 
 Test(freeze_attach, losses_with_a_cache_are_those_without_to_the_last_bit)
 {
@@ -349,8 +348,7 @@ Test(freeze_attach, cache_that_is_too_small_is_given_up)
   net_free(t);
 }
 
-/* ---- what it is shown -------------------------------------------------------
- */
+/* ---- what it is shown --------------------------------------------------- */
 
 /* The host's half of the same: a hook takes the gradient, the controller is
  * asked step by step. */
@@ -505,8 +503,7 @@ Test(freeze_attach, snapshot_is_within_half_a_level_of_each_channel)
   net_free(t);
 }
 
-/* ---- adapters
- * ---------------------------------------------------------------- */
+/* ---- adapters ----------------------------------------------------------- */
 
 enum { WIDE = 6 };
 
@@ -682,8 +679,7 @@ Test(freeze_attach, models_without_adapters_are_refused_by_the_criterion)
   net_free(t);
 }
 
-/* ---- handling ---------------------------------------------------------------
- */
+/* ---- handling ----------------------------------------------------------- */
 
 Test(freeze_attach, either_may_be_freed_first)
 {
