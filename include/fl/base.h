@@ -134,7 +134,8 @@ enum {
   FL_FEATURE_MODEL = 2, /**< the training engine */
   FL_FEATURE_THC = 3,   /**< homomorphic compression */
   FL_FEATURE_CLIENT = 4,
-  FL_FEATURE_SERVER = 5
+  FL_FEATURE_SERVER = 5,
+  FL_FEATURE_FREEZE = 6
 };
 /** Return 1 when the feature is compiled in, 0 when not or unknown. */
 FL_API int32_t fl_feature(uint32_t feature);
@@ -210,6 +211,18 @@ typedef struct fl_storage {
   /** Map a blob read-only; may be NULL. Released by `unmap`. */
   fl_status (*map)(void *user, const char *name, const void **data, size_t *n);
   void (*unmap)(void *user, const void *data, size_t n);
+  /** Map a blob of exactly `n` > 0 bytes for reading and writing, aligned to 16
+   * at least; what is written is the blob's content, at the latest after
+   * unmap_write, and durable after `sync`. One that is missing or of another
+   * size is made anew, all zeros: *is_new = 1. Its space is really there: a
+   * full disk is FL_E_IO now, not a signal later. One mapping of a blob at a
+   * time. Set together with `unmap_write` or not at all. */
+  fl_status (*map_write)(void *user, const char *name, uint64_t n, void **data,
+                         int32_t *is_new);
+  void (*unmap_write)(void *user, void *data, uint64_t n);
+  /** `n` bytes at `offset` of a blob that map_write has mapped at `data` will
+   * be read soon; may be NULL. */
+  void (*advise)(void *user, const void *data, uint64_t offset, uint64_t n);
 } fl_storage;
 
 typedef struct fl_context_options {

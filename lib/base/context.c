@@ -298,11 +298,15 @@ static fl_status load_storage(fl_storage *storage, const fl_storage *src)
   if (st != FL_OK) return st;
   if (!storage->size || !storage->read || !storage->write || !storage->remove ||
       !storage->sync) {
-    return fli_error(FL_E_OPTIONS, "storage: all hooks but map and unmap are "
-                                   "needed, got NULL");
+    return fli_error(FL_E_OPTIONS, "storage: size, read, write, remove and "
+                                   "sync are needed, got NULL");
   }
   if (!storage->map != !storage->unmap) {
     return fli_error(FL_E_OPTIONS, "storage: map and unmap, got one of them");
+  }
+  if (!storage->map_write != !storage->unmap_write) {
+    return fli_error(FL_E_OPTIONS,
+                     "storage: map_write and unmap_write, got one of them");
   }
   return FL_OK;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Thin layer over libsodium: BLAKE2b-256, ChaCha20 (RFC 8439) as a seekable
- * key stream, secure random bytes. Nothing above this file knows libsodium, so
- * that another provider can take its place here. Hashes and key streams are
- * D0. */
+ * key stream, XChaCha20-Poly1305, secure random bytes. Nothing above this file
+ * knows libsodium, so that another provider can take its place here. Hashes and
+ * key streams are D0. */
 #include "crypto/crypto.h"
 
 #include <assert.h>
@@ -14,6 +14,12 @@
 #include "base/error.h"
 
 enum { CHACHA_BLOCK_BYTES = 64 };
+
+_Static_assert(
+    (int)FLI_NONCE_BYTES == (int)crypto_aead_xchacha20poly1305_ietf_NPUBBYTES &&
+        (int)FLI_TAG_BYTES == (int)crypto_aead_xchacha20poly1305_ietf_ABYTES &&
+        (int)FLI_KEY_BYTES == (int)crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
+    "sizes of XChaCha20-Poly1305");
 
 _Static_assert(sizeof(crypto_generichash_state) <= sizeof(fli_hasher),
                "fli_hasher has room for libsodium's state");
@@ -106,6 +112,22 @@ void fli_chacha20(uint8_t *out, size_t n, const uint8_t key[FLI_KEY_BYTES],
   memset(out, 0, n);
   must_succeed(
       crypto_stream_chacha20_ietf_xor_ic(out, out, n, nonce, block, key));
+}
+
+void fli_seal_bytes(const fli_seal *seal, uint8_t tag[FLI_TAG_BYTES], void *out,
+                    const void *data, size_t n)
+{
+  must_succeed(crypto_aead_xchacha20poly1305_ietf_encrypt_detached(
+      out, tag, NULL, data, n, seal->context, seal->context_size, NULL,
+      seal->nonce, seal->key));
+}
+
+int fli_unseal_bytes(const fli_seal *seal, const uint8_t tag[FLI_TAG_BYTES],
+                     void *out, const void *data, size_t n)
+{
+  return crypto_aead_xchacha20poly1305_ietf_decrypt_detached(
+             out, NULL, data, n, tag, seal->context, seal->context_size,
+             seal->nonce, seal->key) == 0;
 }
 
 fl_status fli_random_bytes(fl_context *context, void *out, size_t n)

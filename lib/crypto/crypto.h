@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hashes, key streams and secure random bytes: the only user of libsodium. */
+/* Hashes, key streams, sealed bytes and secure random bytes: the only user of
+ * libsodium. */
 #ifndef FLI_CRYPTO_H
 #define FLI_CRYPTO_H
 
 #include <fl/base.h>
 
 enum { FLI_HASH_BYTES = 32, FLI_KEY_BYTES = 32, FLI_TOKEN_BYTES = 16 };
+enum { FLI_NONCE_BYTES = 24, FLI_TAG_BYTES = 16 };
 
 /* sodium_init once; FL_E_ENTROPY when it fails. Cheap afterwards, any
  * thread. */
@@ -35,6 +37,23 @@ void fli_derive(uint8_t out[FLI_KEY_BYTES], const uint8_t seed[FLI_KEY_BYTES],
  * a multiple of 64, from that block on. */
 void fli_chacha20(uint8_t *out, size_t n, const uint8_t key[FLI_KEY_BYTES],
                   uint64_t stream, uint32_t block);
+
+/* Encrypt n bytes (out may be data) and authenticate them together with the
+ * context, which is not in `out`: XChaCha20-Poly1305. The nonce is random, one
+ * for each call: chance does not
+ * draw one twice. */
+typedef struct fli_seal {
+  const uint8_t *key;   /* FLI_KEY_BYTES */
+  const uint8_t *nonce; /* FLI_NONCE_BYTES */
+  const uint8_t *context;
+  size_t context_size;
+} fli_seal;
+void fli_seal_bytes(const fli_seal *seal, uint8_t tag[FLI_TAG_BYTES], void *out,
+                    const void *data, size_t n);
+/* 1, or 0 when it was not made by fli_seal_bytes with the same key, nonce and
+ * context; out is then untouched or zeros. */
+int fli_unseal_bytes(const fli_seal *seal, const uint8_t tag[FLI_TAG_BYTES],
+                     void *out, const void *data, size_t n);
 
 /* Unpredictable bytes from the host's hook, else from libsodium.
  * FL_E_ENTROPY. */

@@ -237,6 +237,7 @@ void fl_model_free(fl_model *model)
 {
   if (!model) return;
   fl_context *context = model->context;
+  if (model->observer.gone) model->observer.gone(model->observer.user);
   fli_workspace_free(model);
   fli_optimiser_free(&model->optimiser, context);
   fli_free(context, model->tensors,

@@ -6,6 +6,7 @@
 #include <fl/model.h>
 #include "model/load.h"
 #include "model/node.h"
+#include "model/observer.h"
 #include "model/optimiser.h"
 #include "model/plan.h"
 #include "model/sink.h"
@@ -17,26 +18,14 @@ typedef struct fli_tensor {
   uint32_t module;
   uint32_t is_trainable;
   uint32_t is_trained; /* now: of an active module's layer */
+  uint32_t is_frozen;  /* its module is, wherever it stands */
+  uint32_t was_frozen; /* while that is being changed */
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */
   float bound;
   float initial;
 } fli_tensor;
-
-/* Sees every step of training. Each function may be NULL; a status other than
- * FL_OK ends the step with that status. `begin` and `gradient` are called
- * before any weight changes, `end` after the update. With a `gradient`
- * function the whole gradient is computed first, and the function may change
- * it. */
-typedef struct fli_observer {
-  void *user;
-  fl_status (*begin)(void *user, const fli_batch *batch);
-  /* Gradient of one segment: `n` values from `offset` of the flat weights. */
-  fl_status (*gradient)(void *user, uint32_t module, uint64_t offset,
-                        float *gradient, uint64_t n);
-  fl_status (*end)(void *user, double mean_loss);
-} fli_observer;
 
 /* A maximal run of trainable tensors of one module. */
 typedef struct fli_segment {
@@ -71,10 +60,12 @@ struct fl_model {
   uint8_t schema[FL_HASH_BYTES];
   fli_bytes description;
   fli_observer observer;
+  fli_watch watch;     /* of the step that runs; empty between steps */
+  double watched_loss; /* sum over the batches of the update that is gathered */
   fl_gradient_fn hook;
   void *hook_user;
   int is_shown; /* its gradient, to a function that may only read the model */
-  uint32_t first_active; /* module */
+  uint32_t first_active; /* module: none before it is trained */
   uint64_t first_weight; /* that is trained; all behind it have state */
   fli_optimiser optimiser;
   fli_fit_place place;
@@ -82,16 +73,23 @@ struct fl_model {
   fli_workspace workspace;
 };
 
-/* NULL takes the observer away. */
+/* step.c. NULL takes the observer away; what was gathered is dropped. */
 void fli_model_set_observer(fl_model *model, const fli_observer *observer);
+
+/* cut.c: the cut in front of `module`, which has to have layers. Returns
+ * whether there is one: more than one output may cross, or none. */
+int fli_model_cut(const fl_model *model, uint32_t module, fli_cut *cut);
 
 /* finish.c: from declared nodes and tensors to a model that can be used. */
 fl_status fli_model_finish(fl_model *model);
 
 /* active.c: mark what is trained when all modules below first_active are
- * frozen, and what has a gradient for it. Returns whether anything is trained.
- */
+ * frozen, and tensors that are, and what has a gradient for it. Returns
+ * whether anything is trained. */
 int fli_model_mark(fl_model *model, uint32_t first_active);
+/* First of the weights of modules from first_active on; n_weights: none. State
+ * of the optimiser and gradients begin there. */
+uint64_t fli_model_first_weight(const fl_model *model, uint32_t first_active);
 
 /* description.c */
 fl_status fli_description_write(const fl_model *model, fli_bytes *out);
@@ -119,6 +117,15 @@ int fli_model_gathers(const fl_model *model);
  * with is_training what fli_backward needs. FL_E_NOT_FINITE: the loss. */
 fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
                       double *loss);
+/* Only the layers between two cuts, without training: `x` are n samples' values
+ * at `from`, *y what crosses `to`, or with NULL the loss's input; borrowed
+ * until the model is used again. FL_E_NOMEM, FL_E_LIMIT. */
+fl_status fli_forward_part(fl_model *model, const fli_cut *from,
+                           const fli_cut *to, const float *x, size_t n,
+                           const float **y);
+/* One layer with one input, the same way. */
+fl_status fli_forward_layer(fl_model *model, uint32_t node, const float *x,
+                            size_t n, const float **y);
 /* Cannot fail: weights may change on the way. */
 void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
 /* What the loss got in the last forward pass, [n, outputs]. */

@@ -45,6 +45,9 @@ typedef struct fli_batch {
   const uint32_t *order;
   uint64_t first;
   size_t n;
+  size_t n_next;  /* samples of the next batch, which lie behind these; 0: it
+                     is not known yet */
+  int is_lasting; /* the same data set in every epoch: places are names */
 } fli_batch;
 
 typedef struct fli_sink fli_sink;
@@ -265,6 +268,14 @@ static inline const float *fli_value(const fli_pass *pass, const fli_node *node,
                                      uint32_t parameter)
 {
   return pass->values + node->places[parameter];
+}
+
+/* Name of the batch's sample k. Returns 0 when it has none. */
+static inline int fli_batch_id(const fli_batch *batch, size_t k, uint64_t *id)
+{
+  uint64_t sample = fli_batch_sample(batch, k);
+  *id = batch->data->ids ? batch->data->ids[sample] : sample;
+  return batch->data->ids != NULL || batch->is_lasting;
 }
 
 static inline int fli_is_trained(const fli_node *node, uint32_t parameter)

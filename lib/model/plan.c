@@ -153,8 +153,7 @@ static fl_status plan_needs(planner *p, uint32_t position)
   if (needs.backward > 0) {
     FLI_TRY(new_buffer(p, needs.backward, back, back, &places->scratch[1]));
   }
-  uint64_t n =
-      fli_sink_floats(node, fli_model_gathers(p->model), &p->model->optimiser);
+  uint64_t n = fli_sink_floats(p->model, node);
   if (n > 0) FLI_TRY(new_buffer(p, n, back, back, &places->tensor));
 out:
   return st;

@@ -54,6 +54,7 @@ fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training);
 fl_status fli_workspace_fit(const fl_model *model, size_t *batch);
 /* Plans are no longer right: something they depend on has changed. */
 void fli_workspace_forget(fl_model *model);
+/* The same, and their memory is given back now. */
 void fli_workspace_free(fl_model *model);
 /* Have memory for a gathered gradient. FL_E_NOMEM. */
 fl_status fli_workspace_gather(fl_model *model);

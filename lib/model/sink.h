@@ -10,6 +10,7 @@
 #include "model/node.h"
 
 struct fli_optimiser;
+struct fl_model;
 
 struct fli_sink {
   float *values; /* of the model */
@@ -17,7 +18,7 @@ struct fli_sink {
   uint64_t first;
   float keep; /* whole = keep * whole + gradient */
   float rate; /* of the update */
-  const struct fli_optimiser *optimiser;
+  const struct fl_model *model;
 };
 
 /* at = keep * at + scale * gradient is what is wanted. */
@@ -35,7 +36,6 @@ fli_target fli_sink_target(const fli_pass *pass, const fli_node *node,
 void fli_sink_done(const fli_pass *pass, const fli_node *node,
                    uint32_t parameter);
 /* Floats of pass->gradient that the node needs. */
-uint64_t fli_sink_floats(const fli_node *node, int is_whole,
-                         const struct fli_optimiser *optimiser);
+uint64_t fli_sink_floats(const struct fl_model *model, const fli_node *node);
 
 #endif

@@ -18,6 +18,7 @@
 void fli_model_set_observer(fl_model *model, const fli_observer *observer)
 {
   model->observer = observer ? *observer : (fli_observer){0};
+  model->watch = (fli_watch){0};
   fli_workspace_forget(model);
 }
 
@@ -112,28 +113,38 @@ static void clear_untrained(const fl_model *model)
   }
 }
 
-/* Those who want to see the gradient, in order. */
+/* To the observer, tensor by tensor as on the way back. */
+static void show_tensors(const fl_model *model)
+{
+  const fli_watch *watch = &model->watch;
+  const fli_workspace *w = &model->workspace;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (!tensor->is_trained || tensor->offset < watch->first ||
+        tensor->offset - watch->first >= watch->n) {
+      continue;
+    }
+    model->observer.gradient(model->observer.user, tensor->offset,
+                             w->gradient +
+                                 (tensor->offset - model->first_weight),
+                             tensor->shape.count);
+  }
+}
+
+/* Those who want to see the gradient: the observer as it is, the hook, which
+ * may change it. */
 static fl_status show_gradient(fl_model *model)
 {
-  fl_status st = FL_OK;
-  const fli_observer *observer = &model->observer;
-  fli_workspace *w = &model->workspace;
-  uint64_t first = model->first_weight;
-  for (uint32_t i = 0; i < model->n_segments && observer->gradient; i++) {
-    const fli_segment *segment = &model->segments[i];
-    if (segment->offset < first) continue;
-    FLI_TRY(observer->gradient(observer->user, segment->module, segment->offset,
-                               w->gradient + (segment->offset - first),
-                               segment->n));
-  }
+  const fli_workspace *w = &model->workspace;
+  if (model->watch.n > 0) show_tensors(model);
   if (!model->hook) return FL_OK;
-  st = model->hook(w->gradient, model->values + first, w->n_gradient,
-                   model->hook_user);
+  model->is_shown = 1;
+  fl_status st = model->hook(w->gradient, model->values + model->first_weight,
+                             w->n_gradient, model->hook_user);
+  model->is_shown = 0;
   if (st == FL_OK) return FL_OK;
   return fli_error(st < 0 ? st : FL_E_CALLBACK,
                    "step: ended by the gradient hook");
-out:
-  return st;
 }
 
 /* Factor for the update: clipping. FL_E_NOT_FINITE. */
@@ -162,9 +173,7 @@ static fl_status update_gathered(fl_model *model, float rate)
     flk_nn()->vector.scale(w->gradient, share, w->gradient,
                            (size_t)w->n_gradient);
   }
-  model->is_shown = 1;
   st = show_gradient(model);
-  model->is_shown = 0;
   clear_untrained(model);
   if (st != FL_OK) return st;
   FLI_TRY(clip(model, &factor));
@@ -189,32 +198,65 @@ static void gather(fl_model *model, const fli_batch *batch)
                    .whole = w->gradient,
                    .first = model->first_weight,
                    .keep = w->n_batches > 0 ? 1.0f : 0.0f,
-                   .optimiser = &model->optimiser};
+                   .model = model};
   fli_backward(model, batch, &sink);
   w->n_batches++;
+}
+
+/* The update with the batch's gradient, on the way back. */
+static void update_on_the_way(fl_model *model, const fli_batch *batch,
+                              float rate)
+{
+  fli_sink sink = {.values = model->values,
+                   .first = model->first_weight,
+                   .rate = rate_of(model, rate),
+                   .model = model};
+  fli_backward(model, batch, &sink);
+  model->optimiser.updates++;
+}
+
+/* Let the observer begin an update. It may have changed what is trained, for
+ * which there must be room again, as much as there was. */
+static fl_status begin_update(fl_model *model, const fli_batch *batch,
+                              float rate)
+{
+  const fli_observer *observer = &model->observer;
+  size_t room = model->workspace.plans[1].batch;
+  if (model->workspace.n_batches > 0) return FL_OK; /* it has begun */
+  model->watch = (fli_watch){0};
+  model->watched_loss = 0.0;
+  if (!observer->begin) return FL_OK;
+  fl_status st = observer->begin(observer->user, batch, rate_of(model, rate),
+                                 &model->watch);
+  if (st != FL_OK) return st;
+  return fli_workspace_reserve(model, room, 1);
+}
+
+static fl_status end_update(fl_model *model, uint32_t n_batches)
+{
+  const fli_observer *observer = &model->observer;
+  model->watch = (fli_watch){0};
+  if (!observer->end) return FL_OK;
+  return observer->end(observer->user, model->watched_loss / n_batches);
 }
 
 fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
                    double *loss)
 {
   fl_status st = FL_OK;
-  const fli_observer *observer = &model->observer;
-  if (observer->begin) FLI_TRY(observer->begin(observer->user, batch));
+  uint32_t n_batches = 1;
+  FLI_TRY(begin_update(model, batch, rate));
   FLI_TRY(fli_forward(model, batch, 1, loss));
+  model->watched_loss += *loss;
   if (fli_model_gathers(model)) {
     gather(model, batch);
-    if (model->workspace.n_batches >= model->optimiser.options.accumulate) {
-      FLI_TRY(update_gathered(model, rate));
-    }
+    n_batches = model->workspace.n_batches;
+    if (n_batches < model->optimiser.options.accumulate) return FL_OK;
+    FLI_TRY(update_gathered(model, rate));
   } else {
-    fli_sink sink = {.values = model->values,
-                     .first = model->first_weight,
-                     .rate = rate_of(model, rate),
-                     .optimiser = &model->optimiser};
-    fli_backward(model, batch, &sink);
-    model->optimiser.updates++;
+    update_on_the_way(model, batch, rate);
   }
-  if (observer->end) FLI_TRY(observer->end(observer->user, *loss));
+  FLI_TRY(end_update(model, n_batches));
 out:
   return st;
 }
@@ -269,8 +311,13 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   FLI_TRY(fli_workspace_reserve(model, batch.n, 1));
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  st = fli_forward(model, &batch, 1, &mean);
-  if (st == FL_OK) gather(model, &batch);
+  st = begin_update(model, &batch, FL_RATE_SCHEDULED);
+  if (st == FL_OK) st = fli_workspace_gather(model);
+  if (st == FL_OK) st = fli_forward(model, &batch, 1, &mean);
+  if (st == FL_OK) {
+    model->watched_loss += mean;
+    gather(model, &batch);
+  }
   fli_fpguard_leave(&guard);
   if (st == FL_OK && loss) *loss = mean;
 out:
@@ -302,8 +349,10 @@ fl_status fl_model_update(fl_model *model, float learning_rate)
     return fli_error(FL_E_STATE, "update: no gradient since the last one");
   }
   fli_fpguard guard;
+  uint32_t n_batches = model->workspace.n_batches;
   fli_fpguard_enter(&guard);
   st = update_gathered(model, learning_rate);
+  if (st == FL_OK) st = end_update(model, n_batches);
   fli_fpguard_leave(&guard);
 out:
   return st;

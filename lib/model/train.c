@@ -102,8 +102,12 @@ static void own_batch(const fit_run *run, fli_batch *batch)
 {
   uint64_t first = run->model->place.step_in_epoch * run->options.batch_size;
   uint64_t left = first < run->count ? run->count - first : 0;
-  *batch = (fli_batch){.data = &run->data, .order = run->order, .first = first};
+  *batch = (fli_batch){
+      .data = &run->data, .order = run->order, .first = first, .is_lasting = 1};
   batch->n =
+      left < run->options.batch_size ? (size_t)left : run->options.batch_size;
+  left -= batch->n;
+  batch->n_next =
       left < run->options.batch_size ? (size_t)left : run->options.batch_size;
 }
 

@@ -11,9 +11,8 @@
 int fli_model_gathers(const fl_model *model)
 {
   const fl_optimiser_options *o = &model->optimiser.options;
-  return model->observer.gradient != NULL || model->hook != NULL ||
-         model->workspace.gradient != NULL || o->clip_norm > 0.0f ||
-         o->accumulate > 1;
+  return model->hook != NULL || model->workspace.gradient != NULL ||
+         o->clip_norm > 0.0f || o->accumulate > 1;
 }
 
 static void add_up(const fl_model *model, int is_training, size_t n_floats,
@@ -202,8 +201,7 @@ fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes)
   fli_clear_error();
   FLI_TRY(fli_model_check_idle(model));
   model->memory_limit = bytes;
-  fli_workspace_forget(model);
-  free_block(model);
+  fli_workspace_free(model);
 out:
   return st;
 }

@@ -11,9 +11,7 @@ import libfl
 from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
-           "feedback", "protocol", "client", "server"]
-# Structs that the package has no use for.
-UNUSED = {"fl_storage"}
+           "feedback", "cache", "freeze", "protocol", "client", "server"]
 
 
 def camel(name):
@@ -37,8 +35,6 @@ def structs(headers):
     found = {}
     for body, name in re.findall(r"typedef struct \w+ \{(.*?)\} (\w+);",
                                  headers, re.S):
-        if name in UNUSED:
-            continue
         fields = []
         for line in body.split(";"):
             function = re.search(r"\(\*(\w+)\)\(", line)
@@ -121,7 +117,7 @@ def test_struct_layouts_are_the_compilers(structs, root, tmp_path):
     got = {key: int(value) for key, value in
            (line.split() for line in printed.splitlines())}
     assert got == expected
-    assert len(structs) == 33
+    assert len(structs) == 42
 
 
 def test_every_struct_declared_is_in_the_headers(structs):
@@ -168,16 +164,27 @@ def test_every_exported_symbol_has_argtypes(root):
 
 @pytest.mark.parametrize("kind, prefix", [
     (libfl.Codec, "FL_CODEC_"), (libfl.ThcMode, "FL_THC_"),
-    (libfl.Dtype, "FL_DTYPE_"), (libfl.Weighting, "FL_WEIGHT_"),
+    (libfl.Dtype, "FL_DTYPE_"), (libfl.CacheDtype, "FL_CACHE_"), (libfl.Weighting, "FL_WEIGHT_"),
     (libfl.ScaleMode, "FL_SCALE_"), (libfl.Feature, "FL_FEATURE_"),
+    (libfl.FreezeReason, "FL_FREEZE_REASON_"),
+    (libfl.FreezeWants, "FL_FREEZE_WANTS_"),
     (libfl.ClientEventKind, "FL_CLIENT_"),
     (libfl.ServerEventKind, "FL_SERVER_")])
 def test_enumerators_are_the_headers(headers, kind, prefix):
     constants = {name: int(value) for name, value in re.findall(
         rf"\b{prefix}(\w+) = (\d+)", headers)}
-    for name in ("BLOCK", "ID_BYTES"):
+    for name in ("BLOCK", "ID_BYTES", "KEY_BYTES"):
         constants.pop(name, None)
     assert {member.name: member.value for member in kind} == constants
+
+
+def test_freeze_enumerators_are_the_headers(headers):
+    constants = {name: int(value) for name, value in re.findall(
+        r"\bFL_FREEZE_((?!REASON_|WANTS_)\w+) = (\d+)", headers)}
+    assert constants == {
+        member.name: member.value
+        for kind in (libfl.FreezeCriterion, libfl.FreezePreset,
+                     libfl.FreezeEventKind) for member in kind}
 
 
 def test_reject_reasons_are_the_librarys():
@@ -196,7 +203,8 @@ def test_reject_reasons_are_the_librarys():
 def test_constants_are_the_headers(headers):
     for name, value in (("FL_MAX_DIMS", _lib.MAX_DIMS),
                         ("FL_HASH_BYTES", _lib.HASH_BYTES),
-                        ("FL_SEED_BYTES", _lib.SEED_BYTES)):
+                        ("FL_SEED_BYTES", _lib.SEED_BYTES),
+                        ("FL_CACHE_KEY_BYTES", _lib.CACHE_KEY_BYTES)):
         assert re.search(rf"\b{name} = {value}\b", headers), name
 
 

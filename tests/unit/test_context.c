@@ -447,6 +447,13 @@ static fl_status no_map(void *user, const char *name, const void **data,
   return FL_E_IO;
 }
 
+static fl_status no_map_write(void *user, const char *name, uint64_t n,
+                              void **data, int32_t *is_new)
+{
+  (void)user, (void)name, (void)n, (void)data, (void)is_new;
+  return FL_E_IO;
+}
+
 static fl_storage sample_storage(void)
 {
   fl_storage storage = {.struct_size = sizeof storage,
@@ -473,6 +480,20 @@ Test(context, storage_is_copied)
   fl_context_free(context);
 }
 
+/* Whatever lies behind the struct of that time is not looked at. */
+Test(context, storage_of_a_host_from_before_map_write_has_none)
+{
+  fl_storage storage = sample_storage();
+  fl_context_options options = default_options(NULL);
+  options.storage = &storage;
+  storage.struct_size = offsetof(fl_storage, map_write);
+  storage.map_write = no_map_write;
+  fl_context *context = new_context(&options);
+  cr_assert_null(fli_context_storage(context)->map_write);
+  cr_assert_null(fli_context_storage(context)->advise);
+  fl_context_free(context);
+}
+
 Test(context, storage_with_missing_hooks_is_refused)
 {
   fl_context *context = NULL;
@@ -483,6 +504,9 @@ Test(context, storage_with_missing_hooks_is_refused)
   cr_assert_eq(fl_context_new(&context, &options), FL_E_OPTIONS);
   storage = sample_storage();
   storage.map = no_map;
+  cr_assert_eq(fl_context_new(&context, &options), FL_E_OPTIONS);
+  storage = sample_storage();
+  storage.map_write = no_map_write;
   cr_assert_eq(fl_context_new(&context, &options), FL_E_OPTIONS);
   storage = sample_storage();
   storage.struct_size = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Known answers: BLAKE2b from a second implementation (Python's hashlib),
- * ChaCha20 from RFC 8439, appendix A.1. */
+ * ChaCha20 from RFC 8439, appendix A.1, XChaCha20-Poly1305 from
+ * draft-irtf-cfrg-xchacha-03, A.3.1. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 
 static void check_hex(const uint8_t *bytes, size_t n, const char *want)
 {
-  char got[200];
+  char got[300];
   cr_assert_lt(2 * n, sizeof got);
   for (size_t i = 0; i < n; i++) {
     snprintf(got + 2 * i, 3, "%02x", bytes[i]);
@@ -206,6 +207,71 @@ Test(crypto, failing_entropy_hook_is_no_entropy_and_leaves_no_bytes)
   cr_assert_eq(memcmp(bytes, "\0\0\0\0", 4), 0);
   cr_assert_not_null(strstr(fl_last_error(), "FL_E_IO"));
   fl_context_free(context);
+}
+
+static const char sunscreen[] =
+    "Ladies and Gentlemen of the class of '99: If I could offer you only one "
+    "tip for the future, sunscreen would be it.";
+
+enum { SUNSCREEN = sizeof sunscreen - 1 };
+
+static const uint8_t *bytes_from(uint8_t first)
+{
+  static uint8_t all[256];
+  counting_bytes(all, sizeof all);
+  return all + first;
+}
+
+static fli_seal sunscreen_seal(void)
+{
+  static const uint8_t context[] = {0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1,
+                                    0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7};
+  return (fli_seal){bytes_from(0x80), bytes_from(0x40), context,
+                    sizeof context};
+}
+
+Test(crypto, sealed_bytes_known_answer)
+{
+  uint8_t out[SUNSCREEN], tag[FLI_TAG_BYTES], back[SUNSCREEN];
+  fli_seal seal = sunscreen_seal();
+  fli_seal_bytes(&seal, tag, out, sunscreen, SUNSCREEN);
+  check_hex(tag, sizeof tag, "c0875924c1c7987947deafd8780acf49");
+  check_hex(out, sizeof out,
+            "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb"
+            "731c7f1b0b4aa6440bf3a82f4eda7e39ae64c6708c54c216cb96b72e1213b452"
+            "2f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9"
+            "21f9664c97637da9768812f615c68b13b52e");
+  cr_assert_eq(fli_unseal_bytes(&seal, tag, back, out, SUNSCREEN), 1);
+  cr_assert_eq(memcmp(back, sunscreen, SUNSCREEN), 0);
+  cr_assert_eq(fli_unseal_bytes(&seal, tag, out, out, SUNSCREEN), 1);
+  cr_assert_eq(memcmp(out, sunscreen, SUNSCREEN), 0);
+}
+
+Test(crypto, sealed_bytes_of_anything_else_stay_shut)
+{
+  uint8_t out[SUNSCREEN], tag[FLI_TAG_BYTES], back[SUNSCREEN];
+  const fli_seal seal = sunscreen_seal();
+  fli_seal_bytes(&seal, tag, out, sunscreen, SUNSCREEN);
+  for (size_t i = 0; i < SUNSCREEN; i++) {
+    out[i] ^= 1;
+    cr_assert_eq(fli_unseal_bytes(&seal, tag, back, out, SUNSCREEN), 0);
+    out[i] ^= 1;
+  }
+  for (size_t i = 0; i < sizeof tag; i++) {
+    tag[i] ^= 0x80;
+    cr_assert_eq(fli_unseal_bytes(&seal, tag, back, out, SUNSCREEN), 0);
+    tag[i] ^= 0x80;
+  }
+  fli_seal other = seal;
+  other.key = bytes_from(0x81);
+  cr_assert_eq(fli_unseal_bytes(&other, tag, back, out, SUNSCREEN), 0);
+  other = seal;
+  other.nonce = bytes_from(0x41);
+  cr_assert_eq(fli_unseal_bytes(&other, tag, back, out, SUNSCREEN), 0);
+  other = seal;
+  other.context_size--;
+  cr_assert_eq(fli_unseal_bytes(&other, tag, back, out, SUNSCREEN), 0);
+  cr_assert_eq(fli_unseal_bytes(&seal, tag, back, out, SUNSCREEN - 1), 0);
 }
 
 Test(crypto, equal_secret_compares_every_byte)

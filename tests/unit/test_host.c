@@ -4,10 +4,13 @@
 #define _XOPEN_SOURCE 700
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fl/fl.h>
@@ -87,6 +90,7 @@ Test(host, features_are_known_or_absent)
   cr_assert_eq(fl_feature(FL_FEATURE_THC), 1);
   cr_assert_eq(fl_feature(FL_FEATURE_CLIENT), 1);
   cr_assert_eq(fl_feature(FL_FEATURE_SERVER), 1);
+  cr_assert_eq(fl_feature(FL_FEATURE_FREEZE), 1);
   cr_assert_eq(fl_feature(0), 0);
   cr_assert_eq(fl_feature(UINT32_MAX), 0);
 }
@@ -331,6 +335,127 @@ Test(storage, map_shows_the_blob_of_its_time, .init = open_host,
   cr_assert_eq(n, 6);
   cr_assert_eq(memcmp(data, "mapped", 6), 0);
   storage->unmap(storage->user, data, n);
+}
+
+static uint8_t *map_blob(uint64_t n, int32_t want_new)
+{
+  void *data = NULL;
+  int32_t is_new = -1;
+  cr_assert_eq(storage->map_write(storage->user, "blob", n, &data, &is_new),
+               FL_OK);
+  cr_assert_eq(is_new, want_new);
+  cr_assert_not_null(data);
+  return data;
+}
+
+Test(storage, mapped_blob_is_zeros_and_then_what_was_written, .init = open_host,
+     .fini = close_host)
+{
+  enum { BYTES = 10000 };
+  uint8_t *data = map_blob(BYTES, 1);
+  for (size_t i = 0; i < BYTES; i++)
+    cr_assert_eq(data[i], 0);
+  memcpy(data + 9000, "here", 4);
+  storage->advise(storage->user, data, 9000, 4);
+  cr_assert_eq(storage->sync(storage->user), FL_OK);
+  storage->unmap_write(storage->user, data, BYTES);
+  data = map_blob(BYTES, 0);
+  cr_assert_eq(memcmp(data + 9000, "here", 4), 0);
+  storage->unmap_write(storage->user, data, BYTES);
+  char part[4];
+  cr_assert_eq(storage->read(storage->user, "blob", 9000, part, 4), FL_OK);
+  cr_assert_eq(memcmp(part, "here", 4), 0);
+  cr_assert_eq(storage->sync(storage->user), FL_OK);
+}
+
+Test(storage, mapped_blob_of_another_size_is_made_anew, .init = open_host,
+     .fini = close_host)
+{
+  const uint64_t sizes[] = {1, 4096, 4097, 3};
+  put("blob", "0123456789");
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    uint8_t *data = map_blob(sizes[i], 1);
+    cr_assert_eq(data[0], 0);
+    data[0] = 'x';
+    storage->unmap_write(storage->user, data, sizes[i]);
+    uint64_t size = 0;
+    cr_assert_eq(storage->size(storage->user, "blob", &size), FL_OK);
+    cr_assert_eq(size, sizes[i]);
+  }
+}
+
+Test(storage, space_of_a_mapped_blob_is_reserved, .init = open_host,
+     .fini = close_host)
+{
+  enum { BYTES = 1 << 20 };
+  char path[PATH_BYTES + 20];
+  struct stat info;
+  uint8_t *data = map_blob(BYTES, 1);
+  path_of(path, "blob");
+  cr_assert_eq(stat(path, &info), 0);
+  cr_assert_geq(info.st_blocks * 512, BYTES);
+  storage->unmap_write(storage->user, data, BYTES);
+  /* One with holes, as somebody may have copied it. */
+  cr_assert_eq(truncate(path, 0), 0);
+  cr_assert_eq(truncate(path, BYTES), 0);
+  storage->unmap_write(storage->user, map_blob(BYTES, 0), BYTES);
+  cr_assert_eq(stat(path, &info), 0);
+  cr_assert_geq(info.st_blocks * 512, BYTES);
+}
+
+Test(storage, what_cannot_be_mapped_is_said, .init = open_host,
+     .fini = close_host)
+{
+  char path[PATH_BYTES + 20];
+  void *data = NULL;
+  int32_t is_new;
+  void *user = storage->user;
+  cr_assert_eq(storage->map_write(user, "../x", 1, &data, &is_new),
+               FL_E_ARGUMENT);
+  cr_assert_eq(storage->map_write(user, "blob", 0, &data, &is_new),
+               FL_E_ARGUMENT);
+  cr_assert_neq(storage->map_write(user, "blob", UINT64_MAX, &data, &is_new),
+                FL_OK);
+  path_of(path, "blob");
+  cr_assert_eq(symlink("/etc/passwd", path), 0);
+  cr_assert_eq(storage->map_write(user, "blob", 1, &data, &is_new), FL_E_IO);
+  cr_assert_eq(unlink(path), 0);
+  cr_assert_eq(mkdir(path, 0700), 0);
+  cr_assert_eq(storage->map_write(user, "blob", 1, &data, &is_new), FL_E_IO);
+  cr_assert_eq(rmdir(path), 0);
+  cr_assert_null(data);
+}
+
+/* Ends with the number of the check that failed, 0 = none. */
+static int map_beyond_the_limit(uint64_t limit)
+{
+  const struct rlimit most = {limit, limit};
+  void *data = NULL;
+  int32_t is_new;
+  uint64_t size;
+  if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return 1;
+  if (setrlimit(RLIMIT_FSIZE, &most) != 0) return 2;
+  void *user = storage->user;
+  if (storage->map_write(user, "blob", limit + 1, &data, &is_new) != FL_E_IO)
+    return 3;
+  if (storage->size(user, "blob", &size) != FL_E_NOT_FOUND) return 4;
+  if (storage->map_write(user, "blob", limit, &data, &is_new) != FL_OK)
+    return 5;
+  memset(data, 1, (size_t)limit);
+  storage->unmap_write(user, data, limit);
+  return 0;
+}
+
+/* Nothing of a blob that did not fit is left. */
+Test(storage, blob_beyond_the_room_there_is_is_an_io_error, .init = open_host,
+     .fini = close_host)
+{
+  int status = 0;
+  pid_t child = fork();
+  if (child == 0) _exit(map_beyond_the_limit(65536));
+  cr_assert_eq(waitpid(child, &status, 0), child);
+  cr_assert(WIFEXITED(status));
+  cr_assert_eq(WEXITSTATUS(status), 0, "check %d", WEXITSTATUS(status));
 }
 
 Test(storage, sync_succeeds, .init = open_host, .fini = close_host)

@@ -96,37 +96,40 @@ static void weights_as_double(const fl_model *model, double *w)
 typedef struct notes {
   uint32_t begins;
   uint32_t ends;
-  uint32_t modules[8];
-  uint32_t n_modules;
+  uint64_t at[8]; /* of the gradients shown */
+  uint32_t n_shown;
   double loss;
+  float rate;
   float gradient[WEIGHTS];
-  fl_status answer; /* of the gradient function */
   fl_status begin_answer;
+  fl_status end_answer;
 } notes;
 
-static fl_status note_begin(void *user, const fli_batch *batch)
+static fl_status note_begin(void *user, const fli_batch *batch, float rate,
+                            fli_watch *watch)
 {
   notes *n = user;
   cr_assert_gt(batch->n, 0);
   n->begins++;
+  n->rate = rate;
+  watch->n = WEIGHTS;
   return n->begin_answer;
 }
 
-static fl_status note_gradient(void *user, uint32_t module, uint64_t offset,
-                               float *gradient, uint64_t count)
+static void note_gradient(void *user, uint64_t at, const float *gradient,
+                          uint64_t count)
 {
   notes *n = user;
-  n->modules[n->n_modules++ % 8] = module;
-  memcpy(n->gradient + offset, gradient, (size_t)count * sizeof *gradient);
-  return n->answer;
+  n->at[n->n_shown++ % 8] = at;
+  memcpy(n->gradient + at, gradient, (size_t)count * sizeof *gradient);
 }
 
-static fl_status note_end(void *user, double mean_loss)
+static fl_status note_end(void *user, double loss)
 {
   notes *n = user;
   n->ends++;
-  n->loss = mean_loss;
-  return FL_OK;
+  n->loss = loss;
+  return n->end_answer;
 }
 
 static fli_observer observer_of(notes *n)
@@ -189,34 +192,46 @@ Test(model_gradients, gradient_and_loss_agree_with_the_oracle)
   }
 }
 
-Test(model_gradients, fused_update_is_the_observed_one)
+/* Whatever makes the update: plain SGD, which an observer makes write down
+ * gradients that it has no need of, momentum, and gathered gradients. */
+Test(model_gradients, being_observed_changes_no_bit)
 {
-  fl_model *fused = fixture_small_mlp();
-  fl_model *observed = fixture_small_mlp();
-  sample_set set;
-  float a[WEIGHTS];
-  float b[WEIGHTS];
-  notes seen = {0};
-  fli_observer observer = observer_of(&seen);
-  fixture_samples(&set, SEED);
-  fl_dataset data = fixture_data(set.x, set.y, 32);
-  fli_model_set_observer(observed, &observer);
-  for (int i = 0; i < 20; i++) {
-    cr_assert_eq(fl_model_step(fused, &data, 0.1f, NULL), FL_OK);
-    cr_assert_eq(fl_model_step(observed, &data, 0.1f, NULL), FL_OK);
+  for (int kind = 0; kind < 3; kind++) {
+    fl_model *alone = fixture_small_mlp();
+    fl_model *observed = fixture_small_mlp();
+    sample_set set;
+    float a[WEIGHTS];
+    float b[WEIGHTS];
+    notes seen = {0};
+    fli_observer observer = observer_of(&seen);
+    fl_optimiser_options o;
+    fixture_samples(&set, SEED);
+    fl_dataset data = fixture_data(set.x, set.y, 32);
+    (void)fl_optimiser_options_init(&o, sizeof o);
+    if (kind == 1) o.momentum = 0.9f;
+    if (kind == 2) o.clip_norm = 0.5f;
+    cr_assert_eq(fl_model_set_optimiser(alone, &o), FL_OK);
+    cr_assert_eq(fl_model_set_optimiser(observed, &o), FL_OK);
+    fli_model_set_observer(observed, &observer);
+    for (int i = 0; i < 20; i++) {
+      cr_assert_eq(fl_model_step(alone, &data, 0.1f, NULL), FL_OK);
+      cr_assert_eq(fl_model_step(observed, &data, 0.1f, NULL), FL_OK);
+    }
+    cr_assert_eq(seen.ends, 20);
+    cr_assert_eq(fl_model_copy_weights(alone, a, WEIGHTS), FL_OK);
+    cr_assert_eq(fl_model_copy_weights(observed, b, WEIGHTS), FL_OK);
+    for (size_t i = 0; i < WEIGHTS; i++) {
+      cr_assert(fabsf(a[i] - b[i]) < 1e-6f, "%d, weight %zu: %g and %g", kind,
+                i, (double)a[i], (double)b[i]);
+    }
+    fl_model_free(alone);
+    fl_model_free(observed);
   }
-  cr_assert_eq(fl_model_copy_weights(fused, a, WEIGHTS), FL_OK);
-  cr_assert_eq(fl_model_copy_weights(observed, b, WEIGHTS), FL_OK);
-  for (size_t i = 0; i < WEIGHTS; i++) {
-    cr_assert(fabsf(a[i] - b[i]) < 1e-5f, "weight %zu: %g and %g", i,
-              (double)a[i], (double)b[i]);
-  }
-  fl_model_free(fused);
-  fl_model_free(observed);
 }
 
-Test(model_gradients, observer_sees_every_step_and_module_in_order)
+Test(model_gradients, observer_sees_every_update_and_tensor)
 {
+  static const uint64_t back[4] = {A + HIDDEN, WEIGHTS - CLASSES, 0, A};
   fl_model *model = fixture_small_mlp();
   sample_set set;
   notes seen = {0};
@@ -224,13 +239,18 @@ Test(model_gradients, observer_sees_every_step_and_module_in_order)
   fixture_samples(&set, SEED);
   fl_dataset data = fixture_data(set.x, set.y, 8);
   fli_model_set_observer(model, &observer);
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
+  cr_assert_eq(fl_model_step(model, &data, 0.25f, NULL), FL_OK);
   cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
   cr_assert_eq(seen.begins, 2);
   cr_assert_eq(seen.ends, 2);
-  cr_assert_eq(seen.n_modules, 4);
+  cr_assert_eq(seen.rate, 0.1f);
+  cr_assert_eq(seen.n_shown, 8);
   for (uint32_t i = 0; i < 4; i++) {
-    cr_assert_eq(seen.modules[i], i % 2);
+    int is_seen = 0;
+    for (uint32_t k = 0; k < 4; k++) {
+      is_seen += seen.at[k] == back[i];
+    }
+    cr_assert_eq(is_seen, 1, "tensor at %llu", (unsigned long long)back[i]);
   }
   fli_model_set_observer(model, NULL);
   cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_OK);
@@ -238,20 +258,41 @@ Test(model_gradients, observer_sees_every_step_and_module_in_order)
   fl_model_free(model);
 }
 
-Test(model_gradients, observer_that_fails_stops_the_step_before_the_update)
+/* One begin and one end for all batches of an update. */
+Test(model_gradients, observer_sees_gathered_batches_as_one_update)
+{
+  fl_model *model = fixture_small_mlp();
+  sample_set set;
+  notes seen = {0};
+  fli_observer observer = observer_of(&seen);
+  double losses[2];
+  fixture_samples(&set, SEED);
+  fl_dataset data = fixture_data(set.x, set.y, 8);
+  fli_model_set_observer(model, &observer);
+  cr_assert_eq(fl_model_accumulate(model, &data, &losses[0]), FL_OK);
+  data = fixture_data(set.x + 8 * INPUTS, set.y + 8, 8);
+  cr_assert_eq(fl_model_accumulate(model, &data, &losses[1]), FL_OK);
+  cr_assert_eq(seen.ends, 0);
+  cr_assert_eq(fl_model_update(model, 0.1f), FL_OK);
+  cr_assert_eq(seen.begins, 1);
+  cr_assert_eq(seen.ends, 1);
+  cr_assert_eq(seen.n_shown, 4);
+  cr_assert(seen.loss == (losses[0] + losses[1]) / 2);
+  fl_model_free(model);
+}
+
+Test(model_gradients, observer_that_fails_at_the_beginning_stops_the_step)
 {
   fl_model *model = fixture_small_mlp();
   sample_set set;
   float before[WEIGHTS];
   float after[WEIGHTS];
-  notes seen = {.answer = FL_E_CALLBACK};
+  notes seen = {.begin_answer = FL_E_STATE};
   fli_observer observer = observer_of(&seen);
   fixture_samples(&set, SEED);
   fl_dataset data = fixture_data(set.x, set.y, 8);
   cr_assert_eq(fl_model_copy_weights(model, before, WEIGHTS), FL_OK);
   fli_model_set_observer(model, &observer);
-  cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_CALLBACK);
-  seen.begin_answer = FL_E_STATE;
   cr_assert_eq(fl_model_step(model, &data, 0.1f, NULL), FL_E_STATE);
   cr_assert_eq(seen.ends, 0);
   cr_assert_eq(fl_model_copy_weights(model, after, WEIGHTS), FL_OK);

@@ -2,7 +2,8 @@
 /* A blob is a file; replacing it is: write ".<name>.tmp", fsync, rename. Names
  * that begin with a dot are refused, so no blob can be taken for such a
  * temporary, and a temporary that a crash left behind is overwritten by the
- * next write of its blob. The folder's own entries become durable at sync. */
+ * next write of its blob. The folder's own entries become durable at sync, and
+ * what was written into mapped blobs, of which the storage keeps a list. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include "adapters/host/storage.h"
@@ -24,9 +25,16 @@ enum {
   FILE_MODE = 0600
 };
 
+typedef struct mapping {
+  struct mapping *next;
+  void *data;
+  size_t n;
+} mapping;
+
 struct fli_host_storage {
   int folder;
-  pthread_mutex_t writing; /* one temporary per name at a time */
+  pthread_mutex_t writing; /* one temporary per name at a time; mappings */
+  mapping *mappings;       /* by map_write, not unmapped yet */
 };
 
 fl_status fli_host_check_name(const char *name)
@@ -163,7 +171,13 @@ static fl_status storage_remove(void *user, const char *name)
 static fl_status storage_sync(void *user)
 {
   fli_host_storage *storage = user;
-  return fsync(storage->folder) == 0 ? FL_OK : FL_E_IO;
+  fl_status st = FL_OK;
+  pthread_mutex_lock(&storage->writing);
+  for (const mapping *m = storage->mappings; m; m = m->next) {
+    if (msync(m->data, m->n, MS_SYNC) != 0) st = FL_E_IO;
+  }
+  pthread_mutex_unlock(&storage->writing);
+  return fsync(storage->folder) == 0 ? st : FL_E_IO;
 }
 
 /* A blob of 0 bytes cannot be mapped: it is any address with n == 0. */
@@ -195,6 +209,108 @@ static void storage_unmap(void *user, const void *data, size_t n)
   if (n > 0) munmap((void *)(uintptr_t)data, n);
 }
 
+/* Space for all of the file, so that no page of it can fail later. */
+static fl_status reserve(int fd, off_t n)
+{
+  int error;
+  do {
+    error = posix_fallocate(fd, 0, n);
+  } while (error == EINTR);
+  return error == 0 ? FL_OK : FL_E_IO;
+}
+
+/* An empty file in place of what bears the name. */
+static fl_status replace_by_empty(const fli_host_storage *storage,
+                                  const char *name, int *descriptor)
+{
+  if (unlinkat(storage->folder, name, 0) != 0 && errno != ENOENT)
+    return FL_E_IO;
+  *descriptor = openat(storage->folder, name,
+                       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+  return *descriptor < 0 ? FL_E_IO : FL_OK;
+}
+
+/* Open the blob, of n bytes, with space for all of them. The caller closes
+ * *descriptor when it is not negative, on failure too. */
+static fl_status open_reserved(const fli_host_storage *storage,
+                               const char *name, off_t n, int *descriptor,
+                               int32_t *is_new)
+{
+  struct stat info;
+  fl_status st = FL_OK;
+  *is_new = 0;
+  *descriptor = openat(storage->folder, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (*descriptor < 0 && errno != ENOENT) return FL_E_IO;
+  if (*descriptor >= 0) {
+    if (fstat(*descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
+      return FL_E_IO;
+    }
+    if (info.st_size == n) return reserve(*descriptor, n);
+    close(*descriptor);
+  }
+  *is_new = 1;
+  st = replace_by_empty(storage, name, descriptor);
+  if (st != FL_OK) return st;
+  st = reserve(*descriptor, n);
+  if (st != FL_OK) unlinkat(storage->folder, name, 0);
+  return st;
+}
+
+static fl_status storage_map_write(void *user, const char *name, uint64_t n,
+                                   void **data, int32_t *is_new)
+{
+  fli_host_storage *storage = user;
+  fl_status st = fli_host_check_name(name);
+  if (st != FL_OK) return st;
+  if (n == 0) return FL_E_ARGUMENT;
+  if (n > SIZE_MAX || n > INT64_MAX) return FL_E_NOMEM;
+  mapping *m = malloc(sizeof *m);
+  if (!m) return FL_E_NOMEM;
+  int fd = -1;
+  void *at = MAP_FAILED;
+  pthread_mutex_lock(&storage->writing);
+  st = open_reserved(storage, name, (off_t)n, &fd, is_new);
+  if (st == FL_OK) {
+    at = mmap(NULL, (size_t)n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) st = errno == ENOMEM ? FL_E_NOMEM : FL_E_IO;
+  }
+  if (fd >= 0) close(fd);
+  if (st == FL_OK) {
+    *m = (mapping){storage->mappings, at, (size_t)n};
+    storage->mappings = m;
+    *data = at;
+  }
+  pthread_mutex_unlock(&storage->writing);
+  if (st != FL_OK) free(m);
+  return st;
+}
+
+static void storage_unmap_write(void *user, void *data, uint64_t n)
+{
+  fli_host_storage *storage = user;
+  pthread_mutex_lock(&storage->writing);
+  for (mapping **at = &storage->mappings; *at; at = &(*at)->next) {
+    mapping *m = *at;
+    if (m->data != data) continue;
+    *at = m->next;
+    free(m);
+    break;
+  }
+  pthread_mutex_unlock(&storage->writing);
+  munmap(data, (size_t)n);
+}
+
+static void storage_advise(void *user, const void *data, uint64_t offset,
+                           uint64_t n)
+{
+  (void)user;
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  uintptr_t first = (uintptr_t)data + (uintptr_t)offset;
+  uintptr_t begin = first - first % page;
+  (void)posix_madvise((void *)begin, (size_t)(first - begin + n),
+                      POSIX_MADV_WILLNEED);
+}
+
 /* A new folder's own entry is in its parent; without the right to read that,
  * there is nothing to be done. */
 static void sync_parent(int folder)
@@ -219,6 +335,7 @@ fl_status fli_host_storage_new(fli_host_storage **out, const char *path)
     return FL_E_NOMEM;
   }
   storage->folder = folder;
+  storage->mappings = NULL;
   *out = storage;
   return FL_OK;
 }
@@ -243,5 +360,8 @@ void fli_host_storage_hooks(fli_host_storage *storage, fl_storage *hooks)
       .sync = storage_sync,
       .map = storage_map,
       .unmap = storage_unmap,
+      .map_write = storage_map_write,
+      .unmap_write = storage_unmap_write,
+      .advise = storage_advise,
   };
 }

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# FL_E_CALLBACK, for callbacks that fail; `load` sets it from the table.
+# FL_E_CALLBACK, for callbacks that fail, and FL_E_NOT_FOUND; `load` sets them
+# from the table.
 CALLBACK = -8
+NOT_FOUND = -7
 
 
 class FlError(Exception):
@@ -174,7 +176,7 @@ def band(status: int) -> type[FlError]:
 
 def load(rows: list[tuple[int, str, str]]) -> None:
     """Take the library's status table: (code, name, text)."""
-    global CALLBACK
+    global CALLBACK, NOT_FOUND
     for status, code_name, meaning in rows:
         if status == 0:
             continue
@@ -186,6 +188,8 @@ def load(rows: list[tuple[int, str, str]]) -> None:
         _by_status[status] = known
         if code_name == "FL_E_CALLBACK":
             CALLBACK = status
+        if code_name == "FL_E_NOT_FOUND":
+            NOT_FOUND = status
 
 
 def table() -> dict[int, type[FlError]]:

@@ -17,7 +17,7 @@ import pathlib
 import sys
 import threading
 from ctypes import CDLL, POINTER, Structure, c_char_p
-from ctypes import c_uint8, c_void_p, cast, sizeof
+from ctypes import c_uint8, c_void_p, cast
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_double as c_double
@@ -27,6 +27,7 @@ from ctypes import c_size_t as c_size_t
 from ctypes import c_uint32 as c_uint32
 from ctypes import c_uint64 as c_uint64
 from ctypes import pointer as pointer
+from ctypes import sizeof as sizeof
 from typing import IO, Any, Callable, TypeVar
 
 from . import _err
@@ -166,6 +167,37 @@ CHECKED: dict[str, list[Any]] = {
     "fl_feedback_save": [Feedback, POINTER(Writer)],
     "fl_feedback_restore": [POINTER(Feedback), Compressor,
                             POINTER(FeedbackOptions), POINTER(Reader)],
+    "fl_cache_new": [POINTER(Cache), Context, POINTER(CacheOptions)],
+    "fl_cache_begin": [Cache, U8P, c_uint64, c_uint64],
+    "fl_cache_put": [Cache, U64P, c_uint32, F32P],
+    "fl_cache_get": [Cache, U64P, c_uint32, F32P],
+    "fl_cache_prefetch": [Cache, U64P, c_uint32],
+    "fl_cache_flush": [Cache],
+    "fl_cache_wipe": [Cache],
+    "fl_cache_get_status": [Cache, POINTER(CacheStatus)],
+
+    "fl_freeze_new": [POINTER(Freeze), Context, c_uint32,
+                      POINTER(FreezeOptions)],
+    "fl_freeze_get_plan": [Freeze, POINTER(FreezePlan)],
+    "fl_freeze_copy_plan": [Freeze, U8P, c_size_t, SizeP],
+    "fl_freeze_apply_plan": [Freeze, U8P, c_size_t],
+    "fl_freeze_begin_step": [Freeze, c_float, POINTER(FreezeRequest)],
+    "fl_freeze_push_gradient": [Freeze, c_uint32, F32P, c_uint64],
+    "fl_freeze_push_gradient_change": [Freeze, c_uint32, c_double],
+    "fl_freeze_push_pair": [Freeze, c_uint32, F32P, F32P, c_uint32, c_uint64],
+    "fl_freeze_push_features": [Freeze, c_uint32, F32P, c_uint64, F32P,
+                                c_uint64, c_uint32],
+    "fl_freeze_end_step": [Freeze, c_double],
+    "fl_plasticity": [Context, F32P, F32P, c_uint32, c_uint64,
+                      POINTER(c_double)],
+    "fl_cka": [Context, F32P, c_uint64, F32P, c_uint64, c_uint32,
+               POINTER(c_double)],
+    "fl_freeze_take_report": [Freeze, POINTER(FreezeReport)],
+    "fl_freeze_end_round": [Freeze, c_double, POINTER(FreezeReport),
+                            c_uint32],
+    "fl_freeze_poll": [Freeze, POINTER(FreezeEvent)],
+    "fl_freeze_save": [Freeze, POINTER(Writer)],
+    "fl_freeze_load": [Freeze, POINTER(Reader)],
 
     "fl_client_new": [POINTER(Client), Context, POINTER(ClientOptions)],
     "fl_client_recv": [Client, U8P, c_size_t],
@@ -222,6 +254,13 @@ INITIALISED: dict[type[Structure], str] = {
     EncodeOptions: "fl_encode_options_init",
     EncodeReport: "fl_encode_report_init",
     FeedbackOptions: "fl_feedback_options_init",
+    CacheOptions: "fl_cache_options_init",
+    CacheStatus: "fl_cache_status_init",
+    FreezeOptions: "fl_freeze_options_init",
+    FreezePlan: "fl_freeze_plan_init",
+    FreezeRequest: "fl_freeze_request_init",
+    FreezeReport: "fl_freeze_report_init",
+    FreezeEvent: "fl_freeze_event_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",
@@ -277,6 +316,9 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_partial_weight": (c_uint64, [Partial]),
     "fl_feedback_free": (None, [Feedback]),
     "fl_feedback_phase": (c_uint32, [Feedback]),
+    "fl_cache_free": (None, [Cache]),
+    "fl_cache_has": (c_int32, [Cache, U64P, c_uint32]),
+    "fl_freeze_free": (None, [Freeze]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),
@@ -429,6 +471,16 @@ NO_GRADIENT_FN: Any = cast(c_void_p(), GradientFn)
 def callback_failed() -> int:
     """Return FL_E_CALLBACK: the host's callback did not do it."""
     return _err.CALLBACK
+
+
+def bytes_at(address: int, n: int) -> bytes:
+    """Copy C's memory."""
+    return ctypes.string_at(address, n)
+
+
+def write_at(address: int, data: bytes) -> None:
+    """Write to C's memory."""
+    ctypes.memmove(address, data, len(data))
 
 
 def writer_of(file: IO[bytes]) -> Writer:

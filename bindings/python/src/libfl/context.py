@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
-from . import _lib
+from . import _lib, _storage
 from ._handle import Handle
-from ._lib import byref, c_uint64, lib
+from ._lib import byref, c_uint64, lib, pointer
 
 # FL_LOG_* and the levels of the logging module.
 _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO,
@@ -26,11 +27,13 @@ class Context(Handle):
 
     `logger`: lines go to this logger (default: logging.getLogger("libfl")),
     from its effective level on. `memory_cap`: bound in bytes for everything
-    made with this context together; 0 = none.
+    made with this context together; 0 = none. `storage`: folder for what is
+    kept in files, made when missing.
     """
 
     def __init__(self, *, logger: logging.Logger | None = None,
-                 memory_cap: int = 0) -> None:
+                 memory_cap: int = 0,
+                 storage: str | os.PathLike[str] | None = None) -> None:
         sink = logger or logging.getLogger("libfl")
 
         # Refers to the logger only: the hook lives as long as any handle of
@@ -44,8 +47,12 @@ class Context(Handle):
         options.log_level = _least_severe(sink.getEffectiveLevel())
         options.memory_cap = memory_cap
         options.log = hook
+        blobs = None
+        if storage is not None:
+            blobs = _storage.folder_storage(storage)
+            options.storage = pointer(blobs)
         self._own(_lib.new(_lib.Context, lib.fl_context_new, byref(options)),
-                  lib.fl_context_free, hook)
+                  lib.fl_context_free, hook, blobs)
 
     @property
     def memory(self) -> int:
