@@ -145,8 +145,8 @@ FL_API uint32_t fl_model_first_active(const fl_model *model);
 
 /** Bytes, all known before any of it is taken. `peak` is their sum. Not in it:
  * names, layers and description, the order of a fit's samples (4 bytes each),
- * and what setting the optimiser, freezing, loading, saving, the self-test and
- * adapters take while they run. */
+ * and what planning, setting the optimiser, freezing, loading, saving, the
+ * self-test and adapters take while they run. */
 typedef struct fl_memory_plan {
   uint32_t struct_size;
   uint32_t reserved;
@@ -167,9 +167,10 @@ FL_API fl_status fl_model_plan_memory(const fl_model *model,
 /** Refuse batches whose plan's peak is above `bytes` (FL_E_LIMIT, which names
  * the largest batch that fits); scores take smaller batches instead, as long as
  * one fits. 0, the default: no limit. It counts the optimiser's state, yet
- * refuses no setting. Each batch is judged by itself: training and scoring
- * share memory for activations, which is kept at its largest size until this
- * call, and scores do not count a gradient that training has gathered. */
+ * refuses no setting; scores count a gradient that training has gathered, too.
+ * Training and scoring share memory for activations, which is kept at its
+ * largest size; with a limit it is given back at each setting, and where a
+ * batch needs less of it and all together would be above the limit. */
 FL_API fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes);
 
 /* ---- data that is pulled ------------------------------------------------- */
