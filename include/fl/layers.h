@@ -238,8 +238,8 @@ FL_API fl_status fl_adapter_options_init(fl_adapter_options *options,
  * behind its dense layers (Houlsby et al., 2019): y + up(act(down(y))), dense
  * layers "<layer>.down" [units to width] and "<layer>.up" (initially zero),
  * between them "<layer>.bend", behind them the sum "<layer>.sum". `seed` draws
- * down. All else, and what is returned, as for fl_model_with_lora
- * (FL_E_ARGUMENT: width, activation). */
+ * down; fl_model_init_weights draws up as well. All else, and what is
+ * returned, as for fl_model_with_lora (FL_E_ARGUMENT: width, activation). */
 FL_API fl_status fl_model_with_adapters(fl_model **out, const fl_model *base,
                                         const fl_adapter_options *options,
                                         uint64_t seed);

@@ -271,8 +271,8 @@ class Model(Training):
         return result
 
     def init_weights(self, seed: int) -> None:
-        """Draw initial weights, the same on every machine. Loose tensors, and
-        those that begin as 0 (biases of norms, lora_b), stay as they are."""
+        """Begin anew: set all tensors of layers to initial values, the same on
+        every machine. Loose tensors stay as they are."""
         lib.fl_model_init_weights(self._handle, _args.u64(seed, "seed"))
 
     # ---- adapters --------------------------------------------------------
