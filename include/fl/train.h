@@ -39,9 +39,10 @@ enum {
 };
 
 /** An optimiser and its schedule. Formulas are those of torch.optim (SGD with
- * dampening 0). All numbers are finite. A gradient beyond 1e19 overflows the
- * squares that Adam, AdamW and Adagrad keep, and its weight then stands still;
- * clip_norm prevents that. */
+ * dampening 0). All numbers are finite. The squares that Adam, AdamW and
+ * Adagrad keep end at FLT_MAX: a weight that had a gradient beyond 1e19 hardly
+ * moves until they have decayed, which Adagrad's never do; clip_norm prevents
+ * that. */
 typedef struct fl_optimiser_options {
   uint32_t struct_size;
   uint32_t kind;       /**< FL_OPTIMISER_*; default SGD */
