@@ -211,7 +211,8 @@ FL_API fl_status fl_lora_options_init(fl_lora_options *options, size_t size);
  *
  * Weights are copied; the rest of `base` is neither taken over nor changed: the
  * new model has the optimiser of a new one, nothing frozen, no hook, no limit
- * and no gradient. `trained` trains what was fixed in `base`, too.
+ * and no gradient. What is fixed in `base` stays fixed, whatever `trained`
+ * says; a dense layer that is may get an update, as any other.
  *
  * @return FL_OK; FL_E_NOT_FOUND: there is no dense layer to choose, or no name
  * contains `layers` or `trained`; FL_E_CONFLICT: a layer is to have an update
@@ -238,17 +239,17 @@ FL_API fl_status fl_adapter_options_init(fl_adapter_options *options,
  * behind its dense layers (Houlsby et al., 2019): y + up(act(down(y))), dense
  * layers "<layer>.down" [units to width] and "<layer>.up" (initially zero),
  * between them "<layer>.bend", behind them the sum "<layer>.sum". `seed` draws
- * down. All else, and what is returned, as for fl_model_with_lora
- * (FL_E_ARGUMENT: width, activation). */
+ * down; fl_model_init_weights draws up as well. All else, and what is
+ * returned, as for fl_model_with_lora (FL_E_ARGUMENT: width, activation). */
 FL_API fl_status fl_model_with_adapters(fl_model **out, const fl_model *base,
                                         const fl_adapter_options *options,
                                         uint64_t seed);
 
 /** Fold LoRA's low-rank updates into the weights, W + alpha / rank B A: a new
- * model without them, as fast as `model`'s base. All tensors of layers are
- * trained, fixed or not before; where they were in the base, too, it has the
- * base's schema. `model` is not changed, and nothing but its weights is taken
- * over. FL_E_NOMEM. */
+ * model without them, as fast as `model`'s base, and of the base's schema: what
+ * was fixed there is fixed again, and all else is trained. Without updates to
+ * fold it is like `model`. That is not changed, and nothing but its weights is
+ * taken over. FL_E_NOMEM. */
 FL_API fl_status fl_model_merge_lora(fl_model **out, const fl_model *model);
 
 #ifdef __cplusplus

@@ -176,10 +176,10 @@ FL_API fl_status fl_model_copy_weights(const fl_model *model, float *weights,
  * FL_E_SCHEMA, FL_E_DIM, FL_E_NOT_FINITE: nothing changed. */
 FL_API fl_status fl_model_set_weights(fl_model *model, const uint8_t *schema,
                                       const float *weights, uint64_t count);
-/** Draw initial weights, of fixed and frozen tensors, too: dense weight and
- * bias uniform in +-1/sqrt(inputs) (PyTorch's default), other layers as
- * layers.h says. Loose tensors, and tensors whose initial value is 0, are left
- * as they are, which is 0 in a new model. */
+/** Begin anew: set all tensors of layers, fixed and frozen ones, too, to
+ * initial values, whatever they were: dense weight and bias uniform in
+ * +-1/sqrt(inputs) (PyTorch's default), others as layers.h says. Loose tensors,
+ * which are 0 in a new model, are left as they are. */
 FL_API fl_status fl_model_init_weights(fl_model *model, uint64_t seed);
 
 /** Hash (BLAKE2b-256) over names, shapes, dtypes, modules and trainable flags

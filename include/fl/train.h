@@ -39,9 +39,10 @@ enum {
 };
 
 /** An optimiser and its schedule. Formulas are those of torch.optim (SGD with
- * dampening 0). All numbers are finite. A gradient beyond 1e19 overflows the
- * squares that Adam, AdamW and Adagrad keep, and its weight then stands still;
- * clip_norm prevents that. */
+ * dampening 0). All numbers are finite. The squares that Adam, AdamW and
+ * Adagrad keep end at FLT_MAX: a weight that had a gradient beyond 1e19 hardly
+ * moves until they have decayed, which Adagrad's never do; clip_norm prevents
+ * that. */
 typedef struct fl_optimiser_options {
   uint32_t struct_size;
   uint32_t kind;       /**< FL_OPTIMISER_*; default SGD */
@@ -153,8 +154,8 @@ FL_API fl_status fl_model_set_frozen(fl_model *model, const uint8_t *frozen,
 
 /** Bytes, all known before any of it is taken. `peak` is their sum. Not in it:
  * names, layers and description, the order of a fit's samples (4 bytes each),
- * and what setting the optimiser, freezing, loading, saving, the self-test and
- * adapters take while they run. */
+ * and what planning, setting the optimiser, freezing, loading, saving, the
+ * self-test and adapters take while they run. */
 typedef struct fl_memory_plan {
   uint32_t struct_size;
   uint32_t reserved;
@@ -175,9 +176,10 @@ FL_API fl_status fl_model_plan_memory(const fl_model *model,
 /** Refuse batches whose plan's peak is above `bytes` (FL_E_LIMIT, which names
  * the largest batch that fits); scores take smaller batches instead, as long as
  * one fits. 0, the default: no limit. It counts the optimiser's state, yet
- * refuses no setting. Each batch is judged by itself: training and scoring
- * share memory for activations, which is kept at its largest size until this
- * call, and scores do not count a gradient that training has gathered. */
+ * refuses no setting; scores count a gradient that training has gathered, too.
+ * Training and scoring share memory for activations, which is kept at its
+ * largest size; with a limit it is given back at each setting, and where a
+ * batch needs less of it and all together would be above the limit. */
 FL_API fl_status fl_model_set_memory_limit(fl_model *model, uint64_t bytes);
 
 /* ---- data that is pulled ------------------------------------------------- */

@@ -117,11 +117,19 @@ static fl_status check_choice(copying *c)
   return FL_OK;
 }
 
+/* What the base fixes stays fixed, whoever names it. */
+static int is_to_be_fixed(const copying *c, uint32_t index)
+{
+  return c->base->nodes[index].is_frozen || !stays_trained(c, index);
+}
+
 /* The base's node as it was declared, its inputs those of the new model. */
 static fli_node declared(const copying *c, uint32_t index)
 {
   const fli_node *old = &c->base->nodes[index];
-  fli_node node = {.op = old->op, .attributes = old->attributes};
+  fli_node node = {.op = old->op,
+                   .attributes = old->attributes,
+                   .was_frozen = old->is_frozen};
   memcpy(node.name, old->name, sizeof node.name);
   for (uint32_t k = 0; old->op->shape && k < old->op->n_inputs; k++) {
     node.inputs[k] = c->outputs[old->inputs[k]];
@@ -189,7 +197,7 @@ fl_status fl_model_with_lora(fl_model **out, const fl_model *base,
       node.attributes.dense.rank = full.rank;
       node.attributes.dense.alpha = full.alpha;
     }
-    st = put(&c, i, &node, !is_updated && !stays_trained(&c, i));
+    st = put(&c, i, &node, !is_updated && is_to_be_fixed(&c, i));
   }
   if (st == FL_OK) st = finish(&c, seed, out);
   end(&c);
@@ -273,7 +281,7 @@ fl_status fl_model_with_adapters(fl_model **out, const fl_model *base,
   if (st == FL_OK) st = check_choice(&c);
   for (uint32_t i = 0; i < base->n_nodes && st == FL_OK; i++) {
     fli_node node = declared(&c, i);
-    st = put(&c, i, &node, !stays_trained(&c, i));
+    st = put(&c, i, &node, is_to_be_fixed(&c, i));
     if (st == FL_OK && is_chosen(&c, i)) st = put_adapter(&c, i, &full);
   }
   if (st == FL_OK) st = finish(&c, seed, out);
@@ -308,6 +316,14 @@ static void fold(const fl_model *model, const fli_node *node, fl_model *merged)
   });
 }
 
+static int has_lora(const fl_model *model)
+{
+  for (uint32_t i = 0; i < model->n_nodes; i++) {
+    if (model->nodes[i].op == &fli_op_dense_lora) return 1;
+  }
+  return 0;
+}
+
 fl_status fl_model_merge_lora(fl_model **out, const fl_model *model)
 {
   fl_status st = FL_OK;
@@ -316,10 +332,13 @@ fl_status fl_model_merge_lora(fl_model **out, const fl_model *model)
   fli_clear_error();
   if (!out || !model) return fli_error(FL_E_ARGUMENT, "merge: model is NULL");
   st = begin(&c, model);
+  int is_folded = has_lora(model); /* else the model stays what it is */
   for (uint32_t i = 0; i < model->n_nodes && st == FL_OK; i++) {
+    const fli_node *old = &model->nodes[i];
     fli_node node = declared(&c, i);
     if (node.op == &fli_op_dense_lora) node.op = &fli_op_dense;
-    st = put(&c, i, &node, 0);
+    node.was_frozen = !is_folded && old->was_frozen;
+    st = put(&c, i, &node, is_folded ? old->was_frozen : old->is_frozen);
   }
   if (st == FL_OK) st = finish(&c, 0, &merged);
   for (uint32_t i = 0; i < model->n_nodes && st == FL_OK; i++) {

@@ -105,8 +105,8 @@ uint32_t fli_builder_find(const fl_model_builder *builder, const char *name)
   return FLI_NOBODY;
 }
 
-static fl_status check_place(const fl_model_builder *builder,
-                             const fli_node *node)
+fl_status fli_builder_check_place(const fl_model_builder *builder,
+                                  const fli_node *node)
 {
   const fl_model *model = builder->model;
   int is_input = (node->op->flags & FLI_NODE_IS_INPUT) != 0;
@@ -122,10 +122,6 @@ static fl_status check_place(const fl_model_builder *builder,
     return fli_error(FL_E_STATE, "%s %s: the loss must be the last layer",
                      node->op->name, node->name);
   }
-  if (fli_builder_find(builder, node->name) != FLI_NOBODY) {
-    return fli_error(FL_E_ARGUMENT, "name: there is a layer \"%s\" already",
-                     node->name);
-  }
   return FL_OK;
 }
 
@@ -133,8 +129,12 @@ static fl_status check_place(const fl_model_builder *builder,
 static fl_status connect(const fl_model_builder *builder, fli_node *node)
 {
   const fl_model *model = builder->model;
-  fl_status st = check_place(builder, node);
+  fl_status st = fli_builder_check_place(builder, node);
   if (st != FL_OK) return st;
+  if (fli_builder_find(builder, node->name) != FLI_NOBODY) {
+    return fli_error(FL_E_ARGUMENT, "name: there is a layer \"%s\" already",
+                     node->name);
+  }
   node->position = builder->n_layers;
   if (node->op->n_inputs > 0) {
     node->input = model->nodes[node->inputs[0]].output;

@@ -36,6 +36,10 @@ fl_status fli_builder_plain(fl_model_builder *builder, const fli_node_op *op,
 /* Index of the layer of that name, or FLI_NOBODY. */
 uint32_t fli_builder_find(const fl_model_builder *builder, const char *name);
 
+/* FL_E_STATE: a layer before the input, or behind the loss. */
+fl_status fli_builder_check_place(const fl_model_builder *builder,
+                                  const fli_node *node);
+
 /* Add a node whose op, name, inputs and attributes are set (the rest is filled
  * in).
  * A failure sticks to the builder. */

@@ -76,6 +76,8 @@ fl_status fl_model_builder_add(fl_model_builder *builder, const char *name,
   fl_status st = FL_OK;
   fli_node node;
   FLI_TRY(fli_builder_begin(builder, &node, &fli_op_add, name));
+  st = fli_builder_check_place(builder, &node);
+  if (st != FL_OK) return fli_builder_keep(builder, st);
   uint32_t index = other ? fli_builder_find(builder, other) : FLI_NOBODY;
   if (index == FLI_NOBODY) {
     st = fli_error(FL_E_NOT_FOUND, "add %s: there is no layer \"%s\"", name,
@@ -236,13 +238,14 @@ fl_status fl_model_builder_attention(fl_model_builder *builder,
                                      int32_t is_causal)
 {
   fl_status st = FL_OK;
+  fli_node node;
   char part[2 * FL_NAME_BYTES];
-  fli_clear_error();
-  FLI_TRY(fli_builder_check(builder));
-  if (!name || builder->n_layers == 0 ||
-      builder->model->nodes[builder->from].output.n_dims != 2) {
+  FLI_TRY(fli_builder_begin(builder, &node, &fli_op_attention, name));
+  st = fli_builder_check_place(builder, &node);
+  if (st != FL_OK) return fli_builder_keep(builder, st);
+  if (builder->model->nodes[builder->from].output.n_dims != 2) {
     st = fli_error(FL_E_DIM, "attention %s: wants a sequence's 2 dimensions",
-                   name ? name : "");
+                   name);
     return fli_builder_keep(builder, st);
   }
   uint64_t width = builder->model->nodes[builder->from].output.dims[1];

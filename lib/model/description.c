@@ -2,10 +2,11 @@
 /* Models on the wire: {1: version, 2: [node, ...]} with the nodes in order of
  * declaration, each {1: kind, 2: name, 3: module (kinds with tensors), 16..:
  * the kind's attributes, 128: inputs (indices of nodes; unless it is the layer
- * before, alone), 129: its tensors are fixed (if they are)}. Written in one way
- * only; read from anybody: nothing is allocated but what the bytes at hand pay
- * for, and the number of elements is compared with a cap before memory for
- * values is asked for. */
+ * before, alone), 129: its tensors are fixed (if they are), 130: they were so
+ * before LoRA or adapters came (if they were)}. Written in one way only; read
+ * from anybody: nothing is allocated but what the bytes at hand pay for, and
+ * the number of elements is compared with a cap before memory for values is
+ * asked for. */
 #include "model/builder.h"
 
 #include <inttypes.h>
@@ -22,7 +23,8 @@ enum {
   KEY_NAME = 2,
   KEY_MODULE = 3,
   KEY_INPUTS = 128,
-  KEY_IS_FROZEN = 129
+  KEY_IS_FROZEN = 129,
+  KEY_WAS_FROZEN = 130
 };
 
 /* Whether the node's only input is the layer declared before it. */
@@ -39,8 +41,9 @@ static void write_node(const fl_model *model, const fli_node *node,
   uint32_t has_module = node->op->parameters != NULL;
   uint32_t has_inputs = !follows(model, node);
   uint32_t is_frozen = node->is_frozen && node->n_parameters > 0;
+  uint32_t was_frozen = node->was_frozen && node->n_parameters > 0;
   fli_writer_map(writer, 2 + has_module + node->op->n_attributes + has_inputs +
-                             is_frozen);
+                             is_frozen + was_frozen);
   fli_field_str(writer, KEY_KIND, node->op->name);
   fli_field_str(writer, KEY_NAME, node->name);
   if (has_module) fli_field_u64(writer, KEY_MODULE, node->module);
@@ -54,6 +57,10 @@ static void write_node(const fl_model *model, const fli_node *node,
   }
   if (is_frozen) {
     fli_writer_u64(writer, KEY_IS_FROZEN);
+    fli_writer_bool(writer, 1);
+  }
+  if (was_frozen) {
+    fli_writer_u64(writer, KEY_WAS_FROZEN);
     fli_writer_bool(writer, 1);
   }
 }
@@ -154,6 +161,7 @@ static void read_field(fl_model_builder *builder, fli_fields *fields,
     is->has_inputs = 1;
     break;
   case KEY_IS_FROZEN: builder->is_frozen = fli_reader_bool(reader); break;
+  case KEY_WAS_FROZEN: node->was_frozen = fli_reader_bool(reader); break;
   default:
     if (node->op && node->op->unpack && node->op->unpack(node, key, reader)) {
       is->n_attributes++;

@@ -166,6 +166,7 @@ struct fli_node {
   uint32_t n_uses;                 /* layers that have it as an input */
   uint32_t last_use;               /* the last of them, an index */
   int is_frozen;                   /* its tensors are no part of updates */
+  int was_frozen; /* so were they before LoRA or adapters came: see merge */
   uint32_t n_parameters;
   uint32_t first_tensor;
   uint64_t places[FLI_MAX_PARAMETERS]; /* in the model's values */

@@ -39,6 +39,7 @@ typedef struct fli_workspace {
   float *gradient;     /* gathered; NULL when no one wants it whole */
   uint64_t n_gradient; /* floats of it */
   uint32_t n_batches;  /* gathered in it since the last update */
+  int wants_gradient;  /* while room for one is made */
 } fli_workspace;
 
 /* Place all buffers of a batch. FL_E_NOMEM: also when they are more than can
@@ -47,16 +48,19 @@ fl_status fli_plan_make(const fl_model *model, size_t batch, int is_training,
                         fli_plan *out);
 void fli_plan_free(const fl_model *model, fli_plan *plan);
 
-/* Have room for `batch` samples. FL_E_LIMIT leaves what there was usable,
- * FL_E_NOMEM nothing: then smaller batches are planned anew. */
+/* Have room for `batch` samples, and within the limit, whatever there was
+ * before. FL_E_LIMIT leaves that as it was; FL_E_NOMEM maybe nothing of it:
+ * then smaller batches are planned anew. */
 fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training);
 /* Lower *batch of an inference to what the limit allows, if any. FL_E_NOMEM. */
 fl_status fli_workspace_fit(const fl_model *model, size_t *batch);
-/* Plans are no longer right: something they depend on has changed. */
+/* Plans are no longer right: something they depend on has changed. With a limit
+ * the block goes, too: what has changed may take more than before. */
 void fli_workspace_forget(fl_model *model);
 /* The same, and their memory is given back now. */
 void fli_workspace_free(fl_model *model);
-/* Have memory for a gathered gradient. FL_E_NOMEM. */
-fl_status fli_workspace_gather(fl_model *model);
+/* As fli_workspace_reserve for training, with gradients gathered from now on,
+ * unless it fails. */
+fl_status fli_workspace_gather(fl_model *model, size_t batch);
 
 #endif

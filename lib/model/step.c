@@ -261,7 +261,7 @@ out:
   return st;
 }
 
-/* A caller's batch, checked, with room for it. */
+/* A caller's batch, checked. */
 static fl_status load_batch(fl_model *model, const fl_dataset *data,
                             fl_dataset *loaded, fli_batch *batch)
 {
@@ -274,7 +274,6 @@ static fl_status load_batch(fl_model *model, const fl_dataset *data,
   }
   *batch =
       (fli_batch){.data = loaded, .order = loaded->indices, .n = (size_t)count};
-  FLI_TRY(fli_workspace_reserve(model, batch->n, 1));
 out:
   return st;
 }
@@ -289,6 +288,7 @@ fl_status fl_model_step(fl_model *model, const fl_dataset *data,
   fli_clear_error();
   FLI_TRY(fli_rate_check(learning_rate));
   FLI_TRY(load_batch(model, data, &loaded, &batch));
+  FLI_TRY(fli_workspace_reserve(model, batch.n, 1));
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = fli_step(model, &batch, learning_rate, &mean);
@@ -307,12 +307,11 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   double mean = 0.0;
   fli_clear_error();
   FLI_TRY(load_batch(model, data, &loaded, &batch));
-  FLI_TRY(fli_workspace_gather(model));
-  FLI_TRY(fli_workspace_reserve(model, batch.n, 1));
+  FLI_TRY(fli_workspace_gather(model, batch.n));
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = begin_update(model, &batch, FL_RATE_SCHEDULED);
-  if (st == FL_OK) st = fli_workspace_gather(model);
+  if (st == FL_OK) st = fli_workspace_gather(model, batch.n);
   if (st == FL_OK) st = fli_forward(model, &batch, 1, &mean);
   if (st == FL_OK) {
     model->watched_loss += mean;

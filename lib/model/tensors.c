@@ -185,30 +185,34 @@ out:
   return st;
 }
 
+/* Initial values of tensor `index`. */
+static void set_initial(const fl_model *model, uint32_t index, uint64_t seed)
+{
+  const fli_tensor *tensor = &model->tensors[index];
+  float *values = fli_tensor_values(model, tensor);
+  float bound = tensor->bound;
+  fli_rng rng;
+  if (tensor->fan_in > 0) {
+    bound = (float)(1.0 / sqrt((double)tensor->fan_in));
+  }
+  fli_rng_init(&rng, seed, FLI_RNG_INIT_WEIGHTS, index, 0);
+  for (uint64_t j = 0; j < tensor->shape.count; j++) {
+    values[j] = bound == 0.0f ? tensor->initial
+                              : bound * (2.0f * fli_rng_f32(&rng) - 1.0f);
+  }
+}
+
 fl_status fl_model_init_weights(fl_model *model, uint64_t seed)
 {
   fli_clear_error();
   if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  for (uint32_t i = 0; i < model->n_tensors; i++) {
-    const fli_tensor *tensor = &model->tensors[i];
-    float *values = fli_tensor_values(model, tensor);
-    float bound = tensor->bound;
-    if (tensor->fan_in > 0) {
-      bound = (float)(1.0 / sqrt((double)tensor->fan_in));
-    }
-    if (bound == 0.0f) {
-      for (uint64_t j = 0; j < tensor->shape.count && tensor->initial != 0.0f;
-           j++) {
-        values[j] = tensor->initial;
-      }
-      continue;
-    }
-    fli_rng rng;
-    fli_rng_init(&rng, seed, FLI_RNG_INIT_WEIGHTS, i, 0);
-    for (uint64_t j = 0; j < tensor->shape.count; j++) {
-      values[j] = bound * (2.0f * fli_rng_f32(&rng) - 1.0f);
+  for (uint32_t i = 0; i < model->n_nodes; i++) {
+    const fli_node *node = &model->nodes[i];
+    if (!node->op->shape) continue; /* a loose tensor, the host's own */
+    for (uint32_t p = 0; p < node->n_parameters; p++) {
+      set_initial(model, node->first_tensor + p, seed);
     }
   }
   fli_fpguard_leave(&guard);

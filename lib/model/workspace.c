@@ -12,7 +12,8 @@ int fli_model_gathers(const fl_model *model)
 {
   const fl_optimiser_options *o = &model->optimiser.options;
   return model->hook != NULL || model->workspace.gradient != NULL ||
-         o->clip_norm > 0.0f || o->accumulate > 1;
+         model->workspace.wants_gradient || o->clip_norm > 0.0f ||
+         o->accumulate > 1;
 }
 
 static void add_up(const fl_model *model, int is_training, size_t n_floats,
@@ -44,7 +45,15 @@ static fl_status plan_memory(const fl_model *model, size_t batch,
   return FL_OK;
 }
 
-/* Largest batch below `batch`, which is one that can be planned, whose plan is
+/* What a batch by itself makes the model hold: its plan, and a gradient that is
+ * gathered, which stays while scores are made. */
+static uint64_t bytes_with(const fl_model *model, const fl_memory_plan *plan)
+{
+  uint64_t gathered = model->workspace.n_gradient * sizeof(float);
+  return plan->peak + (plan->gradients > 0 ? 0 : gathered);
+}
+
+/* Largest batch below `batch`, which is one that can be planned, that is
  * within the limit; 0 if none. FL_E_NOMEM: to plan with. */
 static fl_status largest_that_fits(const fl_model *model, size_t batch,
                                    int is_training, size_t *largest)
@@ -56,7 +65,7 @@ static fl_status largest_that_fits(const fl_model *model, size_t batch,
     fl_memory_plan plan;
     fl_status st = plan_memory(model, middle, is_training, &plan);
     if (st != FL_OK) return st;
-    if (plan.peak <= model->memory_limit) {
+    if (bytes_with(model, &plan) <= model->memory_limit) {
       low = middle;
     } else {
       high = middle;
@@ -72,15 +81,14 @@ static fl_status check_limit(const fl_model *model, const fli_plan *plan,
   size_t largest = 0;
   fl_memory_plan memory;
   add_up(model, is_training, plan->n_floats, &memory);
-  if (model->memory_limit == 0 || memory.peak <= model->memory_limit) {
-    return FL_OK;
-  }
+  uint64_t bytes = bytes_with(model, &memory);
+  if (model->memory_limit == 0 || bytes <= model->memory_limit) return FL_OK;
   fl_status st = largest_that_fits(model, plan->batch, is_training, &largest);
   if (st != FL_OK) return st;
   return fli_error(FL_E_LIMIT,
                    "memory: a batch of %zu takes %llu bytes, the limit is "
                    "%llu; the largest batch that fits is %zu",
-                   plan->batch, (unsigned long long)memory.peak,
+                   plan->batch, (unsigned long long)bytes,
                    (unsigned long long)model->memory_limit, largest);
 }
 
@@ -90,6 +98,26 @@ static void free_block(fl_model *model)
   fli_free(model->context, w->block, w->n_floats * sizeof *w->block);
   w->block = NULL;
   w->n_floats = 0;
+}
+
+/* Keep to the limit when this plan is taken, which is within it by itself: what
+ * the plan can do without goes, first the other plan, then a block that is
+ * larger than needed. */
+static void give_back(fl_model *model, const fli_plan *plan, int is_training)
+{
+  fli_workspace *w = &model->workspace;
+  fli_plan *other = &w->plans[!is_training];
+  fl_memory_plan memory;
+  size_t n_floats = w->n_floats > plan->n_floats ? w->n_floats : plan->n_floats;
+  if (model->memory_limit == 0) return;
+  add_up(model, is_training, n_floats, &memory);
+  uint64_t bytes = bytes_with(model, &memory);
+  uint64_t places = other->places ? model->n_nodes * sizeof(fli_places) : 0;
+  if (bytes + places <= model->memory_limit) return;
+  fli_plan_free(model, other);
+  if (bytes <= model->memory_limit) return;
+  fli_plan_free(model, &w->plans[is_training]);
+  free_block(model);
 }
 
 /* Nothing in the block outlives a step: the old one is given back first, so
@@ -115,38 +143,42 @@ fl_status fli_workspace_fit(const fl_model *model, size_t *batch)
   size_t largest = 0;
   if (model->memory_limit == 0) return FL_OK;
   fl_status st = plan_memory(model, *batch, 0, &memory);
-  if (st != FL_OK || memory.peak <= model->memory_limit) return st;
+  if (st != FL_OK || bytes_with(model, &memory) <= model->memory_limit) {
+    return st;
+  }
   st = largest_that_fits(model, *batch, 0, &largest);
   if (st == FL_OK && largest > 0) *batch = largest;
   return st;
 }
 
-fl_status fli_workspace_gather(fl_model *model)
+static fl_status take_gradient(fl_model *model)
 {
   fli_workspace *w = &model->workspace;
   uint64_t n = model->n_weights - model->first_weight;
   if (w->gradient) return FL_OK;
-  int gathered = fli_model_gathers(model);
   w->gradient = fli_alloc(model->context, (size_t)n, sizeof *w->gradient);
   if (!w->gradient) return fli_nomem((size_t)n * sizeof *w->gradient);
   w->n_gradient = n;
-  if (!gathered) w->plans[1].batch = 0;
   return FL_OK;
 }
 
+/* The gradient comes last: a plan made for one is never without it. */
 fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training)
 {
   fl_status st = FL_OK;
-  fli_plan *current = &model->workspace.plans[is_training];
+  fli_workspace *w = &model->workspace;
+  fli_plan *current = &w->plans[is_training];
   fli_plan plan = {0};
   assert(is_training == 0 || is_training == 1);
-  if (is_training && fli_model_gathers(model)) {
-    FLI_TRY(fli_workspace_gather(model));
-  }
-  if (batch <= current->batch) return FL_OK;
+  int gathers = is_training && fli_model_gathers(model);
+  if (batch <= current->batch && (w->gradient || !gathers)) return FL_OK;
   FLI_TRY(fli_plan_make(model, batch, is_training, &plan));
   st = check_limit(model, &plan, is_training);
-  if (st == FL_OK) st = reserve_block(model, plan.n_floats);
+  if (st == FL_OK) {
+    give_back(model, &plan, is_training);
+    st = reserve_block(model, plan.n_floats);
+  }
+  if (st == FL_OK && gathers) st = take_gradient(model);
   if (st != FL_OK) {
     fli_plan_free(model, &plan);
     return st;
@@ -154,6 +186,15 @@ fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training)
   fli_plan_free(model, current);
   *current = plan;
 out:
+  return st;
+}
+
+fl_status fli_workspace_gather(fl_model *model, size_t batch)
+{
+  fl_status st = FL_OK;
+  model->workspace.wants_gradient = 1;
+  st = fli_workspace_reserve(model, batch, 1);
+  model->workspace.wants_gradient = 0;
   return st;
 }
 
@@ -167,6 +208,7 @@ void fli_workspace_forget(fl_model *model)
   w->gradient = NULL;
   w->n_gradient = 0;
   w->n_batches = 0;
+  if (model->memory_limit > 0) free_block(model);
 }
 
 fl_status fl_memory_plan_init(fl_memory_plan *plan, size_t size)

@@ -3,6 +3,8 @@
  * double: all lengths up to NN_SHORT and a long one, at several offsets. */
 #include "nn_check.h"
 
+#include <float.h>
+
 enum { STEPS = 3 };
 
 static const double rate = 0.05, decay = 0.01, factor = 0.5, momentum = 0.9;
@@ -133,6 +135,35 @@ static void nan_in_a_gradient_stays_where_it_is(void)
     for (size_t i = 0; i < N; i++) {
       CHECK_EQ_U64(isnan(a[0][i]), i == 17);
       CHECK_EQ_U64(isnan(a[2][i]), i == 17 && which != SGD);
+      CHECK_EQ_U64(isnan(a[3][i]),
+                   i == 17 && (which == ADAM || which == ADAMW));
+    }
+  }
+}
+
+/* The square of the gradient is beyond float, that of the next one is not. */
+static void squares_end_at_the_largest_float(void)
+{
+  enum { N = 21, LARGE = 17 };
+  for (int which = ADAM; which <= ADAGRAD; which++) {
+    float *a[4];
+    for (size_t slot = 0; slot < 4; slot++) {
+      a[slot] = nn_new(slot, N, slot);
+      for (size_t i = 0; i < N; i++) {
+        a[slot][i] = 0.25f;
+      }
+    }
+    float *squares = which == ADAGRAD ? a[2] : a[3];
+    a[1][LARGE] = 1e25f;
+    run((rule)which, a, N, 1);
+    CHECK_EQ_F64((double)squares[LARGE], (double)FLT_MAX);
+    a[1][LARGE] = 0.25f;
+    run((rule)which, a, N, 2);
+    float kept = which == ADAGRAD ? 1.0f : (float)beta2;
+    CHECK_EQ_F64((double)squares[LARGE], (double)(FLT_MAX * kept));
+    for (size_t i = 0; i < N; i++) {
+      CHECK(isfinite(a[0][i]));
+      CHECK_EQ_U64(squares[i] < 1.0f, i != LARGE);
     }
   }
 }
@@ -158,6 +189,7 @@ int main(void)
 {
   NN_CASE(optimisers_follow_their_formulas);
   NN_CASE(nan_in_a_gradient_stays_where_it_is);
+  NN_CASE(squares_end_at_the_largest_float);
   NN_CASE(zero_gradients_change_nothing);
   return check_report();
 }

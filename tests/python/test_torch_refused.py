@@ -258,3 +258,18 @@ def test_hidden_work_is_found_by_comparing():
     net = nn.Sequential(nn.Linear(8, 3))
     net[0].register_forward_hook(lambda module, x, y: y * 2)
     refused(net, torch.randn(2, 8), "differs from the module's")
+
+
+@pytest.mark.parametrize("net, sample, place", [
+    (nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.ReLU(), nn.Linear(5, 2))),
+     torch.zeros(2, 4), r'module "1\.1" \(Linear\)'),
+    (Residual(nn.Linear(4, 3)), torch.zeros(2, 4),
+     r'call "add", test_torch_refused\.py:\d+: return x \+ self.inner\(x\)'),
+    (nn.Sequential(nn.Embedding(3, 2), nn.Flatten()),
+     torch.tensor([[0, 1], [2, 3]]), "Sequential")])
+def test_samples_that_a_module_does_not_take_are_refused(net, sample, place):
+    with pytest.raises(ValueError, match=r"^sample: got shape \[2, \d\], with "
+                       f"which this cannot be run: {place}: ") as caught:
+        fl.from_torch(net, sample)
+    assert type(caught.value.__cause__) in (RuntimeError, IndexError)
+    assert "While executing" not in str(caught.value)

@@ -190,6 +190,113 @@ Test(adapters, same_seed_draws_the_same)
   net_free(t);
 }
 
+/* "in" and "head" are fixed by their builder, "mid" and "n" are not. */
+static fl_model *new_partly_fixed(void)
+{
+  const uint64_t inputs = 5;
+  fl_model_builder *builder = NULL;
+  fl_model *model = NULL;
+  cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
+  (void)fl_model_builder_input(builder, &inputs, 1, 1.0f, 0.0f);
+  (void)fl_model_builder_trainable(builder, 0);
+  (void)fl_model_builder_dense(builder, "in", 4);
+  (void)fl_model_builder_trainable(builder, 1);
+  (void)fl_model_builder_dense(builder, "mid", 4);
+  (void)fl_model_builder_layer_norm(builder, "n", 1e-5f);
+  (void)fl_model_builder_trainable(builder, 0);
+  (void)fl_model_builder_dense(builder, "head", OUTPUTS);
+  (void)fl_model_builder_softmax_cross_entropy(builder, "loss");
+  cr_assert_eq(fl_model_builder_build(builder, &model), FL_OK, "%s",
+               fl_last_error());
+  fl_model_builder_free(builder);
+  return model;
+}
+
+/* Whether the tensor is part of updates. */
+static int is_trained(const fl_model *model, const char *name)
+{
+  uint32_t index = 0;
+  cr_assert_eq(fl_model_find_tensor(model, name, &index), FL_OK, "%s", name);
+  return (int)model->tensors[index].is_trainable;
+}
+
+Test(adapters, what_the_base_fixes_stays_fixed)
+{
+  fl_model *base = new_partly_fixed();
+  fl_model *model = NULL;
+  fl_lora_options lora;
+  fl_adapter_options adapter;
+  cr_assert_eq(fl_lora_options_init(&lora, sizeof lora), FL_OK);
+  cr_assert_eq(fl_adapter_options_init(&adapter, sizeof adapter), FL_OK);
+  lora.rank = 2;
+  lora.layers = adapter.layers = "mid";
+  cr_assert_eq(fl_model_with_lora(&model, base, &lora, 1), FL_OK);
+  cr_expect(!is_trained(model, "head.weight"));
+  cr_expect(is_trained(model, "mid.lora_a"));
+  fl_model_free(model);
+  lora.trained = "n"; /* in, n */
+  cr_assert_eq(fl_model_with_lora(&model, base, &lora, 1), FL_OK);
+  cr_expect(!is_trained(model, "in.weight"));
+  cr_expect(is_trained(model, "n.weight"));
+  fl_model_free(model);
+  cr_assert_eq(fl_model_with_adapters(&model, base, &adapter, 1), FL_OK);
+  cr_expect(!is_trained(model, "head.bias"));
+  cr_expect(is_trained(model, "mid.up.weight"));
+  fl_model_free(model);
+  fl_model_free(base);
+}
+
+/* The same model from its description. */
+static fl_model *described(const fl_model *model)
+{
+  fl_model *copy = NULL;
+  cr_assert_eq(fl_model_from_description(&copy, NULL, model->description.data,
+                                         model->description.size),
+               FL_OK, "%s", fl_last_error());
+  cr_assert_eq(copy->description.size, model->description.size);
+  cr_assert_arr_eq(copy->description.data, model->description.data,
+                   model->description.size);
+  return copy;
+}
+
+Test(adapters, folded_lora_trains_and_fixes_what_its_base_does)
+{
+  static const char *const layers[3] = {"mid", "in", NULL};
+  fl_model *base = new_partly_fixed();
+  for (size_t i = 0; i < 3; i++) {
+    fl_model *model = NULL;
+    fl_model *merged = NULL;
+    fl_lora_options o;
+    cr_assert_eq(fl_lora_options_init(&o, sizeof o), FL_OK);
+    o.layers = layers[i];
+    cr_assert_eq(fl_model_with_lora(&model, base, &o, 1), FL_OK);
+    fl_model *copy = described(model);
+    cr_assert_eq(fl_model_merge_lora(&merged, copy), FL_OK);
+    cr_expect_arr_eq(merged->schema, base->schema, FL_HASH_BYTES, "%zu", i);
+    cr_expect_eq(merged->description.size, base->description.size);
+    fl_model_free(merged);
+    fl_model_free(copy);
+    fl_model_free(model);
+  }
+  fl_model_free(base);
+}
+
+Test(adapters, without_lora_nothing_is_folded_and_nothing_freed)
+{
+  fl_model *base = new_partly_fixed();
+  fl_model *models[2] = {base, NULL};
+  fl_adapter_options o;
+  cr_assert_eq(fl_adapter_options_init(&o, sizeof o), FL_OK);
+  cr_assert_eq(fl_model_with_adapters(&models[1], base, &o, 1), FL_OK);
+  for (size_t i = 0; i < 2; i++) {
+    fl_model *merged = NULL;
+    cr_assert_eq(fl_model_merge_lora(&merged, models[i]), FL_OK);
+    cr_expect_arr_eq(merged->schema, models[i]->schema, FL_HASH_BYTES);
+    fl_model_free(merged);
+    fl_model_free(models[i]);
+  }
+}
+
 Test(adapters, options_that_cannot_be_are_refused)
 {
   net *t = new_base();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Building models: order of layers, names, limits, modules, and the first
  * error that sticks. */
-#include <fl/model.h>
+#include <fl/layers.h>
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -241,6 +241,60 @@ Test(model_builder, layers_need_an_input_first)
 {
   fl_model_builder *builder = new_builder();
   assert_sticks(builder, fl_model_builder_dense(builder, "a", 2), FL_E_STATE);
+}
+
+/* Every call that adds a layer, by number; returns 0 when there are no more. */
+static int add_layer(fl_model_builder *builder, int which, const char *name,
+                     fl_status *st)
+{
+  switch (which) {
+  case 0: *st = fl_model_builder_flatten(builder, name); break;
+  case 1: *st = fl_model_builder_dense(builder, name, 3); break;
+  case 2: *st = fl_model_builder_relu(builder, name); break;
+  case 3: *st = fl_model_builder_add(builder, name, "input"); break;
+  case 4: *st = fl_model_builder_conv2d(builder, name, NULL); break;
+  case 5: *st = fl_model_builder_pool2d(builder, name, NULL); break;
+  case 6: *st = fl_model_builder_mean(builder, name); break;
+  case 7: *st = fl_model_builder_activation(builder, name, 1); break;
+  case 8: *st = fl_model_builder_softmax(builder, name); break;
+  case 9: *st = fl_model_builder_dropout(builder, name, 0.5f); break;
+  case 10: *st = fl_model_builder_embedding(builder, name, 3, 2); break;
+  case 11: *st = fl_model_builder_positions(builder, name); break;
+  case 12: *st = fl_model_builder_layer_norm(builder, name, 1e-5f); break;
+  case 13: *st = fl_model_builder_group_norm(builder, name, 1, 1e-5f); break;
+  case 14: *st = fl_model_builder_attention(builder, name, 1, 0); break;
+  case 15: *st = fl_model_builder_cross_entropy(builder, name, NULL); break;
+  case 16: *st = fl_model_builder_mean_squared_error(builder, name); break;
+  case 17: *st = fl_model_builder_binary_cross_entropy(builder, name); break;
+  case 18: *st = fl_model_builder_softmax_cross_entropy(builder, name); break;
+  default: return 0;
+  }
+  return 1;
+}
+
+Test(model_builder, every_layer_says_what_is_wrong_with_name_and_place)
+{
+  for (int which = 0;; which++) {
+    static const char *const bad_names[3] = {NULL, "", "\n"};
+    fl_status st = FL_OK;
+    fl_model_builder *builder = new_builder();
+    if (!add_layer(builder, which, "x", &st)) {
+      fl_model_builder_free(builder);
+      break;
+    }
+    assert_sticks(builder, st, FL_E_STATE); /* no input yet */
+    for (size_t i = 0; i < 3; i++) {
+      builder = new_builder();
+      add_input(builder, 4);
+      (void)add_layer(builder, which, bad_names[i], &st);
+      assert_sticks(builder, st, FL_E_ARGUMENT);
+    }
+    builder = new_builder();
+    add_input(builder, 4);
+    (void)fl_model_builder_mean_squared_error(builder, "loss");
+    (void)add_layer(builder, which, "x", &st);
+    assert_sticks(builder, st, FL_E_STATE); /* behind the loss */
+  }
 }
 
 Test(model_builder, second_input_is_refused)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model as a set of named tensors: look up, copy, set, schema, initial
  * weights, self-test. */
-#include <fl/model.h>
+#include <fl/layers.h>
 
 #include <math.h>
 #include <string.h>
@@ -197,6 +197,60 @@ Test(model_tensors, initial_weights_leave_loose_tensors_alone)
   cr_assert_eq(fl_model_init_weights(model, 5), FL_OK);
   cr_assert_eq(fl_model_copy_weights(model, got, 9), FL_OK);
   cr_assert_arr_eq(got, values, sizeof values);
+  fl_model_free(model);
+}
+
+/* Layers with tensors that begin as 0 and as 1, drawn ones, and fixed ones. */
+static fl_model *new_mixture(void)
+{
+  const uint64_t dims[2] = {3, 4};
+  fl_model_builder *builder = NULL;
+  fl_model *model = NULL;
+  cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
+  (void)fl_model_builder_input(builder, dims, 2, 1.0f, 0.0f);
+  (void)fl_model_builder_layer_norm(builder, "n", 1e-5f);
+  (void)fl_model_builder_trainable(builder, 0);
+  (void)fl_model_builder_dense(builder, "f", 4);
+  (void)fl_model_builder_layer_norm(builder, "m", 1e-5f);
+  (void)fl_model_builder_trainable(builder, 1);
+  (void)fl_model_builder_dense(builder, "d", 2);
+  (void)fl_model_builder_softmax_cross_entropy(builder, "l");
+  cr_assert_eq(fl_model_builder_build(builder, &model), FL_OK, "%s",
+               fl_last_error());
+  fl_model_builder_free(builder);
+  return model;
+}
+
+static void check_initial_values_return(fl_model *model)
+{
+  size_t n = (size_t)(model->n_weights + model->n_fixed);
+  float first[256];
+  cr_assert_leq(n, 256);
+  cr_assert_eq(fl_model_init_weights(model, SEED), FL_OK);
+  memcpy(first, model->values, n * sizeof *first);
+  for (size_t i = 0; i < n; i++) {
+    model->values[i] = 7.0f;
+  }
+  cr_assert_eq(fl_model_init_weights(model, SEED), FL_OK);
+  for (size_t i = 0; i < n; i++) {
+    cr_assert_eq(model->values[i], first[i], "value %zu: %g, was %g", i,
+                 (double)model->values[i], (double)first[i]);
+  }
+}
+
+Test(model_tensors, initial_weights_do_not_depend_on_those_before)
+{
+  fl_model *model = new_mixture();
+  fl_model *with_lora = NULL;
+  fl_lora_options o;
+  cr_assert_eq(fl_lora_options_init(&o, sizeof o), FL_OK);
+  o.rank = 2;
+  o.layers = "f";
+  cr_assert_eq(fl_model_with_lora(&with_lora, model, &o, 1), FL_OK, "%s",
+               fl_last_error());
+  check_initial_values_return(model);
+  check_initial_values_return(with_lora);
+  fl_model_free(with_lora);
   fl_model_free(model);
 }
 

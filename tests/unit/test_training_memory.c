@@ -242,6 +242,117 @@ Test(training_memory, limit_below_everything_fits_no_batch)
   fl_model_free(model);
 }
 
+/* A model in a context of its own, which counts its bytes; `others` of them are
+ * in no plan: names, layers, description. */
+typedef struct limited {
+  fl_context *context;
+  fl_model *model;
+  uint64_t others;
+} limited;
+
+static limited limited_new(uint32_t index)
+{
+  limited l = {0};
+  cr_assert_eq(fl_context_new(&l.context, NULL), FL_OK);
+  l.model = models_new(index, l.context);
+  cr_assert_not_null(l.model);
+  fl_memory_plan plan = plan_of(l.model, 1, 0);
+  l.others = bytes_of(l.context) - plan.weights - plan.optimiser;
+  return l;
+}
+
+static void limited_free(limited *l)
+{
+  fl_model_free(l->model);
+  fl_context_free(l->context);
+}
+
+static uint64_t held_by(const limited *l)
+{
+  return bytes_of(l->context) - l->others;
+}
+
+static void clip_from_now_on(fl_model *model)
+{
+  fl_optimiser_options o;
+  cr_assert_eq(fl_optimiser_options_init(&o, sizeof o), FL_OK);
+  cr_assert_eq(fl_model_get_optimiser(model, &o), FL_OK);
+  o.clip_norm = 1.0f;
+  cr_assert_eq(fl_model_set_optimiser(model, &o), FL_OK);
+}
+
+Test(training_memory, gathering_refused_leaves_steps_as_they_were)
+{
+  limited l = limited_new(0);
+  fl_dataset data = data_of(SMALL_BATCH);
+  uint64_t limit = plan_of(l.model, SMALL_BATCH, 1).peak;
+  cr_assert_eq(fl_model_set_memory_limit(l.model, limit), FL_OK);
+  cr_assert_eq(fl_model_step(l.model, &data, 0.1f, NULL), FL_OK);
+  uint64_t held = held_by(&l);
+  cr_assert_eq(fl_model_accumulate(l.model, &data, NULL), FL_E_LIMIT);
+  cr_assert_eq(held_by(&l), held);
+  cr_assert_eq(plan_of(l.model, SMALL_BATCH, 1).gradients, 0);
+  cr_assert_eq(fl_model_step(l.model, &data, 0.1f, NULL), FL_OK, "%s",
+               fl_last_error());
+  limited_free(&l);
+}
+
+Test(training_memory, refused_batch_keeps_no_gradient)
+{
+  limited l = limited_new(0);
+  fl_dataset data = data_of(MAX_BATCH);
+  clip_from_now_on(l.model);
+  uint64_t held = held_by(&l);
+  uint64_t limit = plan_of(l.model, SMALL_BATCH, 1).peak;
+  cr_assert_eq(fl_model_set_memory_limit(l.model, limit), FL_OK);
+  cr_assert_eq(fl_model_step(l.model, &data, 0.1f, NULL), FL_E_LIMIT);
+  cr_assert_eq(held_by(&l), held);
+  limited_free(&l);
+}
+
+/* What was taken for a large score is in a small gathered step's way, and its
+ * gradient then in that of the next large score. */
+Test(training_memory, what_is_held_stays_within_the_limit)
+{
+  for (uint32_t index = 0; index < MODELS; index++) {
+    limited l = limited_new(index);
+    fl_dataset many = data_of(MAX_BATCH);
+    fl_dataset few = data_of(SMALL_BATCH);
+    static float outputs[MAX_BATCH * 10];
+    clip_from_now_on(l.model);
+    uint64_t gathered = plan_of(l.model, SMALL_BATCH, 1).peak;
+    uint64_t scored = plan_of(l.model, MAX_BATCH, 0).peak;
+    uint64_t limit = gathered > scored ? gathered : scored;
+    cr_assert_eq(fl_model_set_memory_limit(l.model, limit), FL_OK);
+    for (int i = 0; i < 3; i++) {
+      cr_assert_eq(
+          fl_model_predict(l.model, &many, outputs, MAX_BATCH * (uint64_t)10),
+          FL_OK, "%s", fl_last_error());
+      cr_assert_leq(held_by(&l), limit, "model %u: %llu", index,
+                    (unsigned long long)held_by(&l));
+      cr_assert_eq(fl_model_step(l.model, &few, 0.1f, NULL), FL_OK, "%s",
+                   fl_last_error());
+      cr_assert_leq(held_by(&l), limit, "model %u: %llu", index,
+                    (unsigned long long)held_by(&l));
+    }
+    limited_free(&l);
+  }
+}
+
+Test(training_memory, settings_give_activations_back_below_a_limit)
+{
+  limited l = limited_new(0);
+  fl_dataset data = data_of(SMALL_BATCH);
+  uint64_t limit = plan_of(l.model, SMALL_BATCH, 1).peak;
+  fl_memory_plan plan = plan_of(l.model, 1, 0);
+  cr_assert_eq(fl_model_set_memory_limit(l.model, limit), FL_OK);
+  cr_assert_eq(fl_model_step(l.model, &data, 0.1f, NULL), FL_OK);
+  cr_assert_gt(held_by(&l), plan.weights + plan.optimiser);
+  clip_from_now_on(l.model);
+  cr_assert_eq(held_by(&l), plan.weights + plan.optimiser);
+  limited_free(&l);
+}
+
 /* ---- steps allocate nothing ----------------------------------------------
  */
 

@@ -2,7 +2,8 @@
 /* Updates of weights by optimisers (optimiser_body.h), with the formulas of
  * torch.optim. One pass over memory; any n, so that a range may be cut
  * anywhere. With g = factor gradient (factor: clipping, and the mean over
- * accumulated steps). */
+ * accumulated steps). Sums of squares end at FLT_MAX, for infinity would never
+ * decay. */
 #ifndef FLK_NN_OPTIMISER_H
 #define FLK_NN_OPTIMISER_H
 

@@ -4,6 +4,8 @@
 #ifndef FLK_NN_OPTIMISER_BODY_H
 #define FLK_NN_OPTIMISER_BODY_H
 
+#include <float.h>
+
 #include "kernels/nn/nn.h"
 #include "kernels/nn/vec_isa.h"
 
@@ -70,6 +72,7 @@ NN_INLINE void adam_step(adam_arrays a, size_t count, flk_adam o,
   }
   nn_vec m = vec_get(a.m, count) * o.beta1 + g * (1.0f - o.beta1);
   nn_vec v = vec_get(a.v, count) * o.beta2 + g * g * (1.0f - o.beta2);
+  v = vec_at_most(v, FLT_MAX);
   vec_put(a.m, m, count);
   vec_put(a.v, v, count);
   nn_vec root = vec_sqrt(v) * o.root_factor + o.epsilon;
@@ -96,7 +99,7 @@ NN_INLINE void adagrad_step(momentum_arrays a, size_t count, flk_adagrad o)
 {
   nn_vec w = vec_get(a.w, count);
   nn_vec g = vec_get(a.gradient, count) * o.factor + w * o.decay;
-  nn_vec sum = vec_get(a.v, count) + g * g;
+  nn_vec sum = vec_at_most(vec_get(a.v, count) + g * g, FLT_MAX);
   vec_put(a.v, sum, count);
   vec_put(a.w, w - g * o.rate / (vec_sqrt(sum) + o.epsilon), count);
 }

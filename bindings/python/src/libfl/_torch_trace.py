@@ -120,6 +120,15 @@ class _Whole(torch.nn.Module):  # type: ignore[misc]
         return self.layer(x)
 
 
+class _CannotRun(Exception):
+    """The node that failed, and PyTorch's text, to which fx adds its own."""
+
+    def __init__(self, node: Any, text: str) -> None:
+        super().__init__(text)
+        self.node = node
+        self.text = text
+
+
 class _Shapes(fx.Interpreter):  # type: ignore[misc]
     """Runs a graph and keeps the shapes of what it gives."""
 
@@ -128,7 +137,10 @@ class _Shapes(fx.Interpreter):  # type: ignore[misc]
         self.shapes: dict[Any, tuple[int, ...] | None] = {}
 
     def run_node(self, n: Any) -> Any:
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except Exception as error:
+            raise _CannotRun(n, str(error)) from error
         is_tensor = isinstance(result, torch.Tensor)
         self.shapes[n] = tuple(result.shape) if is_tensor else None
         return result
@@ -156,12 +168,20 @@ def _training(module: Any, is_training: bool) -> Iterator[None]:
             part.training = mode
 
 
+def _refusal(sample: Any, what: str, why: object) -> ValueError:
+    return ValueError(f"sample: got shape {list(sample.shape)}, with which "
+                      f"this cannot be run: {what}: {why}")
+
+
 def run(module: Any, x: Any) -> Any:
     """Return what the module makes of `x` when it is not trained. Gradients
     stay enabled: without them attention takes a path of its own, which does
     not know all its options."""
     with _training(module, False):
-        return module(x)
+        try:
+            return module(x)
+        except Exception as error:
+            raise _refusal(x, type(module).__name__, error) from error
 
 
 def trace(module: Any, sample: Any, is_layer: Callable[[Any], bool]) -> Trace:
@@ -182,7 +202,11 @@ def trace(module: Any, sample: Any, is_layer: Callable[[Any], bool]) -> Trace:
     batch = sample[:1].expand(BATCH, *sample.shape[1:]).clone()
     shapes = _Shapes(root)
     with _training(root, False):
-        shapes.run(batch)
+        try:
+            shapes.run(batch)
+        except _CannotRun as error:
+            raise _refusal(sample, place(error.node, root),
+                           error.text) from error.__cause__
     return Trace(root, list(root.graph.nodes), shapes.shapes)
 
 

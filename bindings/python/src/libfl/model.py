@@ -271,8 +271,8 @@ class Model(Training):
         return result
 
     def init_weights(self, seed: int) -> None:
-        """Draw initial weights, the same on every machine. Loose tensors, and
-        those that begin as 0 (biases of norms, lora_b), stay as they are."""
+        """Begin anew: set all tensors of layers to initial values, the same on
+        every machine. Loose tensors stay as they are."""
         lib.fl_model_init_weights(self._handle, _args.u64(seed, "seed"))
 
     # ---- adapters --------------------------------------------------------
@@ -286,9 +286,10 @@ class Model(Training):
 
         `layers`: those whose name contains this text get one; None = all but
         the last dense one. `trained`: those whose name contains this text
-        stay trained; None = the last dense one, "" = none. `rank` >= 1; 0 <
-        `alpha` < 1e6; the update's factor is alpha / rank. NotFoundError: no
-        such layer; ConflictError: a layer is chosen for both; ArgumentError.
+        stay trained, unless they are fixed here; None = the last dense one,
+        "" = none. `rank` >= 1; 0 < `alpha` < 1e6; the update's factor is alpha
+        / rank. NotFoundError: no such layer; ConflictError: a layer is chosen
+        for both; ArgumentError.
 
         Of this model the weights are copied and it is not changed; optimiser,
         hook, limit and first_active of the new one are those of a new model.
@@ -315,8 +316,8 @@ class Model(Training):
 
     def merge_lora(self) -> Model:
         """Make a model with LoRA's updates folded into the weights: without
-        them, as fast as the one that they were added to, all tensors of layers
-        trained, fixed or not before. This model is not changed."""
+        them, as fast as the one that they were added to, with the same tensors
+        trained and fixed. This model is not changed."""
         return self._derived(lib.fl_model_merge_lora)
 
     def _adapted(self, function: Any, options: Any, layers: str | None,

@@ -130,7 +130,9 @@ def from_torch(module: Any, sample: Any, *, loss: Layer | None = None,
     zeros (ones for a norm's weight), which are trained from then on. Without
     it such layers are refused.
     A parameter that needs no gradient is no part of flat weights and updates.
-    UnsupportedError names the first module or call that libfl has not.
+    UnsupportedError names the first module or call that libfl has not,
+    ValueError the one that cannot run on the sample, PyTorch's own error being
+    the cause.
     """
     batch = torch.as_tensor(sample)
     if batch.dim() < 2 or len(batch) == 0:
