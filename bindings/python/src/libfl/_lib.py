@@ -73,6 +73,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_model_copy_schema": [Model, U8P],
     "fl_model_self_test": [Model],
     "fl_model_copy_segments": [Model, U64P, c_uint32],
+    "fl_model_copy_segment_modules": [Model, U32P, c_uint32],
     "fl_model_step": [Model, POINTER(Dataset), c_float, POINTER(c_double)],
     "fl_model_fit": [Model, POINTER(Dataset), POINTER(FitOptions),
                      POINTER(FitResult)],
