@@ -404,7 +404,12 @@ def take_bytes(function: Any, *arguments: Any) -> bytes:
     """Call a function that ends in (&data, &n), and copy what it lends."""
     data, n = U8P(), c_size_t()
     function(*arguments, byref(data), byref(n))
-    return ctypes.string_at(data, n.value) if n.value else b""
+    return copied(data, n.value)
+
+
+def copied(data: Any, n: int) -> bytes:
+    """Copy n bytes that are lent; NULL when there are none."""
+    return ctypes.string_at(data, n) if n else b""
 
 
 def keep_exceptions(function: Callable[..., int | None]

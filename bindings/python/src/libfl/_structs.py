@@ -262,13 +262,17 @@ class TrainTask(Struct):
                 ("batch_size", c_uint32), ("learning_rate", c_float),
                 ("seed", c_uint64), ("round", c_uint64),
                 ("model_version", c_uint64), ("weights", F32P),
-                ("n_weights", c_uint64)]
+                ("n_weights", c_uint64), ("first_active", c_uint32),
+                ("freeze_reports", c_uint32), ("freeze_plan", U8P),
+                ("freeze_plan_size", c_size_t)]
 
 
 class TrainResult(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("weights", F32P), ("update", F32P), ("n", c_uint64),
-                ("samples", c_uint64), ("loss", c_double)]
+                ("samples", c_uint64), ("loss", c_double),
+                ("report_value", c_double), ("report_module", c_uint32),
+                ("reserved_report", c_uint32)]
 
 
 class Score(Struct):
@@ -288,7 +292,8 @@ class ClientOptions(Struct):
                 ("model", Model), ("retry_ns", c_uint64),
                 ("max_retries", c_uint32), ("chunk_size", c_uint32),
                 ("max_weights", c_uint64), ("train", TrainFn),
-                ("evaluate", EvaluateFn), ("user", c_void_p)]
+                ("evaluate", EvaluateFn), ("user", c_void_p),
+                ("max_depth", c_uint32), ("reserved", c_uint32)]
 
 
 class ClientEvent(Struct):
