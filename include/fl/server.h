@@ -105,6 +105,13 @@ typedef struct fl_job_options {
   /** What part of an update that was not counted they send with the next one;
    * 0..1, default .5. */
   float feedback_decay;
+  /** How many of a round's clients should train everything that is not frozen,
+   * when others can afford less (fl_client_options.max_depth). A draw that has
+   * fewer takes more of them in the places of others; when there are too few,
+   * the round goes on (FL_SERVER_SEGMENT_UNCOVERED). Default 1, 0 = no matter.
+   */
+  uint32_t min_cover;
+  uint32_t reserved_cover;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
@@ -155,7 +162,9 @@ enum {
   FL_SERVER_ROUND_FINISHED = 8,  /**< accepted, version, loss */
   FL_SERVER_ROUND_ABORTED = 9,   /**< reason, text */
   FL_SERVER_EVALUATED = 10,      /**< loss, correct, count over clients */
-  FL_SERVER_JOB_FINISHED = 11
+  FL_SERVER_JOB_FINISHED = 11,
+  /** From module first_active on, only `accepted` of `selected` train all. */
+  FL_SERVER_SEGMENT_UNCOVERED = 13
 };
 
 typedef struct fl_server_event {
@@ -174,6 +183,8 @@ typedef struct fl_server_event {
   double loss; /**< mean training or evaluation loss; NaN = unknown */
   uint64_t correct;
   uint64_t count;
+  uint32_t first_active; /**< rounds: modules below are frozen */
+  uint32_t reserved;
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
 /** Take the next event; FL_E_EMPTY when there is none. Pointers in it are
@@ -191,6 +202,11 @@ typedef struct fl_job_status {
   uint32_t selected; /**< in this round */
   uint32_t accepted; /**< in this round */
   uint32_t reserved;
+  uint32_t first_active; /**< modules below are frozen */
+  uint32_t reserved_status;
+  /** Of updates that were counted: how much longer they would have been with
+   * all their segments. */
+  uint64_t bytes_saved;
 } fl_job_status;
 FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);
 /** Say where a job is. FL_E_NOT_FOUND: no such job. */

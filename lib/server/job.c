@@ -65,7 +65,13 @@ static fl_status take_description(fli_job *job, const fl_model *model)
   if (!job->segments) {
     return fli_nomem(job->n_segments * sizeof *job->segments);
   }
+  job->modules = fli_alloc(job->context, job->n_segments, sizeof *job->modules);
+  if (!job->modules) return fli_nomem(job->n_segments * sizeof *job->modules);
   FLI_TRY(fl_model_copy_segments(model, job->segments, job->n_segments));
+  FLI_TRY(fl_model_copy_segment_modules(model, job->modules, job->n_segments));
+  for (uint32_t s = 0; s < job->n_segments; s++) {
+    if (job->modules[s] >= job->n_modules) job->n_modules = job->modules[s] + 1;
+  }
   FLI_TRY(fl_compressor_new(&job->compressor, job->context, &job->codec,
                             job->segments, job->n_segments));
   fli_compressor_lend_table(job->compressor, &job->codec);
@@ -161,6 +167,7 @@ void fli_job_free(fli_job *job)
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,
            job->n_segments * sizeof *job->segments);
+  fli_free(job->context, job->modules, job->n_segments * sizeof *job->modules);
   fli_bytes_free(&job->description);
   fli_free(job->context, job, sizeof *job);
 }

@@ -123,6 +123,7 @@ static fl_server_event round_event(const fli_job *job, uint32_t kind)
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;
+  event.first_active = job->first_active;
   return event;
 }
 
@@ -229,7 +230,7 @@ static void finish_round(fli_job *job)
     abort_for(job, st);
     return;
   }
-  if (job->is_public) fli_norms_adapt(job, job->n_counted);
+  if (job->is_public) fli_norms_adapt(job);
   event.model_version = job->store.canonical.version;
   report_lost(job, job->n_counted >= job->n_wanted ? FL_REJECT_STALE
                                                    : FL_REJECT_DEADLINE);
@@ -373,6 +374,7 @@ static void begin_round(fli_job *job)
   fli_events_add(&job->server->events, &event, "",
                  "round %llu, attempt %u: %u selected",
                  (unsigned long long)job->round, job->attempt, job->n_members);
+  fli_parts_report_cover(job);
 }
 
 /* A round that could ask more clients than are there gives those that were

@@ -60,6 +60,7 @@ static void write_participants(fli_msg_writer *writer,
         .is_expected = who->peer || who->is_in_grace,
         .before_round = who->before_round,
         .before_attempt = who->before_attempt,
+        .depth = who->depth,
     };
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);
@@ -89,6 +90,7 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .clip = job->clip,
       .energy_bits = fli_f64_bits(job->energy),
       .correlation_bits = fli_f64_bits(job->correlation),
+      .bytes_saved = job->bytes_saved,
   };
   fli_saved_write(writer, &fli_saved_rounds, &saved);
 }
@@ -114,6 +116,7 @@ static void write_members(fli_msg_writer *writer, const fli_job *job,
         .has_norm = member->has_norm,
         .is_counted = member->is_counted,
         .has_score = member->has_score,
+        .first_active = member->first_active,
     };
     fli_saved_write(writer, &fli_saved_members, &saved);
   }

@@ -48,6 +48,7 @@ static const fli_saved_field option_rows[] = {
     OPTION(steps_kept, FLI_SAVED_U32),
     OPTION(error_feedback, FLI_SAVED_U32),
     OPTION(feedback_decay, FLI_SAVED_F32),
+    OPTION(min_cover, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -73,13 +74,15 @@ static const fli_saved_field round_rows[] = {
     ROUND(clip, FLI_SAVED_F32),
     ROUND(energy_bits, FLI_SAVED_U64),
     ROUND(correlation_bits, FLI_SAVED_U64),
+    ROUND(bytes_saved, FLI_SAVED_U64),
 };
 static const fli_saved_field member_rows[] = {
-    MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
-    MEMBER(loss_bits, FLI_SAVED_U64),   MEMBER(correct, FLI_SAVED_U64),
-    MEMBER(count, FLI_SAVED_U64),       MEMBER(lost, FLI_SAVED_U32),
-    MEMBER(is_out, FLI_SAVED_U32),      MEMBER(has_norm, FLI_SAVED_U32),
-    MEMBER(is_counted, FLI_SAVED_U32),  MEMBER(has_score, FLI_SAVED_U32),
+    MEMBER(participant, FLI_SAVED_U32),  MEMBER(samples, FLI_SAVED_U64),
+    MEMBER(loss_bits, FLI_SAVED_U64),    MEMBER(correct, FLI_SAVED_U64),
+    MEMBER(count, FLI_SAVED_U64),        MEMBER(lost, FLI_SAVED_U32),
+    MEMBER(is_out, FLI_SAVED_U32),       MEMBER(has_norm, FLI_SAVED_U32),
+    MEMBER(is_counted, FLI_SAVED_U32),   MEMBER(has_score, FLI_SAVED_U32),
+    MEMBER(first_active, FLI_SAVED_U32),
 };
 static const fli_saved_field participant_rows[] = {
     WHO(id, FLI_SAVED_ID),
@@ -90,6 +93,7 @@ static const fli_saved_field participant_rows[] = {
     WHO(is_expected, FLI_SAVED_U32),
     WHO(before_round, FLI_SAVED_U64),
     WHO(before_attempt, FLI_SAVED_U32),
+    WHO(depth, FLI_SAVED_U32),
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows);

@@ -330,7 +330,8 @@ class JobOptions(Struct):
                 ("evaluate_deadline_ns", c_uint64),
                 ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
                 ("steps_kept", c_uint32), ("reserved", c_uint32),
-                ("error_feedback", c_uint32), ("feedback_decay", c_float)]
+                ("error_feedback", c_uint32), ("feedback_decay", c_float),
+                ("min_cover", c_uint32), ("reserved_cover", c_uint32)]
 
 
 class ServerEvent(Struct):
@@ -341,7 +342,8 @@ class ServerEvent(Struct):
                 ("model_version", c_uint64), ("selected", c_uint32),
                 ("accepted", c_uint32), ("samples", c_uint64),
                 ("loss", c_double), ("correct", c_uint64),
-                ("count", c_uint64)]
+                ("count", c_uint64), ("first_active", c_uint32),
+                ("reserved", c_uint32)]
 
 
 class JobStatus(Struct):
@@ -349,4 +351,6 @@ class JobStatus(Struct):
                 ("round", c_uint64), ("rounds", c_uint64),
                 ("model_version", c_uint64), ("n_weights", c_uint64),
                 ("clients", c_uint32), ("selected", c_uint32),
-                ("accepted", c_uint32), ("reserved", c_uint32)]
+                ("accepted", c_uint32), ("reserved", c_uint32),
+                ("first_active", c_uint32), ("reserved_status", c_uint32),
+                ("bytes_saved", c_uint64)]

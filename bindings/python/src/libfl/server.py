@@ -50,6 +50,7 @@ class ServerEventKind(enum.IntEnum):
     ROUND_ABORTED = 9
     EVALUATED = 10
     JOB_FINISHED = 11
+    SEGMENT_UNCOVERED = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +72,14 @@ class ServerEvent:
     loss: float
     correct: int
     count: int
+    first_active: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class JobStatus:
     """`round` is the one that runs, from 1; 0 = not begun. `model_version` 0
-    = the initial model."""
+    = the initial model. Modules below `first_active` are frozen;
+    `bytes_saved` is how much longer the updates counted would have been."""
 
     is_finished: bool
     round: int
@@ -86,6 +89,8 @@ class JobStatus:
     clients: int
     selected: int
     accepted: int
+    first_active: int = 0
+    bytes_saved: int = 0
 
 
 class Job:
@@ -103,7 +108,8 @@ class Job:
         return JobStatus(bool(status.is_finished), status.round,
                          status.rounds, status.model_version,
                          status.n_weights, status.clients, status.selected,
-                         status.accepted)
+                         status.accepted, status.first_active,
+                         status.bytes_saved)
 
     def copy_weights(self, out: F32Array | None = None
                      ) -> tuple[F32Array, int]:
@@ -168,13 +174,15 @@ class Server(Handle):
                 evaluate_deadline: float = 60.0, return_grace: float = 10.0,
                 retry_pause: float = 5.0, steps_kept: int = 8,
                 error_feedback: bool = False,
-                feedback_decay: float = 0.5) -> Job:
+                feedback_decay: float = 0.5, min_cover: int = 1) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
         are there), `over_selection` times as many are asked. Deadlines and
         pauses are in seconds. With `error_feedback` clients send what an
-        encoding has lost with their next update. See fl_job_options for
+        encoding has lost with their next update. `min_cover` clients of a
+        round should train everything that is not frozen, where others can
+        afford less (Client's max_depth). See fl_job_options for
         every setting.
         """
         compressor = codec_options(codec)._struct()
@@ -192,7 +200,7 @@ class Server(Handle):
             "server_momentum": server_momentum,
             "evaluate_every": evaluate_every, "steps_kept": steps_kept,
             "error_feedback": int(error_feedback),
-            "feedback_decay": feedback_decay}
+            "feedback_decay": feedback_decay, "min_cover": min_cover}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,
@@ -266,7 +274,7 @@ class Server(Handle):
             _lib.text(event.client_id), RejectReason(event.reason),
             _lib.text(event.text), event.model_version, event.selected,
             event.accepted, event.samples, event.loss, event.correct,
-            event.count)
+            event.count, event.first_active)
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""
