@@ -11,6 +11,7 @@
 #include <fl/idx.h>
 #include <fl/compress.h>
 #include <fl/feedback.h>
+#include <fl/freeze.h>
 #include <fl/protocol.h>
 #include <fl/client.h>
 #include <fl/server.h>

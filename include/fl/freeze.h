@@ -90,13 +90,13 @@ typedef struct fl_freeze_options {
    * aggregator's (fl_freeze_end_round), which has rounds for steps. */
   uint64_t steps_per_epoch;
   uint64_t total_steps; /**< of the job; 0 = not known. Required for CKA */
-  uint64_t interval;  /**< steps between evaluations, >= 2 for GRADNORM; default
-                           steps_per_epoch / 16, at least 2 */
-  uint32_t window;    /**< evaluations, 3..256 */
-  uint32_t patience;  /**< evaluations, or rounds (3) of an aggregator */
-  float tolerance;    /**< > 0 */
-  float loss_level;   /**< bootstrapping: see is_pretrained; > 0, default .6 */
-  float loss_change;  /**< > 0, default .1 */
+  uint64_t interval; /**< steps between evaluations, >= 2 for GRADNORM; default
+                          steps_per_epoch / 16, at least 2 */
+  uint32_t window;   /**< evaluations, 3..256 */
+  uint32_t patience; /**< evaluations, or rounds (3) of an aggregator */
+  float tolerance;   /**< > 0 */
+  float loss_level;  /**< bootstrapping: see is_pretrained; > 0, default .6 */
+  float loss_change; /**< > 0, default .1 */
   /** Nothing freezes in the bootstrapping phase. It ends when the loss changes
    * by less than `loss_change` from one window of 2 intervals to the next, and
    * is below `loss_level` times its mean over the first 3 steps; or, when the
@@ -104,16 +104,16 @@ typedef struct fl_freeze_options {
    * (total_steps), for then the loss may have nowhere to fall. */
   uint32_t is_pretrained;
   float pretrained_share; /**< 0..1, default .2 */
-  uint32_t max_frozen; /**< modules; default n_modules - 2, n_modules - 1 at
-                            most: the last module never freezes, nor the head,
-                            which is the last one in our own models */
-  uint64_t hold;       /**< steps before the first freeze */
-  uint64_t gap;        /**< steps between two; default 2 epochs, or 2 rounds */
-  uint32_t unfreezes;  /**< when the learning rate falls to a tenth of what it
-                            was at the last freeze: FL_AUTO, the default (the
-                            plasticity criteria do), 0 or 1. A warm restart, a
-                            rate of twice the lowest since the freeze, unfreezes
-                            always. Not CKA, FIXED, SERVER */
+  uint32_t max_frozen;    /**< modules; default n_modules - 2, n_modules - 1 at
+                               most: the last module never freezes, nor the head,
+                               which is the last one in our own models */
+  uint64_t hold;          /**< steps before the first freeze */
+  uint64_t gap;       /**< steps between two; default 2 epochs, or 2 rounds */
+  uint32_t unfreezes; /**< when the learning rate falls to a tenth of what it
+                           was at the last freeze: FL_AUTO, the default (the
+                           plasticity criteria do), 0 or 1. A warm restart, a
+                           rate of twice the lowest since the freeze, unfreezes
+                           always. Not CKA, FIXED, SERVER */
   uint32_t halves_window; /**< 1: window and patience halve at each unfreeze */
   uint32_t rows;          /**< samples that a pair wants; 4..256, default 16;
                                features (CKA) 256 */
@@ -277,13 +277,14 @@ FL_API fl_status fl_freeze_report_init(fl_freeze_report *report, size_t size);
 FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
                                        fl_freeze_report *report);
 /** At the aggregator: end a round with its mean training loss (NaN = unknown:
- * no bootstrapping) and the clients' reports. Those of other modules than the
- * front one, not finite or negative, are left out. M = the largest weighted
- * median over the module's first 4 rounds as the front one; after those a
- * client is below when its value < tolerance M (GRADNORM), or the slope of the
- * medians with its value as the last one is (PLASTICITY); the module freezes
- * when clients with 70 % of the weight are below, `patience` (3) rounds
- * running. FL_E_STATE: another criterion. */
+ * in the first round that means no bootstrapping, later the round is passed
+ * over) and the clients' reports. Those of other modules than the front one,
+ * not finite or negative, are left out. M = the largest weighted median over
+ * the module's first 4 rounds as the front one; after those a client is below
+ * when its value < tolerance M (GRADNORM), or the slope of the medians with its
+ * value as the last one is (PLASTICITY); the module freezes when clients with
+ * 70 % of the weight are below, `patience` (3) rounds running. FL_E_STATE:
+ * another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);

@@ -15,14 +15,15 @@ BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
-BELOW["client"] = BELOW["compress"] | {"compress"}
-BELOW["server"] = BELOW["compress"] | {"compress"}
+BELOW["freeze"] = BELOW["model"] | {"model"}
+BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
+BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
-          "feedback.h": "compress", "client.h": "client", "server.h": "server",
+          "feedback.h": "compress", "freeze.h": "freeze", "client.h": "client", "server.h": "server",
           "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.

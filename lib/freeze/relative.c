@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plasticity of the front module over that of the last one at the same moment:
+ * both follow the square of the learning rate and the noise of the batch, their
+ * ratio does not. Medians of the last `window`, as single values are wild. */
+#include "freeze/freeze.h"
+
+#include <math.h>
+
+static uint32_t wants(const fl_freeze *freeze)
+{
+  return fli_freeze_is_due(freeze, 0)
+             ? FL_FREEZE_WANTS_PAIR | FL_FREEZE_WANTS_LAST_PAIR
+             : 0;
+}
+
+static int take(fl_freeze *freeze, fli_evaluation *e)
+{
+  fli_freeze_state *state = &freeze->state;
+  if (!freeze->has_pair || !freeze->has_last) return 0;
+  e->module = state->decided;
+  e->raw = freeze->pair;
+  e->value = NAN;
+  e->threshold = NAN;
+  fli_freeze_remember(state, freeze->pair, freeze->last, state->window);
+  if (state->n_values < state->window) return 1;
+  const double front = fli_median(state->values, state->n_values);
+  const double last = fli_median(state->others, state->n_values);
+  if (last > 0) e->value = front / last;
+  e->threshold = (double)freeze->options.tolerance;
+  fli_freeze_count(state, front < e->threshold * last);
+  return 1;
+}
+
+const fli_criterion fli_criterion_relative = {.wants = wants,
+                                              .take = take,
+                                              .has_bootstrapping = 1,
+                                              .is_half_reported = 1};
