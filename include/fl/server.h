@@ -18,6 +18,7 @@
 
 #include <fl/base.h>
 #include <fl/compress.h>
+#include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
 
@@ -112,13 +113,20 @@ typedef struct fl_job_options {
    */
   uint32_t min_cover;
   uint32_t reserved_cover;
+  /** Freeze modules that have learned enough: NULL = never. GRADNORM and
+   * PLASTICITY decide from what clients report (fl_freeze_end_round; without
+   * reports nothing freezes); FIXED has rounds for steps: `first_active` from
+   * round `step` on. steps_per_epoch is not read; total_steps of 0 counts as
+   * `rounds`; `allowed` is not for jobs. Borrowed. */
+  const fl_freeze_options *freeze;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
 /** Add a job that trains `model` (description and weights are copied).
- * FL_E_OPTIONS: a setting out of range; FL_E_CONFLICT: settings exclude each
- * other; FL_E_ARGUMENT: name taken; FL_E_NOT_FINITE: a weight; FL_E_LIMIT: the
- * model has more norms (2 bytes each) than max_control_size has room for. */
+ * FL_E_OPTIONS: a setting out of range, those of `freeze` included;
+ * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken;
+ * FL_E_NOT_FINITE: a weight; FL_E_LIMIT: the model has more norms (2 bytes
+ * each) than max_control_size has room for. */
 FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
                                    const fl_job_options *options,
                                    uint32_t *job);
@@ -163,6 +171,8 @@ enum {
   FL_SERVER_ROUND_ABORTED = 9,   /**< reason, text */
   FL_SERVER_EVALUATED = 10,      /**< loss, correct, count over clients */
   FL_SERVER_JOB_FINISHED = 11,
+  /** From this round on: first_active, plan_version, freeze_reason. */
+  FL_SERVER_FREEZE_CHANGED = 12,
   /** From module first_active on, only `accepted` of `selected` train all. */
   FL_SERVER_SEGMENT_UNCOVERED = 13
 };
@@ -183,8 +193,9 @@ typedef struct fl_server_event {
   double loss; /**< mean training or evaluation loss; NaN = unknown */
   uint64_t correct;
   uint64_t count;
-  uint32_t first_active; /**< rounds: modules below are frozen */
-  uint32_t reserved;
+  uint32_t first_active;  /**< rounds: modules below are frozen */
+  uint32_t freeze_reason; /**< FL_FREEZE_REASON_*: FREEZE_CHANGED */
+  uint64_t plan_version;  /**< FREEZE_CHANGED */
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
 /** Take the next event; FL_E_EMPTY when there is none. Pointers in it are

@@ -240,5 +240,6 @@ fl_status fli_collect_update(fli_peer *peer)
   }
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   count_update(peer, member, samples);
+  fli_freezing_take_report(peer, member, &manifest);
   return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
 }

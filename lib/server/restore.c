@@ -199,6 +199,7 @@ static void restore_member(fli_job *job, uint32_t slot,
                            const fli_saved_member *saved,
                            fli_participant *participant)
 {
+  const double report = fli_f64_from_bits(saved->report_bits);
   const fli_member member = {
       .participant = participant,
       .samples = saved->samples,
@@ -211,6 +212,9 @@ static void restore_member(fli_job *job, uint32_t slot,
       .is_counted = saved->is_counted != 0,
       .has_score = saved->has_score != 0,
       .first_active = saved->first_active,
+      .has_report = saved->has_report != 0 && isfinite(report) && report >= 0.0,
+      .report_module = saved->report_module,
+      .report_value = report,
   };
   const int is_report =
       job->phase == FLI_PHASE_EVALUATING ? member.has_score : member.has_norm;
@@ -361,6 +365,7 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
   }
   FLI_TRY(read_new_job(server, reader, &job));
   FLI_TRY(read_model(job, reader));
+  FLI_TRY(fli_freezing_read(job, reader));
   FLI_TRY(read_participants(job, reader));
   FLI_TRY(read_round(job, reader));
   FLI_TRY(read_members(job, reader));

@@ -5,8 +5,8 @@
  * was not acknowledged. The layout of a job:
  *
  *   name, options, codec, description, version, weights, momentum, residual,
- *   announced norms, steps, participants, round, members, then of the round:
- *   reported norms, agreed norms, clamp counts, sum
+ *   announced norms, steps, freezing, participants, round, members, then of
+ *   the round: reported norms, agreed norms, clamp counts, sum
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -117,6 +117,9 @@ static void write_members(fli_msg_writer *writer, const fli_job *job,
         .is_counted = member->is_counted,
         .has_score = member->has_score,
         .first_active = member->first_active,
+        .has_report = member->has_report,
+        .report_module = member->report_module,
+        .report_bits = fli_f64_bits(member->report_value),
     };
     fli_saved_write(writer, &fli_saved_members, &saved);
   }
@@ -168,6 +171,7 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   write_floats(writer, job->context, job->residual, model->n);
   write_floats(writer, job->context, job->public_norms, job->n_norms);
   write_steps(writer, &job->store);
+  FLI_TRY(fli_freezing_write(writer, job));
   write_participants(writer, sorted, n);
   write_round(writer, job);
   write_members(writer, job, sorted);

@@ -262,7 +262,20 @@ typedef struct fli_member {
   uint8_t has_norm;
   uint8_t is_counted;
   uint8_t has_score;
+  uint8_t has_report; /* a number >= 0 */
+  uint32_t report_module;
+  double report_value;
 } fli_member;
+
+/* See freezing.c. */
+typedef struct fli_freezing {
+  fl_freeze *controller;     /* NULL: never */
+  fl_freeze_options options; /* as given, with the pointers to what follows */
+  fl_freeze_fixed *fixed;
+  uint8_t name[FL_HASH_BYTES];
+  fli_bytes plan;     /* as it travels */
+  uint64_t announced; /* the version of the last event */
+} fli_freezing;
 
 struct fli_job {
   fl_server *server;
@@ -280,6 +293,7 @@ struct fli_job {
   uint32_t n_modules;    /* the last segment's is the last one */
   uint32_t first_active; /* modules below are frozen */
   uint64_t bytes_saved;  /* see fl_job_status */
+  fli_freezing freezing;
   fl_compressor *compressor;
   uint64_t n_norms;
   fli_store store;
@@ -391,6 +405,25 @@ uint64_t fli_parts_bytes_saved(const fli_job *job, const fli_member *member);
 /* An event when too few train everything. */
 void fli_parts_report_cover(fli_job *job);
 
+/* Freezing (freezing.c): take the options, which may be NULL. */
+fl_status fli_freezing_init(fli_job *job, const fl_freeze_options *given);
+void fli_freezing_free(fli_job *job);
+/* What clients are to report: FL_FREEZE_* or 0. */
+uint32_t fli_freezing_reports(const fli_job *job);
+/* A round begins: what was decided holds from now on. */
+fl_status fli_freezing_begin_round(fli_job *job);
+/* Keep what came with an update that was counted; what cannot be used is an
+ * event. */
+void fli_freezing_take_report(fli_peer *peer, fli_member *member,
+                              const fli_manifest *manifest);
+/* A round has finished with this mean loss. */
+void fli_freezing_end_round(fli_job *job, double loss);
+fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
+/* Into a job without freezing. */
+fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
+
+/* Weight of a counted update. */
+double fli_member_weight(const fli_job *job, const fli_member *member);
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);
 
@@ -473,7 +506,11 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
-enum { FLI_SERVER_STATE_VERSION = 4, FLI_SAVED_JOB_PARTS = 17 };
+enum {
+  FLI_SERVER_STATE_VERSION = 4,
+  FLI_SAVED_JOB_PARTS = 18,
+  FLI_SAVED_FREEZING_PARTS = 5
+};
 
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
@@ -525,6 +562,9 @@ typedef struct fli_saved_member {
   uint32_t is_counted;
   uint32_t has_score;
   uint32_t first_active;
+  uint32_t has_report;
+  uint32_t report_module;
+  uint64_t report_bits;
 } fli_saved_member;
 
 typedef struct fli_saved_participant {
@@ -541,6 +581,7 @@ typedef struct fli_saved_participant {
 
 extern const fli_saved_table fli_saved_options; /* fl_job_options */
 extern const fli_saved_table fli_saved_codec;   /* fl_compressor_options */
+extern const fli_saved_table fli_saved_freeze_options; /* fl_freeze_options */
 extern const fli_saved_table fli_saved_rounds;
 extern const fli_saved_table fli_saved_members;
 extern const fli_saved_table fli_saved_participants;

@@ -64,6 +64,8 @@ typedef struct sv_client {
   fli_canonical model;
   float *update; /* trained; NULL until asked */
   uint64_t trained_round;
+  size_t update_size;     /* of the last one sent */
+  uint64_t down_size;     /* of the last model or chain of steps */
   uint32_t got[SV_TYPES]; /* frames by type since sv_clear */
   fli_welcome welcome;
   fli_plan plan;
@@ -144,6 +146,7 @@ static inline void sv_take_transfer(sv_client *client)
 {
   const fli_manifest *manifest = &client->incoming.manifest;
   const fli_bytes *data = &client->incoming.data;
+  client->down_size = data->size;
   if (manifest->kind == FLI_TRANSFER_MODEL) {
     SV_REQUIRE(fli_canonical_set(&client->model, manifest->model_version,
                                  data->data, data->size) == FL_OK);
@@ -429,6 +432,7 @@ static inline void sv_update(sv_client *client)
     manifest.clamped = clamped;
     manifest.clamped_size = (size_t)n * 2;
   }
+  client->update_size = size;
   sv_upload(client, &manifest, data, size);
   free(data);
 }

@@ -223,6 +223,7 @@ INITIALISED: dict[type[Structure], str] = {
     EncodeOptions: "fl_encode_options_init",
     EncodeReport: "fl_encode_report_init",
     FeedbackOptions: "fl_feedback_options_init",
+    FreezeOptions: "fl_freeze_options_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",

@@ -254,6 +254,31 @@ class FeedbackOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("decay", c_float)]
 
 
+# ---- freeze.h --------------------------------------------------------------
+
+
+class FreezeFixed(Struct):
+    _fields_ = [("step", c_uint64), ("first_active", c_uint32),
+                ("reserved", c_uint32)]
+
+
+class FreezeOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("criterion", c_uint32),
+                ("preset", c_uint32), ("reports", c_uint32),
+                ("steps_per_epoch", c_uint64), ("total_steps", c_uint64),
+                ("interval", c_uint64), ("window", c_uint32),
+                ("patience", c_uint32), ("tolerance", c_float),
+                ("loss_level", c_float), ("loss_change", c_float),
+                ("is_pretrained", c_uint32), ("pretrained_share", c_float),
+                ("max_frozen", c_uint32), ("hold", c_uint64),
+                ("gap", c_uint64), ("unfreezes", c_uint32),
+                ("halves_window", c_uint32), ("rows", c_uint32),
+                ("refresh", c_uint32), ("warmup_share", c_float),
+                ("until_share", c_float), ("fixed", POINTER(FreezeFixed)),
+                ("n_fixed", c_uint32), ("n_allowed", c_uint32),
+                ("allowed", U32P), ("job", U8P)]
+
+
 # ---- client.h --------------------------------------------------------------
 
 
@@ -331,7 +356,8 @@ class JobOptions(Struct):
                 ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
                 ("steps_kept", c_uint32), ("reserved", c_uint32),
                 ("error_feedback", c_uint32), ("feedback_decay", c_float),
-                ("min_cover", c_uint32), ("reserved_cover", c_uint32)]
+                ("min_cover", c_uint32), ("reserved_cover", c_uint32),
+                ("freeze", POINTER(FreezeOptions))]
 
 
 class ServerEvent(Struct):
@@ -343,7 +369,7 @@ class ServerEvent(Struct):
                 ("accepted", c_uint32), ("samples", c_uint64),
                 ("loss", c_double), ("correct", c_uint64),
                 ("count", c_uint64), ("first_active", c_uint32),
-                ("reserved", c_uint32)]
+                ("freeze_reason", c_uint32), ("plan_version", c_uint64)]
 
 
 class JobStatus(Struct):

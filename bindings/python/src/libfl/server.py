@@ -50,6 +50,7 @@ class ServerEventKind(enum.IntEnum):
     ROUND_ABORTED = 9
     EVALUATED = 10
     JOB_FINISHED = 11
+    FREEZE_CHANGED = 12
     SEGMENT_UNCOVERED = 13
 
 
@@ -73,6 +74,8 @@ class ServerEvent:
     correct: int
     count: int
     first_active: int = 0
+    plan_version: int = 0
+    freeze_reason: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +277,8 @@ class Server(Handle):
             _lib.text(event.client_id), RejectReason(event.reason),
             _lib.text(event.text), event.model_version, event.selected,
             event.accepted, event.samples, event.loss, event.correct,
-            event.count, event.first_active)
+            event.count, event.first_active, event.plan_version,
+            event.freeze_reason)
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""
