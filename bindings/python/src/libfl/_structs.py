@@ -53,6 +53,7 @@ Model = _opaque("fl_model")
 ModelBuilder = _opaque("fl_model_builder")
 Partial = _opaque("fl_partial")
 Feedback = _opaque("fl_feedback")
+Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
 
 
@@ -277,6 +278,34 @@ class FreezeOptions(Struct):
                 ("until_share", c_float), ("fixed", POINTER(FreezeFixed)),
                 ("n_fixed", c_uint32), ("n_allowed", c_uint32),
                 ("allowed", U32P), ("job", U8P)]
+
+
+class FreezePlan(Struct):
+    _fields_ = [("struct_size", c_uint32), ("first_active", c_uint32),
+                ("version", c_uint64), ("step", c_uint64),
+                ("reason", c_uint32), ("n_modules", c_uint32),
+                ("frozen", U8P)]
+
+
+class FreezeRequest(Struct):
+    _fields_ = [("struct_size", c_uint32), ("wants", c_uint32),
+                ("first_active", c_uint32), ("has_changed", c_uint32),
+                ("module", c_uint32), ("last", c_uint32), ("rows", c_uint32),
+                ("reserved", c_uint32), ("step", c_uint64)]
+
+
+class FreezeReport(Struct):
+    _fields_ = [("struct_size", c_uint32), ("module", c_uint32),
+                ("value", c_double), ("weight", c_double)]
+
+
+class FreezeEvent(Struct):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("step", c_uint64), ("module", c_uint32),
+                ("below", c_uint32), ("value", c_double),
+                ("threshold", c_double), ("raw", c_double),
+                ("first_active", c_uint32), ("reason", c_uint32),
+                ("version", c_uint64), ("text", c_char_p)]
 
 
 # ---- client.h --------------------------------------------------------------
