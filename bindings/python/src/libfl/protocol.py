@@ -10,6 +10,7 @@ from typing import Any
 from . import _lib, _np
 from ._lib import lib
 from ._np import F32Array
+from .freeze import FreezeReport
 
 # How the library says "no timer runs", "no peer".
 NEVER = 2**64 - 1
@@ -78,14 +79,14 @@ class TrainTask:
 class TrainResult:
     """What came out of training: exactly one of `weights` (trained) and
     `update` (trained - start), flat. `samples` 0 = as many as the client
-    declared, `loss` NaN = unknown; `report` (front module, value) is what
-    freezing is decided from."""
+    declared, `loss` NaN = unknown; `report` (front module, value), or what
+    Freeze.take_report returns, is what freezing is decided from."""
 
     weights: F32Array | None = None
     update: F32Array | None = None
     samples: int = 0
     loss: float = math.nan
-    report: tuple[int, float] | None = None
+    report: FreezeReport | tuple[int, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +135,11 @@ def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
     struct.n = array.size
     struct.samples = result.samples
     struct.loss = result.loss
-    if result.report is not None:
-        struct.report_module, struct.report_value = result.report
+    report = result.report
+    if isinstance(report, FreezeReport):
+        report = report.module, report.value
+    if report is not None:
+        struct.report_module, struct.report_value = report
     return array
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Iterator
+from typing import Any, Iterator, Mapping
 
 from . import _args, _lib, _np, _state, protocol
 from ._err import EmptyError
@@ -18,6 +18,7 @@ from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
 from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
+from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .protocol import RejectReason
 
@@ -57,7 +58,8 @@ class ServerEventKind(enum.IntEnum):
 @dataclasses.dataclass(frozen=True)
 class ServerEvent:
     """`round` 0 = none, `peer` None = none, `client_id` "" = unknown, `loss`
-    NaN = unknown. Which of the other fields are set depends on the kind."""
+    NaN = unknown. Which of the other fields are set depends on the kind;
+    modules below `first_active` are frozen."""
 
     kind: ServerEventKind
     job: int
@@ -75,7 +77,7 @@ class ServerEvent:
     count: int
     first_active: int = 0
     plan_version: int = 0
-    freeze_reason: int = 0
+    freeze_reason: FreezeReason = FreezeReason.NONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +179,9 @@ class Server(Handle):
                 evaluate_deadline: float = 60.0, return_grace: float = 10.0,
                 retry_pause: float = 5.0, steps_kept: int = 8,
                 error_feedback: bool = False,
-                feedback_decay: float = 0.5, min_cover: int = 1) -> Job:
+                feedback_decay: float = 0.5, min_cover: int = 1,
+                freeze: FreezeCriterion | str | Mapping[str, Any] | None = None
+                ) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -185,7 +189,8 @@ class Server(Handle):
         pauses are in seconds. With `error_feedback` clients send what an
         encoding has lost with their next update. `min_cover` clients of a
         round should train everything that is not frozen, where others can
-        afford less (Client's max_depth). See fl_job_options for
+        afford less (Client's max_depth). `freeze`: a criterion, or options of
+        Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}. See fl_job_options for
         every setting.
         """
         compressor = codec_options(codec)._struct()
@@ -211,11 +216,19 @@ class Server(Handle):
             "return_grace": return_grace, "retry_pause": retry_pause}
         for field, value in plain.items():
             setattr(options, field, value)
+        kept: list[Any] = []
+        if freeze is not None:
+            given = (freeze if isinstance(freeze, Mapping)
+                     else {"criterion": freeze})
+            freezing, kept = options_of(**given)
+            kept.append(freezing)
+            options.freeze = _lib.pointer(freezing)
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()
         lib.fl_server_add_job(self._handle, model._handle, byref(options),
                               byref(number))
+        del kept
         return Job(self, number.value)
 
     @property
@@ -278,7 +291,7 @@ class Server(Handle):
             _lib.text(event.text), event.model_version, event.selected,
             event.accepted, event.samples, event.loss, event.correct,
             event.count, event.first_active, event.plan_version,
-            event.freeze_reason)
+            FreezeReason(event.freeze_reason))
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""
