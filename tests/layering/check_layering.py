@@ -23,7 +23,8 @@ BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
-          "feedback.h": "compress", "freeze.h": "freeze", "client.h": "client", "server.h": "server",
+          "feedback.h": "compress", "freeze.h": "freeze",
+          "client.h": "client", "server.h": "server",
           "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
