@@ -122,7 +122,8 @@ class Training:
             f"--min-clients={options.participants}", f"--seed={options.seed}",
             "--epochs=1", "--batch=32", "--lr=0.05", "--grace-seconds=2",
             "--norm-deadline-seconds=120", "--update-deadline-seconds=120",
-            "--exit-when-done"])
+            "--exit-when-done",
+            *([f"--freeze={options.freeze}"] if options.freeze else [])])
         end = time.monotonic() + START_SECONDS
         while not port_file.exists():
             self.interrupt.check()
@@ -270,7 +271,8 @@ def mean_bytes(clients, way):
 def figures(training):
     rounds = [{
         "round": row["round"], "accuracy": row["accuracy"],
-        "accepted": row["accepted"], "seconds": row["seconds"],
+        "accepted": row["accepted"], "frozen": row["frozen"],
+        "seconds": row["seconds"],
         "up": mean_bytes(row["clients"], "up"),
         "down": mean_bytes(row["clients"], "down")} for row in training.rows]
     end = training.exit_event["since_round"]
@@ -291,11 +293,13 @@ def figures(training):
 def print_table(result):
     print(f"\n{result['codec']}: bytes per participant (mean), counted at the "
           "socket\n")
+    has_frozen = any(row["frozen"] for row in result["rounds"])
     print(f"{'round':>5}  {'accuracy':>9}  {'up':>9}  {'down':>9}  "
-          f"{'seconds':>7}")
+          f"{'seconds':>7}" + ("  frozen" if has_frozen else ""))
     for row in result["rounds"]:
+        frozen = f"  {row['frozen']:>6}" if has_frozen else ""
         print(f"{row['round']:>5}  {percent(row):>9}  {row['up']:>9.0f}  "
-              f"{row['down']:>9.0f}  {row['seconds']:>7.2f}")
+              f"{row['down']:>9.0f}  {row['seconds']:>7.2f}{frozen}")
     end = result["end"]
     print(f"{'end':>5}  {'':>9}  {end['up']:>9.0f}  {end['down']:>9.0f}")
     for name in sorted(set(result["died"]) | set(result["lost"])):
@@ -347,6 +351,7 @@ def parse_options():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--codec", choices=["thc", "bf16", "f32"],
                         default="thc")
+    parser.add_argument("--freeze", default="")
     parser.add_argument("--kill-one", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     return parser.parse_args()

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A client and a hostile server. The first byte brings the client into some
  * state of an honest job (bits 0-3: steps done, 4: f32 instead of THC, 5: the
- * host is asked instead of a callback, 6: the model is at hand); the rest is a
- * script of what happens then: bytes for recv mixed with time, broken
- * connections, answers of the host, deaths, and the honest server's messages.
+ * host is asked instead of a callback, 6: the model is at hand, 7: module 0 is
+ * frozen from round 2 on); the rest is a script of what happens then: bytes for
+ * recv mixed with time, broken connections, answers of the host, deaths, and
+ * the honest server's messages.
  *
  * Whatever comes: no bad access, memory below a cap, every frame sent is one
  * that a server can parse, polls come to their end, and a model that is held
@@ -168,6 +169,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
   uint8_t mode = data[0];
   FUZZ_CHECK(pair_begin(&p, context, mode & 16 ? FL_CODEC_F32 : FL_CODEC_THC,
                         4) == FL_OK);
+  if (mode & 128)
+    FUZZ_CHECK(pair_freeze(&p, mode & 16 ? FL_CODEC_F32 : FL_CODEC_THC, 4) ==
+               FL_OK);
   if (mode & 32) p.options.train = NULL;
   if (mode & 64) p.options.model = p.model;
   FUZZ_CHECK(pair_connect(&p) == FL_OK);

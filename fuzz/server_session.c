@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A server among honest clients, tampered ones and a stranger. The first byte
  * picks the job (bit 0: f32 instead of THC, 1: public scale, 2: momentum,
- * 3: evaluation); the rest is a script: honest steps of four clients bring the
- * server into any state, their messages can be changed on the way, and the
- * stranger sends whatever follows.
+ * 3: evaluation, 4: module 0 is frozen from round 2 on, 5: reports decide on
+ * freezing, 6: two clients can afford the last module only, 7: one of the
+ * others knows nothing of that); the rest is a script: honest steps of four
+ * clients bring the server into any state, their messages can be changed on the
+ * way, and the stranger sends whatever follows.
  *
  * Whatever comes: no bad access, memory below a cap, every frame sent is one
  * that a client can parse, ready peers come in order, a snapshot restores, the
@@ -61,6 +63,21 @@ static fl_status no_entropy(void *user, void *buf, size_t n)
   return FL_OK;
 }
 
+static void freeze(sv_world *world, uint8_t job)
+{
+  static const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
+  static fl_freeze_options options;
+  if (!(job & 48)) return;
+  FUZZ_CHECK(fl_freeze_options_init(&options, sizeof options) == FL_OK);
+  options.max_frozen = 1;
+  if (job & 16) {
+    options.criterion = FL_FREEZE_FIXED;
+    options.fixed = fixed;
+    options.n_fixed = 1;
+  }
+  world->job_options.freeze = &options;
+}
+
 static void begin(sv_world *world, fl_context *context, uint8_t job)
 {
   static const char *const ids[] = {"abe", "bea", "cay", "dan"};
@@ -70,9 +87,15 @@ static void begin(sv_world *world, fl_context *context, uint8_t job)
   if (job & 8) world->job_options.evaluate_every = 1;
   world->job_options.rounds = 3;
   world->tamper = tamper;
+  freeze(world, job);
   sv_start(world);
-  for (size_t i = 0; i < 4; i++)
-    sv_add(world, ids[i], 10 + 10 * i);
+  for (size_t i = 0; i < 4; i++) {
+    sv_client *client = sv_add(world, ids[i], 10 + 10 * i);
+    client->depth = job & 64 && i < 2 ? 1 : 0;
+    client->is_old = job & 128 && i == 2;
+    client->has_report = (job & 32) != 0;
+    client->report = i == 3 ? (double)NAN : 1.0;
+  }
 }
 
 /* The stranger reads what it is sent, and all of it are frames. */

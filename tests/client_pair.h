@@ -42,9 +42,13 @@ out:
   return st;
 }
 
+/* A job of this name; `freezes`: module 0, from round 2 on. */
 static inline fl_status pair_add_job(pair *p, uint32_t codec_id,
-                                     uint32_t rounds)
+                                     uint32_t rounds, const char *name,
+                                     int freezes)
 {
+  const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
+  fl_freeze_options freeze;
   fl_status st = FL_OK;
   fl_compressor_options codec;
   fl_job_options job;
@@ -52,6 +56,13 @@ static inline fl_status pair_add_job(pair *p, uint32_t codec_id,
   FLI_TRY(fl_compressor_options_init(&codec, sizeof codec));
   codec.codec = codec_id;
   FLI_TRY(fl_job_options_init(&job, sizeof job));
+  FLI_TRY(fl_freeze_options_init(&freeze, sizeof freeze));
+  freeze.criterion = FL_FREEZE_FIXED;
+  freeze.max_frozen = 1;
+  freeze.fixed = fixed;
+  freeze.n_fixed = 1;
+  if (freezes) job.freeze = &freeze;
+  job.name = name;
   job.codec = &codec;
   job.rounds = rounds;
   job.evaluate_every = 2;
@@ -69,6 +80,8 @@ static inline fl_status pair_train(const fl_train_task *task,
     p->update[i] = (float)(i % 7 + task->round) * .125f;
   result->update = p->update;
   result->n = PAIR_WEIGHTS;
+  result->report_module = task->first_active;
+  result->report_value = 1.;
   return FL_OK;
 }
 
@@ -101,7 +114,7 @@ static inline fl_status pair_begin(pair *p, fl_context *context, uint32_t codec,
   p->peer = PAIR_PEER;
   FLI_TRY(pair_make_model(&p->model));
   FLI_TRY(fl_server_new(&p->server, NULL, NULL));
-  FLI_TRY(pair_add_job(p, codec, rounds));
+  FLI_TRY(pair_add_job(p, codec, rounds, "plain", 0));
   FLI_TRY(fl_client_options_init(&p->options, sizeof p->options));
   p->options.client_id = "one";
   p->options.chunk_size = 4096;
@@ -110,6 +123,13 @@ static inline fl_status pair_begin(pair *p, fl_context *context, uint32_t codec,
   p->options.user = p;
 out:
   return st;
+}
+
+/* Before connecting: join a job that freezes, instead. */
+static inline fl_status pair_freeze(pair *p, uint32_t codec, uint32_t rounds)
+{
+  p->options.job = "freezing";
+  return pair_add_job(p, codec, rounds, p->options.job, 1);
 }
 
 static inline fl_status pair_connect(pair *p)

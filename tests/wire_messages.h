@@ -149,7 +149,58 @@ static inline void wire_manifest(fli_manifest *m)
   m->clamped_size = sizeof clamped;
 }
 
-enum { WIRE_SAMPLES = 21 };
+/* Modules in front are frozen. */
+static inline void wire_add_freezing(fli_plan *m)
+{
+  static const uint8_t freeze_plan[3] = {0x81, 0x01, 0x02};
+  m->noise_seed = m->norms = NULL;
+  m->clip = 0;
+  m->scale_mode = 1;
+  m->first_active = 2;
+  m->freeze_plan = freeze_plan;
+  m->freeze_plan_size = sizeof freeze_plan;
+  m->freeze_reports = 1;
+}
+
+enum { WIRE_SAMPLES = 24 };
+
+/* Messages with other keys than those that wire_x fills. */
+static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
+{
+  fli_hello hello;
+  fli_welcome welcome;
+  fli_plan plan;
+  fli_manifest manifest;
+  wire_hello(&hello);
+  wire_welcome(&welcome);
+  wire_plan(&plan);
+  wire_manifest(&manifest);
+  switch (index) {
+  case 16: /* nothing optional */
+    hello.job[0] = hello.device_class[0] = '\0';
+    hello.has_schema = hello.has_token = hello.has_model = 0;
+    return fli_write_hello(out, &hello);
+  case 17: welcome.description = NULL; return fli_write_welcome(out, &welcome);
+  case 18:
+    plan.noise_seed = plan.norms = NULL;
+    plan.clip = 0;
+    plan.scale_mode = 1;
+    return fli_write_plan(out, &plan);
+  case 19:
+    manifest.kind = FLI_TRANSFER_STEPS;
+    manifest.loss = (double)NAN;
+    manifest.clamped = NULL;
+    return fli_write_manifest(out, &manifest);
+  case 20: wire_add_table(&welcome); return fli_write_welcome(out, &welcome);
+  case 21: hello.depth = 3; return fli_write_hello(out, &hello);
+  case 22: wire_add_freezing(&plan); return fli_write_plan(out, &plan);
+  default:
+    manifest.has_report = 1;
+    manifest.report_module = 2;
+    manifest.report_value = 0.125;
+    return fli_write_manifest(out, &manifest);
+  }
+}
 
 /* Append sample `index` as a frame; the first 16 are one of each type. */
 static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
@@ -193,22 +244,7 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
   case 13: return fli_write_done(out, &done);
   case 14: return fli_write_manifest(out, &manifest);
   case 15: return fli_write_chunk(out, &chunk);
-  case 16: /* nothing optional */
-    hello.job[0] = hello.device_class[0] = '\0';
-    hello.has_schema = hello.has_token = hello.has_model = 0;
-    return fli_write_hello(out, &hello);
-  case 17: welcome.description = NULL; return fli_write_welcome(out, &welcome);
-  case 18:
-    plan.noise_seed = plan.norms = NULL;
-    plan.clip = 0;
-    plan.scale_mode = 1;
-    return fli_write_plan(out, &plan);
-  case 19:
-    manifest.kind = FLI_TRANSFER_STEPS;
-    manifest.loss = (double)NAN;
-    manifest.clamped = NULL;
-    return fli_write_manifest(out, &manifest);
-  default: wire_add_table(&welcome); return fli_write_welcome(out, &welcome);
+  default: return wire_variant(index, out);
   }
 }
 
@@ -225,7 +261,8 @@ static inline const char *wire_sample_name(uint32_t index)
       "manifest",       "chunk",
       "hello-minimal",  "welcome-known-schema",
       "plan-exchanged", "manifest-steps",
-      "welcome-table"};
+      "welcome-table",  "hello-depth",
+      "plan-freezing",  "manifest-report"};
   return names[index];
 }
 

@@ -7,12 +7,14 @@
 
 #include <err.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const uint64_t second_ns = UINT64_C(1000000000);
 
 #define AT(member) offsetof(struct config, member)
+enum { FREEZE_ANY = 4096 };      /* modules, when they are not known yet */
 #define SEEDS 9007199254740992.0 /* 2^53: what JSON carries exactly */
 
 static const struct setting table[] = {
@@ -46,6 +48,9 @@ static const struct setting table[] = {
      "factor on the mean update"},
     {"server-momentum", SETTING_REAL, AT(server_momentum), 0, 0.9999, NULL, "X",
      "momentum over rounds"},
+    {"freeze", SETTING_TEXT, AT(freeze), 0, 0, NULL, "KIND",
+     "freeze modules: gradnorm (when their gradients hardly change), or "
+     "fixed:ROUND:N,... (the first N from ROUND on)"},
     {"model-description", SETTING_TEXT, AT(model_description), 0, 0, NULL,
      "FILE", "train this model (description bytes) instead of MLP 784-128-10"},
     {"test-data", SETTING_TEXT, AT(test_data), 0, 0, NULL, "DIR",
@@ -117,6 +122,48 @@ static int is_address(const char *text)
   return strtoul(colon + 1, NULL, 10) <= 65535;
 }
 
+/* ROUND:N,... with rising rounds; the rest is the library's to judge. */
+static int parse_schedule(const char *text, struct freeze_config *freeze)
+{
+  uint32_t n = 0;
+  for (const char *at = text; *at; n++) {
+    unsigned long long round;
+    unsigned count;
+    int end = 0;
+    if (n == sizeof freeze->fixed / sizeof freeze->fixed[0] ||
+        sscanf(at, "%9llu:%4u%n", &round, &count, &end) != 2 ||
+        (at[end] != '\0' && at[end] != ','))
+      return -1;
+    freeze->fixed[n] = (fl_freeze_fixed){.step = round, .first_active = count};
+    if (count > freeze->options.max_frozen) freeze->options.max_frozen = count;
+    at += end;
+    if (*at == ',' && !*++at) return -1;
+  }
+  freeze->options.fixed = freeze->fixed;
+  freeze->options.n_fixed = n;
+  return n > 0 ? 0 : -1;
+}
+
+int config_freeze(const struct config *config, uint32_t n_modules,
+                  struct freeze_config *freeze)
+{
+  const char *kind = config->freeze;
+  static const char fixed[] = "fixed:";
+  if (!*kind) return 0;
+  fl_freeze_options_init(&freeze->options, sizeof freeze->options);
+  if (strcmp(kind, "gradnorm") == 0) {
+    freeze->options.criterion = FL_FREEZE_GRADNORM;
+    if (n_modules == 2) freeze->options.max_frozen = 1;
+    return 1;
+  }
+  freeze->options.criterion = FL_FREEZE_FIXED;
+  if (strncmp(kind, fixed, strlen(fixed)) == 0 &&
+      parse_schedule(kind + strlen(fixed), freeze) == 0)
+    return 1;
+  warnx("freeze: got \"%s\", want gradnorm or fixed:ROUND:N,...", kind);
+  return -1;
+}
+
 int config_check(const struct config *config)
 {
   if (!is_address(config->listen)) {
@@ -135,7 +182,8 @@ int config_check(const struct config *config)
     warnx("error_feedback: codec f32 loses nothing, want bf16 or thc");
     return -1;
   }
-  return 0;
+  struct freeze_config freeze;
+  return config_freeze(config, FREEZE_ANY, &freeze) < 0 ? -1 : 0;
 }
 
 static uint32_t mode_of(const struct config *config)

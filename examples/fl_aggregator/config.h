@@ -18,6 +18,7 @@ struct config {
   char test_data[SETTING_TEXT_BYTES];
   char log[SETTING_TEXT_BYTES];
   char snapshot[SETTING_TEXT_BYTES];
+  char freeze[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
@@ -39,6 +40,12 @@ struct config {
   int exit_when_done;
 };
 
+/* What --freeze says, and what it points to. */
+struct freeze_config {
+  fl_freeze_options options;
+  fl_freeze_fixed fixed[16];
+};
+
 extern const struct settings aggregator_settings;
 
 void config_defaults(struct config *config);
@@ -47,5 +54,9 @@ int config_check(const struct config *config);
 /* The job that they describe; `codec` is filled in and borrowed. */
 void config_job(const struct config *config, fl_job_options *job,
                 fl_compressor_options *codec);
+/* How a model of n_modules modules is to be frozen: 1, 0 for never, or -1 with
+ * a line on stderr. */
+int config_freeze(const struct config *config, uint32_t n_modules,
+                  struct freeze_config *freeze);
 
 #endif

@@ -69,12 +69,12 @@ static void on_finished(struct run *run, const fl_server_event *event,
     seconds = (double)(now_ns - run->round_began_ns) * ns;
   run->round_began_ns = now_ns;
   sessions_sample_all(&run->sessions);
-  run->row = json_pack("{s:I,s:I,s:i,s:i,s:o,s:f,s:o}", "round",
-                       (json_int_t)event->round, "version",
-                       (json_int_t)event->model_version, "selected",
-                       (int)event->selected, "accepted", (int)event->accepted,
-                       "train_loss", log_real(event->loss), "seconds", seconds,
-                       "clients", ledger_round(&run->ledger));
+  run->row = json_pack(
+      "{s:I,s:I,s:i,s:i,s:i,s:o,s:f,s:o}", "round", (json_int_t)event->round,
+      "version", (json_int_t)event->model_version, "selected",
+      (int)event->selected, "accepted", (int)event->accepted, "frozen",
+      (int)event->first_active, "train_loss", log_real(event->loss), "seconds",
+      seconds, "clients", ledger_round(&run->ledger));
   ledger_begin_round(&run->ledger);
   metrics_round(&run->metrics, seconds);
   run->metrics.model_version = event->model_version;
@@ -106,6 +106,12 @@ static void on_event(struct run *run, const fl_server_event *event,
   case FL_SERVER_ROUND_ABORTED:
     run->metrics.rounds_aborted++;
     log_event(&run->log, "round_aborted", reason_fields(event));
+    break;
+  case FL_SERVER_FREEZE_CHANGED:
+    log_event(&run->log, "freeze_changed",
+              json_pack("{s:I,s:i,s:I}", "round", (json_int_t)event->round,
+                        "frozen", (int)event->first_active, "plan",
+                        (json_int_t)event->plan_version));
     break;
   case FL_SERVER_JOB_FINISHED:
     run->is_end_due = 1;

@@ -126,6 +126,18 @@ static fl_server *restore(const fl_model *model, struct stored *snapshot,
   return restored.server;
 }
 
+static uint32_t count_modules(const fl_model *model)
+{
+  const uint32_t n = fl_model_segment_count(model);
+  uint32_t *modules = calloc(n, sizeof *modules);
+  uint32_t count = 0;
+  if (modules && fl_model_copy_segment_modules(model, modules, n) == FL_OK)
+    for (uint32_t s = 0; s < n; s++)
+      if (modules[s] >= count) count = modules[s] + 1;
+  free(modules);
+  return count;
+}
+
 fl_server *setup_server(const fl_model *model, struct stored *snapshot,
                         const struct config *config, int *is_restored)
 {
@@ -143,7 +155,11 @@ fl_server *setup_server(const fl_model *model, struct stored *snapshot,
     *is_restored = is_there;
     if (is_there) return restore(model, snapshot, config, &options);
   }
+  struct freeze_config freeze;
   config_job(config, &job_options, &codec);
+  const int freezes = config_freeze(config, count_modules(model), &freeze);
+  if (freezes < 0) return NULL;
+  if (freezes) job_options.freeze = &freeze.options;
   uint32_t job = 0;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&
       fl_server_add_job(server, model, &job_options, &job) == FL_OK)

@@ -48,6 +48,7 @@ int trainer_open(struct trainer *trainer, const struct config *config,
 
 void trainer_close(struct trainer *trainer)
 {
+  freezing_close(&trainer->freezing);
   fl_model_free(trainer->model);
   free(trainer->shard);
   idx_free(&trainer->data);
@@ -112,7 +113,11 @@ fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
   }
   fl_status st = fl_model_set_weights(trainer->model, NULL, task->weights,
                                       task->n_weights);
+  if (st == FL_OK)
+    st = freezing_begin(&trainer->freezing, trainer->model, task,
+                        trainer->samples);
   if (st == FL_OK) st = fl_model_fit(trainer->model, &data, &options, &fitted);
+  freezing_end(&trainer->freezing, result);
   float *weights = NULL;
   uint64_t count = 0;
   if (st == FL_OK) st = fl_model_get_weights(trainer->model, &weights, &count);

@@ -8,6 +8,7 @@
 
 #include "common/idx.h"
 #include "fl_participant/config.h"
+#include "fl_participant/freezing.h"
 
 struct trainer {
   struct idx_set data;
@@ -16,6 +17,7 @@ struct trainer {
   fl_model *model; /* NULL until the aggregator has described it */
   fl_cancel *cancel;
   uint64_t die_in_round;
+  struct freezing freezing;
 };
 
 /* Load the data and cut our shard. 0, or -1 with a line on stderr;

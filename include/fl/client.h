@@ -45,6 +45,15 @@ typedef struct fl_train_task {
   uint64_t model_version;
   const float *weights; /**< flat weights to start from */
   uint64_t n_weights;
+  /** Modules below need no training: they are frozen, or deeper than this
+   * client can afford (fl_client_options.max_depth). Their part of what comes
+   * back is ignored and not sent. See fl_model_set_first_active. */
+  uint32_t first_active;
+  /** What the job freezes by, and so wants a report of: FL_FREEZE_GRADNORM or
+   * FL_FREEZE_PLASTICITY; 0 = nothing. */
+  uint32_t freeze_reports;
+  const uint8_t *freeze_plan; /**< for fl_freeze_apply_plan; NULL = none */
+  size_t freeze_plan_size;
 } fl_train_task;
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`
@@ -57,6 +66,11 @@ typedef struct fl_train_result {
   uint64_t n;
   uint64_t samples; /**< trained on; 0 = as said in the options */
   double loss;      /**< mean training loss; NaN = unknown */
+  /** What fl_freeze_take_report gave: the front module and its value. One that
+   * is not finite, or negative, says nothing; default NaN. */
+  double report_value;
+  uint32_t report_module;
+  uint32_t reserved_report;
 } fl_train_result;
 FL_API fl_status fl_train_result_init(fl_train_result *result, size_t size);
 
@@ -107,6 +121,10 @@ typedef struct fl_client_options {
   fl_train_fn train;       /**< may be NULL: event NEED_TRAIN instead */
   fl_evaluate_fn evaluate; /**< may be NULL: event NEED_EVALUATE instead */
   void *user;
+  /** Modules that this client can afford to train, counted from the last; 0 =
+   * all, the default. fl_train_task.first_active keeps to it. */
+  uint32_t max_depth;
+  uint32_t reserved;
 } fl_client_options;
 FL_API fl_status fl_client_options_init(fl_client_options *options,
                                         size_t size);

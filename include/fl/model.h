@@ -198,6 +198,11 @@ FL_API uint32_t fl_model_segment_count(const fl_model *model);
 /** Copy them. `count` must be fl_model_segment_count: FL_E_DIM. */
 FL_API fl_status fl_model_copy_segments(const fl_model *model, uint64_t *sizes,
                                         uint32_t count);
+/** Copy the module that each segment belongs to: what is frozen with it.
+ * `count` must be fl_model_segment_count: FL_E_DIM. */
+FL_API fl_status fl_model_copy_segment_modules(const fl_model *model,
+                                               uint32_t *modules,
+                                               uint32_t count);
 
 /* ---- training --------------------------------------------------------------
  *

@@ -18,6 +18,7 @@
 
 #include <fl/base.h>
 #include <fl/compress.h>
+#include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
 
@@ -105,13 +106,27 @@ typedef struct fl_job_options {
   /** What part of an update that was not counted they send with the next one;
    * 0..1, default .5. */
   float feedback_decay;
+  /** How many of a round's clients should train everything that is not frozen,
+   * when others can afford less (fl_client_options.max_depth). A draw that has
+   * fewer takes more of them in the places of others; when there are too few,
+   * the round goes on (FL_SERVER_SEGMENT_UNCOVERED). Default 1, 0 = no matter.
+   */
+  uint32_t min_cover;
+  uint32_t reserved_cover;
+  /** Freeze modules that have learned enough: NULL = never. GRADNORM and
+   * PLASTICITY decide from what clients report (fl_freeze_end_round; without
+   * reports nothing freezes); FIXED has rounds for steps: `first_active` from
+   * round `step` on. steps_per_epoch is not read; total_steps of 0 counts as
+   * `rounds`; `allowed` is not for jobs. Borrowed. */
+  const fl_freeze_options *freeze;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
 /** Add a job that trains `model` (description and weights are copied).
- * FL_E_OPTIONS: a setting out of range; FL_E_CONFLICT: settings exclude each
- * other; FL_E_ARGUMENT: name taken; FL_E_NOT_FINITE: a weight; FL_E_LIMIT: the
- * model has more norms (2 bytes each) than max_control_size has room for. */
+ * FL_E_OPTIONS: a setting out of range, those of `freeze` included;
+ * FL_E_CONFLICT: settings exclude each other; FL_E_ARGUMENT: name taken;
+ * FL_E_NOT_FINITE: a weight; FL_E_LIMIT: the model has more norms (2 bytes
+ * each) than max_control_size has room for. */
 FL_API fl_status fl_server_add_job(fl_server *server, const fl_model *model,
                                    const fl_job_options *options,
                                    uint32_t *job);
@@ -155,7 +170,11 @@ enum {
   FL_SERVER_ROUND_FINISHED = 8,  /**< accepted, version, loss */
   FL_SERVER_ROUND_ABORTED = 9,   /**< reason, text */
   FL_SERVER_EVALUATED = 10,      /**< loss, correct, count over clients */
-  FL_SERVER_JOB_FINISHED = 11
+  FL_SERVER_JOB_FINISHED = 11,
+  /** From this round on: first_active, plan_version, freeze_reason. */
+  FL_SERVER_FREEZE_CHANGED = 12,
+  /** From module first_active on, only `accepted` of `selected` train all. */
+  FL_SERVER_SEGMENT_UNCOVERED = 13
 };
 
 typedef struct fl_server_event {
@@ -174,6 +193,9 @@ typedef struct fl_server_event {
   double loss; /**< mean training or evaluation loss; NaN = unknown */
   uint64_t correct;
   uint64_t count;
+  uint32_t first_active;  /**< rounds: modules below are frozen */
+  uint32_t freeze_reason; /**< FL_FREEZE_REASON_*: FREEZE_CHANGED */
+  uint64_t plan_version;  /**< FREEZE_CHANGED */
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
 /** Take the next event; FL_E_EMPTY when there is none. Pointers in it are
@@ -191,6 +213,11 @@ typedef struct fl_job_status {
   uint32_t selected; /**< in this round */
   uint32_t accepted; /**< in this round */
   uint32_t reserved;
+  uint32_t first_active; /**< modules below are frozen */
+  uint32_t reserved_status;
+  /** Of updates that were counted: how much longer they would have been with
+   * all their segments. */
+  uint64_t bytes_saved;
 } fl_job_status;
 FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);
 /** Say where a job is. FL_E_NOT_FOUND: no such job. */

@@ -81,6 +81,7 @@ fl_status fli_client_make(fl_client **out, fl_context *context,
   fli_bytes_init(&client->sent, context);
   fli_bytes_init(&client->encoded.data, context);
   fli_bytes_init(&client->encoded.clamped, context);
+  fli_bytes_init(&client->freeze_plan, context);
   fli_incoming_init(&client->incoming, context);
   fli_frame_parser_init(&client->parser, context, loaded.max_frame_size);
   client->options = loaded;
@@ -163,7 +164,8 @@ fl_status fl_client_options_init(fl_client_options *options, size_t size)
 
 fl_status fl_train_result_init(fl_train_result *result, size_t size)
 {
-  const fl_train_result defaults = {.loss = (double)NAN};
+  const fl_train_result defaults = {.loss = (double)NAN,
+                                    .report_value = (double)NAN};
   fli_clear_error();
   return fli_options_init(result, size, &defaults, sizeof defaults);
 }
@@ -205,6 +207,10 @@ void fl_client_free(fl_client *client)
   if (client->has_canonical) fli_canonical_free(&client->canonical);
   fli_free(context, client->segments,
            client->n_segments * sizeof *client->segments);
+  fli_free(context, client->modules,
+           client->n_segments * sizeof *client->modules);
+  fli_free(context, client->mask, client->n_segments);
+  fli_bytes_free(&client->freeze_plan);
   fli_bytes_free(&client->description);
   fli_incoming_reset(&client->incoming);
   fli_frame_parser_free(&client->parser);

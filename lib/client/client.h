@@ -68,6 +68,8 @@ typedef struct fli_trained {
   float *update; /* n_weights */
   uint64_t samples;
   double loss;
+  uint32_t report_module;
+  double report_value; /* NaN = none */
   int has_norms;
   uint64_t norms_cap; /* weight cap that `norms` were measured under */
   float *norms;       /* n_norms */
@@ -94,6 +96,8 @@ struct fl_client {
   int has_schema;
   uint8_t schema[FLI_HASH_BYTES];
   uint64_t *segments;
+  uint32_t *modules; /* of every segment */
+  uint8_t *mask;     /* see fli_client_mask */
   uint32_t n_segments;
   uint64_t n_weights;
   fl_compressor *compressor;
@@ -130,7 +134,8 @@ struct fl_client {
   uint8_t noise_seed[FL_SEED_BYTES];
   float clip;
   float *scale_norms; /* n_norms */
-  int is_asked;       /* NEED_TRAIN or NEED_EVALUATE was given out */
+  fli_bytes freeze_plan;
+  int is_asked; /* NEED_TRAIN or NEED_EVALUATE was given out */
   int has_declined;
   fli_turn declined;
   fli_trained trained;
@@ -192,6 +197,9 @@ fl_status fli_client_learn_description(fl_client *client, const uint8_t *data,
                                        size_t n);
 fl_status fli_client_set_codec(fl_client *client,
                                const fl_compressor_options *codec);
+/* Which segments a client sends that trains modules from `first_active` on;
+ * NULL = all. Valid until the next call. */
+const uint8_t *fli_client_mask(fl_client *client, uint32_t first_active);
 int fli_client_holds(const fl_client *client, uint64_t version,
                      const uint8_t hash[FLI_HASH_BYTES]);
 /* Note that the canonical model is another one: what was trained on the old

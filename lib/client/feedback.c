@@ -51,6 +51,17 @@ fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
   return FL_OK;
 }
 
+/* What a segment that was not sent has in the memory fades: it may be long
+ * before it is trained again. */
+static void settle_counted(fl_client *client)
+{
+  const fli_trained *trained = &client->trained;
+  const uint32_t first = trained->is_valid ? trained->plan.first_active : 0;
+  const uint8_t *mask = fli_client_mask(client, first);
+  (void)fl_feedback_settle(client->feedback, 1, mask,
+                           mask ? client->n_segments : 0);
+}
+
 void fli_client_settle(fl_client *client, const fli_plan *plan)
 {
   fl_feedback *feedback = client->feedback;
@@ -66,7 +77,7 @@ void fli_client_settle(fl_client *client, const fli_plan *plan)
     (void)fl_feedback_settle(feedback, 0, NULL, 0);
   else if (is_known && phase == FL_FEEDBACK_ENCODED &&
            plan->counted_attempt == fed.attempt)
-    (void)fl_feedback_settle(feedback, 1, NULL, 0);
+    settle_counted(client);
   else
     (void)fl_feedback_reset(feedback);
   fli_client_forget_trained(client);

@@ -79,17 +79,23 @@ static int wants_work(const fl_client *client)
 
 static fl_train_task make_task(const fl_client *client)
 {
+  const int is_plan = client->phase == FLI_PHASE_TRAIN;
+  const fli_bytes *freeze_plan = &client->freeze_plan;
   return (fl_train_task){
       .struct_size = sizeof(fl_train_task),
       .epochs = client->plan.epochs,
       .batch_size = client->plan.batch_size,
       .learning_rate = client->plan.learning_rate,
       .seed = client->plan.seed,
-      .round = client->phase == FLI_PHASE_EVALUATE ? client->evaluate.round
-                                                   : client->plan.round,
+      .round = is_plan ? client->plan.round : client->evaluate.round,
       .model_version = client->canonical.version,
       .weights = client->canonical.weights,
       .n_weights = client->n_weights,
+      .first_active = is_plan ? client->plan.first_active : 0,
+      .freeze_reports = is_plan ? client->plan.freeze_reports : 0,
+      .freeze_plan =
+          is_plan && freeze_plan->size > 0 ? freeze_plan->data : NULL,
+      .freeze_plan_size = is_plan ? freeze_plan->size : 0,
   };
 }
 
@@ -98,7 +104,9 @@ static fl_train_task make_task(const fl_client *client)
 static fl_status run_trainer(fl_client *client)
 {
   const fl_train_task task = make_task(client);
-  fl_train_result result = {.struct_size = sizeof result, .loss = (double)NAN};
+  fl_train_result result = {.struct_size = sizeof result,
+                            .loss = (double)NAN,
+                            .report_value = (double)NAN};
   fl_status st = client->options.train(&task, &result, client->options.user);
   fli_clear_error();
   if (st == FL_OK) {

@@ -24,11 +24,15 @@ static fl_status set_shape(fl_client *client, const fl_model *model)
   fl_status st = FL_OK;
   uint32_t n_segments = fl_model_segment_count(model);
   uint64_t *segments = fli_alloc(client->context, n_segments, sizeof *segments);
-  if (!segments) return fli_nomem(n_segments * sizeof *segments);
+  uint32_t *modules = fli_alloc(client->context, n_segments, sizeof *modules);
+  uint8_t *mask = fli_alloc(client->context, n_segments, 1);
   size_t size = 0;
   fli_bytes description;
   fli_bytes_init(&description, client->context);
+  if (!segments || !modules || !mask)
+    FLI_TRY(fli_nomem(n_segments * sizeof *segments));
   FLI_TRY(fl_model_copy_segments(model, segments, n_segments));
+  FLI_TRY(fl_model_copy_segment_modules(model, modules, n_segments));
   FLI_TRY(fl_model_copy_description(model, NULL, 0, &size));
   FLI_TRY(fli_bytes_reserve(&description, size));
   FLI_TRY(fl_model_copy_description(model, description.data, size, &size));
@@ -37,6 +41,8 @@ static fl_status set_shape(fl_client *client, const fl_model *model)
   fli_bytes_free(&client->description);
   client->description = description;
   client->segments = segments;
+  client->modules = modules;
+  client->mask = mask;
   client->n_segments = n_segments;
   client->n_weights = fl_model_weight_count(model);
   client->has_schema = 1;
@@ -44,6 +50,8 @@ static fl_status set_shape(fl_client *client, const fl_model *model)
 out:
   fli_bytes_free(&description);
   fli_free(client->context, segments, n_segments * sizeof *segments);
+  fli_free(client->context, modules, n_segments * sizeof *modules);
+  fli_free(client->context, mask, n_segments);
   return st;
 }
 
@@ -112,6 +120,14 @@ out:
   fli_free(client->context, norms, (size_t)n_norms * sizeof *norms);
   fl_compressor_free(compressor);
   return st;
+}
+
+const uint8_t *fli_client_mask(fl_client *client, uint32_t first_active)
+{
+  if (first_active == 0) return NULL;
+  for (uint32_t s = 0; s < client->n_segments; s++)
+    client->mask[s] = client->modules[s] >= first_active;
+  return client->mask;
 }
 
 int fli_client_holds(const fl_client *client, uint64_t version,

@@ -83,6 +83,7 @@ static int is_same_task(const fli_plan *a, const fli_plan *b)
   return a->round == b->round && a->seed == b->seed && a->epochs == b->epochs &&
          a->batch_size == b->batch_size &&
          fli_f32_bits(a->learning_rate) == fli_f32_bits(b->learning_rate) &&
+         a->first_active == b->first_active &&
          a->model_version == b->model_version &&
          memcmp(a->model_hash, b->model_hash, FLI_HASH_BYTES) == 0;
 }
@@ -210,7 +211,23 @@ static void keep_plan(fl_client *client, const fli_plan *plan)
   client->plan.noise_seed = NULL;
   client->plan.norms = NULL;
   client->plan.norms_size = 0;
+  client->plan.freeze_plan = NULL;
+  client->plan.freeze_plan_size = 0;
   client->has_plan = 1;
+}
+
+/* Some segment has to be left, and the freeze plan is the trainer's. */
+static fl_status take_freezing(fl_client *client, const fli_plan *plan)
+{
+  uint32_t last = 0;
+  for (uint32_t s = 0; s < client->n_segments; s++)
+    if (client->modules[s] > last) last = client->modules[s];
+  if (plan->first_active > last)
+    return fli_error(FL_E_RANGE, "plan.first_active: got %u, want <= %u",
+                     plan->first_active, last);
+  fli_bytes_clear(&client->freeze_plan);
+  return fli_bytes_append(&client->freeze_plan, plan->freeze_plan,
+                          plan->freeze_plan_size);
 }
 
 static fl_status on_plan(fl_client *client, const fli_frame *frame)
@@ -225,6 +242,7 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
                        plan.norms_size));
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
+  FLI_TRY(take_freezing(client, &plan));
   keep_plan(client, &plan);
   fli_client_settle(client, &plan);
   if (fli_client_holds(client, plan.model_version, plan.model_hash))

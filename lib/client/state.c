@@ -52,7 +52,9 @@ enum {
   KEY_FEEDBACK_DECAY = 26,
   KEY_FEEDBACK = 27, /* state of an fl_feedback */
   KEY_FED_ROUND = 28,
-  KEY_FED_ATTEMPT = 29
+  KEY_FED_ATTEMPT = 29,
+  KEY_REPORT_MODULE = 30, /* absent, both: none */
+  KEY_REPORT_VALUE = 31
 };
 
 /* A parsed state: views into the payload. */
@@ -84,6 +86,8 @@ typedef struct saved_state {
   float decay;
   state_view feedback;
   fli_turn fed;
+  uint32_t report_module;
+  double report_value;
 } saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
@@ -96,7 +100,8 @@ enum {
   ENTRIES_TRAINED = 3,
   ENTRIES_ENCODED = 5,
   ENTRIES_UNACKED = 2,
-  ENTRIES_FEEDBACK = 4
+  ENTRIES_FEEDBACK = 4,
+  ENTRIES_REPORT = 2
 };
 
 static int has_model(const fl_client *client)
@@ -107,6 +112,11 @@ static int has_model(const fl_client *client)
 static int has_table(const fl_client *client)
 {
   return client->compressor && client->codec.n_table > 0;
+}
+
+static int has_report(const fl_client *client)
+{
+  return client->trained.is_valid && !isnan(client->trained.report_value);
 }
 
 static uint32_t count_entries(const fl_client *client)
@@ -125,6 +135,7 @@ static uint32_t count_entries(const fl_client *client)
   n += client->phase == FLI_PHASE_DONE ? 1 : 0;
   n += has_table(client) ? 1 : 0;
   n += client->feedback ? ENTRIES_FEEDBACK : 0;
+  n += has_report(client) ? ENTRIES_REPORT : 0;
   return n;
 }
 
@@ -209,6 +220,10 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_bin(&writer, KEY_TABLE, client->codec.table,
                   client->codec.n_table);
   if (client->feedback) FLI_TRY(write_feedback(client, &writer, scratch));
+  if (has_report(client)) {
+    fli_field_u64(&writer, KEY_REPORT_MODULE, client->trained.report_module);
+    fli_field_f64(&writer, KEY_REPORT_VALUE, client->trained.report_value);
+  }
   st = fli_writer_status(&writer);
 out:
   return st;
@@ -314,6 +329,8 @@ static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
     break;
   case KEY_FED_ROUND: state->fed.round = fli_reader_u64(reader); break;
   case KEY_FED_ATTEMPT: state->fed.attempt = fli_reader_u32(reader); break;
+  case KEY_REPORT_MODULE: state->report_module = fli_reader_u32(reader); break;
+  case KEY_REPORT_VALUE: state->report_value = fli_reader_f64(reader); break;
   default: fli_fields_unknown(fields); break;
   }
 }
@@ -325,6 +342,7 @@ static fl_status parse_state(const fli_bytes *payload, saved_state *state)
   memset(state, 0, sizeof *state);
   state->codec.struct_size = sizeof state->codec;
   state->loss = (double)NAN;
+  state->report_value = (double)NAN;
   fli_reader_init(&reader, payload->data, payload->size);
   for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
     if (key <= KEY_DESCRIPTION)
@@ -389,6 +407,8 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   trained->plan.noise_seed = NULL;
   trained->plan.norms = NULL;
   trained->plan.norms_size = 0;
+  trained->plan.freeze_plan = NULL;
+  trained->plan.freeze_plan_size = 0;
   if (!client->compressor || state->samples < 1 || state->update.size != 4 * n)
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the update does not fit the model"));
   trained->update = fli_alloc(client->context, n, sizeof *trained->update);
@@ -400,6 +420,11 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   }
   trained->samples = state->samples;
   trained->loss = isfinite(state->loss) ? state->loss : (double)NAN;
+  trained->report_module = state->report_module;
+  trained->report_value =
+      isfinite(state->report_value) && state->report_value >= 0.0
+          ? state->report_value
+          : (double)NAN;
   trained->is_valid = 1;
 out:
   return st;

@@ -14,6 +14,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "compress/compressor.h"
 
 void fli_client_forget_encoded(fl_client *client)
 {
@@ -83,6 +84,20 @@ static void identify_scale(const fl_scale *scale, uint8_t id[FLI_HASH_BYTES])
   fli_hasher_final(&hasher, id);
 }
 
+/* Nothing is said of segments that are not sent: with error feedback, the
+ * memory would be. */
+static void clear_norms(fl_client *client, float *norms)
+{
+  const fli_layout *layout = &client->compressor->layout;
+  const uint8_t *mask = fli_client_mask(client, client->plan.first_active);
+  for (uint32_t s = 0; mask && s < client->n_segments; s++) {
+    uint64_t first, n;
+    if (mask[s]) continue;
+    fli_segment_norms(layout, s, &first, &n);
+    memset(norms + first, 0, (size_t)n * sizeof *norms);
+  }
+}
+
 static fl_status measure(fl_client *client)
 {
   fl_status st = FL_OK;
@@ -105,6 +120,7 @@ static fl_status measure(fl_client *client)
     FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
                                   trained->update, client->n_weights,
                                   trained->norms, client->n_norms));
+  clear_norms(client, trained->norms);
   trained->has_norms = 1;
   trained->norms_cap = client->plan.weight_cap;
 out:
@@ -166,6 +182,8 @@ static fl_status encode(fl_client *client, const fl_scale *scale)
   FLI_TRY(fl_encode_report_init(&report, sizeof report));
   options.slot = client->plan.slot;
   options.samples = client->trained.samples;
+  options.segments = fli_client_mask(client, client->plan.first_active);
+  options.n_segments = options.segments ? client->n_segments : 0;
   if (n_clamped > 0) {
     clamped = fli_alloc(client->context, n_clamped, sizeof *clamped);
     if (!clamped) FLI_TRY(fli_nomem(n_clamped * sizeof *clamped));
@@ -204,9 +222,30 @@ out:
 
 /* ---- results of the host ------------------------------------------------ */
 
-/* The update, finite; *out is the caller's afterwards. */
-static fl_status make_update(const fl_client *client,
-                             const fl_train_result *result, float **out)
+/* The update of the segments that are sent; zeros for the others. */
+static fl_status fill_update(fl_client *client, const fl_train_result *result,
+                             float *update)
+{
+  const uint8_t *mask = fli_client_mask(client, client->plan.first_active);
+  size_t i = 0;
+  for (uint32_t s = 0; s < client->n_segments; s++) {
+    const size_t end = i + (size_t)client->segments[s];
+    if (mask && !mask[s]) i = end;
+    for (; i < end; i++) {
+      update[i] = result->update
+                      ? result->update[i]
+                      : result->weights[i] - client->canonical.weights[i];
+      if (!isfinite(update[i]))
+        return fli_error(FL_E_NOT_FINITE,
+                         "result: coordinate %zu is not finite", i);
+    }
+  }
+  return FL_OK;
+}
+
+/* *out is the caller's afterwards. */
+static fl_status make_update(fl_client *client, const fl_train_result *result,
+                             float **out)
 {
   size_t n = (size_t)client->n_weights;
   if (!result->weights == !result->update)
@@ -220,24 +259,19 @@ static fl_status make_update(const fl_client *client,
                      (unsigned long long)result->samples);
   float *update = fli_alloc(client->context, n, sizeof *update);
   if (!update) return fli_nomem(n * sizeof *update);
-  for (size_t i = 0; i < n; i++) {
-    update[i] = result->update
-                    ? result->update[i]
-                    : result->weights[i] - client->canonical.weights[i];
-    if (isfinite(update[i])) continue;
+  const fl_status st = fill_update(client, result, update);
+  if (st == FL_OK)
+    *out = update;
+  else
     fli_free(client->context, update, n * sizeof *update);
-    return fli_error(FL_E_NOT_FINITE, "result: coordinate %zu is not finite",
-                     i);
-  }
-  *out = update;
-  return FL_OK;
+  return st;
 }
 
 fl_status fli_client_take_result(fl_client *client,
                                  const fl_train_result *result)
 {
   fl_status st = FL_OK;
-  fl_train_result loaded = {.loss = (double)NAN};
+  fl_train_result loaded = {.loss = (double)NAN, .report_value = (double)NAN};
   fli_trained *trained = &client->trained;
   float *update = NULL;
   FLI_TRY(fli_options_load(&loaded, sizeof loaded, result, "fl_train_result"));
@@ -249,6 +283,11 @@ fl_status fli_client_take_result(fl_client *client,
   trained->samples =
       loaded.samples > 0 ? loaded.samples : client->options.samples;
   trained->loss = isfinite(loaded.loss) ? loaded.loss : (double)NAN;
+  trained->report_module = loaded.report_module;
+  trained->report_value =
+      isfinite(loaded.report_value) && loaded.report_value >= 0.0
+          ? loaded.report_value
+          : (double)NAN;
   trained->is_valid = 1;
   st = fli_client_offer(client);
   if (st != FL_OK) {
@@ -314,6 +353,7 @@ static fl_status write_hello(fl_client *client)
       .has_schema = client->has_schema,
       .has_token = client->has_token,
       .has_model = client->has_canonical && client->canonical.is_valid,
+      .depth = client->options.max_depth,
   };
   memcpy(hello.client_id, client->id, sizeof hello.client_id);
   memcpy(hello.job, client->job, sizeof hello.job);
@@ -356,6 +396,9 @@ static fl_status begin_upload(fl_client *client)
       .model_version = client->trained.plan.model_version,
       .clamped = encoded->clamped.size > 0 ? encoded->clamped.data : NULL,
       .clamped_size = encoded->clamped.size,
+      .has_report = !isnan(client->trained.report_value),
+      .report_module = client->trained.report_module,
+      .report_value = client->trained.report_value,
   };
   return fli_outgoing_begin(&client->outgoing, &client->sent, &manifest,
                             encoded->data.data, encoded->data.size,

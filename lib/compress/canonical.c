@@ -195,9 +195,12 @@ static fl_status add_step(fli_canonical *canonical,
   FLI_TRY(fli_norms_from_bf16(norms, scale.n_norms, s->norms, s->norms_size));
   FLI_TRY(fl_compressor_decode(compressor, &scale, s->payload, s->payload_size,
                                canonical->scratch, n));
+  /* Adding zero would make -0 a 0, and what nobody trained another weight. */
   for (size_t i = 0; i < n; i++) {
+    float before = canonical->weights[i];
     float change = s->rate * canonical->scratch[i];
-    canonical->scratch[i] = canonical->weights[i] + change;
+    float after = before + change;
+    canonical->scratch[i] = change == 0.0f ? before : after;
   }
   size_t bad = flk_kernels()->find_not_finite(canonical->scratch, n);
   if (bad != n) {

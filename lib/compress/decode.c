@@ -74,14 +74,13 @@ static fl_status set_weight(decode_job *job)
   const fli_agreed *agreed = job->mean.agreed;
   const fli_tally *tally = job->mean.tally;
   const fli_layout *layout = &agreed->compressor->layout;
-  const fli_segment *segment = &layout->segments[job->mean.segment];
+  uint64_t first, n;
   job->mean.weight = 1.0;
   if (agreed->weight_cap > 0) {
     job->mean.weight = (double)tally->lane_weight * (double)agreed->weight_cap /
                        (double)tally->samples;
   }
-  uint64_t first = layout->is_rotated ? segment->first_unit : job->mean.segment;
-  uint64_t n = layout->is_rotated ? fli_segment_units(segment) : 1;
+  fli_segment_norms(layout, job->mean.segment, &first, &n);
   for (uint64_t i = first; i < first + n; i++) {
     if ((double)agreed->norms[i] * job->mean.weight <= (double)FLI_NORM_MAX) {
       continue;

@@ -82,6 +82,14 @@ void fli_layout_free(fli_layout *layout)
   layout->segments = NULL;
 }
 
+void fli_segment_norms(const fli_layout *layout, uint32_t segment,
+                       uint64_t *first, uint64_t *n)
+{
+  const fli_segment *s = &layout->segments[segment];
+  *first = layout->is_rotated ? s->first_unit : segment;
+  *n = layout->is_rotated ? fli_segment_units(s) : 1;
+}
+
 uint64_t fli_segment_units(const fli_segment *segment)
 {
   return segment->n_full + (segment->tail > 0);

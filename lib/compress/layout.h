@@ -62,6 +62,9 @@ fl_status fli_layout_init(fli_layout *layout, fl_context *context,
                           uint32_t is_rotated);
 void fli_layout_free(fli_layout *layout);
 
+/* Norms of a segment: one for each of its units, or of a plain layout one. */
+void fli_segment_norms(const fli_layout *layout, uint32_t segment,
+                       uint64_t *first, uint64_t *n);
 /* Units of a segment. */
 uint64_t fli_segment_units(const fli_segment *segment);
 /* Unit `index`, which lies in `segment`. */

@@ -234,18 +234,31 @@ uint32_t fl_model_segment_count(const fl_model *model)
   return model ? model->n_segments : 0;
 }
 
+static fl_status check_segments(const fl_model *model, const void *values,
+                                uint32_t count)
+{
+  fl_status st = check_model(model, values);
+  if (st != FL_OK || count == model->n_segments) return st;
+  return fli_error(FL_E_DIM, "segments: got room for %u, want %u", count,
+                   model->n_segments);
+}
+
 fl_status fl_model_copy_segments(const fl_model *model, uint64_t *sizes,
                                  uint32_t count)
 {
   fli_clear_error();
-  fl_status st = check_model(model, sizes);
-  if (st != FL_OK) return st;
-  if (count != model->n_segments) {
-    return fli_error(FL_E_DIM, "segments: got room for %u, want %u", count,
-                     model->n_segments);
-  }
-  for (uint32_t i = 0; i < count; i++) {
+  const fl_status st = check_segments(model, sizes, count);
+  for (uint32_t i = 0; st == FL_OK && i < count; i++)
     sizes[i] = model->segments[i].n;
-  }
-  return FL_OK;
+  return st;
+}
+
+fl_status fl_model_copy_segment_modules(const fl_model *model,
+                                        uint32_t *modules, uint32_t count)
+{
+  fli_clear_error();
+  const fl_status st = check_segments(model, modules, count);
+  for (uint32_t i = 0; st == FL_OK && i < count; i++)
+    modules[i] = model->segments[i].module;
+  return st;
 }

@@ -29,10 +29,26 @@ typedef struct norm_sums {
   double steep;  /* mean over members of sum of l^2 (own / l)^10 */
 } norm_sums;
 
-static void add_report(norm_sums *sums, const fli_job *job, uint32_t slot)
+/* Means over blocks are means over those who train them: a member that has
+ * nothing to say of a segment neither makes it shorter nor the spread wider. */
+static double count_reports(const fli_job *job, uint32_t segment)
+{
+  double count = 0.0;
+  for (uint32_t i = 0; i < job->n_members; i++) {
+    const fli_member *member = &job->members[i];
+    count += member->has_norm && fli_parts_has(job, member, segment);
+  }
+  return count;
+}
+
+/* `share` = reports in all / reports of the segment. */
+static void add_report(norm_sums *sums, const fli_job *job, uint32_t slot,
+                       uint32_t segment, double share)
 {
   const uint8_t *report = job->reported + 2 * slot * job->n_norms;
-  for (uint64_t i = 0; i < job->n_norms; i++) {
+  uint64_t first, n;
+  fli_segment_norms(&job->compressor->layout, segment, &first, &n);
+  for (uint64_t i = first; i < first + n; i++) {
     const double limit = (double)job->norms[i];
     double own = (double)fli_f32_from_bf16(fli_load_u16(report + 2 * i));
     if (!(limit > 0.0)) continue;
@@ -40,8 +56,8 @@ static void add_report(norm_sums *sums, const fli_job *job, uint32_t slot)
     const double ratio = own / limit;
     const double square = ratio * ratio;
     const double fourth = square * square;
-    sums->own += own * own;
-    sums->steep += limit * limit * (fourth * fourth * square);
+    sums->own += share * (own * own);
+    sums->steep += share * (limit * limit * (fourth * fourth * square));
   }
 }
 
@@ -51,10 +67,14 @@ static norm_sums sum_norms(const fli_job *job)
   double reports = 0.0;
   for (uint64_t i = 0; i < job->n_norms; i++)
     sums.agreed += (double)job->norms[i] * (double)job->norms[i];
+  for (uint32_t i = 0; i < job->n_members; i++)
+    reports += job->members[i].has_norm;
   for (uint32_t i = 0; i < job->n_members; i++) {
     if (!job->members[i].has_norm) continue;
-    add_report(&sums, job, i);
-    reports += 1.0;
+    for (uint32_t s = 0; s < job->n_segments; s++) {
+      if (!fli_parts_has(job, &job->members[i], s)) continue;
+      add_report(&sums, job, i, s, reports / count_reports(job, s));
+    }
   }
   if (reports > 0.0) {
     sums.own /= reports;
@@ -81,7 +101,8 @@ void fli_clip_choose(fli_job *job)
     const norm_sums sums = sum_norms(job);
     spread = spread_of(&sums);
     correlation = job->correlation;
-    job->energy = sums.own;
+    /* A mean of different updates per segment says nothing of two clients. */
+    if (fli_parts_are_equal(job)) job->energy = sums.own;
   }
   job->clip =
       fli_best_clip_for(job->compressor, job->n_wanted, correlation, spread);

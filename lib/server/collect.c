@@ -63,6 +63,7 @@ static void take_norm(fli_job *job, fli_member *member, const fli_norm *norm)
   if (job->phase == FLI_PHASE_NORMS) {
     const size_t slot = (size_t)(member - job->members);
     memcpy(job->reported + slot * row, norm->norms, row);
+    fli_parts_clear_norms(job, member, job->reported + slot * row);
     job->n_open -= (uint32_t)fli_member_is_open(job, member);
     job->n_reports++;
   }
@@ -171,6 +172,15 @@ static fl_status check_header(const fli_job *job, const fli_member *member,
   return FL_OK;
 }
 
+/* An update with other segments than its sender's part. Its next one would be
+ * no better: it comes from a client that knows nothing of parts, or lies. */
+static fl_status refuse_part(fli_peer *peer, fli_member *member,
+                             const fli_manifest *manifest)
+{
+  fli_member_lose(peer->participant->job, member, FL_REJECT_RANGE, 1);
+  return refuse_update(peer, manifest, FL_REJECT_RANGE, fl_last_error());
+}
+
 static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
 {
   fli_participant *who = peer->participant;
@@ -184,6 +194,7 @@ static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
   member->lost = FL_REJECT_NONE;
   member->samples = samples;
   member->loss = isfinite(loss) ? loss : (double)NAN;
+  job->bytes_saved += fli_parts_bytes_saved(job, member);
   who->before_round = who->counted_round;
   who->before_attempt = who->counted_attempt;
   who->counted_round = job->round;
@@ -219,13 +230,16 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st != FL_OK || !member) return st;
   st = check_header(job, member, &incoming->data, &samples);
   if (st == FL_OK) {
+    st = fli_parts_check(job, member, &incoming->data);
+    if (st != FL_OK) return refuse_part(peer, member, &manifest);
     st = fl_partial_add(job->partial, incoming->data.data, incoming->data.size);
   }
   if (st == FL_E_NOMEM) return st;
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
-  if (job->is_public) fli_norms_count(job, &incoming->clamped);
+  if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   count_update(peer, member, samples);
+  fli_freezing_take_report(peer, member, &manifest);
   return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
 }

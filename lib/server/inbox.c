@@ -103,6 +103,7 @@ static void take_hello(fli_participant *who, const fli_hello *hello)
 {
   who->samples = hello->samples;
   who->capabilities = hello->capabilities;
+  who->depth = hello->depth;
   who->has_model = hello->has_model &&
                    fli_store_knows(&who->job->store, hello->model_version,
                                    hello->model_hash);

@@ -41,7 +41,10 @@ static void derive_seeds(fli_job *job)
 static fl_status check_norm_count(const fli_job *job)
 {
   const uint32_t size = job->server->options.max_control_size;
-  const uint64_t most = (size - FLI_MESSAGE_SLACK) / 2;
+  /* The numbers in it may grow. */
+  const size_t plan = job->freezing.plan.size;
+  const size_t other = FLI_MESSAGE_SLACK + plan + (plan > 0 ? 64 : 0);
+  const uint64_t most = size > other ? (size - other) / 2 : 0;
   if (job->n_norms <= most) return FL_OK;
   return fli_error(FL_E_LIMIT,
                    "model: got %llu norms, want <= %llu in messages of "
@@ -65,13 +68,18 @@ static fl_status take_description(fli_job *job, const fl_model *model)
   if (!job->segments) {
     return fli_nomem(job->n_segments * sizeof *job->segments);
   }
+  job->modules = fli_alloc(job->context, job->n_segments, sizeof *job->modules);
+  if (!job->modules) return fli_nomem(job->n_segments * sizeof *job->modules);
   FLI_TRY(fl_model_copy_segments(model, job->segments, job->n_segments));
+  FLI_TRY(fl_model_copy_segment_modules(model, job->modules, job->n_segments));
+  for (uint32_t s = 0; s < job->n_segments; s++) {
+    if (job->modules[s] >= job->n_modules) job->n_modules = job->modules[s] + 1;
+  }
   FLI_TRY(fl_compressor_new(&job->compressor, job->context, &job->codec,
                             job->segments, job->n_segments));
   fli_compressor_lend_table(job->compressor, &job->codec);
   job->n_norms = fl_compressor_norm_count(job->compressor);
   job->clip = fl_compressor_clip(job->compressor);
-  FLI_TRY(check_norm_count(job));
 out:
   return st;
 }
@@ -132,6 +140,7 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->options.name = job->name;
   job->options.codec = &job->codec;
   fli_bytes_init(&job->description, job->context);
+  fli_bytes_init(&job->freezing.plan, job->context);
   job->phase = FLI_PHASE_WAITING;
   job->round = 1;
   job->waiting_ns = server->now_ns;
@@ -139,6 +148,8 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   derive_seeds(job);
   FLI_TRY(take_description(job, model));
   FLI_TRY(take_weights(job, model));
+  FLI_TRY(fli_freezing_init(job, options->freeze));
+  FLI_TRY(check_norm_count(job));
   *out = job;
   job = NULL;
 out:
@@ -158,9 +169,11 @@ void fli_job_free(fli_job *job)
   fli_free(job->context, job->public_norms,
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
+  fli_freezing_free(job);
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,
            job->n_segments * sizeof *job->segments);
+  fli_free(job->context, job->modules, job->n_segments * sizeof *job->modules);
   fli_bytes_free(&job->description);
   fli_free(job->context, job, sizeof *job);
 }

@@ -36,6 +36,7 @@ static fl_job_options defaults(void)
       .retry_pause_ns = 5 * FLI_SECONDS,
       .steps_kept = 8,
       .feedback_decay = 0.5f,
+      .min_cover = 1,
   };
   return options;
 }

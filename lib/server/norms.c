@@ -113,7 +113,8 @@ static double expected_share(const fli_job *job)
 /* Counts are claims. Twice the threshold of growing is the most that one
  * client's can weigh, so that it takes half of the clients to make a norm
  * grow. */
-void fli_norms_count(fli_job *job, const fli_bytes *clamped)
+void fli_norms_count(fli_job *job, const fli_member *member,
+                     const fli_bytes *clamped)
 {
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
@@ -125,7 +126,8 @@ void fli_norms_count(fli_job *job, const fli_bytes *clamped)
       const uint64_t most =
           1 + (uint64_t)(largest < 1.0 ? largest * size : size);
       const uint64_t n = fli_load_u16(clamped->data + 2 * block);
-      job->clamped[block] += n < most ? n : most;
+      if (fli_parts_has(job, member, i))
+        job->clamped[block] += n < most ? n : most;
       block++;
     }
   }
@@ -140,18 +142,20 @@ static float adapt(float norm, double clamped, double coordinates, double share)
   return norm;
 }
 
-void fli_norms_adapt(fli_job *job, uint32_t count)
+void fli_norms_adapt(fli_job *job)
 {
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   const double share = expected_share(job);
   uint64_t block = 0;
   for (uint32_t i = 0; i < job->n_segments; i++) {
+    const uint32_t count = fli_parts_count(job, i);
     for (uint64_t at = 0; at < job->segments[i]; at += FL_THC_BLOCK) {
       const uint64_t size = block_size(job->segments[i] - at);
-      job->public_norms[block] =
-          adapt(job->public_norms[block], (double)job->clamped[block],
-                (double)count * (double)size, share);
+      if (count > 0)
+        job->public_norms[block] =
+            adapt(job->public_norms[block], (double)job->clamped[block],
+                  (double)count * (double)size, share);
       block++;
     }
   }

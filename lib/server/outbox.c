@@ -123,6 +123,10 @@ static fl_status write_plan(fli_peer *peer)
       .model_version = job->store.canonical.version,
       .deadline_ms = fli_job_left_ms(job),
       .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,
+      .first_active = job->members[who->member].first_active,
+      .freeze_plan = job->freezing.controller ? job->freezing.plan.data : NULL,
+      .freeze_plan_size = job->freezing.plan.size,
+      .freeze_reports = fli_freezing_reports(job),
   };
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
   if (options->error_feedback) {

@@ -145,6 +145,7 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     who->counted_attempt = saved.counted_attempt;
     who->before_round = saved.before_round;
     who->before_attempt = saved.before_attempt;
+    who->depth = saved.depth;
     if (saved.is_expected) fli_registry_detach(who, 1);
   }
   fli_reader_leave(reader);
@@ -186,6 +187,7 @@ static fl_status read_round(fli_job *job, fli_msg_reader *reader)
   job->is_public = saved.is_public != 0;
   job->n_wanted = saved.n_wanted;
   job->weight_cap = saved.weight_cap;
+  job->bytes_saved = saved.bytes_saved;
   job->hold_ns = saved.hold_left_ns;
   job->deadline_ns = saved.deadline_left_ns;
   fli_derive(job->noise_seed, job->seed, "round noise", job->round,
@@ -197,6 +199,7 @@ static void restore_member(fli_job *job, uint32_t slot,
                            const fli_saved_member *saved,
                            fli_participant *participant)
 {
+  const double report = fli_f64_from_bits(saved->report_bits);
   const fli_member member = {
       .participant = participant,
       .samples = saved->samples,
@@ -208,6 +211,10 @@ static void restore_member(fli_job *job, uint32_t slot,
       .has_norm = saved->has_norm != 0,
       .is_counted = saved->is_counted != 0,
       .has_score = saved->has_score != 0,
+      .first_active = saved->first_active,
+      .has_report = saved->has_report != 0 && isfinite(report) && report >= 0.0,
+      .report_module = saved->report_module,
+      .report_value = report,
   };
   const int is_report =
       job->phase == FLI_PHASE_EVALUATING ? member.has_score : member.has_norm;
@@ -235,7 +242,8 @@ static fl_status read_members(fli_job *job, fli_msg_reader *reader)
     memset(&saved, 0, sizeof saved);
     fli_saved_read(reader, &fli_saved_members, &saved);
     FLI_TRY(fli_reader_status(reader));
-    if (saved.participant < next || saved.participant >= n_sorted) {
+    if (saved.participant < next || saved.participant >= n_sorted ||
+        saved.first_active >= job->n_modules) {
       FLI_TRY(malformed("a member"));
     }
     restore_member(job, i, &saved, sorted[saved.participant]);
@@ -357,6 +365,7 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
   }
   FLI_TRY(read_new_job(server, reader, &job));
   FLI_TRY(read_model(job, reader));
+  FLI_TRY(fli_freezing_read(job, reader));
   FLI_TRY(read_participants(job, reader));
   FLI_TRY(read_round(job, reader));
   FLI_TRY(read_members(job, reader));

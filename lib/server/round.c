@@ -123,6 +123,7 @@ static fl_server_event round_event(const fli_job *job, uint32_t kind)
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;
+  event.first_active = job->first_active;
   return event;
 }
 
@@ -192,15 +193,20 @@ static void abort_short(fli_job *job, uint32_t reason, uint32_t got)
   abort_round(job, reason, text);
 }
 
+double fli_member_weight(const fli_job *job, const fli_member *member)
+{
+  const uint64_t cap = job->weight_cap;
+  const uint64_t samples = member->samples < cap ? member->samples : cap;
+  return cap > 0 ? (double)samples : 1.0;
+}
+
 /* Mean training loss by weight, in order of id. */
 static double mean_loss(const fli_job *job)
 {
   double sum = 0.0, weights = 0.0;
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
-    const uint64_t cap = job->weight_cap;
-    const uint64_t samples = member->samples < cap ? member->samples : cap;
-    const double weight = cap > 0 ? (double)samples : 1.0;
+    const double weight = fli_member_weight(job, member);
     if (!member->is_counted || isnan(member->loss)) continue;
     sum += weight * member->loss;
     weights += weight;
@@ -229,7 +235,8 @@ static void finish_round(fli_job *job)
     abort_for(job, st);
     return;
   }
-  if (job->is_public) fli_norms_adapt(job, job->n_counted);
+  if (job->is_public) fli_norms_adapt(job);
+  fli_freezing_end_round(job, event.loss);
   event.model_version = job->store.canonical.version;
   report_lost(job, job->n_counted >= job->n_wanted ? FL_REJECT_STALE
                                                    : FL_REJECT_DEADLINE);
@@ -335,6 +342,7 @@ static fl_status open_round(fli_job *job)
 {
   const fl_job_options *options = &job->options;
   fl_status st = FL_OK;
+  FLI_TRY(fli_freezing_begin_round(job));
   FLI_TRY(fli_select_members(job, FLI_CAP_TRAIN, fli_select_size(job)));
   job->n_wanted = job->n_members;
   if (options->participants > 0 && options->participants < job->n_wanted) {
@@ -373,6 +381,7 @@ static void begin_round(fli_job *job)
   fli_events_add(&job->server->events, &event, "",
                  "round %llu, attempt %u: %u selected",
                  (unsigned long long)job->round, job->attempt, job->n_members);
+  fli_parts_report_cover(job);
 }
 
 /* A round that could ask more clients than are there gives those that were

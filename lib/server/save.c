@@ -5,8 +5,8 @@
  * was not acknowledged. The layout of a job:
  *
  *   name, options, codec, description, version, weights, momentum, residual,
- *   announced norms, steps, participants, round, members, then of the round:
- *   reported norms, agreed norms, clamp counts, sum
+ *   announced norms, steps, freezing, participants, round, members, then of
+ *   the round: reported norms, agreed norms, clamp counts, sum
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -60,6 +60,7 @@ static void write_participants(fli_msg_writer *writer,
         .is_expected = who->peer || who->is_in_grace,
         .before_round = who->before_round,
         .before_attempt = who->before_attempt,
+        .depth = who->depth,
     };
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);
@@ -89,6 +90,7 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .clip = job->clip,
       .energy_bits = fli_f64_bits(job->energy),
       .correlation_bits = fli_f64_bits(job->correlation),
+      .bytes_saved = job->bytes_saved,
   };
   fli_saved_write(writer, &fli_saved_rounds, &saved);
 }
@@ -114,6 +116,10 @@ static void write_members(fli_msg_writer *writer, const fli_job *job,
         .has_norm = member->has_norm,
         .is_counted = member->is_counted,
         .has_score = member->has_score,
+        .first_active = member->first_active,
+        .has_report = member->has_report,
+        .report_module = member->report_module,
+        .report_bits = fli_f64_bits(member->report_value),
     };
     fli_saved_write(writer, &fli_saved_members, &saved);
   }
@@ -165,6 +171,7 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   write_floats(writer, job->context, job->residual, model->n);
   write_floats(writer, job->context, job->public_norms, job->n_norms);
   write_steps(writer, &job->store);
+  FLI_TRY(fli_freezing_write(writer, job));
   write_participants(writer, sorted, n);
   write_round(writer, job);
   write_members(writer, job, sorted);

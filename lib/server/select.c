@@ -24,9 +24,36 @@ uint32_t fli_select_size(const fli_job *job)
   return (uint32_t)(asked + 0.5);
 }
 
+/* 1 when it would train all that is not frozen. */
+static int is_full(const fli_job *job, const fli_participant *candidate)
+{
+  return fli_parts_start(job, candidate->depth) == job->first_active;
+}
+
+/* Of a shuffled order the first k are chosen. Where they cover too little, the
+ * next ones that cover all take the places of the last ones that do not. */
+static void prefer_full(const fli_job *job, fli_participant *const *candidates,
+                        uint32_t *order, uint32_t n, uint32_t k)
+{
+  uint32_t covered = 0, place = k;
+  for (uint32_t i = 0; i < k; i++)
+    covered += (uint32_t)is_full(job, candidates[order[i]]);
+  for (uint32_t i = k; i < n && covered < job->options.min_cover; i++) {
+    if (!is_full(job, candidates[order[i]])) continue;
+    while (place > 0 && is_full(job, candidates[order[place - 1]]))
+      place--;
+    if (place == 0) return;
+    place--;
+    const uint32_t other = order[place];
+    order[place] = order[i];
+    order[i] = other;
+    covered++;
+  }
+}
+
 /* Keep `k` of n candidates, in their order. */
 static fl_status draw(const fli_job *job, fli_participant **candidates,
-                      uint32_t n, uint32_t k)
+                      uint32_t n, uint32_t k, int is_training)
 {
   fl_status st = FL_OK;
   fli_rng rng;
@@ -39,6 +66,7 @@ static fl_status draw(const fli_job *job, fli_participant **candidates,
   fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, job->round,
                job->attempt);
   fli_rng_shuffle(&rng, order, n);
+  if (is_training) prefer_full(job, candidates, order, n, k);
   for (uint32_t i = 0; i < k; i++)
     is_chosen[order[i]] = 1;
   for (uint32_t i = 0; i < n; i++) {
@@ -83,15 +111,17 @@ fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit)
   uint32_t n = 0;
   FLI_TRY(fli_registry_sorted(job, capability, &candidates, &n));
   const uint32_t k = limit < n ? limit : n;
-  if (k < n) FLI_TRY(draw(job, candidates, n, k));
+  const int is_training = capability == FLI_CAP_TRAIN;
+  if (k < n) FLI_TRY(draw(job, candidates, n, k, is_training));
   job->members = fli_alloc(job->context, k, sizeof *job->members);
   if (!job->members) FLI_TRY(fli_nomem(k * sizeof *job->members));
   job->n_members = k;
   for (uint32_t i = 0; i < k; i++) {
     job->members[i].participant = candidates[i];
+    job->members[i].first_active = fli_parts_start(job, candidates[i]->depth);
     candidates[i]->member = i;
   }
-  if (capability == FLI_CAP_TRAIN && k > 0) FLI_TRY(choose_cap(job));
+  if (is_training && k > 0) FLI_TRY(choose_cap(job));
 out:
   fli_free(job->context, candidates, n * sizeof *candidates);
   return st;

@@ -195,6 +195,8 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
       .clients = found->registry.live,
       .selected = found->n_members,
       .accepted = found->n_counted,
+      .first_active = found->first_active,
+      .bytes_saved = found->bytes_saved,
   };
   return fli_options_store(status, &full, sizeof full, "fl_job_status");
 }

@@ -205,6 +205,7 @@ struct fli_participant {
   uint64_t hash; /* of the id, keyed: place in the table */
   uint64_t samples;
   uint64_t capabilities;
+  uint32_t depth;  /* last modules it can train; 0 = all */
   fli_peer *peer;  /* NULL = away */
   int is_in_grace; /* in the job's list of those just lost */
   uint64_t lost_ns;
@@ -255,12 +256,26 @@ typedef struct fli_member {
   uint64_t samples; /* of its NORM */
   double loss;      /* of its update or its score */
   uint64_t correct, count;
-  uint32_t lost;  /* FL_REJECT_NONE = in play */
-  uint8_t is_out; /* lost for good: returning does not help */
+  uint32_t first_active; /* modules below are not its part of the round */
+  uint32_t lost;         /* FL_REJECT_NONE = in play */
+  uint8_t is_out;        /* lost for good: returning does not help */
   uint8_t has_norm;
   uint8_t is_counted;
   uint8_t has_score;
+  uint8_t has_report; /* a number >= 0 */
+  uint32_t report_module;
+  double report_value;
 } fli_member;
+
+/* See freezing.c. */
+typedef struct fli_freezing {
+  fl_freeze *controller;     /* NULL: never */
+  fl_freeze_options options; /* as given, with the pointers to what follows */
+  fl_freeze_fixed *fixed;
+  uint8_t name[FL_HASH_BYTES];
+  fli_bytes plan;     /* as it travels */
+  uint64_t announced; /* the version of the last event */
+} fli_freezing;
 
 struct fli_job {
   fl_server *server;
@@ -273,7 +288,12 @@ struct fli_job {
   uint8_t schema[FLI_HASH_BYTES];
   fli_bytes description;
   uint64_t *segments;
+  uint32_t *modules; /* of every segment */
   uint32_t n_segments;
+  uint32_t n_modules;    /* the last segment's is the last one */
+  uint32_t first_active; /* modules below are frozen */
+  uint64_t bytes_saved;  /* see fl_job_status */
+  fli_freezing freezing;
   fl_compressor *compressor;
   uint64_t n_norms;
   fli_store store;
@@ -362,6 +382,48 @@ void fli_round_next(fli_job *job);
 /* Members: all, or `limit` drawn ones, of those there with a capability; for
  * training also the weight cap. */
 fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit);
+/* Who trains what (parts.c). First module that a client of this depth trains.
+ */
+uint32_t fli_parts_start(const fli_job *job, uint32_t depth);
+/* 1 when the segment is the member's to train. */
+int fli_parts_has(const fli_job *job, const fli_member *member,
+                  uint32_t segment);
+/* Counted updates that hold the segment; 1 when none does. */
+uint32_t fli_parts_count(const fli_job *job, uint32_t segment);
+int fli_parts_is_idle(const fli_job *job, uint32_t segment);
+/* 1 when all members train the same. */
+int fli_parts_are_equal(const fli_job *job);
+/* FL_E_RANGE when an update, whose header is good, has other segments than
+ * those that are the member's to train. */
+fl_status fli_parts_check(const fli_job *job, const fli_member *member,
+                          const fli_bytes *data);
+/* Zeros in place of bf16 norms that the member has nothing to say of. */
+void fli_parts_clear_norms(const fli_job *job, const fli_member *member,
+                           uint8_t *norms);
+/* What the member's update would have been longer with all segments. */
+uint64_t fli_parts_bytes_saved(const fli_job *job, const fli_member *member);
+/* An event when too few train everything. */
+void fli_parts_report_cover(fli_job *job);
+
+/* Freezing (freezing.c): take the options, which may be NULL. */
+fl_status fli_freezing_init(fli_job *job, const fl_freeze_options *given);
+void fli_freezing_free(fli_job *job);
+/* What clients are to report: FL_FREEZE_* or 0. */
+uint32_t fli_freezing_reports(const fli_job *job);
+/* A round begins: what was decided holds from now on. */
+fl_status fli_freezing_begin_round(fli_job *job);
+/* Keep what came with an update that was counted; what cannot be used is an
+ * event. */
+void fli_freezing_take_report(fli_peer *peer, fli_member *member,
+                              const fli_manifest *manifest);
+/* A round has finished with this mean loss. */
+void fli_freezing_end_round(fli_job *job, double loss);
+fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
+/* Into a job without freezing. */
+fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
+
+/* Weight of a counted update. */
+double fli_member_weight(const fli_job *job, const fli_member *member);
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);
 
@@ -397,9 +459,11 @@ fl_status fli_norms_agree(fl_context *context, const uint8_t *reported,
  * from, all are zero. */
 int fli_norms_publish(float *announced, const float *agreed, uint64_t n);
 /* Add one client's clamp counts (u16 LE per norm) to the round's. */
-void fli_norms_count(fli_job *job, const fli_bytes *clamped);
-/* Adapt the job's announced norms to what `count` clients had to clamp. */
-void fli_norms_adapt(fli_job *job, uint32_t count);
+void fli_norms_count(fli_job *job, const fli_member *member,
+                     const fli_bytes *clamped);
+/* Adapt the job's announced norms to what those that were counted had to
+ * clamp. What nobody trained stays. */
+void fli_norms_adapt(fli_job *job);
 
 /* Turn the round's sum into the next version. Unchanged on failure.
  * FL_E_NOT_FINITE: the step would ruin the model. */
@@ -442,7 +506,11 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
-enum { FLI_SERVER_STATE_VERSION = 3, FLI_SAVED_JOB_PARTS = 17 };
+enum {
+  FLI_SERVER_STATE_VERSION = 4,
+  FLI_SAVED_JOB_PARTS = 18,
+  FLI_SAVED_FREEZING_PARTS = 5
+};
 
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
@@ -479,6 +547,7 @@ typedef struct fli_saved_round {
   float clip;
   uint64_t energy_bits; /* of doubles */
   uint64_t correlation_bits;
+  uint64_t bytes_saved;
 } fli_saved_round;
 
 typedef struct fli_saved_member {
@@ -492,6 +561,10 @@ typedef struct fli_saved_member {
   uint32_t has_norm;
   uint32_t is_counted;
   uint32_t has_score;
+  uint32_t first_active;
+  uint32_t has_report;
+  uint32_t report_module;
+  uint64_t report_bits;
 } fli_saved_member;
 
 typedef struct fli_saved_participant {
@@ -503,10 +576,12 @@ typedef struct fli_saved_participant {
   uint32_t is_expected; /* was there, or lost a moment ago */
   uint64_t before_round;
   uint32_t before_attempt;
+  uint32_t depth;
 } fli_saved_participant;
 
 extern const fli_saved_table fli_saved_options; /* fl_job_options */
 extern const fli_saved_table fli_saved_codec;   /* fl_compressor_options */
+extern const fli_saved_table fli_saved_freeze_options; /* fl_freeze_options */
 extern const fli_saved_table fli_saved_rounds;
 extern const fli_saved_table fli_saved_members;
 extern const fli_saved_table fli_saved_participants;

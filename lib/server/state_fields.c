@@ -16,6 +16,7 @@
   }
 #define OPTION(member, kind) ROW(fl_job_options, member, kind)
 #define CODEC(member, kind) ROW(fl_compressor_options, member, kind)
+#define FREEZE(member, kind) ROW(fl_freeze_options, member, kind)
 #define ROUND(member, kind) ROW(fli_saved_round, member, kind)
 #define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
 #define WHO(member, kind) ROW(fli_saved_participant, member, kind)
@@ -48,6 +49,7 @@ static const fli_saved_field option_rows[] = {
     OPTION(steps_kept, FLI_SAVED_U32),
     OPTION(error_feedback, FLI_SAVED_U32),
     OPTION(feedback_decay, FLI_SAVED_F32),
+    OPTION(min_cover, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -58,6 +60,29 @@ static const fli_saved_field codec_rows[] = {
     CODEC(rotation_seed, FLI_SAVED_KEY),
     {FLI_SAVED_VIEW, offsetof(fl_compressor_options, table),
      offsetof(fl_compressor_options, n_table)},
+};
+static const fli_saved_field freeze_rows[] = {
+    FREEZE(criterion, FLI_SAVED_U32),
+    FREEZE(preset, FLI_SAVED_U32),
+    FREEZE(reports, FLI_SAVED_U32),
+    FREEZE(total_steps, FLI_SAVED_U64),
+    FREEZE(interval, FLI_SAVED_U64),
+    FREEZE(window, FLI_SAVED_U32),
+    FREEZE(patience, FLI_SAVED_U32),
+    FREEZE(tolerance, FLI_SAVED_F32),
+    FREEZE(loss_level, FLI_SAVED_F32),
+    FREEZE(loss_change, FLI_SAVED_F32),
+    FREEZE(is_pretrained, FLI_SAVED_U32),
+    FREEZE(pretrained_share, FLI_SAVED_F32),
+    FREEZE(max_frozen, FLI_SAVED_U32),
+    FREEZE(hold, FLI_SAVED_U64),
+    FREEZE(gap, FLI_SAVED_U64),
+    FREEZE(unfreezes, FLI_SAVED_U32),
+    FREEZE(halves_window, FLI_SAVED_U32),
+    FREEZE(rows, FLI_SAVED_U32),
+    FREEZE(refresh, FLI_SAVED_U32),
+    FREEZE(warmup_share, FLI_SAVED_F32),
+    FREEZE(until_share, FLI_SAVED_F32),
 };
 static const fli_saved_field round_rows[] = {
     ROUND(phase, FLI_SAVED_U32),
@@ -73,13 +98,16 @@ static const fli_saved_field round_rows[] = {
     ROUND(clip, FLI_SAVED_F32),
     ROUND(energy_bits, FLI_SAVED_U64),
     ROUND(correlation_bits, FLI_SAVED_U64),
+    ROUND(bytes_saved, FLI_SAVED_U64),
 };
 static const fli_saved_field member_rows[] = {
-    MEMBER(participant, FLI_SAVED_U32), MEMBER(samples, FLI_SAVED_U64),
-    MEMBER(loss_bits, FLI_SAVED_U64),   MEMBER(correct, FLI_SAVED_U64),
-    MEMBER(count, FLI_SAVED_U64),       MEMBER(lost, FLI_SAVED_U32),
-    MEMBER(is_out, FLI_SAVED_U32),      MEMBER(has_norm, FLI_SAVED_U32),
-    MEMBER(is_counted, FLI_SAVED_U32),  MEMBER(has_score, FLI_SAVED_U32),
+    MEMBER(participant, FLI_SAVED_U32),   MEMBER(samples, FLI_SAVED_U64),
+    MEMBER(loss_bits, FLI_SAVED_U64),     MEMBER(correct, FLI_SAVED_U64),
+    MEMBER(count, FLI_SAVED_U64),         MEMBER(lost, FLI_SAVED_U32),
+    MEMBER(is_out, FLI_SAVED_U32),        MEMBER(has_norm, FLI_SAVED_U32),
+    MEMBER(is_counted, FLI_SAVED_U32),    MEMBER(has_score, FLI_SAVED_U32),
+    MEMBER(first_active, FLI_SAVED_U32),  MEMBER(has_report, FLI_SAVED_U32),
+    MEMBER(report_module, FLI_SAVED_U32), MEMBER(report_bits, FLI_SAVED_U64),
 };
 static const fli_saved_field participant_rows[] = {
     WHO(id, FLI_SAVED_ID),
@@ -90,10 +118,12 @@ static const fli_saved_field participant_rows[] = {
     WHO(is_expected, FLI_SAVED_U32),
     WHO(before_round, FLI_SAVED_U64),
     WHO(before_attempt, FLI_SAVED_U32),
+    WHO(depth, FLI_SAVED_U32),
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows);
 const fli_saved_table fli_saved_codec = TABLE(codec_rows);
+const fli_saved_table fli_saved_freeze_options = TABLE(freeze_rows);
 const fli_saved_table fli_saved_rounds = TABLE(round_rows);
 const fli_saved_table fli_saved_members = TABLE(member_rows);
 const fli_saved_table fli_saved_participants = TABLE(participant_rows);

@@ -4,13 +4,20 @@
  * Plain mean with THC: the integer sum itself is the step that everybody
  * applies. Otherwise m = beta m + mean (FedAvgM: Hsu, Qi, Brown 2019; beta 0
  * is FedAvg with a server learning rate) and
- *   f32:  w += rate * m, and the model travels as a full copy;
+ *   f32:  w += rate * m, and the model travels as a full copy, unless some
+ *         segment is idle;
  *   else: rate * m + residual is encoded as the only update of a round of its
  *         own; everybody applies what it decodes to, and the difference is the
  *         next residual.
+ * Segments that nobody trained (idle ones) are in no step: their weights stay
+ * to the last bit. Their momentum and residual wait, but those of frozen ones
+ * are dropped: who comes back from the ice starts at rest, as an optimiser's
+ * state does.
  * All or nothing: until the new version is there, the job is as it was. A step
  * that leaves float32 is refused where it would be applied (the store). */
 #include "server/server.h"
+
+#include <string.h>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -21,7 +28,9 @@ typedef struct fli_step_work {
   float *momentum; /* the next one */
   float *step;     /* what shall be added to the model */
   float *decoded;  /* what will be */
-  double square;   /* |mean|^2, where somebody wants it */
+  uint8_t *mask;   /* of the segments that are not idle */
+  int has_idle;
+  double square; /* |mean|^2, where somebody wants it */
 } fli_step_work;
 
 static void work_free(const fli_job *job, fli_step_work *work)
@@ -30,6 +39,7 @@ static void work_free(const fli_job *job, fli_step_work *work)
   fli_free(job->context, work->momentum, bytes);
   fli_free(job->context, work->step, bytes);
   fli_free(job->context, work->decoded, bytes);
+  fli_free(job->context, work->mask, job->n_segments);
 }
 
 /* On failure work_free takes what there is. */
@@ -39,9 +49,14 @@ static fl_status work_alloc(const fli_job *job, fli_step_work *work)
   work->momentum = fli_alloc(job->context, n, sizeof(float));
   work->step = fli_alloc(job->context, n, sizeof(float));
   work->decoded = fli_alloc(job->context, n, sizeof(float));
-  return work->momentum && work->step && work->decoded
-             ? FL_OK
-             : fli_nomem(n * sizeof(float));
+  work->mask = fli_alloc(job->context, job->n_segments, 1);
+  if (!work->momentum || !work->step || !work->decoded || !work->mask)
+    return fli_nomem(n * sizeof(float));
+  for (uint32_t s = 0; s < job->n_segments; s++) {
+    work->mask[s] = !fli_parts_is_idle(job, s);
+    work->has_idle |= !work->mask[s];
+  }
+  return FL_OK;
 }
 
 fl_status fli_sum_bytes(const fl_partial *partial, fli_bytes *out)
@@ -107,6 +122,10 @@ static fl_status publish_encoded(fli_job *job, fli_step_work *work)
   fli_bytes_init(&payload, job->context);
   FLI_TRY(fl_scale_init(&scale, sizeof scale));
   FLI_TRY(fl_encode_options_init(&options, sizeof options));
+  if (work->has_idle) {
+    options.segments = work->mask;
+    options.n_segments = job->n_segments;
+  }
   scale.slots = 1;
   scale.round = job->round;
   fli_derive(scale.noise_seed, job->seed, "server step", job->round, 0);
@@ -127,19 +146,49 @@ out:
   return st;
 }
 
-static void add_residual(const fli_job *job, float *step)
+/* One segment of vectors: coordinates [at, end). */
+typedef struct fli_run {
+  uint64_t at, end;
+  uint32_t segment;
+} fli_run;
+
+static int next_run(const fli_job *job, fli_run *run)
 {
-  const uint64_t n = job->store.canonical.n;
-  for (uint64_t i = 0; i < n; i++)
-    step[i] += job->residual[i];
+  run->segment = run->end > 0 ? run->segment + 1 : 0;
+  if (run->segment >= job->n_segments) return 0;
+  run->at = run->end;
+  run->end += job->segments[run->segment];
+  return 1;
+}
+
+static int is_frozen(const fli_job *job, uint32_t segment)
+{
+  return job->modules[segment] < job->first_active;
+}
+
+static void add_residual(const fli_job *job, fli_step_work *work)
+{
+  fli_run run = {0};
+  if (!job->residual) return;
+  while (next_run(job, &run)) {
+    for (uint64_t i = run.at; work->mask[run.segment] && i < run.end; i++)
+      work->step[i] += job->residual[i];
+  }
 }
 
 /* What was lost in encoding is sent with the next step. */
 static void keep_residual(fli_job *job, const fli_step_work *work)
 {
-  const uint64_t n = job->store.canonical.n;
-  for (uint64_t i = 0; i < n; i++) {
-    job->residual[i] = work->step[i] - work->decoded[i];
+  fli_run run = {0};
+  if (!job->residual) return;
+  while (next_run(job, &run)) {
+    float *residual = job->residual;
+    if (work->mask[run.segment]) {
+      for (uint64_t i = run.at; i < run.end; i++)
+        residual[i] = work->step[i] - work->decoded[i];
+    } else if (is_frozen(job, run.segment)) {
+      memset(residual + run.at, 0, (size_t)(run.end - run.at) * sizeof(float));
+    }
   }
 }
 
@@ -154,28 +203,44 @@ static fl_status step_by_copy(fli_job *job, fli_step_work *work)
 
 static fl_status step_by_encoding(fli_job *job, fli_step_work *work)
 {
-  add_residual(job, work->step);
+  add_residual(job, work);
   const fl_status st = publish_encoded(job, work);
   if (st == FL_OK) keep_residual(job, work);
   return st;
 }
 
-/* work->momentum = beta m + mean; work->step = rate * that. */
-static fl_status prepare(const fli_job *job, fli_step_work *work)
+static void prepare_run(const fli_job *job, fli_step_work *work,
+                        const fli_run *run)
 {
-  const uint64_t n = job->store.canonical.n;
   const float beta = job->options.server_momentum;
   const float rate = job->options.server_learning_rate;
-  const fl_status st = fl_partial_decode(job->partial, work->momentum, n);
-  if (st != FL_OK) return st;
-  if (fli_clip_is_learning(job))
-    work->square = fli_clip_square(work->momentum, NULL, n);
-  for (uint64_t i = 0; i < n; i++) {
+  for (uint64_t i = run->at; i < run->end; i++) {
     if (job->momentum) {
       const float decayed = beta * job->momentum[i];
       work->momentum[i] = decayed + work->momentum[i];
     }
     work->step[i] = rate * work->momentum[i];
+  }
+}
+
+/* work->momentum = beta m + mean; work->step = rate * that. Both begin as
+ * zeros, and so the step of an idle segment, and the momentum of a frozen one,
+ * stays. */
+static fl_status prepare(const fli_job *job, fli_step_work *work)
+{
+  const uint64_t n = job->store.canonical.n;
+  fli_run run = {0};
+  const fl_status st = fl_partial_decode(job->partial, work->momentum, n);
+  if (st != FL_OK) return st;
+  if (fli_clip_is_learning(job))
+    work->square = fli_clip_square(work->momentum, NULL, n);
+  while (next_run(job, &run)) {
+    if (work->mask[run.segment]) {
+      prepare_run(job, work, &run);
+    } else if (job->momentum && !is_frozen(job, run.segment)) {
+      memcpy(work->momentum + run.at, job->momentum + run.at,
+             (size_t)(run.end - run.at) * sizeof(float));
+    }
   }
   return FL_OK;
 }
@@ -186,7 +251,7 @@ static fl_status step_by_server(fli_job *job)
   fli_step_work work = {0};
   FLI_TRY(work_alloc(job, &work));
   FLI_TRY(prepare(job, &work));
-  if (job->codec.codec == FL_CODEC_F32) {
+  if (job->codec.codec == FL_CODEC_F32 && !work.has_idle) {
     FLI_TRY(step_by_copy(job, &work));
   } else {
     FLI_TRY(step_by_encoding(job, &work));

@@ -35,6 +35,8 @@
   ROW(msg, key, member, FLI_FIELD_U32, 0, .lo = min, .hi = max)
 #define U64(msg, key, member, min, max) \
   ROW(msg, key, member, FLI_FIELD_U64, 0, .lo = min, .hi = max)
+#define OPT_U32(msg, key, member, max) \
+  ROW(msg, key, member, FLI_FIELD_U32, 1, .lo = 0, .hi = max)
 #define OPT_U64(msg, key, member, flag)                     \
   ROW(msg, key, member, FLI_FIELD_U64, 1, .hi = UINT64_MAX, \
       .flag_offset = offsetof(struct fli_##msg, flag))
@@ -78,6 +80,7 @@ static const fli_field hello_fields[] = {
     OPT_ARRAY(hello, 9, token, has_token),
     OPT_U64(hello, 10, model_version, has_model),
     OPT_ARRAY(hello, 11, model_hash, has_model),
+    OPT_U32(hello, 12, depth, UINT32_MAX),
 };
 
 static const fli_field norm_fields[] = {
@@ -142,6 +145,9 @@ static const fli_field plan_fields[] = {
     OPT_FLAGGED(plan, 17, counted_round, FLI_FIELD_U64, MAX_ROUND, has_counted),
     OPT_FLAGGED(plan, 18, counted_attempt, FLI_FIELD_U32, UINT32_MAX,
                 has_counted),
+    OPT_U32(plan, 19, first_active, FLI_MAX_MODULES - 1),
+    VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
+    OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
 };
 
 static const fli_field scale_msg_fields[] = {
@@ -194,6 +200,9 @@ static const fli_field manifest_fields[] = {
     U64(manifest, 9, model_version, 0, UINT64_MAX),
     U64(manifest, 10, base_version, 0, UINT64_MAX),
     VIEW(manifest, 11, clamped, FLI_FIELD_U16S, 1, FLI_FRAME_MAX_CONTROL),
+    OPT_FLAGGED(manifest, 12, report_module, FLI_FIELD_U32, UINT32_MAX,
+                has_report),
+    OPT_FLAGGED(manifest, 13, report_value, FLI_FIELD_ANY, 0, has_report),
 };
 
 static void check_hello(fli_msg_reader *reader, const void *message)

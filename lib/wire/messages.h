@@ -57,6 +57,7 @@ typedef struct fli_hello {
   int has_model;
   uint64_t model_version;             /* 10?: canonical model held */
   uint8_t model_hash[FLI_HASH_BYTES]; /* 11? with 10 */
+  uint32_t depth; /* 12?: last modules it can train; 0 = all */
 } fli_hello;
 
 typedef struct fli_welcome {
@@ -104,6 +105,11 @@ typedef struct fli_plan {
   int has_counted;
   uint64_t counted_round;
   uint32_t counted_attempt;
+  uint32_t first_active;      /* 19?: modules below are neither trained nor
+                                 sent by this client */
+  const uint8_t *freeze_plan; /* 20?: fl_freeze_copy_plan's bytes */
+  size_t freeze_plan_size;
+  uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
 } fli_plan;
 
 typedef struct fli_norm {
@@ -174,6 +180,8 @@ typedef struct fli_done {
 } fli_done;
 
 #define FLI_TRANSFER_MAX (UINT64_C(1) << 48)
+/* Modules that freezing can tell apart, and bytes of its plan. */
+enum { FLI_MAX_MODULES = 4096, FLI_MAX_FREEZE_PLAN = 8192 };
 
 /* What a transfer carries. */
 enum {
@@ -195,6 +203,11 @@ typedef struct fli_manifest {
   uint64_t base_version;        /* 10: STEPS: version started from */
   const uint8_t *clamped;       /* 11?: UPDATE, public scale: u16 LE per norm */
   size_t clamped_size;
+  /* 12?, 13?: UPDATE: what freezing is decided from, any double. It is checked
+   * where it is used, for a bad one must not cost the update. */
+  int has_report;
+  uint32_t report_module;
+  double report_value;
 } fli_manifest;
 
 /* Body is not a map, so that bulk bytes stay cheap: u64 transfer | u64 offset

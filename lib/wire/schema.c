@@ -83,6 +83,7 @@ static void read_field(fli_msg_reader *reader, const fli_field *field,
     break;
   case FLI_FIELD_F32: read_f32(reader, field, at); break;
   case FLI_FIELD_F64: read_f64(reader, field, at); break;
+  case FLI_FIELD_ANY: *(double *)at = fli_reader_f64(reader); break;
   case FLI_FIELD_TEXT: read_text(reader, field, at); break;
   case FLI_FIELD_ARRAY:
     fli_reader_bin_exact(reader, at, field->size, field->name);
@@ -177,13 +178,14 @@ static int is_there(const fli_field *field, const void *message)
   if (field->flag_offset)
     return *(const int *)const_member(message, field->flag_offset) != 0;
   switch (field->kind) {
+  case FLI_FIELD_U32: return *(const uint32_t *)at > 0;
   case FLI_FIELD_F32: return *(const float *)at > 0;
   case FLI_FIELD_F64: return !isnan(*(const double *)at);
   case FLI_FIELD_TEXT: return *(const char *)at != '\0';
   case FLI_FIELD_KEY:
   case FLI_FIELD_VIEW:
   case FLI_FIELD_U16S: memcpy(&view, at, sizeof view); return view != NULL;
-  default: return 1; /* U32, U64 and ARRAY have no value for "absent" */
+  default: return 1; /* U64, ANY and ARRAY have no value for "absent" */
   }
 }
 
@@ -204,6 +206,7 @@ static void write_field(fli_msg_writer *writer, const fli_field *field,
     fli_field_f32(writer, field->key, *(const float *)at);
     break;
   case FLI_FIELD_F64:
+  case FLI_FIELD_ANY:
     fli_field_f64(writer, field->key, *(const double *)at);
     break;
   case FLI_FIELD_TEXT: fli_field_str(writer, field->key, at); break;

@@ -9,10 +9,11 @@
 #include "wire/reader.h"
 
 typedef enum fli_field_kind {
-  FLI_FIELD_U32,   /* uint32_t in [lo, hi] */
+  FLI_FIELD_U32,   /* uint32_t in [lo, hi]; optional without flag: absent = 0 */
   FLI_FIELD_U64,   /* uint64_t in [lo, hi] */
   FLI_FIELD_F32,   /* float, finite and >= 0; absent = 0 */
   FLI_FIELD_F64,   /* double, finite; absent = NaN */
+  FLI_FIELD_ANY,   /* any double; needs a flag when optional */
   FLI_FIELD_TEXT,  /* char[size], printable ASCII; absent = "" */
   FLI_FIELD_ARRAY, /* uint8_t[size]; needs a flag when optional */
   FLI_FIELD_KEY,   /* const uint8_t *, `size` bytes; absent = NULL */

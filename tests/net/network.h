@@ -37,6 +37,8 @@ typedef struct sim_config {
   int is_disturbed;     /* the network is bad */
   int asks_host;        /* NEED_TRAIN and submit instead of callbacks */
   int knows_model;      /* clients are given the model */
+  int freezes;          /* module 0, from round 2 on */
+  int has_part;         /* node 0 can afford the last module only */
   uint64_t staging_cap; /* 0 = default */
 } sim_config;
 

@@ -137,6 +137,7 @@ static inline void sim_node_options(sim *s, sim_node *node,
   options->chunk_size = 4096;
   options->user = node;
   if (s->config.knows_model) options->model = s->model;
+  if (s->config.has_part && node->index == 0) options->max_depth = 1;
   if (s->config.asks_host) return;
   options->train = sim_train_callback;
   options->evaluate = sim_score_callback;
@@ -346,7 +347,14 @@ static inline void sim_add_job(sim *s)
   const sim_config *config = &s->config;
   fl_compressor_options codec;
   fl_job_options job;
+  const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
+  fl_freeze_options freeze;
   uint32_t index;
+  SIM_OK(s, fl_freeze_options_init(&freeze, sizeof freeze));
+  freeze.criterion = FL_FREEZE_FIXED;
+  freeze.max_frozen = 1;
+  freeze.fixed = fixed;
+  freeze.n_fixed = 1;
   SIM_OK(s, fl_compressor_options_init(&codec, sizeof codec));
   codec.codec = config->codec;
   codec.thc_mode = config->thc_mode;
@@ -366,6 +374,7 @@ static inline void sim_add_job(sim *s)
   job.update_deadline_ns = 120 * SIM_SECOND;
   job.retry_pause_ns = SIM_SECOND;
   job.steps_kept = 2;
+  if (config->freezes) job.freeze = &freeze;
   if (config->is_strict) {
     job.min_participants = config->n_nodes;
     job.norm_deadline_ns = UINT64_MAX / 4;

@@ -38,6 +38,8 @@ static sim_config make_config(uint64_t seed)
   config.asks_host = (int)fli_rng_below(&rng, 2);
   config.knows_model = (int)fli_rng_below(&rng, 2);
   if (fli_rng_below(&rng, 4) == 0) config.staging_cap = 48 << 10;
+  config.freezes = fli_rng_below(&rng, 3) == 0;
+  config.has_part = fli_rng_below(&rng, 3) == 0;
   return config;
 }
 

@@ -49,6 +49,22 @@ out:
   return st;
 }
 
+static fl_status freezing_job(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  pair p;
+  const uint32_t *codec = arg;
+  FLI_TRY(pair_begin(&p, context, *codec, ROUNDS));
+  FLI_TRY(pair_freeze(&p, *codec, ROUNDS));
+  FLI_TRY(pair_connect(&p));
+  for (int i = 0; i < STEPS && !p.is_done; i++)
+    FLI_TRY(pair_step(&p));
+  CHECK(p.is_done);
+out:
+  pair_end(&p);
+  return st;
+}
+
 /* A job in which the failures are met by hosts that reconnect and go on;
  * 1 when allocation `fail_at` was reached. */
 static int run_on(uint32_t codec, uint64_t fail_at)
@@ -160,8 +176,10 @@ static uint32_t codecs[] = {FL_CODEC_F32, FL_CODEC_THC};
 
 static void jobs_report_lack_of_memory(void)
 {
-  for (size_t i = 0; i < 2; i++)
+  for (size_t i = 0; i < 2; i++) {
     oom_loop(whole_job, &codecs[i]);
+    oom_loop(freezing_job, &codecs[i]);
+  }
 }
 
 static void save_and_restore_report_lack_of_memory(void)

@@ -23,6 +23,32 @@ static void configure(sv_world *world, fl_context *context, uint32_t codec,
   sv_add(world, "cay", 30);
 }
 
+/* Module 0 from round 2 on. */
+static void freeze(sv_world *world)
+{
+  static const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
+  static fl_freeze_options options;
+  CHECK_OK(fl_freeze_options_init(&options, sizeof options));
+  options.criterion = FL_FREEZE_FIXED;
+  options.max_frozen = 1;
+  options.fixed = fixed;
+  options.n_fixed = 1;
+  world->job_options.freeze = &options;
+}
+
+/* The reports of a round are gathered when it ends. */
+static void report(sv_world *world)
+{
+  static fl_freeze_options options;
+  CHECK_OK(fl_freeze_options_init(&options, sizeof options));
+  options.max_frozen = 1;
+  world->job_options.freeze = &options;
+  for (size_t i = 0; i < world->n_clients; i++) {
+    world->clients[i].has_report = 1;
+    world->clients[i].report = 1.0;
+  }
+}
+
 static fl_status try_start(sv_world *world)
 {
   const fl_status st =
@@ -66,7 +92,8 @@ static void serve(sv_world *world, oom_heap *heap)
 }
 
 /* 0 once the failure is not met any more. */
-static int run(uint32_t codec, uint32_t scale_mode, uint64_t fail_at,
+static int run(uint32_t codec, uint32_t scale_mode,
+               void (*prepare)(sv_world *world), uint64_t fail_at,
                int is_sticky)
 {
   oom_heap heap = {.is_sticky = is_sticky};
@@ -77,6 +104,7 @@ static int run(uint32_t codec, uint32_t scale_mode, uint64_t fail_at,
   CHECK_OK(oom_context(&context, &heap));
   if (!world || !context) return 0;
   configure(world, context, codec, scale_mode);
+  if (prepare) prepare(world);
   heap.fail_at = heap.asked + fail_at;
   const fl_status st = try_start(world);
   if (st == FL_OK) {
@@ -93,11 +121,12 @@ static int run(uint32_t codec, uint32_t scale_mode, uint64_t fail_at,
   return heap.was_hit;
 }
 
-static void run_all(uint32_t codec, uint32_t scale_mode)
+static void run_all(uint32_t codec, uint32_t scale_mode,
+                    void (*prepare)(sv_world *world))
 {
   for (int is_sticky = 0; is_sticky < 2; is_sticky++) {
     uint64_t fail_at = 1;
-    while (run(codec, scale_mode, fail_at, is_sticky)) {
+    while (run(codec, scale_mode, prepare, fail_at, is_sticky)) {
       fail_at++;
       CHECK(fail_at < OOM_RUNS_MAX);
       if (fail_at >= OOM_RUNS_MAX) break;
@@ -108,17 +137,27 @@ static void run_all(uint32_t codec, uint32_t scale_mode)
 
 static void training_survives_with_f32(void)
 {
-  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED);
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, NULL);
 }
 
 static void training_survives_with_thc_momentum(void)
 {
-  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED);
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, NULL);
 }
 
 static void training_survives_with_a_public_scale(void)
 {
-  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC);
+  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC, NULL);
+}
+
+static void training_survives_with_a_frozen_module(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, freeze);
+}
+
+static void training_survives_with_reports(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC, report);
 }
 
 /* arg: a snapshot. */
@@ -144,6 +183,7 @@ static void restoring_and_saving_report_it(void)
   fl_writer writer;
   sv_world world;
   configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
+  freeze(&world);
   CHECK_OK(try_start(&world));
   sv_join(&world);
   sv_report(&world, 3);
@@ -162,6 +202,8 @@ int main(void)
   CHECK_CASE(training_survives_with_f32);
   CHECK_CASE(training_survives_with_thc_momentum);
   CHECK_CASE(training_survives_with_a_public_scale);
+  CHECK_CASE(training_survives_with_a_frozen_module);
+  CHECK_CASE(training_survives_with_reports);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

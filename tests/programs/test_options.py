@@ -65,6 +65,9 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--bits=9"], "--bits: got")
     _refused(AGGREGATOR, ["--error-feedback", "--codec=f32"], "loses nothing")
     _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
+    for freeze in ("plasticity", "fixed:", "fixed:3", "fixed:3:1,", "fixed:x:1",
+                   "fixed:3:1;4:1", "fixed:" + ",".join(["3:1"] * 17)):
+        _refused(AGGREGATOR, [f"--freeze={freeze}"], "fixed:ROUND:N")
     for address in ("nowhere", ":80", "host:", "host:99999", "host:http",
                     "[::1]", "::1:80", "host:8o"):
         _refused(AGGREGATOR, ["--listen", address], "want HOST:PORT")

@@ -183,6 +183,7 @@ def test_modules_make_segments():
                                                             module=0),
                    fl.Tensor("c", [4], module=1)]) as model:
         assert model.segments == [5, 4]
+        assert model.segment_modules == [0, 1]
         assert [info.module for info in model.tensors()] == [0, 0, 1]
         assert [info.offset for info in model.tensors()] == [0, 2, 5]
         assert model.find("c") == 2

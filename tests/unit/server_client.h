@@ -51,6 +51,10 @@ typedef struct sv_client {
   uint64_t peer;
   uint64_t samples;
   double loss;
+  uint32_t depth; /* said in HELLO */
+  int has_report; /* goes with its updates, of the plan's front module */
+  double report;
+  int is_old;  /* knows nothing of first_active */
   int is_mute; /* answers nothing by itself */
   int is_gone; /* not connected */
   fli_bytes out;
@@ -60,6 +64,8 @@ typedef struct sv_client {
   fli_canonical model;
   float *update; /* trained; NULL until asked */
   uint64_t trained_round;
+  size_t update_size;     /* of the last one sent */
+  uint64_t down_size;     /* of the last model or chain of steps */
   uint32_t got[SV_TYPES]; /* frames by type since sv_clear */
   fli_welcome welcome;
   fli_plan plan;
@@ -140,6 +146,7 @@ static inline void sv_take_transfer(sv_client *client)
 {
   const fli_manifest *manifest = &client->incoming.manifest;
   const fli_bytes *data = &client->incoming.data;
+  client->down_size = data->size;
   if (manifest->kind == FLI_TRANSFER_MODEL) {
     SV_REQUIRE(fli_canonical_set(&client->model, manifest->model_version,
                                  data->data, data->size) == FL_OK);
@@ -268,6 +275,7 @@ static inline fli_hello sv_hello_message(const sv_client *client)
   snprintf(hello.client_id, sizeof hello.client_id, "%s", client->id);
   hello.capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE;
   hello.samples = client->samples;
+  hello.depth = client->depth;
   hello.has_schema = 1;
   memcpy(hello.schema, client->world->schema, sizeof hello.schema);
   if (client->model.is_valid) {
@@ -320,6 +328,13 @@ static inline void sv_train_now(sv_client *client)
   client->trained_round = client->plan.round;
 }
 
+/* The segments that the plan at hand asks for, of two modules of one each. */
+static inline void sv_mask(const sv_client *client, uint8_t mask[2])
+{
+  mask[0] = client->is_old || client->plan.first_active == 0;
+  mask[1] = 1;
+}
+
 /* NORM of the plan at hand; `norms` NULL = the true ones. */
 static inline void sv_norm_with(sv_client *client, const float *norms)
 {
@@ -337,6 +352,10 @@ static inline void sv_norm_with(sv_client *client, const float *norms)
   SV_REQUIRE(fl_compressor_measure(compressor, &scale, client->samples,
                                    client->update, client->model.n, mine,
                                    n) == FL_OK);
+  /* Two segments of one block each. */
+  uint8_t mask[2];
+  sv_mask(client, mask);
+  if (!mask[0]) mine[0] = 0.0f;
   fli_norms_to_bf16(wire, norms ? norms : mine, n);
   const fli_norm message = {.round = client->plan.round,
                             .attempt = client->plan.attempt,
@@ -360,11 +379,15 @@ static inline uint8_t *sv_encode(sv_client *client, uint32_t slot,
   const size_t capacity = (size_t)fl_compressor_max_update_size(compressor);
   uint8_t *data = malloc(capacity);
   fl_encode_options options;
+  uint8_t mask[2];
+  sv_mask(client, mask);
   sv_train_now(client);
   SV_REQUIRE(data != NULL);
   SV_REQUIRE(fl_encode_options_init(&options, sizeof options) == FL_OK);
   options.slot = slot;
   options.samples = samples;
+  options.segments = mask;
+  options.n_segments = 2;
   SV_REQUIRE(fl_compressor_encode(compressor, &client->scale, &options,
                                   client->update, client->model.n, data,
                                   capacity, size, NULL) == FL_OK);
@@ -376,7 +399,10 @@ static inline fli_manifest sv_manifest(const sv_client *client)
   const fli_manifest manifest = {.kind = FLI_TRANSFER_UPDATE,
                                  .round = client->plan.round,
                                  .attempt = client->plan.attempt,
-                                 .loss = client->loss};
+                                 .loss = client->loss,
+                                 .has_report = client->has_report,
+                                 .report_module = client->plan.first_active,
+                                 .report_value = client->report};
   return manifest;
 }
 
@@ -406,6 +432,7 @@ static inline void sv_update(sv_client *client)
     manifest.clamped = clamped;
     manifest.clamped_size = (size_t)n * 2;
   }
+  client->update_size = size;
   sv_upload(client, &manifest, data, size);
   free(data);
 }

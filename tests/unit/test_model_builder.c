@@ -120,8 +120,11 @@ Test(model_builder, chosen_module_holds_until_the_next_choice)
   cr_assert_eq(fl_model_copy_segments(model, sizes, 2), FL_OK);
   cr_assert_eq(sizes[0], (8 + 4) + (16 + 4));
   cr_assert_eq(sizes[1], 8 + 2);
-  cr_assert_eq(model->segments[0].module, 7);
-  cr_assert_eq(model->segments[1].module, 3);
+  uint32_t modules[2];
+  cr_assert_eq(fl_model_copy_segment_modules(model, modules, 2), FL_OK);
+  cr_assert_eq(modules[0], 7);
+  cr_assert_eq(modules[1], 3);
+  cr_assert_eq(fl_model_copy_segment_modules(model, modules, 1), FL_E_DIM);
   fl_model_free(model);
 }
 

@@ -316,6 +316,8 @@ Test(model_tensors, null_arguments_are_refused)
   cr_assert_eq(fl_model_init_weights(NULL, 1), FL_E_ARGUMENT);
   cr_assert_eq(fl_model_copy_schema(model, NULL), FL_E_ARGUMENT);
   cr_assert_eq(fl_model_copy_segments(model, NULL, 1), FL_E_ARGUMENT);
+  cr_assert_eq(fl_model_copy_segment_modules(model, NULL, 1), FL_E_ARGUMENT);
+  cr_assert_eq(fl_model_copy_segment_modules(NULL, &index, 1), FL_E_ARGUMENT);
   cr_assert_eq(fl_model_self_test(NULL), FL_E_ARGUMENT);
   cr_assert_eq(fl_model_weight_count(NULL), 0);
   cr_assert_eq(fl_model_tensor_count(NULL), 0);

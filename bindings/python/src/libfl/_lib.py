@@ -74,6 +74,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_model_copy_schema": [Model, U8P],
     "fl_model_self_test": [Model],
     "fl_model_copy_segments": [Model, U64P, c_uint32],
+    "fl_model_copy_segment_modules": [Model, U32P, c_uint32],
     "fl_model_step": [Model, POINTER(Dataset), c_float, POINTER(c_double)],
     "fl_model_fit": [Model, POINTER(Dataset), POINTER(FitOptions),
                      POINTER(FitResult)],
@@ -445,7 +446,12 @@ def take_bytes(function: Any, *arguments: Any) -> bytes:
     """Call a function that ends in (&data, &n), and copy what it lends."""
     data, n = U8P(), c_size_t()
     function(*arguments, byref(data), byref(n))
-    return ctypes.string_at(data, n.value) if n.value else b""
+    return copied(data, n.value)
+
+
+def copied(data: Any, n: int) -> bytes:
+    """Copy n bytes that are lent; NULL when there are none."""
+    return ctypes.string_at(data, n) if n else b""
 
 
 def keep_exceptions(function: Callable[..., int | None]

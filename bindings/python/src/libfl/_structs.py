@@ -351,13 +351,17 @@ class TrainTask(Struct):
                 ("batch_size", c_uint32), ("learning_rate", c_float),
                 ("seed", c_uint64), ("round", c_uint64),
                 ("model_version", c_uint64), ("weights", F32P),
-                ("n_weights", c_uint64)]
+                ("n_weights", c_uint64), ("first_active", c_uint32),
+                ("freeze_reports", c_uint32), ("freeze_plan", U8P),
+                ("freeze_plan_size", c_size_t)]
 
 
 class TrainResult(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("weights", F32P), ("update", F32P), ("n", c_uint64),
-                ("samples", c_uint64), ("loss", c_double)]
+                ("samples", c_uint64), ("loss", c_double),
+                ("report_value", c_double), ("report_module", c_uint32),
+                ("reserved_report", c_uint32)]
 
 
 class Score(Struct):
@@ -377,7 +381,8 @@ class ClientOptions(Struct):
                 ("model", Model), ("retry_ns", c_uint64),
                 ("max_retries", c_uint32), ("chunk_size", c_uint32),
                 ("max_weights", c_uint64), ("train", TrainFn),
-                ("evaluate", EvaluateFn), ("user", c_void_p)]
+                ("evaluate", EvaluateFn), ("user", c_void_p),
+                ("max_depth", c_uint32), ("reserved", c_uint32)]
 
 
 class ClientEvent(Struct):
@@ -414,7 +419,9 @@ class JobOptions(Struct):
                 ("evaluate_deadline_ns", c_uint64),
                 ("return_grace_ns", c_uint64), ("retry_pause_ns", c_uint64),
                 ("steps_kept", c_uint32), ("reserved", c_uint32),
-                ("error_feedback", c_uint32), ("feedback_decay", c_float)]
+                ("error_feedback", c_uint32), ("feedback_decay", c_float),
+                ("min_cover", c_uint32), ("reserved_cover", c_uint32),
+                ("freeze", POINTER(FreezeOptions))]
 
 
 class ServerEvent(Struct):
@@ -425,7 +432,8 @@ class ServerEvent(Struct):
                 ("model_version", c_uint64), ("selected", c_uint32),
                 ("accepted", c_uint32), ("samples", c_uint64),
                 ("loss", c_double), ("correct", c_uint64),
-                ("count", c_uint64)]
+                ("count", c_uint64), ("first_active", c_uint32),
+                ("freeze_reason", c_uint32), ("plan_version", c_uint64)]
 
 
 class JobStatus(Struct):
@@ -433,4 +441,6 @@ class JobStatus(Struct):
                 ("round", c_uint64), ("rounds", c_uint64),
                 ("model_version", c_uint64), ("n_weights", c_uint64),
                 ("clients", c_uint32), ("selected", c_uint32),
-                ("accepted", c_uint32), ("reserved", c_uint32)]
+                ("accepted", c_uint32), ("reserved", c_uint32),
+                ("first_active", c_uint32), ("reserved_status", c_uint32),
+                ("bytes_saved", c_uint64)]

@@ -63,6 +63,8 @@ class Client(Handle):
     `train(task)` returns trained weights or a TrainResult; `evaluate(weights)`
     returns a Score. Either may raise Declined; any other exception counts as
     declined as well and comes out of `poll`. Times are in seconds.
+    `max_depth`: modules that this client can afford to train, counted from
+    the last; 0 = all.
     """
 
     def __init__(self, client_id: str, *, job: str = "", samples: int = 1,
@@ -73,7 +75,7 @@ class Client(Handle):
                  max_retries: int | None = None,
                  chunk_size: int | None = None,
                  max_frame_size: int | None = None,
-                 max_weights: int | None = None,
+                 max_weights: int | None = None, max_depth: int = 0,
                  state: bytes | None = None,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ClientOptions)
@@ -81,6 +83,7 @@ class Client(Handle):
         options.job = _args.c_text(job, "job")
         options.device_class = _args.c_text(device_class, "device_class")
         options.samples = samples
+        options.max_depth = max_depth
         self._count: int | None = None
         if model is not None:
             options.model = model._handle.pointer

@@ -221,28 +221,16 @@ class Freeze(Handle):
                  allowed: Sequence[int] | None = None,
                  job: bytes | None = None,
                  context: Context | None = None) -> None:
-        options = _lib.init(_lib.FreezeOptions)
-        options.criterion = _choice(FreezeCriterion, criterion, "criterion")
-        if preset is not None:
-            options.preset = _choice(FreezePreset, preset, "preset")
-        if reports is not None:
-            options.reports = _choice(FreezeCriterion, reports, "reports")
-        if unfreezes is not None:
-            options.unfreezes = int(bool(unfreezes))
-        options.is_pretrained = int(bool(is_pretrained))
-        options.halves_window = int(bool(halves_window))
-        given: dict[str, Any] = {
-            "steps_per_epoch": steps_per_epoch, "total_steps": total_steps,
-            "interval": interval, "window": window, "patience": patience,
-            "tolerance": tolerance, "loss_level": loss_level,
-            "loss_change": loss_change, "pretrained_share": pretrained_share,
-            "max_frozen": max_frozen, "hold": hold, "gap": gap, "rows": rows,
-            "refresh": refresh, "warmup_share": warmup_share,
-            "until_share": until_share}
-        for name, value in given.items():
-            if value is not None:
-                setattr(options, name, value)
-        kept = _set_lists(options, fixed, allowed, job)
+        options, kept = options_of(
+            criterion, preset=preset, reports=reports, unfreezes=unfreezes,
+            is_pretrained=is_pretrained, halves_window=halves_window,
+            steps_per_epoch=steps_per_epoch, total_steps=total_steps,
+            interval=interval, window=window, patience=patience,
+            tolerance=tolerance, loss_level=loss_level,
+            loss_change=loss_change, pretrained_share=pretrained_share,
+            max_frozen=max_frozen, hold=hold, gap=gap, rows=rows,
+            refresh=refresh, warmup_share=warmup_share,
+            until_share=until_share, fixed=fixed, allowed=allowed, job=job)
         self._n_modules = _args.u32(n_modules, "n_modules")
         pointer, lease = lease_of(context)
         freeze = _lib.new(_lib.Freeze, lib.fl_freeze_new, pointer,
@@ -367,6 +355,30 @@ class Freeze(Handle):
         """Take back what `save` returned, with the same options."""
         _state.load(lib.fl_freeze_load, self._handle,
                     bytes(memoryview(state)))
+
+
+def options_of(criterion: FreezeCriterion | str = FreezeCriterion.GRADNORM,
+               *, fixed: Sequence[tuple[int, int]] | None = None,
+               allowed: Sequence[int] | None = None,
+               job: bytes | None = None, **given: Any
+               ) -> tuple[Any, list[Any]]:
+    """Return fl_freeze_options, and what has to live as long as they do."""
+    choices: dict[str, type[enum.IntEnum]] = {
+        "preset": FreezePreset, "reports": FreezeCriterion}
+    options = _lib.init(_lib.FreezeOptions)
+    options.criterion = _choice(FreezeCriterion, criterion, "criterion")
+    names = {name for name, *_ in _lib.FreezeOptions._fields_}
+    for name, value in given.items():
+        if name not in names:
+            raise TypeError(f"freeze: got an unexpected option {name!r}")
+        if value is None:
+            continue
+        if name in choices:
+            value = _choice(choices[name], value, name)
+        elif isinstance(value, bool):
+            value = int(value)
+        setattr(options, name, value)
+    return options, _set_lists(options, fixed, allowed, job)
 
 
 def _set_lists(options: Any, fixed: Sequence[tuple[int, int]] | None,

@@ -164,6 +164,15 @@ class Model(Training):
         return [int(size) for size in sizes]
 
     @property
+    def segment_modules(self) -> list[int]:
+        """The module that each segment belongs to: what is frozen with it."""
+        count = lib.fl_model_segment_count(self._handle)
+        modules = np.empty(count, np.uint32)
+        lib.fl_model_copy_segment_modules(
+            self._handle, modules.ctypes.data_as(_lib.U32P), count)
+        return [int(module) for module in modules]
+
+    @property
     def weight_count(self) -> int:
         """Number of trainable parameters."""
         return int(lib.fl_model_weight_count(self._handle))

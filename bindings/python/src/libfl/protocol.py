@@ -10,6 +10,7 @@ from typing import Any
 from . import _lib, _np
 from ._lib import lib
 from ._np import F32Array
+from .freeze import FreezeReport
 
 # How the library says "no timer runs", "no peer".
 NEVER = 2**64 - 1
@@ -57,7 +58,10 @@ class RejectReason(enum.IntEnum):
 @dataclasses.dataclass(frozen=True)
 class TrainTask:
     """What to train, and from where. `weights` is the task's own array: it
-    may be trained in place."""
+    may be trained in place. Modules below `first_active` need no training:
+    their part of what comes back is ignored. `freeze_plan` is what the job's
+    freezing says as bytes, and `freeze_reports` what it wants to know:
+    FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY or 0, nothing."""
 
     round: int
     model_version: int
@@ -66,18 +70,23 @@ class TrainTask:
     learning_rate: float
     seed: int
     weights: F32Array
+    first_active: int = 0
+    freeze_reports: int = 0
+    freeze_plan: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """What came out of training: exactly one of `weights` (trained) and
     `update` (trained - start), flat. `samples` 0 = as many as the client
-    declared, `loss` NaN = unknown."""
+    declared, `loss` NaN = unknown; `report` (front module, value), or what
+    Freeze.take_report returns, is what freezing is decided from."""
 
     weights: F32Array | None = None
     update: F32Array | None = None
     samples: int = 0
     loss: float = math.nan
+    report: FreezeReport | tuple[int, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +112,9 @@ def task_from(struct: Any) -> TrainTask:
     """Copy a task out of memory that the client lends for a moment."""
     return TrainTask(struct.round, struct.model_version, struct.epochs,
                      struct.batch_size, struct.learning_rate, struct.seed,
-                     _np.copied(struct.weights, struct.n_weights))
+                     _np.copied(struct.weights, struct.n_weights),
+                     struct.first_active, struct.freeze_reports,
+                     _lib.copied(struct.freeze_plan, struct.freeze_plan_size))
 
 
 def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
@@ -124,6 +135,11 @@ def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
     struct.n = array.size
     struct.samples = result.samples
     struct.loss = result.loss
+    report = result.report
+    if isinstance(report, FreezeReport):
+        report = report.module, report.value
+    if report is not None:
+        struct.report_module, struct.report_value = report
     return array
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Iterator
+from typing import Any, Iterator, Mapping
 
 from . import _args, _lib, _np, _state, protocol
 from ._err import EmptyError
@@ -18,6 +18,7 @@ from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
 from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
+from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .protocol import RejectReason
 
@@ -50,12 +51,15 @@ class ServerEventKind(enum.IntEnum):
     ROUND_ABORTED = 9
     EVALUATED = 10
     JOB_FINISHED = 11
+    FREEZE_CHANGED = 12
+    SEGMENT_UNCOVERED = 13
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerEvent:
     """`round` 0 = none, `peer` None = none, `client_id` "" = unknown, `loss`
-    NaN = unknown. Which of the other fields are set depends on the kind."""
+    NaN = unknown. Which of the other fields are set depends on the kind;
+    modules below `first_active` are frozen."""
 
     kind: ServerEventKind
     job: int
@@ -71,12 +75,16 @@ class ServerEvent:
     loss: float
     correct: int
     count: int
+    first_active: int = 0
+    plan_version: int = 0
+    freeze_reason: FreezeReason = FreezeReason.NONE
 
 
 @dataclasses.dataclass(frozen=True)
 class JobStatus:
     """`round` is the one that runs, from 1; 0 = not begun. `model_version` 0
-    = the initial model."""
+    = the initial model. Modules below `first_active` are frozen;
+    `bytes_saved` is how much longer the updates counted would have been."""
 
     is_finished: bool
     round: int
@@ -86,6 +94,8 @@ class JobStatus:
     clients: int
     selected: int
     accepted: int
+    first_active: int = 0
+    bytes_saved: int = 0
 
 
 class Job:
@@ -103,7 +113,8 @@ class Job:
         return JobStatus(bool(status.is_finished), status.round,
                          status.rounds, status.model_version,
                          status.n_weights, status.clients, status.selected,
-                         status.accepted)
+                         status.accepted, status.first_active,
+                         status.bytes_saved)
 
     def copy_weights(self, out: F32Array | None = None
                      ) -> tuple[F32Array, int]:
@@ -168,13 +179,18 @@ class Server(Handle):
                 evaluate_deadline: float = 60.0, return_grace: float = 10.0,
                 retry_pause: float = 5.0, steps_kept: int = 8,
                 error_feedback: bool = False,
-                feedback_decay: float = 0.5) -> Job:
+                feedback_decay: float = 0.5, min_cover: int = 1,
+                freeze: FreezeCriterion | str | Mapping[str, Any] | None = None
+                ) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
         are there), `over_selection` times as many are asked. Deadlines and
         pauses are in seconds. With `error_feedback` clients send what an
-        encoding has lost with their next update. See fl_job_options for
+        encoding has lost with their next update. `min_cover` clients of a
+        round should train everything that is not frozen, where others can
+        afford less (Client's max_depth). `freeze`: a criterion, or options of
+        Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}. See fl_job_options for
         every setting.
         """
         compressor = codec_options(codec)._struct()
@@ -192,7 +208,7 @@ class Server(Handle):
             "server_momentum": server_momentum,
             "evaluate_every": evaluate_every, "steps_kept": steps_kept,
             "error_feedback": int(error_feedback),
-            "feedback_decay": feedback_decay}
+            "feedback_decay": feedback_decay, "min_cover": min_cover}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,
@@ -200,11 +216,19 @@ class Server(Handle):
             "return_grace": return_grace, "retry_pause": retry_pause}
         for field, value in plain.items():
             setattr(options, field, value)
+        kept: list[Any] = []
+        if freeze is not None:
+            given = (freeze if isinstance(freeze, Mapping)
+                     else {"criterion": freeze})
+            freezing, kept = options_of(**given)
+            kept.append(freezing)
+            options.freeze = _lib.pointer(freezing)
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()
         lib.fl_server_add_job(self._handle, model._handle, byref(options),
                               byref(number))
+        del kept
         return Job(self, number.value)
 
     @property
@@ -266,7 +290,8 @@ class Server(Handle):
             _lib.text(event.client_id), RejectReason(event.reason),
             _lib.text(event.text), event.model_version, event.selected,
             event.accepted, event.samples, event.loss, event.correct,
-            event.count)
+            event.count, event.first_active, event.plan_version,
+            FreezeReason(event.freeze_reason))
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""

@@ -25,6 +25,8 @@ class LocalTrainer:
         self.test = test or (self.x, self.y)
 
     def train(self, task: TrainTask) -> TrainResult:
+        if self.model.first_active != task.first_active:
+            self.model.first_active = task.first_active
         self.model.set_weights(task.weights)
         result = self.model.fit(
             self.x, self.y, epochs=task.epochs, batch_size=task.batch_size,
