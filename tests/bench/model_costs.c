@@ -124,6 +124,16 @@ void profile_begin(const fl_model *model, double (*clock_us)(void))
   if (model->n_chain <= LAYERS_MAX) profile.model = model;
 }
 
+double profile_us(uint32_t position, int is_backward)
+{
+  return position < LAYERS_MAX ? profile.layers[position].us[is_backward] : 0.0;
+}
+
+void profile_stop(void)
+{
+  profile.model = NULL;
+}
+
 void profile_end(uint64_t steps, const char *prefix, const char *suffix)
 {
   const fl_model *model = profile.model;
@@ -134,5 +144,5 @@ void profile_end(uint64_t steps, const char *prefix, const char *suffix)
            node->name, suffix, l->us[0] / (double)steps,
            l->us[1] / (double)steps);
   }
-  profile.model = NULL;
+  profile_stop();
 }

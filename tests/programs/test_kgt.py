@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bench_kgt, with few images: its figures are there, the same each time, and
+its options are checked."""
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from programs import BUILD, make_data, run_script, want
+
+PROGRAM = BUILD / "tests" / "bench" / "bench_kgt"
+FOLDER = tempfile.TemporaryDirectory(prefix="libfl-kgt-")
+DATA = make_data(pathlib.Path(FOLDER.name) / "data")
+RUNS = ("base", "freezing", "cached", "oracle", "shortened")
+
+
+def _run(*arguments):
+    done = subprocess.run([str(PROGRAM), *map(str, arguments)],
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=500, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _figures(*arguments):
+    """Key -> text, and what stood on standard error."""
+    status, text, errors = _run("--tiny", "--data", DATA, *arguments)
+    want(status == 0, f"exit status: got {status}, want 0", errors)
+    return dict(line.split() for line in text.splitlines()), errors
+
+
+def _refused(status_wanted, says, *arguments):
+    status, text, errors = _run(*arguments)
+    want(status == status_wanted, f"exit status: got {status}", errors)
+    want(text == "" and says in errors, f"want '{says}' in:", errors)
+
+
+def _want_numbers(figures, keys):
+    for key in keys:
+        want(key in figures, f"no {key} in", sorted(figures))
+        want(math.isfinite(float(figures[key])), f"{key}: {figures[key]}")
+
+
+def every_kind_of_step_has_a_price():
+    figures, errors = _figures("--part", "steps", "--runs", 1)
+    prices = ["step_us_f0"] + [
+        f"{key}{end}" for f in (1, 2, 3) for key, end in (
+            (f"step_us_f{f}", ""), (f"step_us_f{f}", "_fill"),
+            (f"step_us_f{f}", "_cache"),
+            (f"step_share_of_ideal_{f}of4", ""),
+            (f"step_share_of_ideal_{f}of4", "_cache"))]
+    _want_numbers(figures, prices + ["overhead_pct", "evaluation_us",
+                                     "overhead_plasticity_pct"])
+    want(all(float(figures[key]) > 0 for key in prices), figures)
+    # Eight with the controller at either of two models; the first pair of
+    # gradients begins before bootstrapping is over.
+    want(figures["overhead_evaluations"] == "14"
+         and figures["overhead_plasticity_evaluations"] == "16", figures)
+    want("100 % of all" in errors, errors)
+
+
+def the_job_has_its_figures_and_the_schedule_is_followed():
+    figures, errors = _figures("--part", "finetune", "--seeds", 2, "--runs",
+                               1, "--rate", .01, "--oracle", "0:1,1:2")
+    _want_numbers(figures, [
+        "finetune_acc_base", "finetune_saved_pct", "finetune_saved_cache_pct",
+        "finetune_cpu_saved_pct", "finetune_cpu_saved_cache_pct",
+        "finetune_ideal_pct", "finetune_ideal_cache_pct",
+        "finetune_acc_delta", "finetune_acc_delta_low",
+        "finetune_acc_delta_high", "oracle_saved_pct",
+        "oracle_saved_cache_pct", "oracle_acc_delta", "oracle_acc_delta_low",
+        "shortened_acc_delta", "shortened_acc_delta_high",
+        "finetune_over_shortened"])
+    want(figures["finetune_seeds"] == "2", figures)
+    for seed in (3, 4):
+        for run in RUNS:
+            key = f"seed{seed}_{run}"
+            want(0 <= float(figures[f"{key}_acc"]) <= 100, key, figures)
+            want(float(figures[f"{key}_cpu_s"]) > 0, key, figures)
+        want(figures[f"seed{seed}_base_frozen"] == "none", figures)
+        want(figures[f"seed{seed}_oracle_frozen"] == "1@0.00,2@1.00", figures)
+        want(f"seed {seed}: shortened" in errors, errors)
+    want(float(figures["finetune_cache_hit_pct"]) > 0, figures)
+    want(figures["finetune_cache_same_losses"] == "1", figures)
+
+
+def _accuracies(*arguments):
+    figures, _ = _figures("--part", "finetune", "--runs", 1, "--rate", .01,
+                          *arguments)
+    return {key: value for key, value in figures.items()
+            if re.fullmatch(r"seed\d_(base|freezing|oracle)_(acc|frozen)",
+                            key)}
+
+
+def a_seed_gives_the_same_accuracies_again():
+    first = _accuracies("--seeds", 1)
+    want(first == _accuracies("--seeds", 1), first)
+    want(len(first) == 6, first)
+
+
+def tuning_seeds_are_others_than_those_reported():
+    want("seed0_base_acc" in _accuracies("--seeds", 1, "--tuning"),
+         "no seed 0")
+
+
+def the_grid_names_the_schedules_that_save_most():
+    figures, _ = _figures("--part", "grid", "--seeds", 1, "--runs", 1,
+                          "--rate", .01)
+    saved = {key: float(value) for key, value in figures.items()
+             if re.fullmatch(r"grid_\w+_saved_pct", key)}
+    want(len(saved) == 24, sorted(saved))
+    allowed = {key: value for key, value in saved.items() if float(
+        figures[key.replace("saved_pct", "acc_delta")]) >= -.3}
+    best = "grid" + "".join(
+        "_{1}at{0}".format(*row.split(":"))
+        for row in figures["grid_best"].split(",") if row != "none")
+    if allowed:
+        want(saved[f"{best}_saved_pct"] == max(allowed.values()), figures)
+    else:
+        want(figures["grid_best"] == "none", figures)
+
+
+def the_best_rate_is_one_of_those_tried():
+    figures, _ = _figures("--part", "rates", "--seeds", 1)
+    tried = {rate: float(figures[f"rate_{rate}_acc"])
+             for rate in ("0.01", "0.02", "0.03", "0.05", "0.08")}
+    want(tried[figures["rate_best"]] == max(tried.values()), figures)
+
+
+def a_job_whose_loss_is_no_number_ends_and_says_so():
+    figures, _ = _figures("--part", "finetune", "--seeds", 1, "--runs", 1,
+                          "--rate", 1e6)
+    want(figures["seed3_base_frozen"].startswith("diverged@"), figures)
+    want(float(figures["finetune_acc_base"]) == 0, figures)
+
+
+def data_that_is_missing_is_named():
+    missing = pathlib.Path(FOLDER.name) / "none"
+    _refused(1, f"{missing}/train-images-idx3-ubyte: cannot open", "--part",
+             "steps", "--data", missing)
+    _refused(1, "got 1600 images, want 60000", "--part", "steps", "--data",
+             DATA)
+
+
+def options_out_of_range_are_refused():
+    _refused(2, "--part: got nothing")
+    _refused(2, "--part: got bogus", "--part", "bogus")
+    _refused(2, "--seeds: got 6, want 1..5", "--seeds", 6)
+    _refused(2, "--runs: got 0, want 1..101", "--runs", 0)
+    _refused(2, "--rate: got -1", "--rate", -1)
+    _refused(2, "--criterion: got cka", "--criterion", "cka")
+    for schedule in ("0:4", "1:1,1:2", "1", "0:1,", ""):
+        _refused(2, "--oracle: got", "--oracle", schedule)
+    _refused(2, "option: got --bogus", "--bogus", 1)
+    _refused(2, "--data: got nothing", "--data")
+
+
+def help_names_the_options():
+    status, text, _ = _run("--help")
+    want(status == 0 and "--oracle E:F" in text, text)
+
+
+if __name__ == "__main__":
+    run_script(sys.modules[__name__])
