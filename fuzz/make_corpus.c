@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes the seeds of frames, reader, container, and those in sum_seeds.c,
- * weight_seeds.c and model_seeds.c: one of each message, and the lies that a
- * parser must not believe. The same program always writes the same files, so
- * the folder in the repository can be checked against it.
+ * weight_seeds.c, model_seeds.c and freeze_seeds.c: one of each message, and
+ * the lies that a parser must not believe. The same program always writes the
+ * same files, so the folder in the repository can be checked against it.
  *
  *   make_corpus FOLDER           write FOLDER/<target>/<name>
  *   make_corpus --check FOLDER   exit 1 when one is missing or different
@@ -230,5 +230,7 @@ int main(int argc, char **argv)
   seeds_put_sums(folder);
   seeds_put_files(folder);
   seeds_put_models(folder);
+  seeds_put_caches(folder);
+  seeds_put_freezes(folder);
   return is_different;
 }

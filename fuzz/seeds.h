@@ -12,7 +12,11 @@ void seeds_put(const char *folder, const char *target, const char *name,
 void seeds_put_sums(const char *folder);
 /* Seeds of safetensors and idx. */
 void seeds_put_files(const char *folder);
+/* Seeds of freeze_plan and freeze_state. */
+void seeds_put_freezes(const char *folder);
 /* Seeds of model_description and checkpoint. */
 void seeds_put_models(const char *folder);
+/* Seeds of cache_file. */
+void seeds_put_caches(const char *folder);
 
 #endif

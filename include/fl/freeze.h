@@ -37,7 +37,7 @@ extern "C" {
 
 typedef struct fl_freeze fl_freeze;
 
-/* ---- options ------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------ */
 
 /** What says that a module has learned enough. */
 enum {
@@ -145,7 +145,7 @@ FL_API fl_status fl_freeze_new(fl_freeze **out, fl_context *context,
 /** Detaches it first, if it is attached. */
 FL_API void fl_freeze_free(fl_freeze *freeze);
 
-/* ---- the plan ------------------------------------------------------------ */
+/* ---- the plan ----------------------------------------------------------- */
 
 /** Why the plan is as it is. */
 enum {
@@ -184,8 +184,7 @@ FL_API fl_status fl_freeze_copy_plan(const fl_freeze *freeze, uint8_t *buffer,
 FL_API fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data,
                                       size_t n);
 
-/* ---- steps ----------------------------------------------------------------
- */
+/* ---- steps -------------------------------------------------------------- */
 
 enum {
   /** The gradient of `module`, all its trainable values in order: push it. */
@@ -261,7 +260,7 @@ FL_API fl_status fl_cka(fl_context *context, const float *a, uint64_t n_a,
                         const float *b, uint64_t n_b, uint32_t rows,
                         double *cka);
 
-/* ---- federated ----------------------------------------------------------- */
+/* ---- federated ---------------------------------------------------------- */
 
 /** What a client tells of a round: the mean of the criterion's value of the
  * front module, over the round's evaluations (plasticity: over the later half
@@ -290,8 +289,7 @@ FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);
 
-/* ---- attached to a model of this library ----------------------------------
- */
+/* ---- attached to a model of this library -------------------------------- */
 
 typedef struct fl_freeze_attach_options {
   uint32_t struct_size;
@@ -325,13 +323,14 @@ fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size);
  * Neither owns the other: free them in any order. Checkpoints of the model hold
  * its first active module; fl_freeze_save the rest. FL_E_STATE: the controller
  * is attached, or the model has one, or no layers; FL_E_DIM: modules;
- * FL_E_UNSUPPORTED: CKA, and aggregators. */
+ * FL_E_NOT_FOUND: CKA, and the model has no adapters (fl_model_with_lora,
+ * fl_model_with_adapters); FL_E_UNSUPPORTED: an aggregator's. */
 FL_API fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
                                   const fl_freeze_attach_options *options);
 /** Leave the model as it is. FL_E_STATE: not attached. */
 FL_API fl_status fl_freeze_detach(fl_freeze *freeze);
 
-/* ---- what happened ------------------------------------------------------- */
+/* ---- what happened ------------------------------------------------------ */
 
 enum {
   FL_FREEZE_EVALUATED = 1, /**< value, threshold, below */
@@ -360,7 +359,7 @@ FL_API fl_status fl_freeze_event_init(fl_freeze_event *event, size_t size);
  */
 FL_API fl_status fl_freeze_poll(fl_freeze *freeze, fl_freeze_event *event);
 
-/* ---- state --------------------------------------------------------------- */
+/* ---- state -------------------------------------------------------------- */
 
 /** Save everything, but events; between two steps (FL_E_STATE). FL_E_IO. */
 FL_API fl_status fl_freeze_save(const fl_freeze *freeze,

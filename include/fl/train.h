@@ -114,6 +114,14 @@ FL_API fl_status fl_model_set_gradient_hook(fl_model *model,
  * Default 0: all are trained. */
 FL_API fl_status fl_model_set_first_active(fl_model *model, uint32_t module);
 FL_API uint32_t fl_model_first_active(const fl_model *model);
+/** Freeze the modules whose byte is not 0 and train the others, those from
+ * `n_modules` on too. A module in the
+ * middle saves its gradient and update; memory and the way back are saved in
+ * front of the first module that is trained, which is then the first active
+ * one. Sets the first active module, and is undone by setting that. FL_E_RANGE:
+ * nothing would be trained; FL_E_NOMEM: as before. */
+FL_API fl_status fl_model_set_frozen(fl_model *model, const uint8_t *frozen,
+                                     uint32_t n_modules);
 
 /* ---- memory -------------------------------------------------------------- */
 

@@ -13,8 +13,7 @@
 #include "freeze/freeze.h"
 #include "freeze/snapshot.h"
 
-/* ---- what is asked for ----------------------------------------------------
- */
+/* ---- what is asked for -------------------------------------------------- */
 
 /* Where the front module's weights lie, the last time it is another. */
 static void find_front(fli_attachment *a, uint32_t module)
@@ -50,34 +49,17 @@ static void watch_gradient(fli_attachment *a, fli_watch *watch)
   watch->n = a->n;
 }
 
-/* Taps come in order of position; those of the last module are behind. */
-static void add_tap(fli_attachment *a, fli_watch *watch, const fli_cut *cut,
-                    uint32_t rows)
-{
-  a->of_tap[watch->n_taps] = rows;
-  watch->taps[watch->n_taps++] = *cut;
-}
-
-/* Room for samples at the cut in front of `module`. */
-static int make_rows(fli_attachment *a, uint32_t which, uint32_t module)
-{
-  fli_rows *rows = &a->rows[which];
-  fl_context *context = a->model->context;
-  if (!fli_model_cut(a->model, module, &rows->cut)) return 0;
-  size_t n = a->request.rows * (size_t)rows->cut.n_values;
-  if (n == rows->n_floats) return 1;
-  fli_free(context, rows->values, rows->n_floats * sizeof *rows->values);
-  rows->values = fli_alloc(context, n, sizeof *rows->values);
-  rows->n_floats = rows->values ? n : 0;
-  return rows->values != NULL;
-}
-
+/* What goes into a module and what comes out. */
 static int watch_pair(fli_attachment *a, fli_watch *watch, uint32_t in,
                       uint32_t module)
 {
-  if (!make_rows(a, in, module) || !make_rows(a, in + 1, module + 1)) return 0;
-  add_tap(a, watch, &a->rows[in].cut, in);
-  add_tap(a, watch, &a->rows[in + 1].cut, in + 1);
+  for (uint32_t i = 0; i < 2; i++) {
+    fli_cut cut;
+    if (!fli_model_cut(a->model, module + i, &cut) ||
+        !fli_taps_add(a, watch, &cut, in + i, a->request.rows)) {
+      return 0;
+    }
+  }
   return 1;
 }
 
@@ -96,23 +78,39 @@ static void watch_pairs(fli_attachment *a, fli_watch *watch)
   }
 }
 
-/* The prefix's outputs are to be handed in, or shown to be kept. */
-static void watch_prefix(fli_attachment *a, fli_watch *watch)
+/* The prefix's outputs are to be handed in, or shown to be kept: the first tap.
+ */
+static void watch_prefix(fli_attachment *a, const fli_batch *batch,
+                         fli_watch *watch)
 {
-  uint32_t n = watch->n_taps;
+  if (!a->cache || a->request.first_active == 0) return;
+  fli_kept_begin(a, batch);
   if (!a->cache || !a->is_kept) return;
-  watch->loads = 1;
-  if (n > 0 && watch->taps[0].position == a->prefix.position) return;
-  memmove(watch->taps + 1, watch->taps,
-          (FLI_MAX_TAPS - 1) * sizeof *watch->taps);
-  memmove(a->of_tap + 1, a->of_tap, (FLI_MAX_TAPS - 1) * sizeof *a->of_tap);
-  watch->taps[0] = a->prefix;
-  a->of_tap[0] = FLI_MAX_TAPS; /* for the cache alone */
-  watch->n_taps = n < FLI_MAX_TAPS ? n + 1 : FLI_MAX_TAPS;
+  watch->loads = fli_taps_add(a, watch, &a->prefix, FLI_NO_ROWS, 0);
 }
 
-/* ---- the observer ----------------------------------------------------------
- */
+/* ---- the observer ------------------------------------------------------- */
+
+/* The model as the plan wants it. */
+static fl_status set_model(fli_attachment *a)
+{
+  fl_status st = FL_OK;
+  fl_freeze_plan plan;
+  FLI_TRY(fl_freeze_plan_init(&plan, sizeof plan));
+  FLI_TRY(fl_freeze_get_plan(a->freeze, &plan));
+  if (a->freeze->options.criterion == FL_FREEZE_CKA) {
+    if (!a->request.has_changed && a->is_set) return FL_OK;
+    FLI_TRY(fl_model_set_frozen(a->model, plan.frozen, plan.n_modules));
+  } else if (a->model->first_active != plan.first_active) {
+    FLI_TRY(fl_model_set_first_active(a->model, plan.first_active));
+  } else {
+    return FL_OK;
+  }
+  a->is_set = 1;
+  a->is_kept = 0;
+out:
+  return st;
+}
 
 static fl_status observe_begin(void *user, const fli_batch *batch, float rate,
                                fli_watch *watch)
@@ -120,21 +118,14 @@ static fl_status observe_begin(void *user, const fli_batch *batch, float rate,
   fl_status st = FL_OK;
   fli_attachment *a = user;
   FLI_TRY(fl_freeze_begin_step(a->freeze, rate, &a->request));
-  a->n_rows = 0;
-  for (size_t i = 0; i < FLI_MAX_TAPS; i++) {
-    a->rows[i].is_there = 0;
-  }
-  if (a->request.first_active != a->model->first_active) {
-    FLI_TRY(fl_model_set_first_active(a->model, a->request.first_active));
-    a->is_kept = 0;
-  }
+  if (a->request.has_changed) a->is_set = 0;
+  FLI_TRY(set_model(a));
+  fli_taps_clear(a);
   find_front(a, a->request.module);
+  watch_prefix(a, batch, watch);
   if (a->request.wants & FL_FREEZE_WANTS_GRADIENT) watch_gradient(a, watch);
   if (a->request.wants & FL_FREEZE_WANTS_PAIR) watch_pairs(a, watch);
-  if (a->cache && a->request.first_active > 0) {
-    fli_kept_begin(a, batch);
-    watch_prefix(a, watch);
-  }
+  if (a->request.wants & FL_FREEZE_WANTS_FEATURES) fli_adapters_watch(a, watch);
 out:
   return st;
 }
@@ -148,14 +139,8 @@ static void observe_tap(void *user, uint32_t index, const fli_batch *batch,
                         const float *values)
 {
   fli_attachment *a = user;
-  uint32_t which = a->of_tap[index];
   if (index == 0 && a->model->watch.loads) fli_kept_store(a, batch, values);
-  if (which >= FLI_MAX_TAPS) return;
-  fli_rows *rows = &a->rows[which];
-  size_t n = batch->n < a->request.rows ? batch->n : a->request.rows;
-  memcpy(rows->values, values, n * (size_t)rows->cut.n_values * sizeof *values);
-  rows->is_there = 1;
-  a->n_rows = (uint32_t)n;
+  fli_taps_take(a, index, batch, values);
 }
 
 static void observe_gradient(void *user, uint64_t at, const float *gradient,
@@ -171,12 +156,13 @@ static void push_pair(fli_attachment *a, uint32_t in, uint32_t module)
   const fli_rows *x = &a->rows[in];
   const fli_rows *y = &a->rows[in + 1];
   const float *snapshot = NULL;
-  if (!x->is_there || !y->is_there || a->n_rows < 2) return;
-  if (fli_forward_part(a->snapshot, &x->cut, &y->cut, x->values, a->n_rows,
+  size_t n = a->n_batch < a->request.rows ? a->n_batch : a->request.rows;
+  if (!x->is_there || !y->is_there || n < 2) return;
+  if (fli_forward_part(a->snapshot, &x->cut, &y->cut, x->values, n,
                        &snapshot) != FL_OK) {
     return;
   }
-  (void)fl_freeze_push_pair(a->freeze, module, y->values, snapshot, a->n_rows,
+  (void)fl_freeze_push_pair(a->freeze, module, y->values, snapshot, (uint32_t)n,
                             y->cut.n_values);
 }
 
@@ -194,6 +180,8 @@ static fl_status observe_end(void *user, double loss)
       push_pair(a, FLI_PAIR_LAST_IN, a->request.last);
     }
   }
+  if (wants & FL_FREEZE_WANTS_FEATURES) fli_adapters_push(a);
+  fli_taps_clear(a);
   return fl_freeze_end_step(a->freeze, loss);
 }
 
@@ -203,10 +191,7 @@ static void free_attachment(fli_attachment *a)
   a->freeze->attachment = NULL;
   fli_free(context, a->gradient, (size_t)a->n * sizeof *a->gradient);
   fli_free(context, a->ids, a->n_ids * sizeof *a->ids);
-  for (size_t i = 0; i < FLI_MAX_TAPS; i++) {
-    fli_free(context, a->rows[i].values,
-             a->rows[i].n_floats * sizeof *a->rows[i].values);
-  }
+  fli_taps_free(a);
   fl_model_free(a->snapshot);
   fli_free(context, a, sizeof *a);
 }
@@ -222,8 +207,7 @@ static void observe_gone(void *user)
   free_attachment(user);
 }
 
-/* ---- attaching --------------------------------------------------------------
- */
+/* ---- attaching ---------------------------------------------------------- */
 
 static const fl_freeze_attach_options attach_defaults = {
     .struct_size = sizeof(fl_freeze_attach_options),
@@ -259,9 +243,9 @@ static fl_status check(const fl_freeze *freeze, const fl_model *model)
   if (model->n_chain == 0) {
     return fli_error(FL_E_STATE, "model: has tensors only, no layers");
   }
-  if (freeze->is_aggregator || freeze->options.criterion == FL_FREEZE_CKA) {
-    return fli_error(FL_E_UNSUPPORTED,
-                     "freeze: aggregators and criterion CKA are not attached");
+  if (freeze->is_aggregator) {
+    return fli_error(FL_E_UNSUPPORTED, "freeze: an aggregator's, which has "
+                                       "rounds for steps");
   }
   return check_modules(freeze, model);
 }
@@ -285,6 +269,11 @@ fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
                         .cache = full.cache,
                         .n_samples = full.n_samples,
                         .request = {.struct_size = sizeof a->request}};
+  st = fli_taps_init(a);
+  if (st != FL_OK) {
+    free_attachment(a);
+    return st;
+  }
   freeze->attachment = a;
   const fli_observer observer = {.user = a,
                                  .begin = observe_begin,

@@ -7,36 +7,53 @@
 #include <fl/freeze.h>
 #include "model/model.h"
 
+/* Samples' values at a tap, in memory of their own. */
+typedef struct fli_rows {
+  fli_cut cut;
+  float *values;
+  size_t n_floats; /* room */
+  int is_there;    /* of this step */
+} fli_rows;
+
+/* Rows of pairs come first. */
 enum {
   FLI_PAIR_IN = 0, /* what goes into the front module */
   FLI_PAIR_OUT = 1,
   FLI_PAIR_LAST_IN = 2,
-  FLI_PAIR_LAST_OUT = 3
+  FLI_PAIR_LAST_OUT = 3,
+  FLI_PAIR_ROWS = 4
 };
 
-/* Samples' values at a cut, in memory of their own. */
-typedef struct fli_rows {
-  fli_cut cut;
-  float *values; /* room for max_rows samples */
-  size_t n_floats;
-  int is_there; /* of this step */
-} fli_rows;
+/* An adapter: a dense layer with a low-rank update, whose input is shown, or
+ * the sum behind a bottleneck, of which both sides are. */
+typedef struct fli_adapter {
+  uint32_t module;
+  uint32_t node;
+  int is_low_rank;
+  uint32_t rows; /* the first of its rows */
+  uint64_t width;
+} fli_adapter;
 
 typedef struct fli_attachment {
   fl_freeze *freeze;
   fl_model *model;
   fl_freeze_request request;
+  int is_set; /* the model is as the plan wants it */
   /* The front module's weights, and room for their gradient. */
   uint32_t front;
   uint64_t first;
   uint64_t n;
   float *gradient; /* NULL until it is wanted */
   uint64_t shown;  /* floats of it that have come */
-  /* Pairs. */
+  /* What is tapped, and which rows it is for. */
+  uint32_t n_places; /* of the three arrays */
+  fli_rows *rows;
+  fli_cut *taps;
+  uint32_t *of_tap;
+  size_t n_batch;     /* samples of this step's */
   fl_model *snapshot; /* NULL until it is wanted */
-  fli_rows rows[FLI_MAX_TAPS];
-  uint32_t of_tap[FLI_MAX_TAPS]; /* which rows a tap is for */
-  uint32_t n_rows;               /* samples taken in this step */
+  fli_adapter *adapters;
+  uint32_t n_adapters;
   /* The cache; NULL: none, or given up. */
   fl_cache *cache;
   uint64_t n_samples;
@@ -48,8 +65,28 @@ typedef struct fli_attachment {
   size_t n_ids;
 } fli_attachment;
 
-/* ---- kept.c: outputs of the frozen modules in the cache --------------------
- */
+/* ---- taps.c: what is shown on the way forward --------------------------- */
+
+/* Find the adapters, if the criterion is about them, and make room for taps.
+ * FL_E_NOMEM; FL_E_NOT_FOUND: no adapters. */
+fl_status fli_taps_init(fli_attachment *a);
+void fli_taps_free(fli_attachment *a);
+/* Have a tap for `rows`, or FLI_NO_ROWS; by rising position. Returns 0 when
+ * there is no memory for what it shows. */
+enum { FLI_NO_ROWS = UINT16_MAX };
+int fli_taps_add(fli_attachment *a, fli_watch *watch, const fli_cut *cut,
+                 uint32_t rows, size_t samples);
+void fli_taps_take(fli_attachment *a, uint32_t index, const fli_batch *batch,
+                   const float *values);
+/* Forget what the last step has shown, and its memory. */
+void fli_taps_clear(fli_attachment *a);
+
+/* ---- adapter.c: features before and after adapters ---------------------- */
+
+void fli_adapters_watch(fli_attachment *a, fli_watch *watch);
+void fli_adapters_push(fli_attachment *a);
+
+/* ---- kept.c: outputs of the frozen modules in the cache ----------------- */
 
 /* Have the cache for the prefix as it is now and the data set at hand, if it is
  * not. */

@@ -2,8 +2,10 @@
 /* Checkpoints: all that training goes on from, as one saved state. {1: schema,
  * 2: values (trained and fixed), 3: optimiser's options, 4: first active
  * module, 5: updates, 6, 7: arrays of the optimiser's state, 8: place in a fit,
- * 9: batches gathered since the last update, 10: their gradient}. Read as a
- * whole, into memory of its own, before anything of the model changes. */
+ * 9: batches gathered since the last update, 10: their gradient, 11: a byte per
+ * tensor, 1 = its module is frozen, if any from the first active one on is}.
+ * Read as a whole, into memory of its own, before anything of the model
+ * changes. */
 #include <fl/train.h>
 
 #include <string.h>
@@ -24,6 +26,7 @@ enum {
   KEY_PLACE = 8,
   KEY_N_BATCHES = 9,
   KEY_GRADIENT = 10,
+  KEY_FROZEN = 11,
   OTHER_BYTES = 4096 /* all but the arrays */
 };
 
@@ -40,7 +43,8 @@ typedef struct loaded {
   uint32_t n_batches;
   float *gradient;
   size_t n_gradient;
-  uint32_t fields; /* bits of the keys that were there */
+  uint8_t frozen[FLI_MAX_TENSORS]; /* a byte per tensor */
+  uint32_t fields;                 /* bits of the keys that were there */
 } loaded;
 
 /* ---- options ------------------------------------------------------------- */
@@ -107,7 +111,14 @@ static fl_status write_payload(const fl_model *model, fli_bytes *payload)
   const fli_workspace *w = &model->workspace;
   uint32_t n_states = fli_optimiser_arrays(&optimiser->options);
   fli_writer_init(&writer, payload);
-  fli_writer_map(&writer, 6 + n_states + (w->n_batches > 0 ? 2 : 0));
+  uint8_t frozen[FLI_MAX_TENSORS];
+  int has_frozen = 0;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    frozen[i] = (uint8_t)model->tensors[i].is_frozen;
+    has_frozen |= frozen[i];
+  }
+  fli_writer_map(&writer, 6 + n_states + (w->n_batches > 0 ? 2 : 0) +
+                              (uint32_t)has_frozen);
   fli_field_bin(&writer, KEY_SCHEMA, model->schema, sizeof model->schema);
   fli_field_floats(&writer, KEY_VALUES, model->values,
                    (size_t)(model->n_weights + model->n_fixed));
@@ -122,6 +133,9 @@ static fl_status write_payload(const fl_model *model, fli_bytes *payload)
   if (w->n_batches > 0) {
     fli_field_u64(&writer, KEY_N_BATCHES, w->n_batches);
     fli_field_floats(&writer, KEY_GRADIENT, w->gradient, (size_t)w->n_gradient);
+  }
+  if (has_frozen) {
+    fli_field_bin(&writer, KEY_FROZEN, frozen, model->n_tensors);
   }
   return fli_writer_status(&writer);
 }
@@ -156,11 +170,8 @@ static void read_place(fli_msg_reader *reader, fli_fit_place *place)
 static fl_status prepare_state(fl_model *model, loaded *l)
 {
   fl_status st = FL_OK;
-  uint32_t before = model->first_active;
-  int is_any = fli_model_mark(model, l->first_active);
-  uint64_t first = model->first_weight;
-  (void)fli_model_mark(model, before);
-  if (!is_any && model->n_weights > 0) {
+  uint64_t first = fli_model_first_weight(model, l->first_active);
+  if (first == model->n_weights && model->n_weights > 0) {
     return fli_error(FL_E_FORMAT, "checkpoint: no module is trained");
   }
   l->n_gradient = (size_t)(model->n_weights - first);
@@ -195,6 +206,28 @@ static void read_state(loaded *l, uint32_t index, fli_msg_reader *reader)
   l->n_states++;
 }
 
+/* Something of the first active module is trained, or that were another. */
+static void read_frozen(const fl_model *model, loaded *l,
+                        fli_msg_reader *reader)
+{
+  int is_right = 0;
+  fli_reader_bin_exact(reader, l->frozen, model->n_tensors,
+                       "checkpoint's frozen modules");
+  if (fli_reader_status(reader) != FL_OK) return;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (l->frozen[i] > 1) {
+      is_right = 0;
+      break;
+    }
+    is_right |= !l->frozen[i] && tensor->is_trainable &&
+                tensor->module == l->first_active;
+  }
+  if (!is_right) {
+    fli_reader_fail(reader, FL_E_FORMAT, "checkpoint's frozen modules");
+  }
+}
+
 static fl_status read_field(fl_model *model, loaded *l, uint32_t key,
                             fli_fields *fields)
 {
@@ -216,6 +249,7 @@ static fl_status read_field(fl_model *model, loaded *l, uint32_t key,
   case KEY_PLACE: read_place(reader, &l->place); break;
   case KEY_N_BATCHES: l->n_batches = fli_reader_u32(reader); break;
   case KEY_GRADIENT: read_gradient(model, l, reader); break;
+  case KEY_FROZEN: read_frozen(model, l, reader); break;
   default: fli_fields_unknown(fields); break;
   }
   return FL_OK;
@@ -304,6 +338,9 @@ static void take(fl_model *model, loaded *l)
   model->optimiser.updates = l->updates;
   l->optimiser = optimiser;
   model->place = l->place;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    model->tensors[i].is_frozen = l->frozen[i];
+  }
   (void)fli_model_mark(model, l->first_active);
   fli_workspace_forget(model);
   if (l->n_batches == 0) return;

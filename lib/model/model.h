@@ -18,6 +18,8 @@ typedef struct fli_tensor {
   uint32_t module;
   uint32_t is_trainable;
   uint32_t is_trained; /* now: of an active module's layer */
+  uint32_t is_frozen;  /* its module is, wherever it stands */
+  uint32_t was_frozen; /* while that is being changed */
   fli_shape shape;
   uint64_t offset; /* in the trainable part or in the part behind it */
   uint64_t fan_in; /* see fli_parameter */
@@ -63,7 +65,7 @@ struct fl_model {
   fl_gradient_fn hook;
   void *hook_user;
   int is_shown; /* its gradient, to a function that may only read the model */
-  uint32_t first_active; /* module */
+  uint32_t first_active; /* module: none before it is trained */
   uint64_t first_weight; /* that is trained; all behind it have state */
   fli_optimiser optimiser;
   fli_fit_place place;
@@ -82,9 +84,12 @@ int fli_model_cut(const fl_model *model, uint32_t module, fli_cut *cut);
 fl_status fli_model_finish(fl_model *model);
 
 /* active.c: mark what is trained when all modules below first_active are
- * frozen, and what has a gradient for it. Returns whether anything is trained.
- */
+ * frozen, and tensors that are, and what has a gradient for it. Returns
+ * whether anything is trained. */
 int fli_model_mark(fl_model *model, uint32_t first_active);
+/* First of the weights of modules from first_active on; n_weights: none. State
+ * of the optimiser and gradients begin there. */
+uint64_t fli_model_first_weight(const fl_model *model, uint32_t first_active);
 
 /* description.c */
 fl_status fli_description_write(const fl_model *model, fli_bytes *out);
@@ -114,6 +119,9 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
 fl_status fli_forward_part(fl_model *model, const fli_cut *from,
                            const fli_cut *to, const float *x, size_t n,
                            const float **y);
+/* One layer with one input, the same way. */
+fl_status fli_forward_layer(fl_model *model, uint32_t node, const float *x,
+                            size_t n, const float **y);
 /* Cannot fail: weights may change on the way. */
 void fli_backward(fl_model *model, const fli_batch *batch, fli_sink *sink);
 /* What the loss got in the last forward pass, [n, outputs]. */

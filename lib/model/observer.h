@@ -16,15 +16,14 @@ typedef struct fli_cut {
   uint64_t n_values; /* of a sample, as they are stored */
 } fli_cut;
 
-enum { FLI_MAX_TAPS = 4 };
-
 /* What an observer wants of a step. */
 typedef struct fli_watch {
   /* Show the gradients of flat weights first .. first + n - 1. */
   uint64_t first;
   uint64_t n;
-  /* Show what crosses these, by rising position. */
-  fli_cut taps[FLI_MAX_TAPS];
+  /* Show what crosses these, by rising position: a cut, or any layer's output
+   * as it is when the layer at `position` is about to run. The observer's. */
+  const fli_cut *taps;
   uint32_t n_taps;
   /* taps[0] is where the frozen part ends: `load` may have its values. */
   int loads;

@@ -167,6 +167,23 @@ fl_status fli_forward_part(fl_model *model, const fli_cut *from,
   return FL_OK;
 }
 
+fl_status fli_forward_layer(fl_model *model, uint32_t node, const float *x,
+                            size_t n, const float **y)
+{
+  const fli_node *layer = &model->nodes[node];
+  const fli_places *places = NULL;
+  const fli_batch batch = {.n = n};
+  fl_status st = fli_workspace_reserve(model, n, 0);
+  if (st != FL_OK) return st;
+  places = model->workspace.plans[0].places;
+  fli_pass pass = begin_pass(model, &batch);
+  memcpy(at(model, places[layer->inputs[0]].output), x,
+         n * (size_t)fli_shape_floats(&layer->input) * sizeof *x);
+  node_forward(model, &model->workspace.plans[0], node, 0, &pass);
+  *y = at(model, places[node].output);
+  return FL_OK;
+}
+
 /* Back through one node. Of the users of an input the last one comes first and
  * overwrites; the others add to what is there. */
 static void node_backward(fl_model *model, uint32_t index, fli_pass *pass)

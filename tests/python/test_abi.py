@@ -11,7 +11,7 @@ import libfl
 from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
-           "feedback", "cache", "protocol", "client", "server"]
+           "feedback", "cache", "freeze", "protocol", "client", "server"]
 
 
 def camel(name):
@@ -117,7 +117,7 @@ def test_struct_layouts_are_the_compilers(structs, root, tmp_path):
     got = {key: int(value) for key, value in
            (line.split() for line in printed.splitlines())}
     assert got == expected
-    assert len(structs) == 36
+    assert len(structs) == 42
 
 
 def test_every_struct_declared_is_in_the_headers(structs):
@@ -166,6 +166,8 @@ def test_every_exported_symbol_has_argtypes(root):
     (libfl.Codec, "FL_CODEC_"), (libfl.ThcMode, "FL_THC_"),
     (libfl.Dtype, "FL_DTYPE_"), (libfl.CacheDtype, "FL_CACHE_"), (libfl.Weighting, "FL_WEIGHT_"),
     (libfl.ScaleMode, "FL_SCALE_"), (libfl.Feature, "FL_FEATURE_"),
+    (libfl.FreezeReason, "FL_FREEZE_REASON_"),
+    (libfl.FreezeWants, "FL_FREEZE_WANTS_"),
     (libfl.ClientEventKind, "FL_CLIENT_"),
     (libfl.ServerEventKind, "FL_SERVER_")])
 def test_enumerators_are_the_headers(headers, kind, prefix):
@@ -174,6 +176,15 @@ def test_enumerators_are_the_headers(headers, kind, prefix):
     for name in ("BLOCK", "ID_BYTES", "KEY_BYTES"):
         constants.pop(name, None)
     assert {member.name: member.value for member in kind} == constants
+
+
+def test_freeze_enumerators_are_the_headers(headers):
+    constants = {name: int(value) for name, value in re.findall(
+        r"\bFL_FREEZE_((?!REASON_|WANTS_)\w+) = (\d+)", headers)}
+    assert constants == {
+        member.name: member.value
+        for kind in (libfl.FreezeCriterion, libfl.FreezePreset,
+                     libfl.FreezeEventKind) for member in kind}
 
 
 def test_reject_reasons_are_the_librarys():

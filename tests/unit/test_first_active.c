@@ -261,8 +261,7 @@ Test(first_active, losses_do_not_depend_on_it)
   }
 }
 
-/* ---- what has no gradient -------------------------------------------------
- */
+/* ---- what has no gradient ----------------------------------------------- */
 
 static fl_status add_one(float *gradient, const float *weights, uint64_t count,
                          void *user)
@@ -350,4 +349,108 @@ Test(first_active, fixed_layers_are_no_part_of_the_weights)
   step(t);
   cr_assert_arr_eq(before, t->model->values + 35, fixed * sizeof *before);
   net_check(t);
+}
+
+/* ---- any modules -------------------------------------------------------- */
+
+Test(first_active, listed_modules_keep_their_bits_and_the_others_are_trained)
+{
+  for (uint32_t list = 1; list < 15; list++) {
+    uint8_t frozen[MODULES];
+    fl_optimiser_options o = momentum();
+    net *t = new_net(&o);
+    for (uint32_t m = 0; m < MODULES; m++) {
+      frozen[m] = (uint8_t)(list >> m & 1);
+    }
+    cr_assert_eq(fl_model_set_frozen(t->model, frozen, MODULES), FL_OK);
+    uint32_t first = 0;
+    while (frozen[first]) {
+      first++;
+    }
+    cr_expect_eq(fl_model_first_active(t->model), first);
+    float *before = copy_weights(t);
+    step(t);
+    step(t);
+    for (uint32_t i = 0; i < t->model->n_tensors; i++) {
+      cr_expect_neq(has_changed(t, i, before),
+                    frozen[t->model->tensors[i].module], "list %u, tensor %u",
+                    list, i);
+    }
+    free(before);
+    net_free(t);
+  }
+}
+
+Test(first_active, listing_a_prefix_is_setting_the_first_active_module)
+{
+  const uint8_t frozen[2] = {1, 1};
+  fl_optimiser_options o = momentum();
+  net *a = new_net(&o);
+  net *b = new_net(&o);
+  cr_assert_eq(fl_model_set_first_active(a->model, 2), FL_OK);
+  cr_assert_eq(fl_model_set_frozen(b->model, frozen, 2), FL_OK);
+  cr_expect_eq(a->model->optimiser.n, b->model->optimiser.n);
+  for (int i = 0; i < 3; i++) {
+    step(a);
+    step(b);
+  }
+  cr_expect_arr_eq(weights_of(a), weights_of(b),
+                   (size_t)a->model->n_weights * sizeof(float));
+  /* And setting it again frees those in the middle. */
+  const uint8_t middle[3] = {0, 0, 1};
+  cr_assert_eq(fl_model_set_frozen(b->model, middle, 3), FL_OK);
+  cr_expect_eq(fl_model_first_active(b->model), 0);
+  cr_assert_eq(fl_model_set_first_active(b->model, 0), FL_OK);
+  for (uint32_t i = 0; i < b->model->n_tensors; i++) {
+    cr_expect_eq(b->model->tensors[i].is_trained, 1);
+  }
+  net_free(a);
+  net_free(b);
+}
+
+Test(first_active, freezing_everything_is_refused_and_changes_nothing)
+{
+  const uint8_t all[MODULES] = {1, 1, 1, 1};
+  const uint8_t middle[3] = {0, 0, 1};
+  net *t = new_net(NULL);
+  cr_assert_eq(fl_model_set_frozen(t->model, middle, 3), FL_OK);
+  cr_expect_eq(fl_model_set_frozen(t->model, all, MODULES), FL_E_RANGE);
+  cr_expect_str_eq(fl_last_error(), "frozen modules: no other one has a weight "
+                                    "to train");
+  cr_expect_eq(fl_model_set_first_active(t->model, MODULES), FL_E_RANGE);
+  cr_expect_eq(fl_model_first_active(t->model), 0);
+  for (uint32_t i = 0; i < t->model->n_tensors; i++) {
+    const fli_tensor *tensor = &t->model->tensors[i];
+    cr_expect_eq(tensor->is_trained, tensor->module != 2);
+  }
+  net_free(t);
+}
+
+Test(first_active, checkpoints_hold_the_list)
+{
+  const uint8_t middle[3] = {1, 0, 1};
+  fl_optimiser_options o = momentum();
+  net *a = new_net(&o);
+  net *b = new_net(NULL);
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  cr_assert_eq(fl_model_set_frozen(a->model, middle, 3), FL_OK);
+  step(a);
+  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
+  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
+  cr_assert_eq(fl_model_save_checkpoint(a->model, &writer), FL_OK);
+  cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
+  cr_assert_eq(fl_model_load_checkpoint(b->model, &reader), FL_OK, "%s",
+               fl_last_error());
+  cr_expect_eq(fl_model_first_active(b->model), 1);
+  for (int i = 0; i < 3; i++) {
+    step(a);
+    step(b);
+  }
+  cr_expect_arr_eq(weights_of(a), weights_of(b),
+                   (size_t)a->model->n_weights * sizeof(float));
+  fl_buffer_free(buffer);
+  net_free(a);
+  net_free(b);
 }

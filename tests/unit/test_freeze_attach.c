@@ -1,63 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A controller attached to a model: what it freezes, what it is shown, and the
  * cache in front of the frozen modules. */
-#include <fl/freeze.h>
-#include <fl/train.h>
-
 #include <math.h>
 #include <string.h>
 
 #include "freeze/freeze.h"
 #include "freeze/snapshot.h"
-#include "net_check.h"
-
-enum {
-  SAMPLES = 40,
-  BATCH = 8,
-  STEPS_PER_EPOCH = SAMPLES / BATCH,
-  MODULES = 4
-};
-
-static net *new_net(fl_context *context)
-{
-  const uint64_t dims[3] = {2, 8, 8};
-  net *t = net_begin(context, dims, 3);
-  fl_conv2d_options conv = net_conv_options(5, 3, 1);
-  (void)net_conv(t, &conv);
-  (void)net_activation(t, FL_ACTIVATION_RELU);
-  (void)net_pool(t, FL_POOL_MAX, 2, 0, 0);
-  (void)net_conv(t, &conv);
-  (void)net_activation(t, FL_ACTIVATION_RELU);
-  (void)net_mean(t);
-  (void)net_dense(t, 6);
-  (void)net_activation(t, FL_ACTIVATION_RELU);
-  (void)net_dense(t, 3);
-  (void)net_classes(t, 0.0f);
-  net_draw(t, SAMPLES, NET_SEED);
-  fl_optimiser_options o;
-  cr_assert_eq(fl_optimiser_options_init(&o, sizeof o), FL_OK);
-  o.momentum = 0.9f;
-  o.learning_rate = 0.05f;
-  cr_assert_eq(fl_model_set_optimiser(t->model, &o), FL_OK);
-  return t;
-}
-
-static fl_freeze_options options_of(uint32_t criterion)
-{
-  fl_freeze_options o;
-  cr_assert_eq(fl_freeze_options_init(&o, sizeof o), FL_OK);
-  o.criterion = criterion;
-  o.steps_per_epoch = STEPS_PER_EPOCH;
-  return o;
-}
-
-static fl_freeze *new_freeze(const fl_freeze_options *o)
-{
-  fl_freeze *freeze = NULL;
-  cr_assert_eq(fl_freeze_new(&freeze, NULL, MODULES, o), FL_OK, "%s",
-               fl_last_error());
-  return freeze;
-}
+#include "freeze_net.h"
 
 /* f = 1 from step `at` on, f = 2 an epoch later. */
 static fl_freeze *new_fixed(uint64_t at)
@@ -135,16 +84,6 @@ static size_t first_weight(const net *t, uint32_t module)
   return (size_t)t->model->segments[i].offset;
 }
 
-/* Whether an event of the kind came; the others are dropped. */
-static int has_event(fl_freeze *freeze, uint32_t kind, fl_freeze_event *event)
-{
-  cr_assert_eq(fl_freeze_event_init(event, sizeof *event), FL_OK);
-  while (fl_freeze_poll(freeze, event) == FL_OK) {
-    if (event->kind == kind) return 1;
-  }
-  return 0;
-}
-
 Test(freeze_attach, frozen_modules_do_not_change_by_a_bit_and_the_others_do)
 {
   net *t = new_net(NULL);
@@ -199,8 +138,7 @@ Test(freeze_attach, what_is_frozen_gives_its_memory_back_in_that_step)
   fl_context_free(context);
 }
 
-/* ---- the cache --------------------------------------------------------------
- */
+/* ---- the cache ---------------------------------------------------------- */
 
 Test(freeze_attach, losses_with_a_cache_are_those_without_to_the_last_bit)
 {
@@ -349,8 +287,7 @@ Test(freeze_attach, cache_that_is_too_small_is_given_up)
   net_free(t);
 }
 
-/* ---- what it is shown -------------------------------------------------------
- */
+/* ---- what it is shown --------------------------------------------------- */
 
 /* The host's half of the same: a hook takes the gradient, the controller is
  * asked step by step. */
@@ -505,8 +442,7 @@ Test(freeze_attach, snapshot_is_within_half_a_level_of_each_channel)
   net_free(t);
 }
 
-/* ---- handling ---------------------------------------------------------------
- */
+/* ---- handling ----------------------------------------------------------- */
 
 Test(freeze_attach, either_may_be_freed_first)
 {

@@ -38,10 +38,11 @@ static net *new_images(void)
 /* What an observer at one cut sees, and gives back. */
 typedef struct keeper {
   fli_watch watch;
+  fli_cut taps[2];
   float *kept;
   size_t n_values;
   int has; /* hand it in */
-  uint32_t taps;
+  uint32_t n_tapped;
   uint32_t gone;
 } keeper;
 
@@ -52,6 +53,7 @@ static fl_status begin(void *user, const fli_batch *batch, float rate,
   (void)batch;
   (void)rate;
   *watch = k->watch;
+  watch->taps = k->taps;
   return FL_OK;
 }
 
@@ -67,8 +69,8 @@ static void tap(void *user, uint32_t index, const fli_batch *batch,
                 const float *values)
 {
   keeper *k = user;
-  size_t n = (size_t)k->watch.taps[index].n_values;
-  k->taps++;
+  size_t n = (size_t)k->taps[index].n_values;
+  k->n_tapped++;
   if (index > 0) return;
   memcpy(k->kept, values, batch->n * n * sizeof *values);
 }
@@ -81,10 +83,10 @@ static void gone(void *user)
 static void observe(net *t, keeper *k, uint32_t module, int loads)
 {
   *k = (keeper){0};
-  cr_assert_eq(fli_model_cut(t->model, module, &k->watch.taps[0]), 1);
+  cr_assert_eq(fli_model_cut(t->model, module, &k->taps[0]), 1);
   k->watch.n_taps = 1;
   k->watch.loads = loads;
-  k->n_values = (size_t)k->watch.taps[0].n_values;
+  k->n_values = (size_t)k->taps[0].n_values;
   k->kept = calloc(BATCH * k->n_values, sizeof *k->kept);
   cr_assert_not_null(k->kept);
   const fli_observer observer = {
@@ -145,11 +147,10 @@ Test(observer, what_crosses_is_what_the_layers_behind_compute_with)
     cr_assert_eq(fl_model_set_first_active(t->model, MODULES - 1), FL_OK);
     observe(t, &k, module, 0);
     (void)step(t);
-    cr_expect_eq(k.taps, 1);
+    cr_expect_eq(k.n_tapped, 1);
     cr_assert_eq(fl_model_predict(t->model, &data, logits, BATCH * 3), FL_OK);
     cr_assert_eq(
-        fli_forward_part(t->model, &k.watch.taps[0], NULL, k.kept, BATCH, &y),
-        FL_OK);
+        fli_forward_part(t->model, &k.taps[0], NULL, k.kept, BATCH, &y), FL_OK);
     cr_expect_arr_eq(y, logits, sizeof logits, "module %u", module);
     free(k.kept);
     net_free(t);
@@ -165,15 +166,15 @@ Test(observer, part_between_two_cuts_gives_what_crosses_the_second)
   cr_assert_eq(fl_model_set_first_active(t->model, 3), FL_OK);
   observe(t, &k, 1, 0);
   cr_assert_eq(fli_model_cut(t->model, 2, &to), 1);
-  k.watch.taps[1] = to;
+  k.taps[1] = to;
   k.watch.n_taps = 2;
   (void)step(t);
-  cr_expect_eq(k.taps, 2);
+  cr_expect_eq(k.n_tapped, 2);
   float *x = k.kept;
   keeper second;
   observe(t, &second, 2, 0);
   (void)step(t); /* modules 0 .. 2 are frozen: the same values again */
-  cr_assert_eq(fli_forward_part(t->model, &k.watch.taps[0], &to, x, BATCH, &y),
+  cr_assert_eq(fli_forward_part(t->model, &k.taps[0], &to, x, BATCH, &y),
                FL_OK);
   cr_expect_arr_eq(y, second.kept, BATCH * second.n_values * sizeof *y);
   free(second.kept);

@@ -22,6 +22,9 @@ from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
 from .feedback import Feedback, FeedbackPhase
+from .freeze import (Freeze, FreezeCriterion, FreezeEvent, FreezeEventKind,
+                     FreezePlan, FreezePreset, FreezeReason, FreezeReport,
+                     FreezeRequest, FreezeStep, FreezeWants, cka, plasticity)
 from .idx import read_idx
 from .info import Feature, build_info, has_feature, version
 from ._data import Dtype
@@ -64,7 +67,10 @@ __all__ = [
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
     "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
     "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
-    "FlError", "FormatError", "From", "GELU", "GroupNorm", "Input",
+    "FlError", "FormatError", "Freeze", "FreezeCriterion", "FreezeEvent",
+    "FreezeEventKind", "FreezePlan", "FreezePreset", "FreezeReason",
+    "FreezeReport", "FreezeRequest", "FreezeStep", "FreezeWants", "From",
+    "GELU", "GroupNorm", "Input",
     "InternalError", "IoError", "Job", "JobStatus", "LayerInfo", "LayerNorm",
     "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
     "Mean", "MeanSquaredError", "MemoryPlan", "Model", "NomemError",
@@ -76,6 +82,6 @@ __all__ = [
     "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
-    "build_info", "from_torch", "has_feature", "merge_norms",
-    "protocol_versions", "read_idx", "version",
+    "build_info", "cka", "from_torch", "has_feature", "merge_norms",
+    "plasticity", "protocol_versions", "read_idx", "version",
 ]

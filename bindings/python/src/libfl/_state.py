@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States of handles as bytes: save and restore in memory."""
+"""States of handles as bytes: save, restore and load in memory."""
 from __future__ import annotations
 
 from typing import Any
@@ -32,5 +32,18 @@ def restore(kind: Any, function: Any, owner: Any, options: Any,
         lib.fl_buffer_as_reader(buffer, byref(reader))
         return _lib.new(kind, function, owner, byref(options),
                         byref(reader))
+    finally:
+        lib.fl_buffer_free(buffer)
+
+
+def load(function: Any, handle: Any, state: bytes) -> None:
+    """Call a _load function, of a handle that is there, with a reader over
+    bytes."""
+    buffer = _lib.new(_lib.Buffer, lib.fl_buffer_new, None)
+    try:
+        lib.fl_buffer_append(buffer, state, len(state))
+        reader = _lib.Reader()
+        lib.fl_buffer_as_reader(buffer, byref(reader))
+        function(handle, byref(reader))
     finally:
         lib.fl_buffer_free(buffer)

@@ -54,6 +54,7 @@ Model = _opaque("fl_model")
 ModelBuilder = _opaque("fl_model_builder")
 Partial = _opaque("fl_partial")
 Feedback = _opaque("fl_feedback")
+Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
 
 
@@ -287,6 +288,59 @@ class CacheStatus(Struct):
                 ("n_samples", c_uint64), ("n_values", c_uint64),
                 ("rows", c_uint64), ("bytes", c_uint64), ("hits", c_uint64),
                 ("misses", c_uint64)]
+
+
+# ---- freeze.h --------------------------------------------------------------
+
+
+class FreezeFixed(Struct):
+    _fields_ = [("step", c_uint64), ("first_active", c_uint32),
+                ("reserved", c_uint32)]
+
+
+class FreezeOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("criterion", c_uint32),
+                ("preset", c_uint32), ("reports", c_uint32),
+                ("steps_per_epoch", c_uint64), ("total_steps", c_uint64),
+                ("interval", c_uint64), ("window", c_uint32),
+                ("patience", c_uint32), ("tolerance", c_float),
+                ("loss_level", c_float), ("loss_change", c_float),
+                ("is_pretrained", c_uint32), ("pretrained_share", c_float),
+                ("max_frozen", c_uint32), ("hold", c_uint64),
+                ("gap", c_uint64), ("unfreezes", c_uint32),
+                ("halves_window", c_uint32), ("rows", c_uint32),
+                ("refresh", c_uint32), ("warmup_share", c_float),
+                ("until_share", c_float), ("fixed", POINTER(FreezeFixed)),
+                ("n_fixed", c_uint32), ("n_allowed", c_uint32),
+                ("allowed", U32P), ("job", U8P)]
+
+
+class FreezePlan(Struct):
+    _fields_ = [("struct_size", c_uint32), ("first_active", c_uint32),
+                ("version", c_uint64), ("step", c_uint64),
+                ("reason", c_uint32), ("n_modules", c_uint32),
+                ("frozen", U8P)]
+
+
+class FreezeRequest(Struct):
+    _fields_ = [("struct_size", c_uint32), ("wants", c_uint32),
+                ("first_active", c_uint32), ("has_changed", c_uint32),
+                ("module", c_uint32), ("last", c_uint32), ("rows", c_uint32),
+                ("reserved", c_uint32), ("step", c_uint64)]
+
+
+class FreezeReport(Struct):
+    _fields_ = [("struct_size", c_uint32), ("module", c_uint32),
+                ("value", c_double), ("weight", c_double)]
+
+
+class FreezeEvent(Struct):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("step", c_uint64), ("module", c_uint32),
+                ("below", c_uint32), ("value", c_double),
+                ("threshold", c_double), ("raw", c_double),
+                ("first_active", c_uint32), ("reason", c_uint32),
+                ("version", c_uint64), ("text", c_char_p)]
 
 
 # ---- client.h --------------------------------------------------------------

@@ -16,6 +16,7 @@ class Feature(enum.IntEnum):
     THC = 3
     CLIENT = 4
     SERVER = 5
+    FREEZE = 6
 
 
 def version() -> str:
