@@ -272,8 +272,10 @@ static fl_status load_batch(fl_model *model, const fl_dataset *data,
   if (count > UINT32_MAX) {
     return fli_error(FL_E_ARGUMENT, "data set: want at most 2^32 - 1 samples");
   }
-  *batch =
-      (fli_batch){.data = loaded, .order = loaded->indices, .n = (size_t)count};
+  *batch = (fli_batch){.data = loaded,
+                       .order = loaded->indices,
+                       .n = (size_t)count,
+                       .is_first = 1};
   FLI_TRY(fli_workspace_reserve(model, batch->n, 1));
 out:
   return st;
@@ -313,6 +315,7 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_fpguard_enter(&guard);
   st = begin_update(model, &batch, FL_RATE_SCHEDULED);
   if (st == FL_OK) st = fli_workspace_gather(model);
+  if (st == FL_OK) st = fli_workspace_reserve(model, batch.n, 1);
   if (st == FL_OK) st = fli_forward(model, &batch, 1, &mean);
   if (st == FL_OK) {
     model->watched_loss += mean;
