@@ -230,21 +230,6 @@ static fl_status adapt(struct training *training)
                             config->seed);
 }
 
-/* Bytes of one update of the model, as thc sends it. */
-static fl_status update_size(const fl_model *model, uint64_t *size)
-{
-  uint32_t n = fl_model_segment_count(model);
-  uint64_t *segments = malloc(n * sizeof *segments);
-  fl_compressor *compressor = NULL;
-  fl_status st =
-      segments ? fl_model_copy_segments(model, segments, n) : FL_E_NOMEM;
-  if (st == FL_OK) st = fl_compressor_new(&compressor, NULL, NULL, segments, n);
-  *size = fl_compressor_max_update_size(compressor);
-  fl_compressor_free(compressor);
-  free(segments);
-  return st;
-}
-
 static fl_status print_sizes(const struct training *training)
 {
   uint64_t all = fl_model_weight_count(training->base);
@@ -348,7 +333,7 @@ int main(int argc, char **argv)
     settings_print(&settings, &config);
     return 0;
   }
-  fl_host *host = host_open(config.threads);
+  fl_host *host = host_open(config.threads, NULL);
   fl_status st = FL_E_STATE;
   training.stop = stop_flag();
   if (host && training.stop && !images_load(&training.images, config.data)) {

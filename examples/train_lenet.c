@@ -269,7 +269,7 @@ int main(int argc, char **argv)
     warnx("--resume: wants --checkpoint");
     return SETTINGS_EXIT_USAGE;
   }
-  fl_host *host = host_open(config.threads);
+  fl_host *host = host_open(config.threads, NULL);
   int status = host ? run(&training, fl_host_context(host)) : 1;
   fl_model_free(training.model);
   if (training.checkpoint.host) stored_close(&training.checkpoint);

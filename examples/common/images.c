@@ -7,6 +7,7 @@
 
 #include <err.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/stored.h"
@@ -51,14 +52,16 @@ void images_free(struct images *images)
   idx_free(&images->test);
 }
 
-fl_host *host_open(uint64_t threads)
+fl_host *host_open(uint64_t threads, const char *storage)
 {
   fl_host *host = NULL;
   fl_host_options options;
   fl_host_options_init(&options, sizeof options);
   options.threads = (uint32_t)threads;
+  options.storage_path = storage;
   fl_status st = fl_host_new(&host, &options);
-  if (st != FL_OK) warnx("threads: %s", fl_status_text(st));
+  if (st != FL_OK)
+    warnx("%s: %s", storage ? storage : "threads", fl_status_text(st));
   return host;
 }
 
@@ -88,6 +91,37 @@ fl_status accuracy_of(fl_model *model, const fl_dataset *data, double *share)
   fl_status st = fl_model_evaluate(model, data, &evaluation);
   if (st == FL_OK)
     *share = (double)evaluation.correct / (double)evaluation.count;
+  return st;
+}
+
+/* Runs of trained tensors of one module, as fl_model_copy_segments has them,
+ * from the first active module on; their number. */
+static uint32_t find_segments(const fl_model *model, uint64_t *segments)
+{
+  uint32_t n = 0;
+  uint32_t module = 0;
+  fl_tensor_info tensor;
+  fl_tensor_info_init(&tensor, sizeof tensor);
+  for (uint32_t i = 0; fl_model_get_tensor(model, i, &tensor) == FL_OK; i++) {
+    if (!tensor.is_trainable || tensor.module < fl_model_first_active(model))
+      continue;
+    if (n == 0 || tensor.module != module) segments[n++] = 0;
+    module = tensor.module;
+    segments[n - 1] += tensor.count;
+  }
+  return n;
+}
+
+fl_status update_size(const fl_model *model, uint64_t *size)
+{
+  uint64_t *segments = malloc(fl_model_segment_count(model) * sizeof *segments);
+  fl_compressor *compressor = NULL;
+  if (!segments) return FL_E_NOMEM;
+  uint32_t n = find_segments(model, segments);
+  fl_status st = fl_compressor_new(&compressor, NULL, NULL, segments, n);
+  if (st == FL_OK) *size = fl_compressor_max_update_size(compressor);
+  fl_compressor_free(compressor);
+  free(segments);
   return st;
 }
 

@@ -19,14 +19,18 @@ struct images {
 int images_load(struct images *images, const char *dir);
 void images_free(struct images *images);
 
-/* A context with `threads` threads; NULL with a line on standard error. */
-fl_host *host_open(uint64_t threads);
+/* A context with `threads` threads, and the folder `storage` unless it is NULL;
+ * NULL with a line on standard error. */
+fl_host *host_open(uint64_t threads, const char *storage);
 
 /* A flag that SIGINT and SIGTERM raise; NULL when out of memory. Made once. */
 fl_cancel *stop_flag(void);
 
 /* Share of `data` that the model puts into the right class. */
 fl_status accuracy_of(fl_model *model, const fl_dataset *data, double *share);
+
+/* Bytes of one update of the model, as thc sends it, without what is frozen. */
+fl_status update_size(const fl_model *model, uint64_t *size);
 
 /* Weights to and from a safetensors file: 0, or -1 with a line on standard
  * error. */

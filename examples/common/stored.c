@@ -25,24 +25,32 @@ static int is_name(const char *name)
   return n > 0 && n <= STORED_NAME_MAX && !name[n] && name[0] != '.';
 }
 
-int stored_open(struct stored *stored, const char *path)
+int path_split(const char *path, char folder[PATH_FOLDER_BYTES],
+               char name[STORED_NAME_MAX + 1])
 {
-  char folder[4096] = ".";
   const char *slash = strrchr(path, '/');
-  const char *name = slash ? slash + 1 : path;
+  const char *last = slash ? slash + 1 : path;
   size_t folder_size = slash ? (size_t)(slash - path) : 0;
   if (slash == path) folder_size = 1;
-  if (folder_size >= sizeof folder || !is_name(name)) {
+  if (folder_size >= PATH_FOLDER_BYTES || !is_name(last)) {
     warnx("%s: the file's name: got \"%s\", want 1..%d of a-z 0-9 . _ - and no "
           "dot first",
-          path, name, STORED_NAME_MAX);
+          path, last, STORED_NAME_MAX);
     return -1;
   }
+  memcpy(folder, ".", 2);
   if (folder_size > 0) {
     memcpy(folder, path, folder_size);
     folder[folder_size] = 0;
   }
-  memcpy(stored->name, name, strlen(name) + 1);
+  memcpy(name, last, strlen(last) + 1);
+  return 0;
+}
+
+int stored_open(struct stored *stored, const char *path)
+{
+  char folder[PATH_FOLDER_BYTES];
+  if (path_split(path, folder, stored->name)) return -1;
   fl_host_options options;
   fl_host_options_init(&options, sizeof options);
   options.storage_path = folder;

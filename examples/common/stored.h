@@ -6,10 +6,15 @@
 #include <fl/base.h>
 #include <fl/host.h>
 
-enum { STORED_NAME_MAX = 128 };
+enum { STORED_NAME_MAX = 128, PATH_FOLDER_BYTES = 4096 };
 
-/* A path such as "state/fl.snapshot": the folder is made when missing, the
- * last part must be [a-z0-9._-]{1,128} without a dot at its front. */
+/* Cut a path such as "state/fl.snapshot" into folder, "." when there is none,
+ * and name, which must be [a-z0-9._-]{1,128} without a dot at its front. 0, or
+ * -1 with a line on stderr. */
+int path_split(const char *path, char folder[PATH_FOLDER_BYTES],
+               char name[STORED_NAME_MAX + 1]);
+
+/* A file at such a path, whose folder is made when missing. */
 struct stored {
   fl_host *host;
   char name[STORED_NAME_MAX + 1];

@@ -57,7 +57,8 @@ typedef struct fli_attachment {
   /* The cache; NULL: none, or given up. */
   fl_cache *cache;
   uint64_t n_samples;
-  int is_kept; /* the cache is for the prefix as it is now */
+  int is_kept;    /* the cache is for the prefix as it is now, */
+  uint64_t begun; /* while its own count is this one */
   fli_cut prefix;
   const void *data; /* what it is for: samples, and how many */
   uint64_t n_data;

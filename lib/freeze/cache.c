@@ -136,6 +136,7 @@ fl_status fl_cache_begin(fl_cache *cache, const uint8_t *tag,
       return FL_OK;
   }
   fli_cache_close(cache);
+  cache->begun++;
   if (st != FL_OK) return st;
   cache->layout = layout;
   memcpy(cache->header, header, sizeof header);

@@ -47,6 +47,7 @@ struct fl_cache {
   uint64_t rows;    /* bits set */
   uint64_t hits;
   uint64_t misses;
+  uint64_t begun; /* times that rows began to be of something else */
 };
 
 /* ---- the block (cache_block.c) ------------------------------------------- */

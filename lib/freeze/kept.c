@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "crypto/crypto.h"
 #include "freeze/attach.h"
+#include "freeze/cache.h"
 #include "freeze/freeze.h"
 
 /* A sample's outputs may be so many times as many as its inputs. */
@@ -65,6 +66,12 @@ static int find_prefix(fli_attachment *a)
          a->prefix.n_values <= MAX_GROWTH * fli_shape_floats(input);
 }
 
+/* Somebody else may have begun with the same cache. */
+static int is_ours(const fli_attachment *a)
+{
+  return a->cache && a->is_kept && a->begun == a->cache->begun;
+}
+
 void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
 {
   uint8_t tag[FLI_HASH_BYTES];
@@ -72,7 +79,8 @@ void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
   const fl_dataset *data = batch->data;
   const void *names = data->ids ? NULL : data->x;
   uint64_t n = a->n_samples > 0 ? a->n_samples : data->n;
-  if (a->is_kept && a->data == names && a->n_data == n) return;
+  if (!batch->is_first && is_ours(a) && a->data == names && a->n_data == n)
+    return;
   a->is_kept = 0;
   if (!fli_batch_id(batch, 0, &id)) {
     give_up(a, "the samples have no ids");
@@ -85,6 +93,7 @@ void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
     return;
   }
   a->is_kept = 1;
+  a->begun = a->cache->begun;
   a->data = names;
   a->n_data = n;
 }
@@ -114,7 +123,7 @@ static int find_ids(fli_attachment *a, const fli_batch *batch, size_t first,
 
 int fli_kept_load(fli_attachment *a, const fli_batch *batch, float *values)
 {
-  if (!a->cache || !find_ids(a, batch, 0, batch->n)) return 0;
+  if (!is_ours(a) || !find_ids(a, batch, 0, batch->n)) return 0;
   if (fl_cache_get(a->cache, a->ids, (uint32_t)batch->n, values) != FL_OK) {
     return 0;
   }
@@ -127,7 +136,7 @@ int fli_kept_load(fli_attachment *a, const fli_batch *batch, float *values)
 void fli_kept_store(fli_attachment *a, const fli_batch *batch,
                     const float *values)
 {
-  if (!a->cache || !find_ids(a, batch, 0, batch->n)) return;
+  if (!is_ours(a) || !find_ids(a, batch, 0, batch->n)) return;
   if (fl_cache_has(a->cache, a->ids, (uint32_t)batch->n)) return;
   fl_status st = fl_cache_put(a->cache, a->ids, (uint32_t)batch->n, values);
   if (st == FL_OK || st == FL_E_NOT_FINITE) return;

@@ -48,6 +48,7 @@ typedef struct fli_batch {
   size_t n_next;  /* samples of the next batch, which lie behind these; 0: it
                      is not known yet */
   int is_lasting; /* the same data set in every epoch: places are names */
+  int is_first;   /* of a call: the host may have changed weights and data */
 } fli_batch;
 
 typedef struct fli_sink fli_sink;

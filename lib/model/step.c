@@ -272,8 +272,10 @@ static fl_status load_batch(fl_model *model, const fl_dataset *data,
   if (count > UINT32_MAX) {
     return fli_error(FL_E_ARGUMENT, "data set: want at most 2^32 - 1 samples");
   }
-  *batch =
-      (fli_batch){.data = loaded, .order = loaded->indices, .n = (size_t)count};
+  *batch = (fli_batch){.data = loaded,
+                       .order = loaded->indices,
+                       .n = (size_t)count,
+                       .is_first = 1};
 out:
   return st;
 }

@@ -173,6 +173,7 @@ static fl_status fit_epoch(fit_run *run)
       own_batch(run, &batch);
     }
     if (batch.n == 0) break;
+    batch.is_first = run->result.steps == 0;
     FLI_TRY(fit_batch(run, &batch));
   }
 out:

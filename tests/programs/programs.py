@@ -36,13 +36,16 @@ def square_of(label):
 
 
 def write_idx(folder, prefix, n, rng, place=square_of):
+    """`place` gives top and left of a label's square, and may give its height
+    and width."""
     labels = bytes(rng.randrange(10) for _ in range(n))
     pixels = bytearray()
     for label in labels:
         image = bytearray(rng.randrange(64) for _ in range(784))
-        top, left = place(label)
-        for y in range(top, top + 12):
-            image[28 * y + left:28 * y + left + 5] = b"\xe0" * 5
+        top, left, *size = place(label)
+        height, width = size or (12, 5)
+        for y in range(top, top + height):
+            image[28 * y + left:28 * y + left + width] = b"\xe0" * width
         pixels += image
     with gzip.open(folder / f"{prefix}-images-idx3-ubyte.gz", "wb", 1) as file:
         file.write(struct.pack(">IIII", 0x803, n, 28, 28) + pixels)

@@ -240,13 +240,13 @@ def test_schedule_is_followed():
 
 def test_options_are_checked():
     for bad in (dict(criterion="none"), dict(preset="slow"),
-                dict(job=b"short"), dict(n_modules=-1),
+                dict(job=b"short"), dict(modules=-1),
                 dict(allowed=[0, -2]), dict(hold=-1)):
         with pytest.raises(ValueError):
-            fl.Freeze(**{"n_modules": 6, "steps_per_epoch": 8, **bad})
-    for bad in (dict(n_modules=1), dict(tolerance=-1.0), dict(max_frozen=6),
+            fl.Freeze(**{"modules": 6, "steps_per_epoch": 8, **bad})
+    for bad in (dict(modules=1), dict(tolerance=-1.0), dict(max_frozen=6),
                 dict(criterion="fixed"), dict(allowed=[1, 2])):
         with pytest.raises(fl.OptionsError):
-            fl.Freeze(**{"n_modules": 6, "steps_per_epoch": 8, **bad})
+            fl.Freeze(**{"modules": 6, "steps_per_epoch": 8, **bad})
     with pytest.raises(fl.ConflictError):
         fl.Freeze(6, steps_per_epoch=8, reports="gradnorm")

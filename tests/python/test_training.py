@@ -259,6 +259,24 @@ def test_frozen_modules_keep_their_weights(mlp, blobs):
         assert model.first_active == 0
 
 
+def test_any_module_may_be_frozen(mlp, blobs):
+    with mlp() as model:
+        before = dict(model)
+        model.set_frozen([False, True])
+        assert model.first_active == 0
+        model.fit(*blobs(60))
+        assert {name: (model[name] == before[name]).all()
+                for name in model if name.endswith("bias")} == {
+                    "dense1.bias": False, "dense2.bias": True}
+        model.set_frozen([True])
+        assert model.first_active == 1
+        with pytest.raises(fl.RangeError):
+            model.set_frozen([True, True])
+        model.first_active = 0
+        assert all(layer.is_trained for layer in model.layers()
+                   if layer.tensors)
+
+
 def test_frozen_modules_cost_less_memory(mlp):
     with mlp() as model:
         model.optimiser = fl.Adam()
@@ -393,7 +411,7 @@ def test_batches_come_on_the_calling_thread_and_may_score(mlp, blobs):
     ((np.zeros((2, 4)), [0, 3]), fl.RangeError, "label"),
     ((np.zeros((0, 4)), np.zeros(0, int)), ValueError,
      "number 1 of epoch 0 is empty"),
-    (np.zeros((3, 4)), ValueError, "unpack"),
+    (np.zeros((4, 4)), ValueError, "got 4 values, want x, y or x, y, ids"),
     (None, TypeError, "NoneType")])
 def test_batches_that_do_not_fit_end_the_fit_between_steps(mlp, blobs, bad,
                                                            kind, text):

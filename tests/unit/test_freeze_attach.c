@@ -206,6 +206,50 @@ Test(freeze_attach, another_data_set_does_not_get_the_outputs_of_the_first)
   net_free(b);
 }
 
+/* At the same address, as an allocator likes to do. */
+Test(freeze_attach, data_and_weights_changed_between_fits_are_seen)
+{
+  net *nets[2] = {new_net(NULL), new_net(NULL)};
+  fl_freeze *freezes[2] = {new_fixed(0), new_fixed(0)};
+  fl_cache *cache = new_cache();
+  losses of[2];
+  attach(freezes[0], nets[0], cache);
+  attach(freezes[1], nets[1], NULL);
+  for (uint32_t change = 0; change < 4; change++) {
+    for (int i = 0; i < 2; i++) {
+      if (change == 1) nets[i]->x[7] += 1.0f;
+      if (change == 2) nets[i]->model->values[0] += 0.25f;
+      of[i] = fit(nets[i], 2);
+    }
+    for (size_t k = 0; k < of[0].n; k++) {
+      cr_expect(of[0].of[k] == of[1].of[k], "change %u, step %zu", change, k);
+    }
+  }
+  cr_expect_eq(status_of(cache).hits, 4 * SAMPLES);
+  for (int i = 0; i < 2; i++) {
+    fl_freeze_free(freezes[i]);
+    net_free(nets[i]);
+  }
+  fl_cache_free(cache);
+}
+
+Test(freeze_attach, cache_that_somebody_else_begins_is_begun_again)
+{
+  net *t = new_net(NULL);
+  fl_freeze *freeze = new_fixed(0);
+  const uint8_t tag[FL_HASH_BYTES] = {1};
+  fl_cache *cache = new_cache();
+  attach(freeze, t, cache);
+  (void)fit(t, 3);
+  uint64_t n_values = status_of(cache).n_values;
+  cr_assert_eq(fl_cache_begin(cache, tag, SAMPLES, 100 * n_values), FL_OK);
+  (void)fit(t, 1);
+  cr_expect_eq(status_of(cache).n_values, n_values);
+  fl_freeze_free(freeze);
+  fl_cache_free(cache);
+  net_free(t);
+}
+
 /* Steps with batches of the host's own have places that mean nothing. */
 Test(freeze_attach, batches_without_ids_end_the_cache_and_not_the_training)
 {

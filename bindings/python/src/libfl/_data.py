@@ -35,7 +35,8 @@ class Form:
 
 
 def dataset(form: Form, x: npt.ArrayLike, y: npt.ArrayLike | None,
-            indices: npt.ArrayLike | None = None) -> Any:
+            indices: npt.ArrayLike | None = None,
+            ids: npt.ArrayLike | None = None) -> Any:
     """Return fl_dataset, which keeps the arrays that it points to."""
     samples = _samples(form, x)
     data = _lib.init(_lib.Dataset)
@@ -43,7 +44,7 @@ def dataset(form: Form, x: npt.ArrayLike, y: npt.ArrayLike | None,
         samples.dtype.kind, Dtype.F32))
     data.x = samples.ctypes.data
     data.n = len(samples)
-    targets = labels = chosen = None
+    targets = labels = chosen = names = None
     if y is not None and form.takes_targets:
         targets = _np.f32(y, "y", len(samples) * math.prod(form.output))
         data.targets = _np.f32_pointer(targets)
@@ -54,7 +55,10 @@ def dataset(form: Form, x: npt.ArrayLike, y: npt.ArrayLike | None,
         chosen = _indices(indices, len(samples))
         data.indices = _np.u32_pointer(chosen)
         data.n_indices = chosen.size
-    data.kept = samples, targets, labels, chosen
+    if ids is not None:
+        names = _np.ids(ids, len(samples))
+        data.ids = _np.u64_pointer(names)
+    data.kept = samples, targets, labels, chosen, names
     return data
 
 

@@ -17,15 +17,17 @@ Report = Callable[[Callable[[], None]], None]
 
 
 class ModelResource(Resource):
-    """A model's handle, and what may not go before it."""
+    """A model's handle, and what may not go before it. `attached`: the
+    controller that freezes its modules, and that one's cache."""
 
-    __slots__ = ("hook", "is_training")
+    __slots__ = ("hook", "is_training", "attached", "__weakref__")
 
     def __init__(self, pointer: Any, free: Callable[[Any], None],
                  keep: tuple[object, ...]) -> None:
         super().__init__(pointer, free, keep)
         self.hook: GradientHook | None = None
         self.is_training = False
+        self.attached: tuple[Resource, Resource | None] | None = None
 
 
 def relay(report: Report | None, work: Callable[[], None]) -> bool:
@@ -112,8 +114,12 @@ class Batches:
         skipped = max(step - self._position, 0)
         self._position = step + 1
         self._data = None
-        for x, y in itertools.islice(self._iterator, skipped, skipped + 1):
-            self._data = _data.dataset(self._form, x, y)
+        for x, y, *ids in itertools.islice(self._iterator, skipped,
+                                           skipped + 1):
+            if len(ids) > 1:
+                raise ValueError(f"batches: got {2 + len(ids)} values, want "
+                                 f"x, y or x, y, ids")
+            self._data = _data.dataset(self._form, x, y, None, *ids)
             if self._data.n == 0:
                 raise ValueError(f"batches: number {step} of epoch {epoch} "
                                  f"is empty")

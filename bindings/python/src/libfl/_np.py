@@ -136,3 +136,18 @@ def view(pointer: Any, count: int, owner: object) -> F32Array:
 def copied(pointer: Any, count: int) -> F32Array:
     """Return a copy of float32 memory that is about to go away."""
     return view(pointer, count, None).copy()
+
+
+def ids(value: npt.ArrayLike, count: int | None = None
+        ) -> npt.NDArray[np.uint64]:
+    """Return names of samples, `count` of them."""
+    names = np.atleast_1d(plain(value))
+    if names.ndim != 1:
+        raise ValueError(f"ids: got shape {list(names.shape)}, want one row")
+    if names.dtype.kind not in "iu" and names.size:
+        raise TypeError(f"ids: got dtype {names.dtype}, want integers")
+    if names.size and names.min() < 0:
+        raise ValueError(f"ids: got {names.min()}, want >= 0")
+    if count is not None and names.size != count:
+        raise ValueError(f"ids: got {names.size}, want {count}, one a sample")
+    return np.require(names, np.uint64, ["C", "A"])

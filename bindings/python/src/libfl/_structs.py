@@ -116,7 +116,7 @@ class Dataset(Struct):
     _fields_ = [("struct_size", c_uint32), ("x_dtype", c_uint32),
                 ("x", c_void_p), ("y", I32P), ("n", c_uint64),
                 ("indices", U32P), ("n_indices", c_uint64),
-                ("targets", F32P), ("sample_size", c_uint64)]
+                ("targets", F32P), ("ids", U64P), ("sample_size", c_uint64)]
 
 
 class Idx(Struct):
@@ -332,6 +332,11 @@ class FreezeRequest(Struct):
 class FreezeReport(Struct):
     _fields_ = [("struct_size", c_uint32), ("module", c_uint32),
                 ("value", c_double), ("weight", c_double)]
+
+
+class FreezeAttachOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("cache", Cache), ("n_samples", c_uint64)]
 
 
 class FreezeEvent(Struct):

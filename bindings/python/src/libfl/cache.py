@@ -8,7 +8,6 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _args, _lib, _np
@@ -59,17 +58,6 @@ def _exactly(value: BytesLike, size: int, name: str) -> Any:
     return pointer
 
 
-def _ids(value: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    ids = np.atleast_1d(_np.plain(value))
-    if ids.ndim != 1:
-        raise ValueError(f"ids: got shape {list(ids.shape)}, want one row")
-    if ids.dtype.kind not in "iu" and ids.size:
-        raise TypeError(f"ids: got dtype {ids.dtype}, want integers")
-    if ids.size and ids.min() < 0:
-        raise ValueError(f"ids: got {ids.min()}, want >= 0")
-    return np.require(ids, np.uint64, ["C", "A"])
-
-
 class ActivationCache(Handle):
     """Rows of float32, one per sample of a data set, that `begin` says what
     they are of. Where a row is missing or damaged it is computed again.
@@ -118,7 +106,7 @@ class ActivationCache(Handle):
 
     def put(self, ids: npt.ArrayLike, rows: npt.ArrayLike) -> None:
         """Keep a row for each id."""
-        which = _ids(ids)
+        which = _np.ids(ids)
         array = _np.f32(rows, "rows", which.size * self.status.n_values
                         if self.is_on else None)
         lib.fl_cache_put(self._handle, _np.u64_pointer(which), which.size,
@@ -127,7 +115,7 @@ class ActivationCache(Handle):
     def get(self, ids: npt.ArrayLike, out: F32Array | None = None
             ) -> F32Array | None:
         """Return the rows [n, n_values], or None when one is not there."""
-        which = _ids(ids)
+        which = _np.ids(ids)
         rows = _np.output(out, "out", [which.size, self.status.n_values])
         try:
             lib.fl_cache_get(self._handle, _np.u64_pointer(which), which.size,
@@ -138,13 +126,13 @@ class ActivationCache(Handle):
 
     def has(self, ids: npt.ArrayLike) -> bool:
         """Are all of these there, as far as one can tell without reading?"""
-        which = _ids(ids)
+        which = _np.ids(ids)
         return bool(lib.fl_cache_has(self._handle, _np.u64_pointer(which),
                                      which.size))
 
     def prefetch(self, ids: npt.ArrayLike) -> None:
         """Say what `get` will ask for soon."""
-        which = _ids(ids)
+        which = _np.ids(ids)
         lib.fl_cache_prefetch(self._handle, _np.u64_pointer(which),
                               which.size)
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-from typing import Any, Iterator, Sequence
+import weakref
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,12 @@ import numpy.typing as npt
 from . import _args, _lib, _np, _state
 from ._err import EmptyError
 from ._handle import Handle
+from ._hooks import ModelResource
 from ._lib import byref, c_double, lib
 from ._np import BytesLike, F32Array
+from .cache import ActivationCache
 from .context import Context, lease_of
+from .model import Model
 
 
 class FreezeCriterion(enum.IntEnum):
@@ -121,6 +125,17 @@ class FreezeEvent:
     text: str
 
 
+def _nothing() -> ModelResource | None:
+    """In place of a reference to a model."""
+    return None
+
+
+def _count_modules(model: Model) -> int:
+    """Up to the last one that has something to train."""
+    return max((tensor.module + 1 for tensor in model.tensors()
+                if tensor.is_trainable), default=0)
+
+
 class FreezeStep:
     """A step under way: what is asked for, and where its loss goes."""
 
@@ -189,7 +204,8 @@ def cka(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 class Freeze(Handle):
     """Decides which modules of a model are frozen.
 
-    Every step: `with freeze.step(learning_rate) as step:` train the modules
+    `modules` is a Model, which is attached to it (see `attach`), or their
+    number, for a trainer of your own. Then, every step: `with freeze.step(learning_rate) as step:` train the modules
     from `step.request.first_active` on, push what `step.request.wants` asks
     for, and set `step.loss`; or `begin` and `end`. A step that raises is not
     ended: it is begun anew.
@@ -199,7 +215,9 @@ class Freeze(Handle):
     an aggregator's: see `end_round`.
     """
 
-    def __init__(self, n_modules: int,
+    _attached_to: Callable[[], ModelResource | None] = staticmethod(_nothing)
+
+    def __init__(self, modules: int | Model,
                  criterion: FreezeCriterion | str = FreezeCriterion.GRADNORM,
                  *, steps_per_epoch: int | None = None,
                  preset: FreezePreset | str | None = None,
@@ -220,6 +238,8 @@ class Freeze(Handle):
                  fixed: Sequence[tuple[int, int]] | None = None,
                  allowed: Sequence[int] | None = None,
                  job: bytes | None = None,
+                 cache: ActivationCache | None = None,
+                 samples: int | None = None,
                  context: Context | None = None) -> None:
         options, kept = options_of(
             criterion, preset=preset, reports=reports, unfreezes=unfreezes,
@@ -231,12 +251,56 @@ class Freeze(Handle):
             max_frozen=max_frozen, hold=hold, gap=gap, rows=rows,
             refresh=refresh, warmup_share=warmup_share,
             until_share=until_share, fixed=fixed, allowed=allowed, job=job)
-        self._n_modules = _args.u32(n_modules, "n_modules")
+        model = modules if isinstance(modules, Model) else None
+        if model is None and (cache is not None or samples is not None):
+            raise ValueError("cache, samples: want a model to attach to")
+        n_modules = _args.u32(modules if model is None else
+                              _count_modules(model), "modules")
         pointer, lease = lease_of(context)
-        freeze = _lib.new(_lib.Freeze, lib.fl_freeze_new, pointer,
-                          self._n_modules, byref(options))
+        freeze = _lib.new(_lib.Freeze, lib.fl_freeze_new, pointer, n_modules,
+                          byref(options))
         del kept
         self._own(freeze, lib.fl_freeze_free, lease)
+        if model is not None:
+            self.attach(model, cache, samples)
+
+    # ---- attached to a model -----------------------------------------------
+
+    def attach(self, model: Model, cache: ActivationCache | None = None,
+               samples: int | None = None) -> None:
+        """See every step of the model's training from now on, and freeze its
+        modules. What comes out of them is kept in `cache` for samples with
+        ids, and for those of `fit`; ids are below `samples`, None = as many
+        as the data at hand has.
+
+        The model keeps the controller and the cache until `detach` or its
+        own end: neither close() nor dropping them changes its training.
+        """
+        options = _lib.init(_lib.FreezeAttachOptions)
+        lease = model._unseen()
+        kept = None if cache is None else cache._lease()
+        if kept is not None:
+            options.cache = kept.pointer
+        if samples is not None:
+            options.n_samples = _args.u64(samples, "samples")
+        lib.fl_freeze_attach(self._handle, lease, byref(options))
+        lease.attached = self._lease(), kept
+        self._attached_to = weakref.ref(lease)
+
+    def detach(self) -> None:
+        """Let the model be as it is now. NotAllowedError: not attached."""
+        lease = self._attached_to()
+        if lease is not None and lease.is_training:
+            raise RuntimeError("Freeze: its model is being trained: callbacks "
+                               "may look at it only")
+        lib.fl_freeze_detach(self._handle)
+        if lease is not None:
+            lease.attached = None
+        self._attached_to = _nothing
+
+    @property
+    def is_attached(self) -> bool:
+        return self._attached_to() is not None
 
     # ---- steps -------------------------------------------------------------
 

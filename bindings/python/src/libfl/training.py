@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from typing import Any, Callable, Iterable, NamedTuple, Union, overload
+from typing import (Any, Callable, Iterable, NamedTuple, Sequence, Union,
+                    overload)
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from .context import Cancel
 from .optimisers import Optimiser
 from .weights import WeightFiles
 
-Batches = Iterable["tuple[npt.ArrayLike, npt.ArrayLike]"]
+Batches = Iterable[Union[
+    "tuple[npt.ArrayLike, npt.ArrayLike]",
+    "tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +143,10 @@ class Training(WeightFiles):
 
     def _train(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call function(handle, ...), which trains: nothing else may until
-        it returns."""
+        it returns. A controller may freeze memory of the gradient away."""
         lease = self._idle()
+        if lease.attached is not None:
+            lease = self._unseen()
         hook = lease.hook
         try:
             lease.is_training = True
@@ -188,25 +193,28 @@ class Training(WeightFiles):
     # ---- steps -----------------------------------------------------------
 
     def step(self, x: npt.ArrayLike, y: npt.ArrayLike,
-             learning_rate: float | None = None) -> float:
+             learning_rate: float | None = None, *,
+             ids: npt.ArrayLike | None = None) -> float:
         """Take one step on one batch and return its loss. `learning_rate`:
         finite, >= 0; None = as the optimiser says.
+        `ids`: integers that name the samples, for the cache of a Freeze.
 
         NotFiniteError: a sample or the loss, and where gradients are gathered
         (clip_norm, accumulate, gradient_hook, and after `accumulate`) the
         gradient; the weights are as before. Otherwise a gradient that
         overflows leaves weights that are not finite, and the next step or
         score that they reach fails."""
-        data = self._dataset(x, y)
+        data = self._dataset(x, y, ids=ids)
         loss = c_double()
         self._train(lib.fl_model_step, byref(data),
                     _args.rate(learning_rate), byref(loss))
         return loss.value
 
-    def accumulate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    def accumulate(self, x: npt.ArrayLike, y: npt.ArrayLike, *,
+                   ids: npt.ArrayLike | None = None) -> float:
         """Add the gradient of a batch's mean loss to `gradient`, and return
-        the loss. Errors as for `step`; `gradient` is then as before."""
-        data = self._dataset(x, y)
+        the loss. `ids` and errors as for `step`; `gradient` is then as before."""
+        data = self._dataset(x, y, ids=ids)
         loss = c_double()
         self._train(lib.fl_model_accumulate, byref(data), byref(loss))
         return loss.value
@@ -219,6 +227,9 @@ class Training(WeightFiles):
         NotAllowedError: nothing was accumulated."""
         pointer, count = _lib.F32P(), c_uint64()
         lease = self._lease()
+        if lease.is_training and lease.attached is not None:
+            raise BufferError("Model.gradient: a controller may freeze it "
+                              "away while somebody looks at it")
         lib.fl_model_get_gradient(lease, byref(pointer), byref(count))
         seen = _np.view(pointer, count.value, lease)
         # Views of views have this same object as their base.
@@ -275,6 +286,15 @@ class Training(WeightFiles):
         number = _args.u32(module, "first_active")
         lib.fl_model_set_first_active(self._unseen(), number)
 
+    def set_frozen(self, frozen: Sequence[bool]) -> None:
+        """Freeze the modules that are true and train the others, those not
+        named too. One in the middle saves its gradient and state; the way
+        back is saved in front of the first that is trained, which is then
+        `first_active`. Setting that one undoes it."""
+        flags = np.array([bool(flag) for flag in frozen], np.uint8)
+        lib.fl_model_set_frozen(self._unseen(),
+                                flags.ctypes.data_as(_lib.U8P), flags.size)
+
     # ---- memory ----------------------------------------------------------
 
     def memory_plan(self, batch_size: int = 32, *,
@@ -309,6 +329,7 @@ class Training(WeightFiles):
             batch_size: int = 32, learning_rate: float | None = None,
             optimiser: Optimiser | None = None, shuffle: bool = True,
             seed: int = 0, indices: npt.ArrayLike | None = None,
+            ids: npt.ArrayLike | None = None,
             progress: _progress.Choice = None, progress_every: int = 100,
             resume: bool = False, cancel: Cancel | None = None) -> FitResult:
         """Train on float32 or uint8 samples `x` (integers for an Embedding)
@@ -316,6 +337,8 @@ class Training(WeightFiles):
 
         `optimiser`: as setting Model.optimiser before; None = the one that
         is there. `learning_rate`: in place of what its schedule says.
+        `ids`: integers that name the samples, for the cache of a Freeze;
+        None = their places in `x`.
         `progress`: a function that is told every `progress_every` steps and
         may look at the model, which stands still meanwhile; None = a bar
         when stderr is a terminal, True = always, False = never.
@@ -329,7 +352,7 @@ class Training(WeightFiles):
         Data are checked before the first step; what fails later, as in `step`,
         leaves the weights of the steps before.
         """
-        data = self._dataset(x, y, indices)
+        data = self._dataset(x, y, indices, ids)
         options = _lib.init(_lib.FitOptions)
         options.epochs = epochs
         options.batch_size = batch_size
@@ -348,8 +371,8 @@ class Training(WeightFiles):
                     progress: _progress.Choice = None,
                     progress_every: int = 100, resume: bool = False,
                     cancel: Cancel | None = None) -> FitResult:
-        """Train on batches (x, y) as they come, each one step: for data that
-        does not fit into memory, or is drawn anew.
+        """Train on batches (x, y), or (x, y, ids), as they come, each one
+        step: for data that does not fit into memory, or is drawn anew.
 
         `batches`: something to iterate over once for every epoch (a list, a
         DataLoader; a generator for one epoch), or a function of the epoch's
@@ -461,5 +484,6 @@ class Training(WeightFiles):
         return TopClasses(classes, scores)
 
     def _dataset(self, x: npt.ArrayLike, y: npt.ArrayLike | None,
-                 indices: npt.ArrayLike | None = None) -> Any:
-        return _data.dataset(self._form, x, y, indices)
+                 indices: npt.ArrayLike | None = None,
+                 ids: npt.ArrayLike | None = None) -> Any:
+        return _data.dataset(self._form, x, y, indices, ids)
