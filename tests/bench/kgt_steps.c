@@ -59,7 +59,7 @@ static void layers_close(layers *l)
 
 uint64_t kgt_steps_of_prices(const kgt_bench *bench, int runs)
 {
-  return (uint64_t)runs * ((TURN + 1) * (4 * KGT_FROZEN - 2) + 2 * (PAIRS + 1));
+  return (uint64_t)runs * ((TURN + 1) * (4 * KGT_FROZEN - 2) + 4 * (PAIRS + 1));
 }
 
 double kgt_time_step(const kgt_bench *bench, fl_model *model, uint64_t index,
@@ -93,16 +93,41 @@ static void take_turn(const calibration *c, fl_model *model, int round,
   steps[round] = kgt_median(us, TURN);
 }
 
-/* Step by step beside a model without a controller; so many that there is one
- * new snapshot among them. */
-static void take_evaluations(calibration *c, int round)
+/* us that a step is longer with the controller, step by step beside a model
+ * that has none; so many that there is one new snapshot among them. */
+static double take_pairs(const calibration *c, fl_model *with,
+                         fl_model *without)
 {
   double sum = 0.0;
   for (int i = 0; i <= PAIRS; i++) {
-    double more = time_step(c, c->kept[0], i) - time_step(c, c->plain[0], i);
+    double more = time_step(c, with, i) - time_step(c, without, i);
     if (i > 0) sum += more;
   }
-  c->evaluating[round] = sum / PAIRS;
+  return sum / PAIRS;
+}
+
+/* Steps between two evaluations, at least. */
+static uint64_t shortest_interval(uint32_t criterion)
+{
+  return criterion == FL_FREEZE_GRADNORM ? 2 : 1;
+}
+
+/* Evaluations as often as can be. */
+static fl_freeze_options often(const kgt_bench *bench, uint32_t criterion)
+{
+  fl_freeze_options options = kgt_idle_options(bench, criterion);
+  options.interval = shortest_interval(criterion);
+  return options;
+}
+
+/* Either model has the controller once: where they lie in memory matters. */
+static void take_evaluations(calibration *c, uint32_t criterion, int round)
+{
+  fl_freeze_options options = often(c->bench, criterion);
+  double sum = take_pairs(c, c->kept[0], c->plain[0]);
+  kgt_control_close(&c->controls[0]);
+  kgt_control_open(&c->controls[0], c->bench, c->plain[0], &options, 0);
+  c->evaluating[round] = (sum + take_pairs(c, c->plain[0], c->kept[0])) / 2.0;
 }
 
 /* Of the layers in front of `module`, and of the one that begins it. */
@@ -134,24 +159,16 @@ static void take_profile(calibration *c, uint32_t first_active, int round)
   profile_stop();
 }
 
-/* Steps between two evaluations, at least. */
-static uint64_t shortest_interval(uint32_t criterion)
-{
-  return criterion == FL_FREEZE_GRADNORM ? 2 : 1;
-}
-
 static void open_models(calibration *c, uint32_t criterion)
 {
   for (uint32_t f = 0; f < KGT_FROZEN; f++) {
     const fl_freeze_fixed at_once = {.first_active = f};
     fl_freeze_options options =
         f > 0 ? kgt_freeze_options(c->bench, 1, FL_FREEZE_FIXED)
-              : kgt_idle_options(c->bench, criterion);
+              : often(c->bench, criterion);
     if (f > 0) {
       options.fixed = &at_once;
       options.n_fixed = 1;
-    } else {
-      options.interval = shortest_interval(criterion);
     }
     c->plain[f] = kgt_model(c->bench, SEED);
     c->kept[f] = kgt_model(c->bench, SEED);
@@ -181,7 +198,7 @@ static void take_round(calibration *c, uint32_t criterion, int round)
     take_turn(c, c->kept[f], round, c->steps[f][KGT_FILL]);
   for (uint32_t f = 0; f < KGT_FROZEN; f++)
     take_profile(c, f, round);
-  take_evaluations(c, round);
+  take_evaluations(c, criterion, round);
   for (uint32_t f = 1; f < KGT_FROZEN; f++) {
     (void)kgt_control_has_hit(&c->controls[f]);
     take_turn(c, c->kept[f], round, c->steps[f][KGT_HIT]);
@@ -266,8 +283,10 @@ static void fill_prices(calibration *c, int runs, uint32_t criterion,
   double full = kgt_median(c->steps[0][KGT_PLAIN], n);
   prices->step[0][KGT_PLAIN] = full;
   prices->ideal[0][0] = prices->ideal[0][1] = full;
-  prices->evaluation = full * kgt_median(c->evaluating, n) *
-                       (double)shortest_interval(criterion);
+  double share = kgt_median(c->evaluating, n);
+  /* Less than nothing is noise. */
+  prices->evaluation =
+      share > 0.0 ? full * share * (double)shortest_interval(criterion) : 0.0;
   for (uint32_t f = 1; f < KGT_FROZEN; f++) {
     for (uint32_t kind = 0; kind < KGT_KINDS; kind++)
       prices->step[f][kind] = full * kgt_median(c->steps[f][kind], n);
