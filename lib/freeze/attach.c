@@ -275,6 +275,7 @@ fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
     return st;
   }
   freeze->attachment = a;
+  freeze->has_snapshot = 0; /* there is none of this model yet */
   const fli_observer observer = {.user = a,
                                  .begin = observe_begin,
                                  .load = observe_load,

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python examples, run as a reader would run them."""
+import copy
+import importlib
+import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -67,7 +71,91 @@ def test_lora_transformer_learns_with_a_tenth_of_the_weights(root, tmp_path):
     assert 4 * many < path.stat().st_size < 4 * many + 10000
 
 
-@pytest.mark.parametrize("name", ["train_lenet.py", "lora_transformer.py"])
+def outcomes(output):
+    """Numbers of the lines without and with freezing."""
+    return [list(map(float, re.findall(r"[\d.]+", re.search(
+        f"^{name} freezing: (.*)$", output, re.M).group(1))))
+            for name in ("without", "with")]
+
+
+SMALL = ["--samples", "1000", "--pretrain-epochs", "1"]
+
+
+def test_freezing_saves_time_bytes_and_memory(root, images, tmp_path):
+    record = tmp_path / "record"
+    output = run(root, "freezing.py", images, *SMALL, "--epochs", "4",
+                 "--criterion", "fixed", "--schedule", "0:1,2:2", "--cache",
+                 "f16", "--record", record)
+    whole, less = outcomes(output)
+    # accuracy, seconds, MB, update, cache, modules
+    assert min(whole[1], less[1]) > 0 and less[3] < whole[3]
+    assert whole[4:] == [0, 0] and less[5] == 2
+    assert 32 * 7 * 7 * 2 * 1000 < less[4] < 32 * 7 * 7 * 2.2 * 1000
+    events = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [(event["step"], event["first_active"]) for event in events
+            if event["kind"] == "changed"] == [(0, 1), (32, 2)]
+    assert "step 32: modules below 2 are frozen" in output
+
+
+def test_freezing_decides_by_the_gradient(root, images, tmp_path):
+    record = tmp_path / "record"
+    output = run(root, "freezing.py", images, *SMALL, "--epochs", "5",
+                 "--record", record)
+    assert "bootstrapping phase is over" in output
+    events = [json.loads(line) for line in record.read_text().splitlines()]
+    raws = [event["raw"] for event in events if event["kind"] == "evaluated"]
+    assert len(raws) > 16 and min(raws) > 0
+    assert outcomes(output)[1][5] == events[-1]["first_active"] > 0
+
+
+def test_torch_freezes_what_the_controller_says(root, images):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    output = run(root, "freezing_torch.py", images, *SMALL, "--epochs", "4",
+                 "--cache", "f32", "--fixed", "0", "2")
+    whole, less = outcomes(output)
+    # accuracy, seconds, modules, samples
+    assert min(whole[1], less[1]) > 0 and less[2:] == [2, 2000]
+    for step, first in ((0, 1), (32, 2)):
+        assert f"step {step}: modules below {first} are frozen" in output
+
+
+@pytest.fixture
+def freezing_torch(root, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.syspath_prepend(str(root / "examples" / "python"))
+    return importlib.import_module("freezing_torch")
+
+
+def test_frozen_torch_modules_keep_their_bits(freezing_torch, capsys):
+    torch = importlib.import_module("torch")
+    torch.manual_seed(3)
+    x, y = torch.randn(130, 1, 12, 12), torch.randint(0, 10, (130,))
+    networks = [freezing_torch.Vgg()]
+    networks += [copy.deepcopy(networks[0]) for _ in range(2)]
+    caches = [fl.ActivationCache(), None]
+    for network, cache in zip(networks[1:], caches):
+        freeze = fl.Freeze(5, "fixed", steps_per_epoch=3,
+                           fixed=[(0, 1), (6, 2)])
+        freezing_torch.train(network, x, y, 4, 1, freeze, cache)
+    assert caches[0].status.hits == 2 * 130
+    assert "step 6: modules below 2 are frozen" in capsys.readouterr().out
+    before, cached, plain = [network.state_dict() for network in networks]
+    for name, value in before.items():
+        assert torch.equal(value, cached[name]) == name.startswith("parts.0")
+        # Rows were computed in batches of another size.
+        assert torch.allclose(cached[name], plain[name], atol=1e-4)
+
+
+def test_torch_decides_by_the_gradient(root, images):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    output = run(root, "freezing_torch.py", images, *SMALL, "--epochs", "6")
+    assert "bootstrapping phase is over" in output
+    assert outcomes(output)[1][2] > 0
+    assert "the criterion is met" in output
+
+
+@pytest.mark.parametrize("name", ["train_lenet.py", "lora_transformer.py",
+                                  "freezing.py"])
 def test_examples_say_what_is_missing_and_what_they_take(root, tmp_path,
                                                          name):
     program = root / "examples" / "python" / name

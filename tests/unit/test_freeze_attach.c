@@ -455,6 +455,33 @@ Test(freeze_attach, plasticity_is_that_of_the_module_and_its_snapshot)
   net_free(t);
 }
 
+/* A new attachment has no snapshot: it is asked for with the next pair. */
+Test(freeze_attach, plasticity_goes_on_when_attached_anew)
+{
+  fl_freeze_options o = options_of(FL_FREEZE_PLASTICITY);
+  net *t = new_net(NULL);
+  fl_freeze_event event;
+  o.interval = 2;
+  o.loss_change = 10.0f;
+  o.loss_level = 10.0f;
+  fl_freeze *freeze = new_freeze(&o);
+  fl_dataset data = net_data(t);
+  data.n = BATCH;
+  for (int round = 0; round < 2; round++) {
+    attach(freeze, t, NULL);
+    for (int i = 0; i < 16; i++) {
+      cr_assert_eq(fl_model_step(t->model, &data, 0.05f, NULL), FL_OK);
+    }
+    cr_expect(has_event(freeze, FL_FREEZE_EVALUATED, &event), "round %d",
+              round);
+    while (fl_freeze_poll(freeze, &event) == FL_OK) {
+    }
+    cr_assert_eq(fl_freeze_detach(freeze), FL_OK);
+  }
+  fl_freeze_free(freeze);
+  net_free(t);
+}
+
 Test(freeze_attach, snapshot_is_within_half_a_level_of_each_channel)
 {
   net *t = new_net(NULL);

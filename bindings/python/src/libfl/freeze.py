@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _args, _lib, _np, _state
-from ._err import EmptyError
+from ._err import EmptyError, FlError
 from ._handle import Handle
 from ._hooks import ModelResource
 from ._lib import byref, c_double, lib
@@ -283,8 +283,12 @@ class Freeze(Handle):
             options.cache = kept.pointer
         if samples is not None:
             options.n_samples = _args.u64(samples, "samples")
-        lib.fl_freeze_attach(self._handle, lease, byref(options))
-        lease.attached = self._lease(), kept
+        before, lease.attached = lease.attached, (self._lease(), kept)
+        try:
+            lib.fl_freeze_attach(self._handle, lease, byref(options))
+        except FlError:  # after Ctrl-C it is attached
+            lease.attached = before
+            raise
         self._attached_to = weakref.ref(lease)
 
     def detach(self) -> None:

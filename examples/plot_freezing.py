@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Draw what a freezing controller saw: each module's criterion and its
+threshold over steps, and where modules were frozen.
+
+  plot_freezing.py RECORD PICTURE...
+
+RECORD is what `freezing --record` writes; pictures end in .png, .svg or .pdf.
+Needs matplotlib (Debian: python3-matplotlib).
+"""
+import argparse
+import collections
+import json
+import math
+import pathlib
+import sys
+
+KEYS = ("step", "kind", "module", "value", "threshold", "raw", "first_active",
+        "reason")
+KINDS = (".pdf", ".png", ".svg")
+# Okabe and Ito.
+VALUE, RAW, THRESHOLD, FROZEN, UNFROZEN = ("#0072B2", "#999999", "#D55E00",
+                                           "#009E73", "#CC79A7")
+
+
+class Module:
+    """What was seen of one module; NaN where nothing is known."""
+
+    def __init__(self):
+        self.steps, self.values = [], []
+        self.thresholds, self.raws = [], []
+
+    def add(self, event):
+        self.steps.append(event["step"])
+        for name, list_of in (("value", self.values), ("raw", self.raws),
+                              ("threshold", self.thresholds)):
+            number = event[name]
+            list_of.append(math.nan if number is None else float(number))
+
+    def gaps(self):
+        """The series with NaN where the module was not looked at for long:
+        no line is drawn from before to after."""
+        pauses = [b - a for a, b in zip(self.steps, self.steps[1:])]
+        usual = sorted(pauses)[len(pauses) // 2] if pauses else 1
+        rows = list(zip(self.steps, self.values, self.thresholds))
+        result = rows[:1]
+        for pause, row in zip(pauses, rows[1:]):
+            if pause > 4 * usual:
+                result.append((row[0], math.nan, math.nan))
+            result.append(row)
+        return result
+
+
+class Record:
+    """The modules, and changes as (step, first active, reason)."""
+
+    def __init__(self):
+        self.modules = collections.defaultdict(Module)
+        self.changes = []
+        self.booted = None
+
+    @classmethod
+    def parse(cls, lines):
+        """ValueError names the line that is no event."""
+        record = cls()
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+                record.add({key: event[key] for key in KEYS})
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"line {number}: {error!r}") from None
+        if not record.modules and not record.changes:
+            raise ValueError("no evaluation and no change in it")
+        return record
+
+    def add(self, event):
+        if event["kind"] == "evaluated":
+            self.modules[event["module"]].add(event)
+        elif event["kind"] == "booted":
+            self.booted = event["step"]
+        elif event["kind"] == "changed":
+            self.changes.append((event["step"], event["first_active"],
+                                 event["reason"]))
+
+    def frozen_at(self, module):
+        """Steps at which the module was frozen, and unfrozen."""
+        frozen, unfrozen, before = [], [], 0
+        for step, first_active, _ in self.changes:
+            if before <= module < first_active:
+                frozen.append(step)
+            elif first_active <= module < before:
+                unfrozen.append(step)
+            before = first_active
+        return frozen, unfrozen
+
+    def shown(self):
+        """Modules that something is known of."""
+        last = max([first for _, first, _ in self.changes], default=0)
+        return sorted(set(self.modules) | set(range(last)))
+
+
+def draw_module(axes, record, number):
+    module = record.modules[number]
+    axes.plot(module.steps, module.raws, ".", color=RAW, markersize=3,
+              label="one evaluation")
+    steps, values, thresholds = zip(*module.gaps()) if module.steps else (
+        (), (), ())
+    axes.plot(steps, values, color=VALUE, label="criterion")
+    axes.plot(steps, thresholds, "--", color=THRESHOLD, label="threshold")
+    for at, colour, label in zip(record.frozen_at(number),
+                                 (FROZEN, UNFROZEN), ("frozen", "unfrozen")):
+        for step in at:
+            axes.axvline(step, color=colour, label=label)
+            label = None
+    axes.set_ylabel(f"module {number}")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw(pyplot, record, title):
+    shown = record.shown()
+    figure, rows = pyplot.subplots(
+        len(shown), sharex=True, squeeze=False, constrained_layout=True,
+        figsize=(8, 1.2 + 1.7 * len(shown)))
+    labels = {}
+    for axes, number in zip(rows[:, 0], shown):
+        draw_module(axes, record, number)
+        if record.booted is not None:
+            axes.axvspan(0, record.booted, color="#EEEEEE",
+                         label="bootstrapping")
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            labels.setdefault(label, handle)
+    rows[-1, 0].set_xlabel("step")
+    rows[-1, 0].set_xlim(left=0)
+    figure.suptitle(title)
+    figure.legend(labels.values(), labels.keys(), ncol=len(labels),
+                  loc="lower center",
+                  bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return figure
+
+
+def picture(text):
+    path = pathlib.Path(text)
+    if path.suffix not in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"{text}: want a name that ends in {', '.join(KINDS)}")
+    return path
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=pathlib.Path)
+    parser.add_argument("pictures", type=picture, nargs="+")
+    options = parser.parse_args(argv)
+    try:
+        import matplotlib
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        sys.exit("plot_freezing.py: needs matplotlib, which is not installed "
+                 "(Debian: python3-matplotlib)")
+    matplotlib.rcParams["svg.hashsalt"] = "libfl"
+    try:
+        record = Record.parse(options.record.read_text().splitlines())
+        figure = draw(pyplot, record, options.record.name)
+        for path in options.pictures:
+            figure.savefig(path, dpi=150, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        sys.exit(f"plot_freezing.py: {options.record}: {error}")
+
+
+if __name__ == "__main__":
+    main()
