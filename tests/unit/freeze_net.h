@@ -67,4 +67,70 @@ static inline int has_event(fl_freeze *freeze, uint32_t kind,
   return 0;
 }
 
+/* f = 1 from step `at` on, f = 2 an epoch later. */
+static inline fl_freeze *new_fixed(uint64_t at)
+{
+  fl_freeze_options o = options_of(FL_FREEZE_FIXED);
+  const fl_freeze_fixed fixed[2] = {
+      {.step = at, .first_active = 1},
+      {.step = at + STEPS_PER_EPOCH, .first_active = 2}};
+  o.fixed = fixed;
+  o.n_fixed = 2;
+  return new_freeze(&o);
+}
+
+static inline void attach(fl_freeze *freeze, net *t, fl_cache *cache)
+{
+  fl_freeze_attach_options o;
+  cr_assert_eq(fl_freeze_attach_options_init(&o, sizeof o), FL_OK);
+  o.cache = cache;
+  cr_assert_eq(fl_freeze_attach(freeze, t->model, &o), FL_OK, "%s",
+               fl_last_error());
+}
+
+/* Losses of every step of a fit. */
+typedef struct losses {
+  double of[256];
+  uint64_t n;
+} losses;
+
+static inline fl_status note(const fl_fit_progress *progress, void *user)
+{
+  losses *l = user;
+  l->of[l->n++ % 256] = progress->loss;
+  return FL_OK;
+}
+
+static inline losses fit(net *t, uint32_t epochs)
+{
+  losses l = {.n = 0};
+  fl_fit_options o;
+  fl_dataset data = net_data(t);
+  cr_assert_eq(fl_fit_options_init(&o, sizeof o), FL_OK);
+  o.epochs = epochs;
+  o.batch_size = BATCH;
+  o.seed = 5;
+  o.progress_every = 1;
+  o.progress = note;
+  o.user = &l;
+  cr_assert_eq(fl_model_fit(t->model, &data, &o, NULL), FL_OK, "%s",
+               fl_last_error());
+  return l;
+}
+
+static inline fl_cache *new_cache(void)
+{
+  fl_cache *cache = NULL;
+  cr_assert_eq(fl_cache_new(&cache, NULL, NULL), FL_OK);
+  return cache;
+}
+
+static inline fl_cache_status status_of(const fl_cache *cache)
+{
+  fl_cache_status status;
+  cr_assert_eq(fl_cache_status_init(&status, sizeof status), FL_OK);
+  cr_assert_eq(fl_cache_get_status(cache, &status), FL_OK);
+  return status;
+}
+
 #endif
