@@ -293,7 +293,9 @@ FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
 
 typedef struct fl_freeze_attach_options {
   uint32_t struct_size;
-  uint32_t reserved;
+  /** Nothing in front of this module is trained, whatever the plan: what a
+   * device can afford (fl_train_task.first_active). Default 0. */
+  uint32_t first_active;
   /** Keeps what comes out of the frozen modules, so that it need not be
    * computed again; NULL, the default: nothing does. Used for data sets with
    * ids, and for those of fl_model_fit, whose ids are the places of samples.
@@ -314,11 +316,17 @@ fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size);
  * what 8 bits per weight and a scale per output channel can say, and
  * activations of `rows` samples; made at its first use.
  *
- * The cache is given up, with an event, when it fails, when a sample's outputs
- * are more than 4 times as many values as its inputs, or when samples have no
- * ids; training goes on. With FL_CACHE_F32 the losses are those without it, to
- * the last bit, as long as a sample's outputs do not depend on the samples
- * beside it (model.h).
+ * The cache is given up, with an event, when it fails or samples have no ids;
+ * training goes on. It is not used, with an event, as long as a sample's
+ * outputs of the frozen modules are more than 4 times as many values as its
+ * inputs, or more than one layer's cross to the others. Whether reading is
+ * faster than computing on the device at hand is for the host to know
+ * (bench_cache, bench_kgt). With FL_CACHE_F32 the losses are those without it,
+ * to the last bit, as long as a sample's outputs do not depend on the samples
+ * beside it (model.h: dense layers with few rows).
+ *
+ * Between fl_model_accumulate and fl_model_update the controller goes by the
+ * rate of the optimiser's schedule, which is known when an update begins.
  *
  * Neither owns the other: free them in any order. Checkpoints of the model hold
  * its first active module; fl_freeze_save the rest. FL_E_STATE: the controller
@@ -336,7 +344,7 @@ enum {
   FL_FREEZE_EVALUATED = 1, /**< value, threshold, below */
   FL_FREEZE_BOOTED = 2,    /**< the bootstrapping phase is over */
   FL_FREEZE_CHANGED = 3,   /**< the plan: first_active, version, reason */
-  FL_FREEZE_CACHE_OFF = 4  /**< attached: no cache from now on; text */
+  FL_FREEZE_CACHE_OFF = 4  /**< attached: the cache is not used; text */
 };
 
 typedef struct fl_freeze_event {

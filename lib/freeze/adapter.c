@@ -46,6 +46,14 @@ void fli_adapters_watch(fli_attachment *a, fli_watch *watch)
   }
 }
 
+/* Of a sample with more tokens than can be compared the first ones. */
+static uint32_t rows_of(const fli_attachment *a, const fli_adapter *adapter,
+                        size_t samples)
+{
+  uint64_t rows = samples * tokens_of(a, adapter);
+  return rows < FLI_FREEZE_ROWS_MAX ? (uint32_t)rows : FLI_FREEZE_ROWS_MAX;
+}
+
 static size_t samples_there(const fli_rows *rows, size_t batch)
 {
   size_t room = rows->n_floats / (size_t)rows->cut.n_values;
@@ -94,7 +102,7 @@ static void push_low_rank(fli_attachment *a, const fli_adapter *adapter,
   if (run_both(a, adapter, samples, y, y + 2 * n_y)) {
     (void)fl_freeze_push_features(a->freeze, adapter->module, y, adapter->width,
                                   y + n_y, adapter->width,
-                                  (uint32_t)(samples * tokens_of(a, adapter)));
+                                  rows_of(a, adapter, samples));
   }
   fli_free(context, y, n * sizeof *y);
 }
@@ -112,8 +120,7 @@ void fli_adapters_push(fli_attachment *a)
     } else if (after->is_there) {
       (void)fl_freeze_push_features(
           a->freeze, adapter->module, before->values, adapter->width,
-          after->values, adapter->width,
-          (uint32_t)(samples * tokens_of(a, adapter)));
+          after->values, adapter->width, rows_of(a, adapter, samples));
     }
   }
 }

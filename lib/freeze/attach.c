@@ -42,7 +42,7 @@ static void watch_gradient(fli_attachment *a, fli_watch *watch)
   a->shown = 0;
   if (!a->gradient && a->n > 0) {
     a->gradient =
-        fli_alloc(a->model->context, (size_t)a->n, sizeof *a->gradient);
+        fli_alloc(a->freeze->context, (size_t)a->n, sizeof *a->gradient);
   }
   if (!a->gradient) return;
   watch->first = a->first;
@@ -63,13 +63,20 @@ static int watch_pair(fli_attachment *a, fli_watch *watch, uint32_t in,
   return 1;
 }
 
+/* Of the modules that are compared. */
+static int take_snapshot(fli_attachment *a)
+{
+  fl_status st = fli_snapshot_take(&a->snapshot, a->model, a->request.module);
+  if (st == FL_OK && a->request.wants & FL_FREEZE_WANTS_LAST_PAIR) {
+    st = fli_snapshot_take(&a->snapshot, a->model, a->request.last);
+  }
+  return st == FL_OK;
+}
+
 static void watch_pairs(fli_attachment *a, fli_watch *watch)
 {
   uint32_t wants = a->request.wants;
-  if (wants & FL_FREEZE_WANTS_SNAPSHOT &&
-      fli_snapshot_take(&a->snapshot, a->model) != FL_OK) {
-    return;
-  }
+  if (wants & FL_FREEZE_WANTS_SNAPSHOT && !take_snapshot(a)) return;
   if (!a->snapshot || !watch_pair(a, watch, FLI_PAIR_IN, a->request.module)) {
     return;
   }
@@ -83,7 +90,7 @@ static void watch_pairs(fli_attachment *a, fli_watch *watch)
 static void watch_prefix(fli_attachment *a, const fli_batch *batch,
                          fli_watch *watch)
 {
-  if (!a->cache || a->request.first_active == 0) return;
+  if (!a->cache || a->model->first_active == 0) return;
   fli_kept_begin(a, batch);
   if (!a->cache || !a->is_kept) return;
   watch->loads = fli_taps_add(a, watch, &a->prefix, FLI_NO_ROWS, 0);
@@ -91,25 +98,29 @@ static void watch_prefix(fli_attachment *a, const fli_batch *batch,
 
 /* ---- the observer ------------------------------------------------------- */
 
-/* The model as the plan wants it. */
+static int is_as_planned(const fli_attachment *a)
+{
+  const fl_model *model = a->model;
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (!tensor->is_trainable) continue;
+    int is_frozen = tensor->is_frozen || tensor->module < model->first_active;
+    if (is_frozen != a->mask[tensor->module]) return 0;
+  }
+  return 1;
+}
+
+/* The model as the plan wants it, whatever has changed: plan, model, or both.
+ */
 static fl_status set_model(fli_attachment *a)
 {
-  fl_status st = FL_OK;
-  fl_freeze_plan plan;
-  FLI_TRY(fl_freeze_plan_init(&plan, sizeof plan));
-  FLI_TRY(fl_freeze_get_plan(a->freeze, &plan));
-  if (a->freeze->options.criterion == FL_FREEZE_CKA) {
-    if (!a->request.has_changed && a->is_set) return FL_OK;
-    FLI_TRY(fl_model_set_frozen(a->model, plan.frozen, plan.n_modules));
-  } else if (a->model->first_active != plan.first_active) {
-    FLI_TRY(fl_model_set_first_active(a->model, plan.first_active));
-  } else {
-    return FL_OK;
+  const fl_freeze *freeze = a->freeze;
+  for (uint32_t i = 0; i < freeze->n_modules; i++) {
+    a->mask[i] = freeze->state.frozen[i] || i < a->floor;
   }
-  a->is_set = 1;
+  if (is_as_planned(a)) return FL_OK;
   a->is_kept = 0;
-out:
-  return st;
+  return fl_model_set_frozen(a->model, a->mask, freeze->n_modules);
 }
 
 static fl_status observe_begin(void *user, const fli_batch *batch, float rate,
@@ -118,7 +129,6 @@ static fl_status observe_begin(void *user, const fli_batch *batch, float rate,
   fl_status st = FL_OK;
   fli_attachment *a = user;
   FLI_TRY(fl_freeze_begin_step(a->freeze, rate, &a->request));
-  if (a->request.has_changed) a->is_set = 0;
   FLI_TRY(set_model(a));
   fli_taps_clear(a);
   find_front(a, a->request.module);
@@ -192,6 +202,7 @@ static void free_attachment(fli_attachment *a)
   fli_free(context, a->gradient, (size_t)a->n * sizeof *a->gradient);
   fli_free(context, a->ids, a->n_ids * sizeof *a->ids);
   fli_taps_free(a);
+  fli_free(context, a->mask, a->freeze->n_modules);
   fl_model_free(a->snapshot);
   fli_free(context, a, sizeof *a);
 }
@@ -260,16 +271,24 @@ fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
   FLI_TRY(fli_model_check_idle(model));
   FLI_TRY(fli_options_load(&full, sizeof full, options,
                            "fl_freeze_attach_options"));
+  if (full.first_active >= freeze->n_modules) {
+    return fli_error(FL_E_RANGE, "freeze: first_active, got %u, want below %u",
+                     full.first_active, freeze->n_modules);
+  }
   /* Memory is the controller's, whichever is freed first. */
   fli_attachment *a = fli_alloc(freeze->context, 1, sizeof *a);
   if (!a) return fli_nomem(sizeof *a);
   *a = (fli_attachment){.freeze = freeze,
                         .model = model,
                         .front = UINT32_MAX,
+                        .told = UINT32_MAX,
+                        .floor = full.first_active,
                         .cache = full.cache,
                         .n_samples = full.n_samples,
                         .request = {.struct_size = sizeof a->request}};
   st = fli_taps_init(a);
+  a->mask = fli_alloc(freeze->context, freeze->n_modules, 1);
+  if (st == FL_OK && !a->mask) st = fli_nomem(freeze->n_modules);
   if (st != FL_OK) {
     free_attachment(a);
     return st;

@@ -38,7 +38,8 @@ typedef struct fli_attachment {
   fl_freeze *freeze;
   fl_model *model;
   fl_freeze_request request;
-  int is_set; /* the model is as the plan wants it */
+  uint32_t floor; /* nothing in front of it is trained, whatever the plan */
+  uint8_t *mask;  /* n_modules: what is to be frozen */
   /* The front module's weights, and room for their gradient. */
   uint32_t front;
   uint64_t first;
@@ -59,6 +60,8 @@ typedef struct fli_attachment {
   uint64_t n_samples;
   int is_kept;    /* the cache is for the prefix as it is now, */
   uint64_t begun; /* while its own count is this one */
+  int is_named;   /* that was looked into for the batch at hand */
+  uint32_t told;  /* first active module that was told to be not worth while */
   fli_cut prefix;
   const void *data; /* what it is for: samples, and how many */
   uint64_t n_data;

@@ -57,13 +57,28 @@ static void make_tag(const fli_attachment *a, const fl_dataset *data,
   fli_hasher_final(&hasher, tag);
 }
 
+static void tell(fli_attachment *a, const char *why)
+{
+  if (a->told == a->model->first_active) return;
+  a->told = a->model->first_active;
+  (void)fli_freeze_emit(a->freeze, FL_FREEZE_CACHE_OFF, a->request.step);
+  (void)snprintf(a->freeze->cache_text, sizeof a->freeze->cache_text,
+                 "not kept while modules below %u are frozen: %s", a->told,
+                 why);
+}
+
 /* Whether it is worth while, and possible, to keep what comes out of the
  * frozen modules as they are now: later ones may give less. */
 static int find_prefix(fli_attachment *a)
 {
   const fli_shape *input = &fli_model_input(a->model)->output;
-  return fli_model_cut(a->model, a->model->first_active, &a->prefix) &&
-         a->prefix.n_values <= MAX_GROWTH * fli_shape_floats(input);
+  if (!fli_model_cut(a->model, a->model->first_active, &a->prefix)) {
+    tell(a, "more than one output crosses");
+    return 0;
+  }
+  if (a->prefix.n_values <= MAX_GROWTH * fli_shape_floats(input)) return 1;
+  tell(a, "outputs are more than 4 times as many as inputs");
+  return 0;
 }
 
 /* Somebody else may have begun with the same cache. */
@@ -78,6 +93,7 @@ void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
   uint64_t id = 0;
   const fl_dataset *data = batch->data;
   const void *names = data->ids ? NULL : data->x;
+  a->is_named = 1;
   uint64_t n = a->n_samples > 0 ? a->n_samples : data->n;
   if (!batch->is_first && is_ours(a) && a->data == names && a->n_data == n)
     return;
@@ -123,6 +139,9 @@ static int find_ids(fli_attachment *a, const fli_batch *batch, size_t first,
 
 int fli_kept_load(fli_attachment *a, const fli_batch *batch, float *values)
 {
+  /* Batches that are gathered have one beginning, and calls of their own. */
+  if (batch->is_first && !a->is_named && a->cache) fli_kept_begin(a, batch);
+  a->is_named = 0;
   if (!is_ours(a) || !find_ids(a, batch, 0, batch->n)) return 0;
   if (fl_cache_get(a->cache, a->ids, (uint32_t)batch->n, values) != FL_OK) {
     return 0;

@@ -23,7 +23,8 @@ static void quantise(float *values, size_t n)
   }
 }
 
-fl_status fli_snapshot_take(fl_model **snapshot, const fl_model *model)
+fl_status fli_snapshot_take(fl_model **snapshot, const fl_model *model,
+                            uint32_t module)
 {
   if (!*snapshot) {
     fl_status st = fl_model_from_description(snapshot, model->context,
@@ -32,14 +33,15 @@ fl_status fli_snapshot_take(fl_model **snapshot, const fl_model *model)
     if (st != FL_OK) return st;
   }
   fl_model *copy = *snapshot;
-  memcpy(copy->values, model->values,
-         (size_t)(model->n_weights + model->n_fixed) * sizeof *copy->values);
   for (uint32_t i = 0; i < copy->n_tensors; i++) {
     const fli_tensor *tensor = &copy->tensors[i];
+    if (tensor->module != module) continue;
+    float *values = fli_tensor_values(copy, tensor);
+    memcpy(values, fli_tensor_values(model, &model->tensors[i]),
+           (size_t)tensor->shape.count * sizeof *values);
     if (tensor->shape.n_dims < 2) continue;
     size_t channels = (size_t)tensor->shape.dims[0];
     size_t n = (size_t)(tensor->shape.count / tensor->shape.dims[0]);
-    float *values = fli_tensor_values(copy, tensor);
     for (size_t k = 0; k < channels; k++) {
       quantise(values + k * n, n);
     }

@@ -360,7 +360,8 @@ static void take(fl_model *model, loaded *l)
  * gradient. */
 static uint64_t max_size(const fl_model *model)
 {
-  return 16 * (model->n_weights + model->n_fixed) + OTHER_BYTES;
+  return 16 * (model->n_weights + model->n_fixed) + model->n_tensors +
+         OTHER_BYTES;
 }
 
 fl_status fl_model_load_checkpoint(fl_model *model, const fl_reader *reader)

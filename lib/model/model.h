@@ -61,6 +61,7 @@ struct fl_model {
   fli_bytes description;
   fli_observer observer;
   fli_watch watch;     /* of the step that runs; empty between steps */
+  int is_observed;     /* the update at hand: the observer has begun it */
   double watched_loss; /* sum over the batches of the update that is gathered */
   fl_gradient_fn hook;
   void *hook_user;
@@ -73,7 +74,7 @@ struct fl_model {
   fli_workspace workspace;
 };
 
-/* step.c. NULL takes the observer away; what was gathered is dropped. */
+/* step.c. NULL takes the observer away. */
 void fli_model_set_observer(fl_model *model, const fli_observer *observer);
 
 /* cut.c: the cut in front of `module`, which has to have layers. Returns

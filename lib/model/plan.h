@@ -54,6 +54,8 @@ void fli_plan_free(const fl_model *model, fli_plan *plan);
 fl_status fli_workspace_reserve(fl_model *model, size_t batch, int is_training);
 /* Lower *batch of an inference to what the limit allows, if any. FL_E_NOMEM. */
 fl_status fli_workspace_fit(const fl_model *model, size_t *batch);
+/* Plans are no longer right, and nothing else. */
+void fli_workspace_drop_plans(fl_model *model);
 /* Plans are no longer right: something they depend on has changed. With a limit
  * the block goes, too: what has changed may take more than before. */
 void fli_workspace_forget(fl_model *model);

@@ -19,7 +19,10 @@ void fli_model_set_observer(fl_model *model, const fli_observer *observer)
 {
   model->observer = observer ? *observer : (fli_observer){0};
   model->watch = (fli_watch){0};
-  fli_workspace_forget(model);
+  model->is_observed = 0;
+  /* What was gathered stays. In the middle of a step the plans do, too: they
+   * have room for what nobody watches any more. */
+  if (!model->is_shown) fli_workspace_drop_plans(model);
 }
 
 fl_status fli_model_check_idle(const fl_model *model)
@@ -225,6 +228,7 @@ static fl_status begin_update(fl_model *model, const fli_batch *batch,
   if (model->workspace.n_batches > 0) return FL_OK; /* it has begun */
   model->watch = (fli_watch){0};
   model->watched_loss = 0.0;
+  model->is_observed = observer->begin != NULL;
   if (!observer->begin) return FL_OK;
   fl_status st = observer->begin(observer->user, batch, rate_of(model, rate),
                                  &model->watch);
@@ -235,8 +239,10 @@ static fl_status begin_update(fl_model *model, const fli_batch *batch,
 static fl_status end_update(fl_model *model, uint32_t n_batches)
 {
   const fli_observer *observer = &model->observer;
+  int is_observed = model->is_observed; /* from its beginning on */
   model->watch = (fli_watch){0};
-  if (!observer->end) return FL_OK;
+  model->is_observed = 0;
+  if (!observer->end || !is_observed) return FL_OK;
   return observer->end(observer->user, model->watched_loss / n_batches);
 }
 

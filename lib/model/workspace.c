@@ -198,11 +198,16 @@ fl_status fli_workspace_gather(fl_model *model, size_t batch)
   return st;
 }
 
+void fli_workspace_drop_plans(fl_model *model)
+{
+  fli_plan_free(model, &model->workspace.plans[0]);
+  fli_plan_free(model, &model->workspace.plans[1]);
+}
+
 void fli_workspace_forget(fl_model *model)
 {
   fli_workspace *w = &model->workspace;
-  fli_plan_free(model, &w->plans[0]);
-  fli_plan_free(model, &w->plans[1]);
+  fli_workspace_drop_plans(model);
   fli_free(model->context, w->gradient,
            (size_t)w->n_gradient * sizeof *w->gradient);
   w->gradient = NULL;

@@ -335,7 +335,7 @@ class FreezeReport(Struct):
 
 
 class FreezeAttachOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+    _fields_ = [("struct_size", c_uint32), ("first_active", c_uint32),
                 ("cache", Cache), ("n_samples", c_uint64)]
 
 

@@ -267,16 +267,18 @@ class Freeze(Handle):
     # ---- attached to a model -----------------------------------------------
 
     def attach(self, model: Model, cache: ActivationCache | None = None,
-               samples: int | None = None) -> None:
+               samples: int | None = None, first_active: int = 0) -> None:
         """See every step of the model's training from now on, and freeze its
         modules. What comes out of them is kept in `cache` for samples with
         ids, and for those of `fit`; ids are below `samples`, None = as many
-        as the data at hand has.
+        as the data at hand has. Nothing in front of module `first_active` is
+        trained, whatever the plan.
 
         The model keeps the controller and the cache until `detach` or its
         own end: neither close() nor dropping them changes its training.
         """
         options = _lib.init(_lib.FreezeAttachOptions)
+        options.first_active = _args.u32(first_active, "first_active")
         lease = model._unseen()
         kept = None if cache is None else cache._lease()
         if kept is not None:
