@@ -10,21 +10,27 @@
 #include "kgt.h"
 
 static const char help[] =
-    "usage: bench_kgt --part NAME [OPTION VALUE]... [--tuning] [--tiny]\n"
+    "usage: bench_kgt --part NAME [OPTION VALUE]... [--tuning] [--verbose]\n"
+    "                 [--tiny]\n"
     "  --part steps     what steps cost, with and without frozen modules\n"
     "         finetune  the job with and without freezing\n"
     "         grid      fixed schedules on the tuning seeds\n"
     "         rates     the base at several rates, on the tuning seeds\n"
+    "         federated a job of 20 clients, from scratch and pre-trained\n"
+    "         lora      a transformer with low-rank updates, by SAFE\n"
     "  --seeds N        the first N seeds: of 3, 4, 5, 6, 7, or of the tuning\n"
     "                   seeds 0, 1, 2; all of them (default)\n"
-    "  --tuning         finetune: the tuning seeds\n"
-    "  --rate X         of the job; 0.03 (default)\n"
+    "  --tuning         the tuning seeds\n"
+    "  --rate X         of the job; 0.03 (default), federated 0.05, lora "
+    "0.001\n"
     "  --oracle E:F,..  fixed schedule: F modules frozen from epoch E on, "
     "rising;\n"
     "                   0:1,4:2 (default)\n"
     "  --criterion NAME gradnorm (default), plasticity, relative\n"
     "  --runs N         rounds of the times, 1..101; 25 (default)\n"
     "  --data DIR       /usr/share/datasets/fashion-mnist (default)\n"
+    "  --adapters       lora: bottlenecks instead of low-rank updates\n"
+    "  --verbose        federated: what clients report; lora: importance\n"
     "  --tiny           few images and epochs, to see whether it works\n"
     "Times are the processor's, in us. _pct of finetune: CPU time of the "
     "steps\n"
@@ -33,24 +39,50 @@ static const char help[] =
     "the\n"
     "layers take that are left. acc: % of the test images, delta: points to "
     "the\n"
-    "base, with 95 % interval over the seeds. frozen: modules@epoch.\n";
+    "base, with 95 % interval over the seeds. frozen: modules@epoch, or "
+    "@round.\n";
 
-static const kgt_sizes job_sizes = {12000, 48000, 10000, 64, 10, 8};
-static const kgt_sizes tiny_sizes = {160, 1000, 200, 8, 8, 1};
+static const kgt_sizes job_sizes = {.tune = 12000,
+                                    .others = 48000,
+                                    .test = 10000,
+                                    .batch = 64,
+                                    .epochs = 10,
+                                    .epochs_before = 8,
+                                    .clients = 20,
+                                    .per_round = 8,
+                                    .rounds = 40,
+                                    .local_batch = 32,
+                                    .adapted_epochs = 5,
+                                    .adapted_epochs_before = 2};
+static const kgt_sizes tiny_sizes = {.tune = 160,
+                                     .others = 1000,
+                                     .test = 200,
+                                     .batch = 8,
+                                     .epochs = 8,
+                                     .epochs_before = 1,
+                                     .clients = 5,
+                                     .per_round = 3,
+                                     .rounds = 20,
+                                     .local_batch = 8,
+                                     .adapted_epochs = 5,
+                                     .adapted_epochs_before = 1};
 
 typedef void (*part_fn)(const kgt_bench *bench, const kgt_settings *settings);
 
 typedef struct part {
   const char *name;
   part_fn run;
+  float rate; /* default */
   int is_tuning;
 } part;
 
 static const part parts[] = {
-    {"steps", kgt_part_steps, 0},
-    {"finetune", kgt_part_finetune, 0},
-    {"grid", kgt_part_grid, 1},
-    {"rates", kgt_part_rates, 1},
+    {"steps", kgt_part_steps, .03f, 0},
+    {"finetune", kgt_part_finetune, .03f, 0},
+    {"grid", kgt_part_grid, .03f, 1},
+    {"rates", kgt_part_rates, .03f, 1},
+    {"federated", kgt_part_federated, .05f, 0},
+    {"lora", kgt_part_lora, 1e-3f, 0},
 };
 
 typedef struct named {
@@ -63,6 +95,8 @@ static const named criteria[] = {
     {"plasticity", FL_FREEZE_PLASTICITY},
     {"relative", FL_FREEZE_RELATIVE_PLASTICITY},
 };
+
+#define PART_NAMES "steps, finetune, grid, rates, federated or lora"
 
 enum {
   PARTS = sizeof parts / sizeof *parts,
@@ -113,7 +147,7 @@ static const part *part_of(const char *text)
   for (size_t i = 0; i < PARTS; i++) {
     if (strcmp(parts[i].name, text) == 0) return &parts[i];
   }
-  refuse("--part", text, "steps, finetune, grid or rates");
+  refuse("--part", text, PART_NAMES);
   return NULL;
 }
 
@@ -163,9 +197,8 @@ static void choose_seeds(arguments *a)
 
 static arguments parse(int argc, char **argv)
 {
-  arguments a = {
-      .data = "/usr/share/datasets/fashion-mnist",
-      .settings = {.runs = 25, .rate = .03f, .criterion = FL_FREEZE_GRADNORM}};
+  arguments a = {.data = "/usr/share/datasets/fashion-mnist",
+                 .settings = {.runs = 25, .criterion = FL_FREEZE_GRADNORM}};
   (void)kgt_schedule_parse("0:1,4:2", &a.settings.oracle);
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0) {
@@ -176,13 +209,18 @@ static arguments parse(int argc, char **argv)
       a.is_tuning = 1;
     } else if (strcmp(argv[i], "--tiny") == 0) {
       a.is_tiny = 1;
+    } else if (strcmp(argv[i], "--adapters") == 0) {
+      a.settings.has_adapters = 1;
+    } else if (strcmp(argv[i], "--verbose") == 0) {
+      a.settings.is_verbose = 1;
     } else {
       if (i + 1 == argc) refuse(argv[i], NULL, "a value");
       set_option(&a, argv[i], argv[i + 1]);
       i++;
     }
   }
-  if (!a.part) refuse("--part", NULL, "steps, finetune, grid or rates");
+  if (!a.part) refuse("--part", NULL, PART_NAMES);
+  if (a.settings.rate == 0.0f) a.settings.rate = a.part->rate;
   choose_seeds(&a);
   return a;
 }

@@ -35,6 +35,9 @@ double kgt_mean(const double *values, size_t n);
  * value. */
 double kgt_half_interval(const double *values, size_t n);
 void kgt_print(const char *key, double value);
+/* The mean; with `has_interval` also its 95 % interval. Returns the mean. */
+double kgt_print_mean(const char *key, const double *values, size_t n,
+                      int has_interval);
 /* `steps` of training are to come, in all. */
 void kgt_progress_begin(uint64_t steps);
 /* One is over, of what is called `what`. */
@@ -53,6 +56,14 @@ typedef struct kgt_sizes {
   uint32_t batch;
   uint32_t epochs;
   uint32_t epochs_before;
+  /* Federated: the images to tune on are the clients'. */
+  uint32_t clients;
+  uint32_t per_round;
+  uint32_t rounds;
+  uint32_t local_batch;
+  /* Of the transformer: with adapters, and before. */
+  uint32_t adapted_epochs;
+  uint32_t adapted_epochs_before;
 } kgt_sizes;
 
 typedef struct kgt_bench {
@@ -71,6 +82,10 @@ fl_dataset kgt_batch(const kgt_bench *bench, const uint32_t *places,
                      uint64_t n);
 /* The VGG8 of tests/models.h with SGD, weights drawn. */
 fl_model *kgt_model(const kgt_bench *bench, uint64_t seed);
+/* Places of the other images of classes 0 to 4; returns their number. */
+uint32_t kgt_find_others(const kgt_bench *bench, uint32_t *places);
+/* % of the test images. */
+double kgt_accuracy(const kgt_bench *bench, fl_model *model);
 uint64_t kgt_steps_before(const kgt_bench *bench);
 /* Weights trained on classes 0 to 4 of the other images, with a new head; the
  * caller's to free. */
@@ -169,11 +184,41 @@ double kgt_ideal(const kgt_prices *prices, const kgt_result *result,
 void kgt_print_prices(const kgt_prices *prices);
 
 uint64_t kgt_steps_of_overhead(const kgt_bench *bench, int runs);
+/* Additions and multiplications of training on n samples as it is set now. */
+double kgt_flops(const fl_model *model, uint64_t n);
 /* In % of a step without a controller. */
 void kgt_print_overhead(const kgt_bench *bench, int runs, uint32_t criterion,
                         const char *key);
 
-/* ---- parts (kgt_finetune.c, kgt_grid.c) ---- */
+/* ---- a federated job (kgt_rounds.c) ---- */
+
+typedef struct kgt_federation {
+  const char *name;
+  uint64_t seed;
+  const float *weights;
+  float rate;
+  int is_pretrained;
+  int is_freezing; /* by gradnorm */
+  int is_verbose;  /* clients' reports, and what the server makes of them */
+} kgt_federation;
+
+typedef struct kgt_federated_result {
+  double accuracy; /* %, mean of the last rounds; 0 when the loss was no number
+                      any more */
+  double cpu_us;   /* of the clients' training */
+  double flops;    /* of the same */
+  double bytes_up; /* whatever went to the server */
+  double bytes_down;
+  char frozen[KGT_LOG]; /* "1@12,2@20": modules, round */
+} kgt_federated_result;
+
+/* About so many steps. */
+uint64_t kgt_steps_of_federation(const kgt_bench *bench);
+void kgt_run_federation(const kgt_bench *bench,
+                        const kgt_federation *federation,
+                        kgt_federated_result *result);
+
+/* ---- parts (kgt_finetune.c, kgt_grid.c, kgt_federated.c, kgt_lora.c) ---- */
 
 typedef struct kgt_settings {
   uint64_t seeds[KGT_SEEDS];
@@ -181,6 +226,8 @@ typedef struct kgt_settings {
   int runs;
   float rate;
   uint32_t criterion;
+  int is_verbose;
+  int has_adapters; /* lora: bottlenecks instead of low-rank updates */
   kgt_schedule oracle;
 } kgt_settings;
 
@@ -188,5 +235,7 @@ void kgt_part_steps(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_finetune(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_grid(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_rates(const kgt_bench *bench, const kgt_settings *settings);
+void kgt_part_federated(const kgt_bench *bench, const kgt_settings *settings);
+void kgt_part_lora(const kgt_bench *bench, const kgt_settings *settings);
 
 #endif

@@ -103,8 +103,7 @@ fl_model *kgt_model(const kgt_bench *bench, uint64_t seed)
   return model;
 }
 
-/* Places of the other images of the first classes. */
-static uint32_t find_others(const kgt_bench *bench, uint32_t *places)
+uint32_t kgt_find_others(const kgt_bench *bench, uint32_t *places)
 {
   uint32_t n = 0;
   for (uint32_t i = 0; i < bench->sizes.others; i++) {
@@ -114,10 +113,20 @@ static uint32_t find_others(const kgt_bench *bench, uint32_t *places)
   return n;
 }
 
+double kgt_accuracy(const kgt_bench *bench, fl_model *model)
+{
+  fl_evaluation evaluation;
+  fl_dataset data = bench->test.data;
+  data.n = bench->sizes.test;
+  kgt_must(fl_evaluation_init(&evaluation, sizeof evaluation), "accuracy");
+  kgt_must(fl_model_evaluate(model, &data, &evaluation), "accuracy");
+  return 100.0 * (double)evaluation.correct / (double)evaluation.count;
+}
+
 uint64_t kgt_steps_before(const kgt_bench *bench)
 {
   uint32_t *places = kgt_get(bench->sizes.others, sizeof *places);
-  uint64_t n = find_others(bench, places);
+  uint64_t n = kgt_find_others(bench, places);
   free(places);
   return bench->sizes.epochs_before *
          ((n + bench->sizes.batch - 1) / bench->sizes.batch);
@@ -139,7 +148,7 @@ static void train_before(const kgt_bench *bench, fl_model *model, uint64_t seed)
   uint32_t *places = kgt_get(bench->sizes.others, sizeof *places);
   for (uint32_t epoch = 0; epoch < bench->sizes.epochs_before; epoch++) {
     fli_rng rng;
-    uint32_t n = find_others(bench, places);
+    uint32_t n = kgt_find_others(bench, places);
     fli_rng_init(&rng, seed, FLI_RNG_TEST, epoch, 1);
     fli_rng_shuffle(&rng, places, n);
     for (uint32_t first = 0; first < n; first += batch) {

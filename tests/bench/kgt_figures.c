@@ -92,6 +92,21 @@ void kgt_print(const char *key, double value)
   (void)fflush(stdout);
 }
 
+double kgt_print_mean(const char *key, const double *values, size_t n,
+                      int has_interval)
+{
+  char name[96];
+  double mean = kgt_mean(values, n);
+  kgt_print(key, mean);
+  if (!has_interval) return mean;
+  double half = kgt_half_interval(values, n);
+  (void)snprintf(name, sizeof name, "%s_low", key);
+  kgt_print(name, mean - half);
+  (void)snprintf(name, sizeof name, "%s_high", key);
+  kgt_print(name, mean + half);
+  return mean;
+}
+
 void kgt_progress_begin(uint64_t steps)
 {
   progress.steps = steps;

@@ -102,19 +102,10 @@ static double share_of_steps(const tables *t, uint32_t seed, uint32_t run)
 static double print_mean(const tables *t, const char *key, figure_fn figure,
                          uint32_t run, int has_interval)
 {
-  char name[96];
   double values[KGT_SEEDS];
   for (uint32_t i = 0; i < t->n; i++)
     values[i] = figure(t, i, run);
-  double mean = kgt_mean(values, t->n);
-  kgt_print(key, mean);
-  if (!has_interval) return mean;
-  double half = kgt_half_interval(values, t->n);
-  (void)snprintf(name, sizeof name, "%s_low", key);
-  kgt_print(name, mean - half);
-  (void)snprintf(name, sizeof name, "%s_high", key);
-  kgt_print(name, mean + half);
-  return mean;
+  return kgt_print_mean(key, values, t->n, has_interval);
 }
 
 static void print_seed(const tables *t, uint32_t i, uint64_t seed)

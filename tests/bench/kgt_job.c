@@ -139,16 +139,6 @@ static void begin_epoch(job *j)
   fli_rng_shuffle(&rng, j->order, n);
 }
 
-static double accuracy_of(const kgt_bench *bench, fl_model *model)
-{
-  fl_evaluation evaluation;
-  fl_dataset data = bench->test.data;
-  data.n = bench->sizes.test;
-  kgt_must(fl_evaluation_init(&evaluation, sizeof evaluation), "accuracy");
-  kgt_must(fl_model_evaluate(model, &data, &evaluation), "accuracy");
-  return 100.0 * (double)evaluation.correct / (double)evaluation.count;
-}
-
 /* Returns whether it came to its end. */
 static int run_job(job *j)
 {
@@ -182,7 +172,7 @@ void kgt_run(const kgt_bench *bench, const kgt_recipe *recipe,
   j.order = kgt_get(bench->sizes.tune, sizeof *j.order);
   j.is_kept = kgt_get(bench->train.n, 1);
   if (run_job(&j)) {
-    result->accuracy = accuracy_of(bench, j.model);
+    result->accuracy = kgt_accuracy(bench, j.model);
   } else {
     note(&j, "diverged");
   }

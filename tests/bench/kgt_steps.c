@@ -57,6 +57,11 @@ static void layers_close(layers *l)
   free(l->edge);
 }
 
+double kgt_flops(const fl_model *model, uint64_t n)
+{
+  return model_flops(model, (size_t)n, 1);
+}
+
 uint64_t kgt_steps_of_prices(const kgt_bench *bench, int runs)
 {
   return (uint64_t)runs * ((TURN + 1) * (4 * KGT_FROZEN - 2) + 4 * (PAIRS + 1));

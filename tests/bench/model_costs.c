@@ -16,6 +16,21 @@ static double dense_flops(const fli_node *node)
   return 2.0 * rows * inputs * (double)node->attributes.dense.units;
 }
 
+/* Of a product with one of the two factors of a low-rank update: with the
+ * other side of the layer, units or inputs. */
+static double factor_flops(const fli_node *node, double side)
+{
+  double inputs = (double)node->input.dims[node->input.n_dims - 1];
+  double rows = (double)node->input.count / inputs;
+  return 2.0 * rows * (double)node->attributes.dense.rank * side;
+}
+
+static double low_rank_flops(const fli_node *node)
+{
+  return factor_flops(node, (double)node->attributes.dense.units) +
+         factor_flops(node, (double)node->input.dims[node->input.n_dims - 1]);
+}
+
 static double conv_flops(const fli_node *node)
 {
   const fli_shape *out = node->pool ? &node->pool->input : &node->output;
@@ -36,9 +51,24 @@ static double attention_flops(const fli_node *node)
 static double forward_flops(const fli_node *node)
 {
   if (node->op == &fli_op_dense) return dense_flops(node);
+  if (node->op == &fli_op_dense_lora)
+    return dense_flops(node) + low_rank_flops(node);
   if (node->op == &fli_op_conv2d) return conv_flops(node);
   if (node->op == &fli_op_attention) return attention_flops(node);
   return 0.0;
+}
+
+/* A product with the second factor comes first, whatever is wanted; the weights
+ * are fixed. */
+static double low_rank_backward(const fli_node *node, int carries)
+{
+  double inputs = (double)node->input.dims[node->input.n_dims - 1];
+  double units = (double)node->attributes.dense.units;
+  double sum = 0.0;
+  if (node->trained != 0) sum += low_rank_flops(node);
+  if (carries) sum += dense_flops(node) + factor_flops(node, inputs);
+  if (sum > 0.0) sum += factor_flops(node, units);
+  return sum;
 }
 
 /* Gradients of weights and of inputs cost what forward does, each; attention
@@ -47,6 +77,7 @@ static double backward_flops(const fl_model *model, const fli_node *node)
 {
   double forward = forward_flops(node);
   int carries = model->nodes[node->inputs[0]].carries;
+  if (node->op == &fli_op_dense_lora) return low_rank_backward(node, carries);
   if (node->op == &fli_op_attention) return carries ? 2.0 * forward : 0.0;
   return forward * ((node->trained != 0) + (carries != 0));
 }

@@ -128,6 +128,76 @@ def the_best_rate_is_one_of_those_tried():
     want(tried[figures["rate_best"]] == max(tried.values()), figures)
 
 
+def a_federated_job_saves_nothing_until_something_is_frozen():
+    figures, errors = _figures("--part", "federated", "--seeds", 1, "--verbose")
+    want(figures["federated_seeds"] == "1", figures)
+    for start in ("scratch", "pretrained"):
+        key = f"federated_{start}"
+        _want_numbers(figures, [
+            f"{key}_{what}" for what in (
+                "acc_base", "acc_delta", "cpu_saved_pct", "compute_saved_pct",
+                "bytes_saved_pct", "bytes_up_saved_pct",
+                "bytes_down_saved_pct")])
+        frozen = figures[f"seed3_{start}_freezing_frozen"]
+        want(figures[f"seed3_{start}_base_frozen"] == "none", figures)
+        want(figures[f"{key}_frozen"] == frozen, figures)
+        saved = [float(figures[f"{key}_{what}_saved_pct"])
+                 for what in ("compute", "bytes_up", "bytes_down")]
+        want(all(value > 0 for value in saved) if frozen != "none"
+             else saved[0] == 0, figures)
+    # Four rounds say what is much, from the first one with reports on.
+    want(re.search(r"round \d+: client \d: module 0: [\d.e-]+, \d+ images",
+                   errors), errors)
+    want(errors.count("threshold nan") >= 8, errors)
+    want("seed 3: pretrained, freezing" in errors, errors)
+
+
+def _same_federated_job(*arguments):
+    figures, _ = _figures("--part", "federated", "--seeds", 1, *arguments)
+    return {key: value for key, value in figures.items()
+            if re.fullmatch(r"seed\d_\w+_(acc|up_bytes|down_bytes|frozen)",
+                            key)}
+
+
+def a_federated_job_gives_the_same_again():
+    first = _same_federated_job()
+    want(first == _same_federated_job(), first)
+    want(len(first) == 16, first)
+
+
+def a_federated_job_whose_loss_is_no_number_ends_and_says_so():
+    figures, _ = _figures("--part", "federated", "--seeds", 1, "--rate", 1e6)
+    want(figures["seed3_scratch_base_frozen"].startswith("diverged@"), figures)
+    want(float(figures["federated_scratch_acc_base"]) == 0, figures)
+
+
+def adapters_that_are_frozen_take_less_memory():
+    for kind in ((), ("--adapters",)):
+        figures, errors = _figures("--part", "lora", "--seeds", 2, "--verbose",
+                                   *kind)
+        _want_numbers(figures, [
+            "lora_acc_base", "lora_acc_delta", "lora_acc_delta_low",
+            "lora_acc_delta_high", "lora_time_saved_pct",
+            "lora_compute_saved_pct", "lora_memory_saved_pct",
+            "lora_memory_mean_saved_pct", "lora_memory_front_pct"])
+        want(figures["lora_seeds"] == "2", figures)
+        for seed in (3, 4):
+            frozen = figures[f"seed{seed}_freezing_frozen"].split(",")
+            # Of seven updates, or four bottlenecks, half at most, and from
+            # the end of the warm-up on.
+            want(1 <= len(frozen) <= (2 if kind else 3), figures)
+            for entry in frozen:
+                layer, epoch = entry.split("@")
+                want(layer.startswith(("b0.", "b1.", "e")), figures)
+                want(.5 <= float(epoch) <= 2.5, figures)
+            want(figures[f"seed{seed}_base_frozen"] == "none", figures)
+        saved = float(figures["lora_memory_saved_pct"])
+        want(0 < float(figures["lora_memory_mean_saved_pct"]) < saved, figures)
+        want(float(figures["lora_compute_saved_pct"]) > 0, figures)
+        want(float(figures["lora_memory_front_pct"]) >= saved, figures)
+        want(errors.count("importance") % (4 if kind else 7) == 0, errors)
+
+
 def a_job_whose_loss_is_no_number_ends_and_says_so():
     figures, _ = _figures("--part", "finetune", "--seeds", 1, "--runs", 1,
                           "--rate", 1e6)
@@ -159,6 +229,8 @@ def options_out_of_range_are_refused():
 def help_names_the_options():
     status, text, _ = _run("--help")
     want(status == 0 and "--oracle E:F" in text, text)
+    for part in ("steps", "finetune", "grid", "rates", "federated", "lora"):
+        want(f" {part} " in text, part, text)
 
 
 if __name__ == "__main__":
