@@ -61,9 +61,9 @@ def test_plan_bytes_are_for_a_controller(mlp):
                                "max_frozen": 1})
         tasks = []
         client = fl.Client("one", train=tasks_of(tasks))
-        with fl.Freeze(2, "server", steps_per_epoch=1,
-                       max_frozen=1) as follower:
-            played(server, [client])
+        played(server, [client])
+        with fl.Freeze(2, "server", steps_per_epoch=1, max_frozen=1,
+                       job=tasks[0].freeze_job) as follower:
             follower.apply_plan(tasks[0].freeze_plan)
             assert follower.plan.first_active == 0
             follower.apply_plan(tasks[1].freeze_plan)
