@@ -51,6 +51,19 @@ static fl_status check_options(const fl_freeze_options *options)
   return FL_OK;
 }
 
+/* Another model, name or seed is another job, whose plans are not for the
+ * controllers that clients made for this one. */
+static void derive_name(const fli_job *job, uint8_t name[FL_HASH_BYTES])
+{
+  fli_hasher hasher;
+  fli_hasher_init(&hasher);
+  fli_hasher_update(&hasher, "libfl freeze job", 16);
+  fli_hasher_update(&hasher, job->schema, sizeof job->schema);
+  fli_hasher_u64(&hasher, job->options.seed);
+  fli_hasher_update(&hasher, job->name, strlen(job->name));
+  fli_hasher_final(&hasher, name);
+}
+
 /* Everything that the caller's options point to becomes ours. */
 static fl_status keep_options(fli_job *job, const fl_freeze_options *given)
 {
@@ -68,7 +81,10 @@ static fl_status keep_options(fli_job *job, const fl_freeze_options *given)
     if (!freezing->fixed) FLI_TRY(fli_nomem(n * sizeof *freezing->fixed));
     memcpy(freezing->fixed, options.fixed, n * sizeof *freezing->fixed);
   }
-  if (options.job) memcpy(freezing->name, options.job, sizeof freezing->name);
+  if (options.job)
+    memcpy(freezing->name, options.job, sizeof freezing->name);
+  else
+    derive_name(job, freezing->name);
   options.fixed = freezing->fixed;
   options.job = freezing->name;
   freezing->options = options;

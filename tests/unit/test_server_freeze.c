@@ -201,7 +201,8 @@ Test(server_freeze, schedule_may_begin_with_the_job)
 }
 
 /* What a client's controller makes of the plan's bytes. */
-static uint32_t applied(const sv_client *client, uint64_t *version)
+static uint32_t applied(const sv_client *client, const uint8_t *job,
+                        uint64_t *version)
 {
   fl_freeze *controller = NULL;
   fl_freeze_options options;
@@ -210,6 +211,7 @@ static uint32_t applied(const sv_client *client, uint64_t *version)
   options.criterion = FL_FREEZE_SERVER;
   options.steps_per_epoch = 10;
   options.max_frozen = 1;
+  options.job = job;
   cr_assert_eq(fl_freeze_new(&controller, NULL, 2, &options), FL_OK);
   cr_assert_eq(fl_freeze_apply_plan(controller, client->plan.freeze_plan,
                                     client->plan.freeze_plan_size),
@@ -233,7 +235,8 @@ static void expect_plan(freezing *f, uint32_t first_active)
   cr_assert_eq(client->plan.freeze_plan_size, plan->size);
   memcpy(bytes, plan->data, plan->size);
   client->plan.freeze_plan = bytes;
-  cr_expect_eq(applied(client, &version), first_active);
+  cr_expect_eq(applied(client, job_of(f)->freezing.name, &version),
+               first_active);
   cr_expect_eq(version, first_active);
 }
 
@@ -256,6 +259,66 @@ Test(server_freeze, plan_travels_and_comes_again_with_hello)
   cr_expect_eq(client->plan.first_active, 1u);
   expect_plan(&f, 1);
   sv_free(&f.world);
+}
+
+/* A job that differs from the plain one in the model, its name or its seed; its
+ * plan. */
+typedef struct job_case {
+  int has_other_model;
+  const char *name;
+  uint64_t seed;
+  const uint8_t *given;
+} job_case;
+
+static size_t plan_of_job(const job_case *c, uint8_t *bytes, size_t capacity)
+{
+  freezing f;
+  const uint64_t dims[1] = {300};
+  fl_model_builder *builder = NULL;
+  init_fixed(&f, FL_CODEC_F32, 2);
+  if (c->has_other_model) {
+    fl_model_free(f.world.model);
+    cr_assert_eq(fl_model_builder_new(&builder, NULL), FL_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+      cr_assert_eq(fl_model_builder_module(builder, i), FL_OK);
+      cr_assert_eq(fl_model_builder_tensor(builder, i ? "b" : "a", dims, 1, 1),
+                   FL_OK);
+    }
+    cr_assert_eq(fl_model_builder_build(builder, &f.world.model), FL_OK);
+    fl_model_builder_free(builder);
+  }
+  f.world.job_options.name = c->name;
+  f.world.job_options.seed = c->seed;
+  f.options.job = c->given;
+  cr_assert_eq(fl_server_new(&f.world.server, NULL, NULL), FL_OK);
+  cr_assert_eq(fl_server_add_job(f.world.server, f.world.model,
+                                 &f.world.job_options, NULL),
+               FL_OK, "%s", fl_last_error());
+  const fli_bytes *plan = &job_of(&f)->freezing.plan;
+  const size_t size = plan->size;
+  cr_assert(size <= capacity);
+  memcpy(bytes, plan->data, size);
+  sv_free(&f.world);
+  return size;
+}
+
+/* All that the plans of version 0 say but the name is the same. */
+Test(server_freeze, plans_name_their_job)
+{
+  static const uint8_t given[2][FL_HASH_BYTES] = {{0}, {1}};
+  const job_case cases[] = {{0, "a", 1, NULL},     {0, "b", 1, NULL},
+                            {0, "a", 2, NULL},     {1, "a", 1, NULL},
+                            {0, "a", 1, given[0]}, {0, "a", 1, given[1]}};
+  enum { N = sizeof cases / sizeof *cases };
+  uint8_t plans[N][256] = {{0}}, again[256] = {0};
+  size_t size = 0;
+  for (int i = 0; i < N; i++)
+    size = plan_of_job(&cases[i], plans[i], sizeof plans[i]);
+  for (int i = 0; i < N; i++)
+    for (int k = 0; k < i; k++)
+      cr_expect_arr_neq(plans[i], plans[k], size, "%d and %d", i, k);
+  cr_expect_eq(plan_of_job(&cases[0], again, sizeof again), size);
+  cr_expect_arr_eq(plans[0], again, size);
 }
 
 /* ---- reports ---- */
