@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The freeze controller of a job. At the end of a round that finished it gets
- * the mean loss and what the counted clients reported, weighted as their
- * updates were; what it decides holds from the next round on, which is when
- * first_active and the bytes that plans carry change. So a round has one plan,
- * whatever happens in it, and an aborted one decides nothing.
+ * the mean loss and what the counted clients reported, one voice each; what it
+ * decides holds from the next round on, which is when first_active and the
+ * bytes that plans carry change. So a round has one plan, whatever happens in
+ * it, and an aborted one decides nothing.
  *
  * A schedule (FIXED) needs no reports: to it, the round is a step. */
 #include "server/server.h"
@@ -229,7 +229,9 @@ void fli_freezing_take_report(fli_peer *peer, fli_member *member,
                  manifest->report_module, manifest->report_value);
 }
 
-/* In order of id, as the losses. */
+/* In order of id, as the losses. Each has the same weight: samples are what
+ * clients say that they have, and the medians are there to bound what liars
+ * do. */
 static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
 {
   uint32_t n = 0;
@@ -240,7 +242,7 @@ static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
         .struct_size = (uint32_t)sizeof *reports,
         .module = member->report_module,
         .value = member->report_value,
-        .weight = fli_member_weight(job, member),
+        .weight = 1,
     };
   }
   return n;

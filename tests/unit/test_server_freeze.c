@@ -273,13 +273,12 @@ Test(server_freeze, reports_of_the_clients_decide)
   sv_free(&f.world);
 }
 
-/* Clients of 10 and 20 of 60 samples say that there is nothing to learn; that
- * of 30 says otherwise, or nothing. Rounds 1..8; the plan of round 9. */
+/* Two of three clients say that there is nothing to learn; the third says
+ * otherwise, or nothing. Rounds 1..8; the plan of round 9. */
 static uint32_t vote(double other, uint32_t *n_rejected)
 {
   freezing f;
   init_reports(&f, FL_CODEC_F32, 9);
-  f.world.job_options.weight_cap = 100;
   begin(&f);
   for (uint64_t round = 1; round <= 8; round++) {
     set_reports(&f, value_of(round));
@@ -295,11 +294,48 @@ static uint32_t vote(double other, uint32_t *n_rejected)
   return first_active;
 }
 
-Test(server_freeze, half_of_the_weight_freezes_nothing)
+Test(server_freeze, two_of_three_freeze_nothing)
 {
   uint32_t n_rejected;
   cr_expect_eq(vote(1.0, &n_rejected), 0u);
   cr_expect_eq(n_rejected, 0u);
+}
+
+/* Eight clients, of which two say that they have as many samples as count and
+ * that there is nothing to learn: 16 of 22 parts of the weight in the mean. */
+Test(server_freeze, samples_that_a_client_claims_do_not_weigh_its_report)
+{
+  static const char *const ids[] = {"abe", "bea", "cay", "dot",
+                                    "eve", "fay", "gus", "hal"};
+  enum { N = 8, LIARS = 2 };
+  freezing f;
+  init_reports(&f, FL_CODEC_F32, 9);
+  for (size_t i = 3; i < N; i++)
+    sv_add(&f.world, ids[i], 10);
+  for (size_t i = 0; i < N; i++) {
+    f.world.clients[i].samples = i < LIARS ? 1000000 : 10;
+    f.world.clients[i].loss = (double)NAN;
+    f.world.clients[i].has_report = 1;
+  }
+  f.world.job_options.min_clients = N;
+  begin(&f);
+  for (uint64_t round = 1; round <= 9; round++) {
+    for (size_t i = 0; i < N; i++) {
+      f.world.clients[i].report = i < LIARS ? value_of(round) : 1.0;
+      sv_pull(&f.world.clients[i]);
+    }
+    cr_assert_eq(f.world.clients[0].plan.round, round);
+    cr_expect_eq(f.world.clients[0].plan.first_active, 0u);
+    sv_report(&f.world, N);
+    for (size_t i = 0; i < N; i++)
+      sv_pull(&f.world.clients[i]);
+    for (size_t i = 0; i < N; i++)
+      sv_update(&f.world.clients[i]);
+  }
+  cr_expect_eq(job_of(&f)->weight_cap, 80u);
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_UPDATE_ACCEPTED, NULL), 9u * N);
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_FREEZE_CHANGED, NULL), 0u);
+  sv_free(&f.world);
 }
 
 Test(server_freeze, report_that_is_no_number_is_left_out_and_the_update_counts)
