@@ -116,7 +116,7 @@ typedef struct fl_job_options {
   /** Freeze modules that have learned enough: NULL = never. GRADNORM and
    * PLASTICITY decide from what clients report (fl_freeze_end_round, each with
    * weight 1 whatever samples it claims; without reports nothing freezes);
-   * FIXED has rounds for steps: `first_active` from round `step` on.
+   * FIXED has rounds for steps: `first_active` from round `step` (>= 1) on.
    * steps_per_epoch is not read; total_steps of 0 counts as `rounds`; `allowed`
    * is not for jobs; `job` of NULL is derived from the model's schema, the name
    * and the seed, and told to clients with every plan

@@ -48,6 +48,11 @@ static fl_status check_options(const fl_freeze_options *options)
   if (options->n_fixed > 0 && !options->fixed)
     return fli_error(FL_E_OPTIONS, "freeze.fixed: got NULL, want %u rows",
                      options->n_fixed);
+  for (uint32_t i = 0; i < options->n_fixed; i++)
+    if (options->fixed[i].step == 0)
+      return fli_error(FL_E_OPTIONS,
+                       "freeze.fixed: got round 0, want >= 1, as rounds are "
+                       "counted from 1");
   return FL_OK;
 }
 
@@ -103,7 +108,7 @@ static fl_status make_controller(fli_job *job)
   if (!steps) return fli_nomem(n * sizeof *steps);
   for (size_t i = 0; i < n; i++) {
     steps[i] = options.fixed[i];
-    if (steps[i].step > 0) steps[i].step--;
+    steps[i].step--;
   }
   options.fixed = n > 0 ? steps : NULL;
   options.steps_per_epoch = is_scheduled(freezing) ? 1 : 0;

@@ -157,7 +157,7 @@ Test(server_freeze, change_is_an_event_of_the_round_that_begins)
 Test(server_freeze, schedule_may_begin_with_the_job)
 {
   freezing f;
-  init_fixed(&f, FL_CODEC_F32, 0);
+  init_fixed(&f, FL_CODEC_F32, 1);
   begin(&f);
   pull_all(&f);
   cr_expect_eq(f.world.clients[2].plan.first_active, 1u);

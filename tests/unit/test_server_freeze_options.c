@@ -35,6 +35,27 @@ Test(server_freeze_options, options_that_no_job_can_have_are_refused)
   sv_free(&f.world);
 }
 
+/* It would be the round of step 0, which is that of step 1, too. */
+Test(server_freeze_options, schedule_of_round_0_is_refused)
+{
+  freezing f;
+  const fl_freeze_fixed fixed[2] = {{.step = 0, .first_active = 0},
+                                    {.step = 1, .first_active = 1}};
+  init_fixed(&f, FL_CODEC_F32, 0);
+  cr_assert_eq(fl_server_new(&f.world.server, NULL, NULL), FL_OK);
+  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
+  cr_expect_str_eq(fl_last_error(), "freeze.fixed: got round 0, want >= 1, as "
+                                    "rounds are counted from 1");
+  f.options.fixed = fixed;
+  f.options.n_fixed = 2;
+  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
+  cr_expect_not_null(strstr(fl_last_error(), "got round 0"));
+  f.options.fixed++;
+  f.options.n_fixed--;
+  cr_expect_eq(add_job(&f), FL_OK);
+  sv_free(&f.world);
+}
+
 /* Options of an older caller end before `freeze`. */
 Test(server_freeze_options, shorter_options_never_freeze)
 {
