@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Following the aggregator's freeze plan, and telling it what to decide from:
- * how much the gradient of the front-most trained module changes. */
+ * what a controller measures of the front-most trained module. */
 #ifndef FL_PARTICIPANT_FREEZING_H
 #define FL_PARTICIPANT_FREEZING_H
 
@@ -10,11 +10,9 @@
 
 struct freezing {
   fl_freeze *controller; /* NULL until a plan came */
-  fl_model *model;       /* borrowed */
-  uint64_t *sizes;       /* of the model's segments */
-  uint32_t *modules;
-  uint32_t n_segments;
-  float learning_rate; /* of the task */
+  int is_attached;       /* to the model */
+  uint32_t reports;      /* what it measures */
+  uint8_t job[FL_HASH_BYTES];
 };
 
 /* Before training: freeze what the task says. */

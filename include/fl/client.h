@@ -54,6 +54,11 @@ typedef struct fl_train_task {
   uint32_t freeze_reports;
   const uint8_t *freeze_plan; /**< for fl_freeze_apply_plan; NULL = none */
   size_t freeze_plan_size;
+  /** The job that the freeze plan names, FL_HASH_BYTES: fl_freeze_options.job
+   * of the controller that is to follow it. One of another job needs another
+   * controller, and so does a job that was begun afresh, whose plans are older
+   * (FL_E_STALE) than those that were followed. NULL = none. */
+  const uint8_t *freeze_job;
 } fl_train_task;
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`

@@ -114,10 +114,13 @@ typedef struct fl_job_options {
   uint32_t min_cover;
   uint32_t reserved_cover;
   /** Freeze modules that have learned enough: NULL = never. GRADNORM and
-   * PLASTICITY decide from what clients report (fl_freeze_end_round; without
-   * reports nothing freezes); FIXED has rounds for steps: `first_active` from
-   * round `step` on. steps_per_epoch is not read; total_steps of 0 counts as
-   * `rounds`; `allowed` is not for jobs. Borrowed. */
+   * PLASTICITY decide from what clients report (fl_freeze_end_round, each with
+   * weight 1 whatever samples it claims; without reports nothing freezes);
+   * FIXED has rounds for steps: `first_active` from round `step` (>= 1) on.
+   * steps_per_epoch is not read; total_steps of 0 counts as `rounds`; `allowed`
+   * is not for jobs; `job` of NULL is derived from the model's schema, the name
+   * and the seed, and told to clients with every plan
+   * (fl_train_task.freeze_job). Borrowed. */
   const fl_freeze_options *freeze;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);

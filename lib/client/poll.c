@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "base/size.h"
+#include "wire/reader.h"
 
 static uint64_t later(uint64_t now_ns, uint64_t pause_ns)
 {
@@ -77,6 +78,28 @@ static int wants_work(const fl_client *client)
                                client->phase == FLI_PHASE_EVALUATE);
 }
 
+/* The job's name in a freeze plan, whose key 2 it is in every format
+ * (docs/design/freeze.md); NULL = none. Anything else is the trainer's to
+ * judge. */
+static const uint8_t *job_of(const fli_bytes *freeze_plan)
+{
+  enum { KEY_JOB = 2 };
+  uint32_t key;
+  size_t size = 0;
+  const uint8_t *job = NULL;
+  fli_msg_reader reader;
+  fli_reader_init(&reader, freeze_plan->data, freeze_plan->size);
+  for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
+    if (key == KEY_JOB)
+      job = fli_reader_bin(&reader, &size);
+    else
+      fli_reader_skip(&reader);
+  }
+  const fl_status st = fli_reader_finish(&reader);
+  fli_clear_error();
+  return st == FL_OK && size == FL_HASH_BYTES ? job : NULL;
+}
+
 static fl_train_task make_task(const fl_client *client)
 {
   const int is_plan = client->phase == FLI_PHASE_TRAIN;
@@ -96,6 +119,8 @@ static fl_train_task make_task(const fl_client *client)
       .freeze_plan =
           is_plan && freeze_plan->size > 0 ? freeze_plan->data : NULL,
       .freeze_plan_size = is_plan ? freeze_plan->size : 0,
+      .freeze_job =
+          is_plan && freeze_plan->size > 0 ? job_of(freeze_plan) : NULL,
   };
 }
 

@@ -214,10 +214,15 @@ static void keep_plan(fl_client *client, const fli_plan *plan)
   client->plan.freeze_plan = NULL;
   client->plan.freeze_plan_size = 0;
   client->has_plan = 1;
+  /* The trainer's; there is room. */
+  fli_bytes_clear(&client->freeze_plan);
+  (void)fli_bytes_append(&client->freeze_plan, plan->freeze_plan,
+                         plan->freeze_plan_size);
 }
 
-/* Some segment has to be left, and the freeze plan is the trainer's. */
-static fl_status take_freezing(fl_client *client, const fli_plan *plan)
+/* Before anything changes: some segment has to be left, and the freeze plan
+ * needs room. */
+static fl_status prepare_freezing(fl_client *client, const fli_plan *plan)
 {
   uint32_t last = 0;
   for (uint32_t s = 0; s < client->n_segments; s++)
@@ -225,9 +230,7 @@ static fl_status take_freezing(fl_client *client, const fli_plan *plan)
   if (plan->first_active > last)
     return fli_error(FL_E_RANGE, "plan.first_active: got %u, want <= %u",
                      plan->first_active, last);
-  fli_bytes_clear(&client->freeze_plan);
-  return fli_bytes_append(&client->freeze_plan, plan->freeze_plan,
-                          plan->freeze_plan_size);
+  return fli_bytes_reserve(&client->freeze_plan, plan->freeze_plan_size);
 }
 
 static fl_status on_plan(fl_client *client, const fli_frame *frame)
@@ -237,12 +240,12 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   FLI_TRY(fli_parse_plan(&plan, frame->body, frame->size));
   if (!is_current(client, (fli_turn){plan.round, plan.attempt})) return FL_OK;
   end_wait(client);
+  FLI_TRY(prepare_freezing(client, &plan));
   if (plan.norms)
     FLI_TRY(take_scale(client, plan.noise_seed, plan.clip, plan.norms,
                        plan.norms_size));
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
-  FLI_TRY(take_freezing(client, &plan));
   keep_plan(client, &plan);
   fli_client_settle(client, &plan);
   if (fli_client_holds(client, plan.model_version, plan.model_hash))

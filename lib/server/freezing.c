@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The freeze controller of a job. At the end of a round that finished it gets
- * the mean loss and what the counted clients reported, weighted as their
- * updates were; what it decides holds from the next round on, which is when
- * first_active and the bytes that plans carry change. So a round has one plan,
- * whatever happens in it, and an aborted one decides nothing.
+ * the mean loss and what the counted clients reported, one voice each; what it
+ * decides holds from the next round on, which is when first_active and the
+ * bytes that plans carry change. So a round has one plan, whatever happens in
+ * it, and an aborted one decides nothing.
  *
  * A schedule (FIXED) needs no reports: to it, the round is a step. */
 #include "server/server.h"
@@ -48,7 +48,25 @@ static fl_status check_options(const fl_freeze_options *options)
   if (options->n_fixed > 0 && !options->fixed)
     return fli_error(FL_E_OPTIONS, "freeze.fixed: got NULL, want %u rows",
                      options->n_fixed);
+  for (uint32_t i = 0; i < options->n_fixed; i++)
+    if (options->fixed[i].step == 0)
+      return fli_error(FL_E_OPTIONS,
+                       "freeze.fixed: got round 0, want >= 1, as rounds are "
+                       "counted from 1");
   return FL_OK;
+}
+
+/* Another model, name or seed is another job, whose plans are not for the
+ * controllers that clients made for this one. */
+static void derive_name(const fli_job *job, uint8_t name[FL_HASH_BYTES])
+{
+  fli_hasher hasher;
+  fli_hasher_init(&hasher);
+  fli_hasher_update(&hasher, "libfl freeze job", 16);
+  fli_hasher_update(&hasher, job->schema, sizeof job->schema);
+  fli_hasher_u64(&hasher, job->options.seed);
+  fli_hasher_update(&hasher, job->name, strlen(job->name));
+  fli_hasher_final(&hasher, name);
 }
 
 /* Everything that the caller's options point to becomes ours. */
@@ -68,7 +86,10 @@ static fl_status keep_options(fli_job *job, const fl_freeze_options *given)
     if (!freezing->fixed) FLI_TRY(fli_nomem(n * sizeof *freezing->fixed));
     memcpy(freezing->fixed, options.fixed, n * sizeof *freezing->fixed);
   }
-  if (options.job) memcpy(freezing->name, options.job, sizeof freezing->name);
+  if (options.job)
+    memcpy(freezing->name, options.job, sizeof freezing->name);
+  else
+    derive_name(job, freezing->name);
   options.fixed = freezing->fixed;
   options.job = freezing->name;
   freezing->options = options;
@@ -87,7 +108,7 @@ static fl_status make_controller(fli_job *job)
   if (!steps) return fli_nomem(n * sizeof *steps);
   for (size_t i = 0; i < n; i++) {
     steps[i] = options.fixed[i];
-    if (steps[i].step > 0) steps[i].step--;
+    steps[i].step--;
   }
   options.fixed = n > 0 ? steps : NULL;
   options.steps_per_epoch = is_scheduled(freezing) ? 1 : 0;
@@ -213,7 +234,9 @@ void fli_freezing_take_report(fli_peer *peer, fli_member *member,
                  manifest->report_module, manifest->report_value);
 }
 
-/* In order of id, as the losses. */
+/* In order of id, as the losses. Each has the same weight: samples are what
+ * clients say that they have, and the medians are there to bound what liars
+ * do. */
 static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
 {
   uint32_t n = 0;
@@ -224,7 +247,7 @@ static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
         .struct_size = (uint32_t)sizeof *reports,
         .module = member->report_module,
         .value = member->report_value,
-        .weight = fli_member_weight(job, member),
+        .weight = 1,
     };
   }
   return n;

@@ -193,7 +193,8 @@ static void abort_short(fli_job *job, uint32_t reason, uint32_t got)
   abort_round(job, reason, text);
 }
 
-double fli_member_weight(const fli_job *job, const fli_member *member)
+/* Of a counted update. */
+static double weight_of(const fli_job *job, const fli_member *member)
 {
   const uint64_t cap = job->weight_cap;
   const uint64_t samples = member->samples < cap ? member->samples : cap;
@@ -206,7 +207,7 @@ static double mean_loss(const fli_job *job)
   double sum = 0.0, weights = 0.0;
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
-    const double weight = fli_member_weight(job, member);
+    const double weight = weight_of(job, member);
     if (!member->is_counted || isnan(member->loss)) continue;
     sum += weight * member->loss;
     weights += weight;

@@ -422,8 +422,6 @@ fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
 /* Into a job without freezing. */
 fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
 
-/* Weight of a counted update. */
-double fli_member_weight(const fli_job *job, const fli_member *member);
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);
 

@@ -4,6 +4,7 @@
  * with the server's model. The server's memory does not fail. */
 #include "oom.h"
 
+#include "client/client.h"
 #include "client_pair.h"
 #include "feedback_audit.h"
 
@@ -92,6 +93,82 @@ static int run_on(uint32_t codec, uint64_t fail_at)
   fl_context_free(context);
   CHECK_EQ_U64(heap.live_blocks, 0);
   return heap.was_hit;
+}
+
+/* What a plan sets, and nothing else may. */
+typedef struct told {
+  fli_plan plan;
+  uint8_t freeze_plan[4096];
+  size_t size;
+  uint8_t noise_seed[FL_SEED_BYTES];
+  float clip;
+} told;
+
+static void look(const fl_client *client, told *out)
+{
+  memset(out, 0, sizeof *out);
+  out->plan = client->plan;
+  out->size = client->freeze_plan.size;
+  if (out->size > 0)
+    memcpy(out->freeze_plan, client->freeze_plan.data, out->size);
+  memcpy(out->noise_seed, client->noise_seed, sizeof out->noise_seed);
+  out->clip = client->clip;
+}
+
+/* The next round's PLAN, with another scale and a longer freeze plan; 1 when
+ * allocation `fail_at` was reached, and the client then is as before. */
+static int plan_on(uint64_t fail_at)
+{
+  static const uint8_t longer[4096] = {1, 2, 3};
+  static const uint8_t seed[FL_SEED_BYTES] = {7};
+  uint8_t norms[2 * 64] = {0};
+  oom_heap heap = {0};
+  fl_context *context = NULL;
+  fli_bytes frame;
+  told before, after;
+  pair p;
+  CHECK_OK(oom_context(&context, &heap));
+  CHECK_OK(pair_begin(&p, context, FL_CODEC_THC, ROUNDS));
+  CHECK_OK(pair_freeze(&p, FL_CODEC_THC, ROUNDS));
+  CHECK_OK(pair_connect(&p));
+  while (p.client->plan.round < 1)
+    CHECK_OK(pair_step(&p));
+  look(p.client, &before);
+  CHECK(before.size > 0);
+  fli_plan plan = p.client->plan;
+  plan.round++;
+  plan.noise_seed = seed;
+  plan.clip = before.clip + 1;
+  plan.norms = norms;
+  plan.norms_size = 2 * (size_t)p.client->n_norms;
+  plan.freeze_plan = longer;
+  plan.freeze_plan_size = sizeof longer;
+  fli_bytes_init(&frame, NULL);
+  CHECK_OK(fli_write_plan(&frame, &plan));
+  heap.fail_at = heap.asked + fail_at;
+  const fl_status st = fl_client_recv(p.client, frame.data, frame.size);
+  CHECK_STATUS(st, heap.was_hit ? FL_E_NOMEM : FL_OK);
+  look(p.client, &after);
+  if (st == FL_OK) {
+    CHECK_EQ_U64(after.plan.round, before.plan.round + 1);
+    CHECK_EQ_U64(after.size, sizeof longer);
+    CHECK_EQ_MEM(after.noise_seed, seed, sizeof seed);
+  } else {
+    CHECK_EQ_MEM(&after, &before, sizeof after);
+  }
+  fli_bytes_free(&frame);
+  pair_end(&p);
+  fl_context_free(context);
+  CHECK_EQ_U64(heap.live_blocks, 0);
+  return heap.was_hit;
+}
+
+static void plan_is_taken_whole_or_not_at_all(void)
+{
+  uint64_t fail_at = 1;
+  while (check_totals.failures == 0 && plan_on(fail_at))
+    fail_at++;
+  CHECK(fail_at > 1);
 }
 
 /* The same with error feedback: no failure makes the client send anything
@@ -205,6 +282,7 @@ int main(void)
   CHECK_CASE(jobs_report_lack_of_memory);
   CHECK_CASE(save_and_restore_report_lack_of_memory);
   CHECK_CASE(clients_go_on_after_one_failure);
+  CHECK_CASE(plan_is_taken_whole_or_not_at_all);
   CHECK_CASE(feedback_goes_on_after_one_failure);
   CHECK_CASE(feedback_reports_lack_of_memory);
   return check_report();

@@ -94,6 +94,22 @@ def a_run_learns_and_logs_every_round():
         want(len(bench.events("job_finished")) == 1, "job_finished")
 
 
+def a_module_freezes_by_what_participants_report():
+    """Without reports nothing would. From then on it is not sent."""
+    with Bench() as bench:
+        aggregator = bench.aggregator(
+            "--rounds=40", "--min-clients=3", "--exit-when-done",
+            "--freeze=gradnorm")
+        _finish(bench, aggregator, [bench.participant(i, 3) for i in range(3)])
+        changed = bench.events("freeze_changed")
+        want(len(changed) == 1 and changed[0]["frozen"] == 1
+             and 7 < changed[0]["round"] <= 40, changed)
+        rows = bench.events("round_finished")
+        want([row["accepted"] for row in rows] == [3] * 40, rows)
+        want(rows[-1]["clients"]["p0"]["up"]
+             < rows[3]["clients"]["p0"]["up"] / 15, rows[3], rows[-1])
+
+
 def bytes_are_those_of_the_sockets():
     """Updates of 101,770 weights at 4 bits are 51 kB; float32 is 407 kB. What
     is counted lies above the payload by headers and control messages, which

@@ -61,9 +61,9 @@ def test_plan_bytes_are_for_a_controller(mlp):
                                "max_frozen": 1})
         tasks = []
         client = fl.Client("one", train=tasks_of(tasks))
-        with fl.Freeze(2, "server", steps_per_epoch=1,
-                       max_frozen=1) as follower:
-            played(server, [client])
+        played(server, [client])
+        with fl.Freeze(2, "server", steps_per_epoch=1, max_frozen=1,
+                       job=tasks[0].freeze_job) as follower:
             follower.apply_plan(tasks[0].freeze_plan)
             assert follower.plan.first_active == 0
             follower.apply_plan(tasks[1].freeze_plan)
@@ -140,6 +140,78 @@ def test_the_usual_trainer_follows(mlp, blobs):
         assert (weights[FRONT:] != start[FRONT:]).any()
         # It is the trainer that left the front alone.
         assert (trainer.model.weights[:FRONT] == start[:FRONT]).all()
+
+
+class Listener:
+    """The usual trainer, and what it reports."""
+
+    def __init__(self, model, x, y):
+        self.trainer = fl.LocalTrainer(model, x, y)
+        self.reports = []
+
+    def train(self, task):
+        result = self.trainer.train(task)
+        self.reports.append(result.report)
+        return result
+
+
+@pytest.mark.parametrize("criterion", ["gradnorm", "plasticity"])
+def test_the_usual_trainer_reports(mlp, blobs, criterion):
+    """Any value is below the mark that is no mark: what freezes is that
+    reports arrive."""
+    with mlp() as model, fl.Server() as server:
+        server.add_job(model, rounds=12, codec="f32", min_clients=2,
+                       batch_size=8,
+                       freeze={"criterion": criterion, "max_frozen": 1,
+                               "is_pretrained": True, "tolerance": 1e6,
+                               "pretrained_share": 1 / 12})
+        listeners = [Listener(mlp(), *blobs(64, seed)) for seed in range(2)]
+        events = played(server, [fl.Client(f"c{i}", train=one.train)
+                                 for i, one in enumerate(listeners)])
+        changed = [e for e in events if e.kind == Event.FREEZE_CHANGED]
+        assert [e.first_active for e in changed] == [1]
+        before = changed[0].round - 1
+        assert before >= 7
+        for one in listeners:
+            assert one.trainer.model.first_active == 1
+            assert len(one.reports) == 12
+            assert all(report.module == 0 and report.value > 0
+                       for report in one.reports[:before])
+            # Nothing is left that could freeze.
+            assert one.reports[before:] == [None] * (12 - before)
+
+
+def test_the_usual_trainer_of_little_depth_reports_nothing(mlp, blobs):
+    with mlp() as model, fl.Server() as server:
+        start = model.copy_weights()
+        server.add_job(model, rounds=2, codec="f32", batch_size=8,
+                       freeze={"criterion": "gradnorm", "max_frozen": 1})
+        one = Listener(mlp(), *blobs(64))
+        played(server, [fl.Client("one", train=one.train, max_depth=1)])
+        assert one.reports == [None, None]
+        assert (one.trainer.model.weights[:FRONT] == start[:FRONT]).all()
+        assert (one.trainer.model.weights[FRONT:] != start[FRONT:]).any()
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "b")])
+def test_the_usual_trainer_goes_on_with_the_next_job(mlp, blobs, names):
+    """Its plans begin at version 0 again."""
+    one = Listener(mlp(), *blobs(64))
+    for name in names:
+        with mlp() as model, fl.Server() as server:
+            server.add_job(
+                model, name=name, rounds=3, codec="f32", batch_size=8,
+                freeze={"criterion": "fixed", "fixed": [(3, 1)],
+                        "max_frozen": 1})
+            client = fl.Client("one", train=one.train)
+            events = played(server, [client])
+            assert one.trainer.model.first_active == 1
+            assert [e.kind for e in events].count(
+                Event.UPDATE_ACCEPTED) == 3
+    with mlp() as model, fl.Server() as server:
+        server.add_job(model, rounds=1, codec="f32")
+        played(server, [fl.Client("one", train=one.train)])
+        assert one.trainer.model.first_active == 0
 
 
 def test_options_that_do_not_exist_are_refused(mlp):

@@ -3,6 +3,7 @@
  * comes back to the server, and what becomes of the rest. */
 #include "client_fixture.h"
 
+#include <fl/freeze.h>
 #include "client/client.h"
 #include "compress/feedback.h"
 
@@ -54,6 +55,57 @@ Test(client_freeze, trainer_is_told_what_the_plan_says)
   fx_free(&fx);
 }
 
+/* A plan of that job, in `bytes`; its size. */
+static size_t write_freeze_plan(const uint8_t *job, uint8_t *bytes,
+                                size_t capacity)
+{
+  size_t size = 0;
+  fl_freeze *controller = NULL;
+  fl_freeze_options options;
+  cr_assert_eq(fl_freeze_options_init(&options, sizeof options), FL_OK);
+  options.max_frozen = 1;
+  options.job = job;
+  cr_assert_eq(fl_freeze_new(&controller, NULL, 2, &options), FL_OK);
+  cr_assert_eq(fl_freeze_copy_plan(controller, bytes, capacity, &size), FL_OK);
+  fl_freeze_free(controller);
+  return size;
+}
+
+Test(client_freeze, trainer_is_told_whose_plan_it_is)
+{
+  fixture fx;
+  uint8_t job[FL_HASH_BYTES], bytes[256];
+  begin(&fx, FL_CODEC_F32);
+  memset(job, 0x5a, sizeof job);
+  fx.plan.freeze_plan_size = write_freeze_plan(job, bytes, sizeof bytes);
+  fx.plan.freeze_plan = bytes;
+  fx_new(&fx);
+  fx_to_train(&fx);
+  cr_assert_not_null(fx.event.task.freeze_job);
+  cr_expect_arr_eq(fx.event.task.freeze_job, job, sizeof job);
+  fx_free(&fx);
+}
+
+/* Cut, and with a byte too many. */
+Test(client_freeze, plan_that_is_none_names_no_job)
+{
+  const uint8_t job[FL_HASH_BYTES] = {1};
+  uint8_t bytes[256];
+  const size_t size = write_freeze_plan(job, bytes, sizeof bytes);
+  bytes[size] = 0;
+  for (size_t n = 1; n <= size + 1; n++) {
+    fixture fx;
+    begin(&fx, FL_CODEC_F32);
+    fx.plan.freeze_plan = bytes;
+    fx.plan.freeze_plan_size = n;
+    fx_new(&fx);
+    fx_to_train(&fx);
+    cr_expect_eq(fx.event.task.freeze_job != NULL, n == size, "%zu bytes", n);
+    cr_expect_eq(fx.event.task.freeze_plan_size, n);
+    fx_free(&fx);
+  }
+}
+
 Test(client_freeze, nothing_is_frozen_by_plans_without_the_keys)
 {
   fixture fx;
@@ -63,6 +115,7 @@ Test(client_freeze, nothing_is_frozen_by_plans_without_the_keys)
   cr_expect_eq(fx.event.task.freeze_reports, 0u);
   cr_expect_null(fx.event.task.freeze_plan);
   cr_expect_eq(fx.event.task.freeze_plan_size, 0u);
+  cr_expect_null(fx.event.task.freeze_job);
   fx_submit(&fx, 1.f);
   fx_skip(&fx, FLI_MSG_NORM);
   fx_scale(&fx, 100.f, 1);

@@ -3,45 +3,10 @@
  * them, and what is frozen neither travels nor changes. */
 #include <criterion/criterion.h>
 
-#include "server/server.h"
-#include "server_fixture.h"
+#include "server_freezing.h"
 
 /* 300 weights are 512 coordinates, 44 are 256, at 4 bits. */
 enum { FRONT = 128, FIRST_BYTES = 512 / 2, SECOND_BYTES = 256 / 2 };
-
-typedef struct freezing {
-  sv_world world;
-  fl_freeze_options options;
-  fl_freeze_fixed fixed[1];
-} freezing;
-
-static const fli_job *job_of(const freezing *f)
-{
-  return f->world.server->jobs[0];
-}
-
-static void init(freezing *f, uint32_t codec, uint32_t criterion)
-{
-  sv_init(&f->world, NULL, codec);
-  sv_add(&f->world, "abe", 10);
-  sv_add(&f->world, "bea", 20);
-  sv_add(&f->world, "cay", 30);
-  cr_assert_eq(fl_freeze_options_init(&f->options, sizeof f->options), FL_OK);
-  f->options.criterion = criterion;
-  f->options.max_frozen = 1;
-  f->world.job_options.freeze = &f->options;
-  for (size_t i = 0; i < 3; i++)
-    f->world.clients[i].loss = (double)NAN;
-}
-
-/* Module 0 is frozen from this round on. */
-static void init_fixed(freezing *f, uint32_t codec, uint64_t round)
-{
-  init(f, codec, FL_FREEZE_FIXED);
-  f->fixed[0] = (fl_freeze_fixed){.step = round, .first_active = 1};
-  f->options.fixed = f->fixed;
-  f->options.n_fixed = 1;
-}
 
 static void begin(freezing *f)
 {
@@ -192,7 +157,7 @@ Test(server_freeze, change_is_an_event_of_the_round_that_begins)
 Test(server_freeze, schedule_may_begin_with_the_job)
 {
   freezing f;
-  init_fixed(&f, FL_CODEC_F32, 0);
+  init_fixed(&f, FL_CODEC_F32, 1);
   begin(&f);
   pull_all(&f);
   cr_expect_eq(f.world.clients[2].plan.first_active, 1u);
@@ -201,7 +166,8 @@ Test(server_freeze, schedule_may_begin_with_the_job)
 }
 
 /* What a client's controller makes of the plan's bytes. */
-static uint32_t applied(const sv_client *client, uint64_t *version)
+static uint32_t applied(const sv_client *client, const uint8_t *job,
+                        uint64_t *version)
 {
   fl_freeze *controller = NULL;
   fl_freeze_options options;
@@ -210,6 +176,7 @@ static uint32_t applied(const sv_client *client, uint64_t *version)
   options.criterion = FL_FREEZE_SERVER;
   options.steps_per_epoch = 10;
   options.max_frozen = 1;
+  options.job = job;
   cr_assert_eq(fl_freeze_new(&controller, NULL, 2, &options), FL_OK);
   cr_assert_eq(fl_freeze_apply_plan(controller, client->plan.freeze_plan,
                                     client->plan.freeze_plan_size),
@@ -233,7 +200,8 @@ static void expect_plan(freezing *f, uint32_t first_active)
   cr_assert_eq(client->plan.freeze_plan_size, plan->size);
   memcpy(bytes, plan->data, plan->size);
   client->plan.freeze_plan = bytes;
-  cr_expect_eq(applied(client, &version), first_active);
+  cr_expect_eq(applied(client, job_of(f)->freezing.name, &version),
+               first_active);
   cr_expect_eq(version, first_active);
 }
 
@@ -305,13 +273,12 @@ Test(server_freeze, reports_of_the_clients_decide)
   sv_free(&f.world);
 }
 
-/* Clients of 10 and 20 of 60 samples say that there is nothing to learn; that
- * of 30 says otherwise, or nothing. Rounds 1..8; the plan of round 9. */
+/* Two of three clients say that there is nothing to learn; the third says
+ * otherwise, or nothing. Rounds 1..8; the plan of round 9. */
 static uint32_t vote(double other, uint32_t *n_rejected)
 {
   freezing f;
   init_reports(&f, FL_CODEC_F32, 9);
-  f.world.job_options.weight_cap = 100;
   begin(&f);
   for (uint64_t round = 1; round <= 8; round++) {
     set_reports(&f, value_of(round));
@@ -327,11 +294,48 @@ static uint32_t vote(double other, uint32_t *n_rejected)
   return first_active;
 }
 
-Test(server_freeze, half_of_the_weight_freezes_nothing)
+Test(server_freeze, two_of_three_freeze_nothing)
 {
   uint32_t n_rejected;
   cr_expect_eq(vote(1.0, &n_rejected), 0u);
   cr_expect_eq(n_rejected, 0u);
+}
+
+/* Eight clients, of which two say that they have as many samples as count and
+ * that there is nothing to learn: 16 of 22 parts of the weight in the mean. */
+Test(server_freeze, samples_that_a_client_claims_do_not_weigh_its_report)
+{
+  static const char *const ids[] = {"abe", "bea", "cay", "dot",
+                                    "eve", "fay", "gus", "hal"};
+  enum { N = 8, LIARS = 2 };
+  freezing f;
+  init_reports(&f, FL_CODEC_F32, 9);
+  for (size_t i = 3; i < N; i++)
+    sv_add(&f.world, ids[i], 10);
+  for (size_t i = 0; i < N; i++) {
+    f.world.clients[i].samples = i < LIARS ? 1000000 : 10;
+    f.world.clients[i].loss = (double)NAN;
+    f.world.clients[i].has_report = 1;
+  }
+  f.world.job_options.min_clients = N;
+  begin(&f);
+  for (uint64_t round = 1; round <= 9; round++) {
+    for (size_t i = 0; i < N; i++) {
+      f.world.clients[i].report = i < LIARS ? value_of(round) : 1.0;
+      sv_pull(&f.world.clients[i]);
+    }
+    cr_assert_eq(f.world.clients[0].plan.round, round);
+    cr_expect_eq(f.world.clients[0].plan.first_active, 0u);
+    sv_report(&f.world, N);
+    for (size_t i = 0; i < N; i++)
+      sv_pull(&f.world.clients[i]);
+    for (size_t i = 0; i < N; i++)
+      sv_update(&f.world.clients[i]);
+  }
+  cr_expect_eq(job_of(&f)->weight_cap, 80u);
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_UPDATE_ACCEPTED, NULL), 9u * N);
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_FREEZE_CHANGED, NULL), 0u);
+  sv_free(&f.world);
 }
 
 Test(server_freeze, report_that_is_no_number_is_left_out_and_the_update_counts)
@@ -481,52 +485,5 @@ Test(server_freeze, restored_schedule_goes_on)
   cr_expect_eq(f.world.clients[0].plan.first_active, 1u);
   expect_plan(&f, 1);
   cr_expect_eq(sv_events(&f.world, FL_SERVER_FREEZE_CHANGED, NULL), 1u);
-  sv_free(&f.world);
-}
-
-/* ---- options ---- */
-
-static fl_status add_job(freezing *f)
-{
-  const fl_status st = fl_server_add_job(f->world.server, f->world.model,
-                                         &f->world.job_options, NULL);
-  return st;
-}
-
-Test(server_freeze, options_that_no_job_can_have_are_refused)
-{
-  freezing f;
-  const uint32_t allowed[1] = {0};
-  init(&f, FL_CODEC_F32, FL_FREEZE_SERVER);
-  cr_assert_eq(fl_server_new(&f.world.server, NULL, NULL), FL_OK);
-  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
-  f.options.criterion = FL_FREEZE_CKA;
-  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
-  f.options.criterion = FL_FREEZE_RELATIVE_PLASTICITY;
-  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
-  f.options.criterion = FL_FREEZE_FIXED; /* without a schedule */
-  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
-  f.options.criterion = FL_FREEZE_GRADNORM;
-  f.options.max_frozen = 2; /* the last one, too */
-  cr_expect_eq(add_job(&f), FL_E_OPTIONS);
-  f.options.max_frozen = 1;
-  f.options.n_allowed = 1;
-  f.options.allowed = allowed;
-  cr_expect_eq(add_job(&f), FL_E_CONFLICT);
-  f.options.n_allowed = 0;
-  cr_expect_eq(fl_server_job_count(f.world.server), 0u);
-  cr_expect_eq(add_job(&f), FL_OK);
-  sv_free(&f.world);
-}
-
-/* Options of an older caller end before `freeze`. */
-Test(server_freeze, shorter_options_never_freeze)
-{
-  freezing f;
-  init_fixed(&f, FL_CODEC_F32, 1);
-  f.world.job_options.struct_size = (uint32_t)offsetof(fl_job_options, freeze);
-  cr_assert_eq(fl_server_new(&f.world.server, NULL, NULL), FL_OK);
-  cr_assert_eq(add_job(&f), FL_OK);
-  cr_expect_null(job_of(&f)->freezing.controller);
   sv_free(&f.world);
 }

@@ -358,7 +358,7 @@ class TrainTask(Struct):
                 ("model_version", c_uint64), ("weights", F32P),
                 ("n_weights", c_uint64), ("first_active", c_uint32),
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
-                ("freeze_plan_size", c_size_t)]
+                ("freeze_plan_size", c_size_t), ("freeze_job", U8P)]
 
 
 class TrainResult(Struct):

@@ -130,7 +130,7 @@ def _nothing() -> ModelResource | None:
     return None
 
 
-def _count_modules(model: Model) -> int:
+def count_modules(model: Model) -> int:
     """Up to the last one that has something to train."""
     return max((tensor.module + 1 for tensor in model.tensors()
                 if tensor.is_trainable), default=0)
@@ -255,7 +255,7 @@ class Freeze(Handle):
         if model is None and (cache is not None or samples is not None):
             raise ValueError("cache, samples: want a model to attach to")
         n_modules = _args.u32(modules if model is None else
-                              _count_modules(model), "modules")
+                              count_modules(model), "modules")
         pointer, lease = lease_of(context)
         freeze = _lib.new(_lib.Freeze, lib.fl_freeze_new, pointer, n_modules,
                           byref(options))

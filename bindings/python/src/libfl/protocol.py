@@ -60,8 +60,9 @@ class TrainTask:
     """What to train, and from where. `weights` is the task's own array: it
     may be trained in place. Modules below `first_active` need no training:
     their part of what comes back is ignored. `freeze_plan` is what the job's
-    freezing says as bytes, and `freeze_reports` what it wants to know:
-    FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY or 0, nothing."""
+    freezing says as bytes, for a Freeze whose `job` is `freeze_job`, and
+    `freeze_reports` what it wants to know: FL_FREEZE_GRADNORM,
+    FL_FREEZE_PLASTICITY or 0, nothing."""
 
     round: int
     model_version: int
@@ -73,6 +74,7 @@ class TrainTask:
     first_active: int = 0
     freeze_reports: int = 0
     freeze_plan: bytes = b""
+    freeze_job: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,9 @@ def task_from(struct: Any) -> TrainTask:
                      struct.batch_size, struct.learning_rate, struct.seed,
                      _np.copied(struct.weights, struct.n_weights),
                      struct.first_active, struct.freeze_reports,
-                     _lib.copied(struct.freeze_plan, struct.freeze_plan_size))
+                     _lib.copied(struct.freeze_plan, struct.freeze_plan_size),
+                     _lib.copied(struct.freeze_job, _lib.HASH_BYTES
+                                 if struct.freeze_job else 0))
 
 
 def fill_result(struct: Any, result: TrainResult | F32Array) -> object:

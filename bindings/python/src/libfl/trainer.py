@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ._err import ConflictError, StaleError
 from ._np import F32Array
+from .freeze import Freeze, FreezeCriterion, count_modules
 from .model import Model
 from .protocol import Score, TrainResult, TrainTask
+
+_MEASURED = (FreezeCriterion.GRADNORM, FreezeCriterion.PLASTICITY)
 
 
 class LocalTrainer:
     """Gives Client its `train` and `evaluate` functions.
 
     `model` is this trainer's own; `test` is (x, y) to score on, by default
-    the training data.
+    the training data. In jobs that freeze, a Freeze of criterion SERVER is
+    attached to the model: it follows the plans, and what it measures is the
+    result's report.
     """
 
     def __init__(self, model: Model, x: npt.ArrayLike, y: npt.ArrayLike, *,
@@ -23,8 +29,11 @@ class LocalTrainer:
         self.model = model
         self.x, self.y = np.asarray(x), np.asarray(y)
         self.test = test or (self.x, self.y)
+        self._freeze: Freeze | None = None
+        self._freeze_for: tuple[bytes, int] = b"", 0
 
     def train(self, task: TrainTask) -> TrainResult:
+        freeze = self._follow(task)
         if self.model.first_active != task.first_active:
             self.model.first_active = task.first_active
         self.model.set_weights(task.weights)
@@ -32,9 +41,51 @@ class LocalTrainer:
             self.x, self.y, epochs=task.epochs, batch_size=task.batch_size,
             learning_rate=task.learning_rate, seed=task.seed, progress=False)
         return TrainResult(weights=self.model.weights, samples=len(self.y),
-                           loss=result.mean_loss)
+                           loss=result.mean_loss,
+                           report=freeze.take_report() if freeze else None)
 
     def evaluate(self, weights: F32Array) -> Score:
         self.model.set_weights(weights)
         score = self.model.evaluate(*self.test)
         return Score(score.loss, score.correct, score.count)
+
+    def _follow(self, task: TrainTask) -> Freeze | None:
+        """Return the controller, with the task's plan. It is made anew for
+        plans that it cannot follow: those of another job, or of one that was
+        begun afresh."""
+        if not task.freeze_plan:
+            self._drop()
+            return None
+        if self._freeze_for != (task.freeze_job, task.freeze_reports):
+            self._drop()
+        freeze = self._freeze or self._new_freeze(task)
+        try:
+            freeze.apply_plan(task.freeze_plan)
+        except (StaleError, ConflictError):
+            self._drop()
+            freeze = self._new_freeze(task)
+            freeze.apply_plan(task.freeze_plan)
+        # Who trains less than the plan has nothing to say of the front.
+        is_whole = freeze.plan.first_active == task.first_active
+        if is_whole and not freeze.is_attached:
+            freeze.attach(self.model)
+        elif freeze.is_attached and not is_whole:
+            freeze.detach()
+        return freeze
+
+    def _new_freeze(self, task: TrainTask) -> Freeze:
+        reports = task.freeze_reports
+        steps = task.epochs * -(-len(self.y) // task.batch_size)
+        n_modules = count_modules(self.model)
+        self._freeze = Freeze(
+            n_modules, FreezeCriterion.SERVER, steps_per_epoch=steps,
+            reports=(FreezeCriterion(reports) if reports in _MEASURED
+                     else None),
+            max_frozen=n_modules - 1, job=task.freeze_job or None)
+        self._freeze_for = task.freeze_job, reports
+        return self._freeze
+
+    def _drop(self) -> None:
+        if self._freeze is not None and self._freeze.is_attached:
+            self._freeze.detach()
+        self._freeze = None
