@@ -179,8 +179,8 @@ FL_API fl_status fl_freeze_copy_plan(const fl_freeze *freeze, uint8_t *buffer,
  * a plan with the version held changes nothing. FL_E_FORMAT, FL_E_VERSION,
  * FL_E_TRUNCATED; FL_E_CONFLICT: of another job; FL_E_DIM: other modules;
  * FL_E_STALE: older than the one held; FL_E_RANGE: freezes more than max_frozen
- * allows; FL_E_STATE: another criterion, or between begin and end of a
- * step. The plan held stays. */
+ * allows; FL_E_STATE: another criterion. The plan held stays. A plan that is
+ * taken drops a step that was begun and not ended: begin it anew. */
 FL_API fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data,
                                       size_t n);
 
@@ -361,7 +361,9 @@ FL_API fl_status fl_freeze_poll(fl_freeze *freeze, fl_freeze_event *event);
 
 /* ---- state -------------------------------------------------------------- */
 
-/** Save everything, but events; between two steps (FL_E_STATE). FL_E_IO. */
+/** Save everything, but events and a step that was begun and not ended, which
+ * stays begun. FL_E_TOO_LARGE: a gradient of 2^30 values; FL_E_NOMEM,
+ * FL_E_IO. */
 FL_API fl_status fl_freeze_save(const fl_freeze *freeze,
                                 const fl_writer *writer);
 /** Take it back, into a controller with the same modules and options.

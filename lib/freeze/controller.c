@@ -34,16 +34,21 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
   return FL_OK;
 }
 
+static void drop_gradient(const fl_freeze *freeze, fli_gradient *gradient)
+{
+  fli_free(freeze->context, gradient->values,
+           (size_t)gradient->n * sizeof *gradient->values);
+  *gradient = (fli_gradient){NULL, 0};
+}
+
 void fli_freeze_state_free(const fl_freeze *freeze, fli_freeze_state *state)
 {
   const size_t n = freeze->n_modules;
   fli_free(freeze->context, state->frozen, n);
   fli_free(freeze->context, state->importance, n * sizeof *state->importance);
-  fli_free(freeze->context, state->gradient,
-           (size_t)state->n_gradient * sizeof *state->gradient);
+  drop_gradient(freeze, &state->gradient);
   state->frozen = NULL;
   state->importance = NULL;
-  state->gradient = NULL;
 }
 
 uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active)
@@ -56,15 +61,6 @@ uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active)
   return best;
 }
 
-void fli_freeze_drop_gradient(fl_freeze *freeze)
-{
-  fli_freeze_state *state = &freeze->state;
-  fli_free(freeze->context, state->gradient,
-           (size_t)state->n_gradient * sizeof *state->gradient);
-  state->gradient = NULL;
-  state->n_gradient = 0;
-}
-
 void fli_freeze_forget(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -74,7 +70,7 @@ void fli_freeze_forget(fl_freeze *freeze)
   state->peak = 0;
   state->is_pair = 0;
   freeze->has_snapshot = 0;
-  fli_freeze_drop_gradient(freeze);
+  drop_gradient(freeze, &state->gradient);
   fli_freeze_drop_report(state);
 }
 
@@ -160,29 +156,28 @@ static void decide(fl_freeze *freeze)
   fli_freeze_publish(freeze, NULL, reason);
 }
 
-/* What was pushed in a step that was begun and not ended. */
-static void clear_step(fl_freeze *freeze)
+void fli_freeze_drop_step(fl_freeze *freeze)
 {
+  freeze->is_begun = 0;
+  freeze->is_first = 0;
+  freeze->wants = 0;
   freeze->has_change = 0;
   freeze->has_pair = 0;
   freeze->has_last = 0;
   for (uint32_t i = 0; freeze->features && i < freeze->n_modules; i++)
     freeze->features[i] = -1;
+  drop_gradient(freeze, &freeze->first);
 }
 
 static void begin(fl_freeze *freeze)
 {
   const fli_criterion *criterion = freeze->criterion;
-  clear_step(freeze);
+  fli_freeze_drop_step(freeze);
   decide(freeze);
-  freeze->wants = 0;
-  freeze->is_first = 0;
   if (freeze->state.is_booted && criterion->wants)
     freeze->wants = criterion->wants(freeze);
-  if ((freeze->wants & FL_FREEZE_WANTS_GRADIENT) && !freeze->state.is_pair) {
-    freeze->is_first = 1;
-    fli_freeze_drop_gradient(freeze);
-  }
+  freeze->is_first =
+      (freeze->wants & FL_FREEZE_WANTS_GRADIENT) && !freeze->state.is_pair;
   if ((freeze->wants & FL_FREEZE_WANTS_PAIR) &&
       (!freeze->has_snapshot ||
        freeze->state.since_snapshot >= freeze->options.refresh))
@@ -205,7 +200,9 @@ static void end(fl_freeze *freeze, double loss)
   }
   if (freeze->wants & FL_FREEZE_WANTS_PAIR) state->since_snapshot++;
   state->is_pair = freeze->is_first;
-  if (!freeze->is_first) fli_freeze_drop_gradient(freeze);
+  drop_gradient(freeze, &state->gradient);
+  state->gradient = freeze->first;
+  freeze->first = (fli_gradient){NULL, 0};
   fli_freeze_boot(freeze, loss);
   if (!criterion->take || !criterion->take(freeze, &evaluation)) return;
   fli_freeze_report_evaluation(freeze, evaluation.raw);
@@ -251,6 +248,7 @@ void fl_freeze_free(fl_freeze *freeze)
   if (!freeze) return;
   fl_context *context = freeze->context;
   if (freeze->attachment) fli_detach(freeze->attachment);
+  drop_gradient(freeze, &freeze->first);
   fli_freeze_state_free(freeze, &freeze->state);
   fli_free(context, freeze->mask, freeze->n_modules);
   fli_free(context, freeze->features,

@@ -28,6 +28,11 @@ enum {
 /* Above it steps are not counted: twice this fits everywhere. */
 #define FLI_FREEZE_STEPS_MAX (UINT64_C(1) << 40)
 
+typedef struct fli_gradient {
+  float *values; /* NULL: none */
+  uint64_t n;
+} fli_gradient;
+
 /* SAFE: what one module's adapter has shown so far. */
 typedef struct fli_importance {
   double sum;
@@ -70,8 +75,7 @@ typedef struct fli_freeze_state {
 
   /* is_pair: the step before asked for the first gradient of two. */
   int is_pair;
-  float *gradient; /* n_gradient values, or NULL */
-  uint64_t n_gradient;
+  fli_gradient gradient;
   uint32_t since_snapshot; /* pairs asked for */
 
   uint64_t n_reported;
@@ -129,6 +133,7 @@ struct fl_freeze {
   int is_first; /* of the two that gradients are compared of */
   double rate;
   uint32_t wants;
+  fli_gradient first;
   int has_change;
   double change; /* sum of squares */
   int has_pair;
@@ -166,9 +171,11 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
 void fli_freeze_state_free(const fl_freeze *freeze, fli_freeze_state *state);
 /* The largest value of first_active that is allowed, not above this. */
 uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active);
+/* As if the step that was begun, if one is, had not been; what is decided
+ * stays. */
+void fli_freeze_drop_step(fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);
-void fli_freeze_drop_gradient(fl_freeze *freeze);
 /* Make the plan what is decided, and the modules of `mask` (NULL: none)
  * besides, if it is another. */
 void fli_freeze_publish(fl_freeze *freeze, const uint8_t *mask,

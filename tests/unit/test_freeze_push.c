@@ -70,10 +70,10 @@ Test(freeze_push, first_gradient_is_held_for_one_step)
   (void)freeze_begin(t.freeze, .1f);
   must(fl_freeze_push_gradient(t.freeze, 0, a, N));
   must(fl_freeze_end_step(t.freeze, 1));
-  cr_expect(t.freeze->state.gradient != NULL);
+  cr_expect(t.freeze->state.gradient.values != NULL);
   (void)freeze_begin(t.freeze, .1f);
   must(fl_freeze_end_step(t.freeze, 1));
-  cr_expect(t.freeze->state.gradient == NULL);
+  cr_expect(t.freeze->state.gradient.values == NULL);
   cr_expect_eq(t.freeze->state.n_evaluations, 0);
   fl_freeze_free(t.freeze);
 }
@@ -126,7 +126,7 @@ Test(freeze_push, gradients_that_do_not_fit_are_refused)
   cr_expect_eq(fl_freeze_push_gradient_change(f, 0, 1), FL_E_STATE);
   cr_expect_eq(fl_freeze_push_pair(f, 0, a, a, 2, 2), FL_E_STATE);
   cr_expect_eq(fl_freeze_push_features(f, 0, a, 2, a, 2, 2), FL_E_STATE);
-  cr_expect(f->state.gradient == NULL);
+  cr_expect(f->state.gradient.values == NULL);
   must(fl_freeze_push_gradient(f, 0, a, N));
   must(fl_freeze_end_step(f, 1));
   (void)freeze_begin(f, .1f);
@@ -188,7 +188,7 @@ Test(freeze_push, another_front_module_drops_the_first_gradient)
   must(fl_freeze_push_gradient(f, 0, a, N));
   must(fl_freeze_end_step(f, 1));
   must(fl_freeze_apply_plan(f, plan, n));
-  cr_expect(f->state.gradient == NULL);
+  cr_expect(f->state.gradient.values == NULL);
   const fl_freeze_request r = freeze_begin(f, .1f);
   cr_expect_eq(r.module, 1);
   cr_expect_eq(r.wants, 0);

@@ -416,7 +416,7 @@ class Freeze(Handle):
                 event.version, _lib.text(event.text))
 
     def save(self) -> bytes:
-        """Return everything but events, between two steps."""
+        """Return everything but events and a step that was not ended."""
         return _state.save(lib.fl_freeze_save, self._handle, None)
 
     def load(self, state: bytes) -> None:
