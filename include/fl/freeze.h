@@ -279,12 +279,14 @@ FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
 /** At the aggregator: end a round with its mean training loss (NaN = unknown:
  * in the first round that means no bootstrapping, later the round is passed
  * over) and the clients' reports. Those of other modules than the front one,
- * not finite or negative, are left out. M = the largest weighted median over
- * the module's first 4 rounds as the front one; after those a client is below
- * when its value < tolerance M (GRADNORM), or the slope of the medians with its
- * value as the last one is (PLASTICITY); the module freezes when clients with
- * 70 % of the weight are below, `patience` (3) rounds running. FL_E_STATE:
- * another criterion, or a controller that has steps. */
+ * not finite or negative, are left out. GRADNORM: M = the largest weighted
+ * median over the module's first 4 rounds as the front one; after those a
+ * client is below when its value < tolerance M. PLASTICITY: M = the largest
+ * |slope| of the medians so far (the last `window` of them) over its first 5
+ * rounds, of which the first has none; after those a client is below when
+ * |slope| with its value as the last one < tolerance M. The module freezes when
+ * clients with 70 % of the weight are below, `patience` (3) rounds running.
+ * FL_E_STATE: another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);

@@ -20,7 +20,7 @@ enum {
   /* Evaluations that the report of a round is made of, at most. */
   FLI_FREEZE_RECENT = 512,
   FLI_FREEZE_EVENTS = 256,
-  FLI_FREEZE_ROUNDS = 4, /* that the greatest median is taken of */
+  FLI_FREEZE_ROUNDS = 4, /* whose greatest median, or slope, is kept */
   FLI_FREEZE_ROWS_MAX = 1024,
   FLI_FREEZE_COLUMNS_MAX = 65536
 };
