@@ -54,11 +54,11 @@ enum {
   /** P of the front module over P of the last one, medians of 16: the learning
    * rate cancels out. Below `tolerance` (.2), `patience` (8) times running. */
   FL_FREEZE_RELATIVE_PLASTICITY = 3,
-  /** SAFE, for models with adapters, one in each module: importance
-   * 1 - CKA(features before, after the adapter) is measured during the first
-   * `warmup_share` of the job; then, until `until_share`, every module whose
-   * importance is below a threshold that rises with a cubic is frozen for good,
-   * half of them at most. Not a prefix: see fl_freeze_plan.frozen. */
+  /** SAFE, for models with adapters: importance 1 - CKA(features before, after
+   * the adapter), of several in a module the largest, is measured during the
+   * first `warmup_share` of the job; then, until `until_share`, every module
+   * whose importance is below a threshold that rises with a cubic is frozen for
+   * good, half of them at most. Not a prefix: see fl_freeze_plan.frozen. */
   FL_FREEZE_CKA = 4,
   /** As `fixed` says, whatever happens. */
   FL_FREEZE_FIXED = 5,
@@ -238,7 +238,8 @@ FL_API fl_status fl_freeze_push_pair(fl_freeze *freeze, uint32_t module,
                                      const float *model, const float *snapshot,
                                      uint32_t rows, uint64_t n);
 /** Show features before [rows, n_before] and after [rows, n_after] the adapter
- * of `module`. */
+ * of `module`. A module with several is as important as the one that does most:
+ * push each; the largest 1 - CKA of the step counts. FL_E_* as a pair's. */
 FL_API fl_status fl_freeze_push_features(fl_freeze *freeze, uint32_t module,
                                          const float *before, uint64_t n_before,
                                          const float *after, uint64_t n_after,

@@ -140,7 +140,8 @@ struct fl_freeze {
   double pair;
   int has_last;
   double last;
-  double *features;      /* CKA: importance per module, < 0 = not shown */
+  double *features;      /* CKA: largest importance per module,
+                            < 0 = not shown */
   double last_threshold; /* CKA: tau_T, < 0 = not known yet */
   uint8_t *mask;         /* n_modules, scratch of criteria that are no prefix */
 

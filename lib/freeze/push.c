@@ -193,7 +193,8 @@ fl_status fl_freeze_push_features(fl_freeze *freeze, uint32_t module,
                      module, freeze->n_modules - 1);
   }
   FLI_TRY(measure(freeze->context, &a, &b, 1, &cka));
-  freeze->features[module] = 1 - cka;
+  /* Of several adapters, the one that does most. */
+  if (1 - cka > freeze->features[module]) freeze->features[module] = 1 - cka;
 out:
   return st;
 }
