@@ -51,8 +51,9 @@ enum {
    * `tolerance` times the largest of the module's first window + 2
    * evaluations, `window` times running. See the presets. */
   FL_FREEZE_PLASTICITY = 2,
-  /** P of the front module over P of the last one, medians of 16: the learning
-   * rate cancels out. Below `tolerance` (.2), `patience` (8) times running. */
+  /** P of the front module over P of the last one of the body, n_modules - 2,
+   * which never freezes by it; medians of 16: the learning rate cancels out.
+   * Below `tolerance` (.2), `patience` (8) times running. */
   FL_FREEZE_RELATIVE_PLASTICITY = 3,
   /** SAFE, for models with adapters: importance 1 - CKA(features before, after
    * the adapter), of several in a module the largest, is measured during the
@@ -206,7 +207,8 @@ typedef struct fl_freeze_request {
   uint32_t first_active;
   uint32_t has_changed; /**< 1: the plan is another than in the step before */
   uint32_t module;      /**< the front module: first that is not frozen */
-  uint32_t last;        /**< last module of the body: max_frozen */
+  uint32_t last;        /**< last module of the body, before the head:
+                             n_modules - 2 */
   uint32_t rows;        /**< samples of a pair, or features, at most */
   uint32_t reserved;
   uint64_t step; /**< from 0 */

@@ -34,6 +34,11 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
   return FL_OK;
 }
 
+uint32_t fli_freeze_last(const fl_freeze *freeze)
+{
+  return freeze->n_modules - 2;
+}
+
 static void drop_gradient(const fl_freeze *freeze, fli_gradient *gradient)
 {
   fli_free(freeze->context, gradient->values,
@@ -294,7 +299,7 @@ fl_status fl_freeze_begin_step(fl_freeze *freeze, float learning_rate,
   told.first_active = freeze->state.first_active;
   told.has_changed = freeze->state.version != freeze->state.seen_version;
   told.module = freeze->state.decided;
-  told.last = freeze->options.max_frozen;
+  told.last = fli_freeze_last(freeze);
   told.rows = freeze->options.rows;
   told.step = freeze->state.step;
   return fli_options_store(request, &told, sizeof told, "request");

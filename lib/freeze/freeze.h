@@ -175,6 +175,8 @@ uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active);
 /* As if the step that was begun, if one is, had not been; what is decided
  * stays. */
 void fli_freeze_drop_step(fl_freeze *freeze);
+/* The last module of the body: the head is behind it. */
+uint32_t fli_freeze_last(const fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);
 /* Make the plan what is decided, and the modules of `mask` (NULL: none)

@@ -161,7 +161,7 @@ fl_status fl_freeze_push_pair(fl_freeze *freeze, uint32_t module,
   }
   FLI_TRY(check_wanted(freeze, FL_FREEZE_WANTS_PAIR, "pair"));
   const int is_last = (freeze->wants & FL_FREEZE_WANTS_LAST_PAIR) &&
-                      module == freeze->options.max_frozen;
+                      module == fli_freeze_last(freeze);
   if (!is_last) FLI_TRY(check_front(freeze, module));
   FLI_TRY(measure(freeze->context, &a, &b, 0, &plasticity));
   if (is_last) {
