@@ -196,7 +196,8 @@ enum {
   FL_FREEZE_WANTS_LAST_PAIR = 4, /**< and the same of module `last` */
   /** Features before and after the adapter of each module not frozen. */
   FL_FREEZE_WANTS_FEATURES = 8,
-  /** Make the snapshot anew before: the model's weights now, quantised. */
+  /** Make the snapshot anew before: the model's weights now, quantised. Asked
+   * for again until a pair was pushed in such a step. */
   FL_FREEZE_WANTS_SNAPSHOT = 16
 };
 

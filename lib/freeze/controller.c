@@ -190,6 +190,18 @@ static void begin(fl_freeze *freeze)
   freeze->is_begun = 1;
 }
 
+/* Without a pair there is no sign that the snapshot was made: it stays due. */
+static void count_pair(fl_freeze *freeze)
+{
+  uint32_t *since = &freeze->state.since_snapshot;
+  const int has_shown = freeze->has_pair || freeze->has_last;
+  if ((freeze->wants & FL_FREEZE_WANTS_SNAPSHOT) && has_shown) {
+    freeze->has_snapshot = 1;
+    *since = 0;
+  }
+  if (*since < freeze->options.refresh) ++*since;
+}
+
 static void end(fl_freeze *freeze, double loss)
 {
   fli_freeze_state *state = &freeze->state;
@@ -199,11 +211,7 @@ static void end(fl_freeze *freeze, double loss)
   freeze->is_begun = 0;
   state->step++;
   state->seen_version = state->version;
-  if (freeze->wants & FL_FREEZE_WANTS_SNAPSHOT) {
-    freeze->has_snapshot = 1;
-    state->since_snapshot = 0;
-  }
-  if (freeze->wants & FL_FREEZE_WANTS_PAIR) state->since_snapshot++;
+  if (freeze->wants & FL_FREEZE_WANTS_PAIR) count_pair(freeze);
   state->is_pair = freeze->is_first;
   drop_gradient(freeze, &state->gradient);
   state->gradient = freeze->first;
