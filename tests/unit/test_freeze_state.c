@@ -293,6 +293,47 @@ Test(freeze_state, snapshot_is_wanted_after_a_load)
   fl_freeze_free(f);
 }
 
+Test(freeze_state, losses_beyond_all_measure_can_be_loaded)
+{
+  static const double losses[] = {1.7e308, -1.7e308};
+  for (int i = 0; i < 2; i++) {
+    fl_freeze *f = quick(FL_FREEZE_GRADNORM);
+    for (int k = 0; k < 20; k++) {
+      (void)freeze_begin(f, .1f);
+      must(fl_freeze_end_step(f, losses[i]));
+      bytes state = save(f);
+      must(load(f, state.data, state.n));
+      free(state.data);
+    }
+    fl_freeze_free(f);
+    f = rounds(FL_FREEZE_GRADNORM);
+    for (int k = 0; k < 20; k++)
+      must(fl_freeze_end_round(f, losses[i], NULL, 0));
+    bytes state = save(f);
+    must(load(f, state.data, state.n));
+    free(state.data);
+    fl_freeze_free(f);
+  }
+}
+
+/* Finite, and with a slope that is computed as infinite. */
+Test(freeze_state, reports_beyond_all_measure_can_be_loaded)
+{
+  for (uint32_t c = FL_FREEZE_GRADNORM; c <= FL_FREEZE_PLASTICITY; c++) {
+    fl_freeze *f = rounds(c);
+    fl_freeze_report report;
+    must(fl_freeze_report_init(&report, sizeof report));
+    for (int i = 0; i < 8; i++) {
+      report.value = i % 2 ? 2e307 : 0;
+      must(fl_freeze_end_round(f, NAN, &report, 1));
+      bytes state = save(f);
+      must(load(f, state.data, state.n));
+      free(state.data);
+    }
+    fl_freeze_free(f);
+  }
+}
+
 /* States that a hash does not protect: written on purpose. */
 typedef void (*harm_fn)(fli_freeze_state *state);
 
