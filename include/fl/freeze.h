@@ -207,9 +207,10 @@ typedef struct fl_freeze_request {
   uint32_t wants; /**< FL_FREEZE_WANTS_*, ORed; 0 = nothing */
   uint32_t first_active;
   uint32_t has_changed; /**< 1: the plan is another than in the step before */
-  uint32_t module;      /**< the front module: first that is not frozen */
+  uint32_t module;      /**< the front module: first that is not frozen
+                             and, attached, has something to train */
   uint32_t last;        /**< last module of the body, before the head:
-                             n_modules - 2 */
+                             n_modules - 2; attached, of those to train */
   uint32_t rows;        /**< samples of a pair, or features, at most */
   uint32_t reserved;
   uint64_t step; /**< from 0 */

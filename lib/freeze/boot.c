@@ -67,7 +67,8 @@ void fli_freeze_boot(fl_freeze *freeze, double loss)
 uint32_t fli_freeze_unfreeze_reason(const fl_freeze *freeze, double rate)
 {
   const fli_freeze_state *state = &freeze->state;
-  if (state->decided == 0 || !state->has_frozen) return 0;
+  if (!state->has_frozen || state->decided == fli_freeze_front(freeze, 0))
+    return 0;
   if (freeze->options.unfreezes && rate <= RATE_FELL * state->rate_at_freeze)
     return FL_FREEZE_REASON_RATE_FELL;
   if (rate > state->lowest_rate && rate >= RATE_ROSE * state->lowest_rate)

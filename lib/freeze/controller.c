@@ -34,9 +34,19 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
   return FL_OK;
 }
 
+uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from)
+{
+  while (from < freeze->options.max_frozen && freeze->empty[from])
+    from++;
+  return from;
+}
+
 uint32_t fli_freeze_last(const fl_freeze *freeze)
 {
-  return freeze->n_modules - 2;
+  uint32_t last = freeze->n_modules - 2;
+  while (last > 0 && freeze->empty[last])
+    last--;
+  return last;
 }
 
 static void drop_gradient(const fl_freeze *freeze, fli_gradient *gradient)
@@ -112,6 +122,40 @@ void fli_freeze_publish(fl_freeze *freeze, const uint8_t *mask, uint32_t reason)
   if (is_other) fli_freeze_set_plan(freeze, mask, state->version + 1, reason);
 }
 
+static void step_over(fl_freeze *freeze, uint32_t from)
+{
+  fli_freeze_state *state = &freeze->state;
+  const uint32_t criterion = freeze->options.criterion;
+  if (criterion == FL_FREEZE_FIXED || criterion == FL_FREEZE_SERVER) return;
+  const uint32_t front = fli_freeze_front(freeze, from);
+  if (front != state->decided) {
+    state->decided = front;
+    fli_freeze_forget(freeze);
+  }
+  /* Later ones show as the next change of the plan. */
+  if (state->version > 0) return;
+  state->first_active = fli_freeze_allow(freeze, fli_freeze_front(freeze, 0));
+  for (uint32_t i = 0; i < freeze->n_modules; i++)
+    state->frozen[i] = i < state->first_active;
+}
+
+void fli_freeze_step_over(fl_freeze *freeze)
+{
+  if (memchr(freeze->empty, 1, freeze->n_modules))
+    step_over(freeze, freeze->state.decided);
+}
+
+void fli_freeze_set_empty(fl_freeze *freeze, const uint8_t *empty)
+{
+  const fli_freeze_state *state = &freeze->state;
+  /* Nothing is frozen but what was empty, which need not be now. */
+  const int is_new =
+      state->version == 0 && state->decided == fli_freeze_front(freeze, 0);
+  for (uint32_t i = 0; i < freeze->n_modules; i++)
+    freeze->empty[i] = empty && empty[i];
+  step_over(freeze, is_new ? 0 : state->decided);
+}
+
 void fli_freeze_consider(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -121,7 +165,7 @@ void fli_freeze_consider(fl_freeze *freeze)
       state->step < state->refreeze_from)
     return;
   if (state->has_frozen && state->step - state->last_freeze < o->gap) return;
-  state->decided++;
+  state->decided = fli_freeze_front(freeze, state->decided + 1);
   state->has_frozen = 1;
   state->last_freeze = state->step;
   state->rate_at_freeze = freeze->rate;
@@ -132,7 +176,7 @@ void fli_freeze_consider(fl_freeze *freeze)
 static void unfreeze(fl_freeze *freeze, uint32_t reason)
 {
   fli_freeze_state *state = &freeze->state;
-  state->decided = 0;
+  state->decided = fli_freeze_front(freeze, 0);
   if (reason == FL_FREEZE_REASON_RATE_FELL)
     state->refreeze_from = state->step + freeze->options.steps_per_epoch;
   if (freeze->options.halves_window) {
@@ -236,6 +280,8 @@ static fl_status make(fl_freeze **out, fl_context *context, uint32_t n_modules,
   FLI_TRY(fli_freeze_state_init(freeze, &freeze->state));
   freeze->mask = fli_alloc(context, n_modules, 1);
   if (!freeze->mask) FLI_TRY(fli_nomem(n_modules));
+  freeze->empty = fli_alloc(context, n_modules, 1);
+  if (!freeze->empty) FLI_TRY(fli_nomem(n_modules));
   if (freeze->options.criterion == FL_FREEZE_CKA) {
     const size_t size = n_modules * sizeof *freeze->features;
     freeze->features = fli_alloc(context, size, 1);
@@ -264,6 +310,7 @@ void fl_freeze_free(fl_freeze *freeze)
   drop_gradient(freeze, &freeze->first);
   fli_freeze_state_free(freeze, &freeze->state);
   fli_free(context, freeze->mask, freeze->n_modules);
+  fli_free(context, freeze->empty, freeze->n_modules);
   fli_free(context, freeze->features,
            freeze->n_modules * sizeof *freeze->features);
   fli_freeze_drop_options(freeze);

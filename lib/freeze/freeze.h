@@ -122,6 +122,7 @@ struct fl_freeze {
   fl_freeze_fixed *fixed;    /* what its pointers point to */
   uint32_t *allowed;
   int is_aggregator;
+  uint8_t *empty; /* n_modules, 1 = nothing to train there */
   uint8_t job[FL_HASH_BYTES];
   uint8_t options_hash[FL_HASH_BYTES];
 
@@ -175,7 +176,17 @@ uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active);
 /* As if the step that was begun, if one is, had not been; what is decided
  * stays. */
 void fli_freeze_drop_step(fl_freeze *freeze);
-/* The last module of the body: the head is behind it. */
+/* Say where there is nothing to train: n_modules bytes, 1 = there; NULL, as
+ * before the first call: nowhere. Copied. The front steps over such modules.
+ * Those before all others count as frozen from the start, without an event. A
+ * schedule's plan and a server's are what they say. */
+void fli_freeze_set_empty(fl_freeze *freeze, const uint8_t *empty);
+/* The same for a state that was loaded. */
+void fli_freeze_step_over(fl_freeze *freeze);
+/* The first module from this one on that has something to train, or
+ * max_frozen. */
+uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from);
+/* The last module of the body that has: the head is behind it. */
 uint32_t fli_freeze_last(const fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);

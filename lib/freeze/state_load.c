@@ -313,6 +313,7 @@ fl_status fl_freeze_load(fl_freeze *freeze, const fl_reader *reader)
   fli_freeze_drop_step(freeze);
   freeze->has_snapshot = 0;
   freeze->last_threshold = -1;
+  fli_freeze_step_over(freeze);
   fli_bytes_free(&payload);
   return FL_OK;
 out:
