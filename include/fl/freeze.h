@@ -51,14 +51,15 @@ enum {
    * `tolerance` times the largest of the module's first window + 2
    * evaluations, `window` times running. See the presets. */
   FL_FREEZE_PLASTICITY = 2,
-  /** P of the front module over P of the last one, medians of 16: the learning
-   * rate cancels out. Below `tolerance` (.2), `patience` (8) times running. */
+  /** P of the front module over P of the last one of the body, n_modules - 2,
+   * which never freezes by it; medians of 16: the learning rate cancels out.
+   * Below `tolerance` (.2), `patience` (8) times running. */
   FL_FREEZE_RELATIVE_PLASTICITY = 3,
-  /** SAFE, for models with adapters, one in each module: importance
-   * 1 - CKA(features before, after the adapter) is measured during the first
-   * `warmup_share` of the job; then, until `until_share`, every module whose
-   * importance is below a threshold that rises with a cubic is frozen for good,
-   * half of them at most. Not a prefix: see fl_freeze_plan.frozen. */
+  /** SAFE, for models with adapters: importance 1 - CKA(features before, after
+   * the adapter), of several in a module the largest, is measured during the
+   * first `warmup_share` of the job; then, until `until_share`, every module
+   * whose importance is below a threshold that rises with a cubic is frozen for
+   * good, half of them at most. Not a prefix: see fl_freeze_plan.frozen. */
   FL_FREEZE_CKA = 4,
   /** As `fixed` says, whatever happens. */
   FL_FREEZE_FIXED = 5,
@@ -179,8 +180,8 @@ FL_API fl_status fl_freeze_copy_plan(const fl_freeze *freeze, uint8_t *buffer,
  * a plan with the version held changes nothing. FL_E_FORMAT, FL_E_VERSION,
  * FL_E_TRUNCATED; FL_E_CONFLICT: of another job; FL_E_DIM: other modules;
  * FL_E_STALE: older than the one held; FL_E_RANGE: freezes more than max_frozen
- * allows; FL_E_STATE: another criterion, or between begin and end of a
- * step. The plan held stays. */
+ * allows; FL_E_STATE: another criterion. The plan held stays. A plan that is
+ * taken drops a step that was begun and not ended: begin it anew. */
 FL_API fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data,
                                       size_t n);
 
@@ -195,7 +196,8 @@ enum {
   FL_FREEZE_WANTS_LAST_PAIR = 4, /**< and the same of module `last` */
   /** Features before and after the adapter of each module not frozen. */
   FL_FREEZE_WANTS_FEATURES = 8,
-  /** Make the snapshot anew before: the model's weights now, quantised. */
+  /** Make the snapshot anew before: the model's weights now, quantised. Asked
+   * for again until a pair was pushed in such a step. */
   FL_FREEZE_WANTS_SNAPSHOT = 16
 };
 
@@ -205,8 +207,10 @@ typedef struct fl_freeze_request {
   uint32_t wants; /**< FL_FREEZE_WANTS_*, ORed; 0 = nothing */
   uint32_t first_active;
   uint32_t has_changed; /**< 1: the plan is another than in the step before */
-  uint32_t module;      /**< the front module: first that is not frozen */
-  uint32_t last;        /**< last module of the body: max_frozen */
+  uint32_t module;      /**< the front module: first that is not frozen
+                             and, attached, has something to train */
+  uint32_t last;        /**< last module of the body, before the head:
+                             n_modules - 2; attached, of those to train */
   uint32_t rows;        /**< samples of a pair, or features, at most */
   uint32_t reserved;
   uint64_t step; /**< from 0 */
@@ -238,7 +242,8 @@ FL_API fl_status fl_freeze_push_pair(fl_freeze *freeze, uint32_t module,
                                      const float *model, const float *snapshot,
                                      uint32_t rows, uint64_t n);
 /** Show features before [rows, n_before] and after [rows, n_after] the adapter
- * of `module`. */
+ * of `module`. A module with several is as important as the one that does most:
+ * push each; the largest 1 - CKA of the step counts. FL_E_* as a pair's. */
 FL_API fl_status fl_freeze_push_features(fl_freeze *freeze, uint32_t module,
                                          const float *before, uint64_t n_before,
                                          const float *after, uint64_t n_after,
@@ -279,12 +284,14 @@ FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
 /** At the aggregator: end a round with its mean training loss (NaN = unknown:
  * in the first round that means no bootstrapping, later the round is passed
  * over) and the clients' reports. Those of other modules than the front one,
- * not finite or negative, are left out. M = the largest weighted median over
- * the module's first 4 rounds as the front one; after those a client is below
- * when its value < tolerance M (GRADNORM), or the slope of the medians with its
- * value as the last one is (PLASTICITY); the module freezes when clients with
- * 70 % of the weight are below, `patience` (3) rounds running. FL_E_STATE:
- * another criterion, or a controller that has steps. */
+ * not finite or negative, are left out. GRADNORM: M = the largest weighted
+ * median over the module's first 4 rounds as the front one; after those a
+ * client is below when its value < tolerance M. PLASTICITY: M = the largest
+ * |slope| of the medians so far (the last `window` of them) over its first 5
+ * rounds, of which the first has none; after those a client is below when
+ * |slope| with its value as the last one < tolerance M. The module freezes when
+ * clients with 70 % of the weight are below, `patience` (3) rounds running.
+ * FL_E_STATE: another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,
                                      uint32_t n_reports);
@@ -369,7 +376,9 @@ FL_API fl_status fl_freeze_poll(fl_freeze *freeze, fl_freeze_event *event);
 
 /* ---- state -------------------------------------------------------------- */
 
-/** Save everything, but events; between two steps (FL_E_STATE). FL_E_IO. */
+/** Save everything, but events and a step that was begun and not ended, which
+ * stays begun. FL_E_TOO_LARGE: a gradient of 2^30 values; FL_E_NOMEM,
+ * FL_E_IO. */
 FL_API fl_status fl_freeze_save(const fl_freeze *freeze,
                                 const fl_writer *writer);
 /** Take it back, into a controller with the same modules and options.

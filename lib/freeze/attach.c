@@ -199,6 +199,7 @@ static void free_attachment(fli_attachment *a)
 {
   fl_context *context = a->freeze->context;
   a->freeze->attachment = NULL;
+  fli_freeze_drop_step(a->freeze);
   fli_free(context, a->gradient, (size_t)a->n * sizeof *a->gradient);
   fli_free(context, a->ids, a->n_ids * sizeof *a->ids);
   fli_taps_free(a);
@@ -261,6 +262,17 @@ static fl_status check(const fl_freeze *freeze, const fl_model *model)
   return check_modules(freeze, model);
 }
 
+/* Modules without a weight to train: the front steps over them. */
+static void tell_what_is_empty(fli_attachment *a)
+{
+  const fl_model *model = a->model;
+  memset(a->mask, 1, a->freeze->n_modules);
+  for (uint32_t i = 0; i < model->n_segments; i++) {
+    a->mask[model->segments[i].module] = 0;
+  }
+  fli_freeze_set_empty(a->freeze, a->mask);
+}
+
 fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
                            const fl_freeze_attach_options *options)
 {
@@ -293,6 +305,7 @@ fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
     free_attachment(a);
     return st;
   }
+  tell_what_is_empty(a);
   freeze->attachment = a;
   freeze->has_snapshot = 0; /* there is none of this model yet */
   const fli_observer observer = {.user = a,

@@ -11,6 +11,7 @@
  * reasons to train everything again. */
 #include "freeze/freeze.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { FIRST_LOSSES = 3 };
@@ -41,14 +42,23 @@ static int is_far_enough(const fli_freeze_state *state,
              (double)o->pretrained_share * (double)o->total_steps;
 }
 
+/* Of losses that are finite; a state has no sum that is not. */
+static double add(double sum, double loss)
+{
+  const double more = sum + loss;
+  if (more > DBL_MAX) return DBL_MAX;
+  return more < -DBL_MAX ? -DBL_MAX : more;
+}
+
 void fli_freeze_boot(fl_freeze *freeze, double loss)
 {
   fli_freeze_state *state = &freeze->state;
   const fl_freeze_options *o = &freeze->options;
   if (state->is_booted) return;
   state->n_losses++;
-  if (state->n_losses <= FIRST_LOSSES) state->first_losses += loss;
-  state->window_losses += loss;
+  if (state->n_losses <= FIRST_LOSSES)
+    state->first_losses = add(state->first_losses, loss);
+  state->window_losses = add(state->window_losses, loss);
   if (!is_on_its_way(state, o) && !is_far_enough(state, o)) return;
   state->is_booted = 1;
   fli_freeze_emit(freeze, FL_FREEZE_BOOTED, state->step);
@@ -57,7 +67,8 @@ void fli_freeze_boot(fl_freeze *freeze, double loss)
 uint32_t fli_freeze_unfreeze_reason(const fl_freeze *freeze, double rate)
 {
   const fli_freeze_state *state = &freeze->state;
-  if (state->decided == 0 || !state->has_frozen) return 0;
+  if (!state->has_frozen || state->decided == fli_freeze_front(freeze, 0))
+    return 0;
   if (freeze->options.unfreezes && rate <= RATE_FELL * state->rate_at_freeze)
     return FL_FREEZE_REASON_RATE_FELL;
   if (rate > state->lowest_rate && rate >= RATE_ROSE * state->lowest_rate)

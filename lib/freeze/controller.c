@@ -34,16 +34,36 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
   return FL_OK;
 }
 
+uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from)
+{
+  while (from < freeze->options.max_frozen && freeze->empty[from])
+    from++;
+  return from;
+}
+
+uint32_t fli_freeze_last(const fl_freeze *freeze)
+{
+  uint32_t last = freeze->n_modules - 2;
+  while (last > 0 && freeze->empty[last])
+    last--;
+  return last;
+}
+
+static void drop_gradient(const fl_freeze *freeze, fli_gradient *gradient)
+{
+  fli_free(freeze->context, gradient->values,
+           (size_t)gradient->n * sizeof *gradient->values);
+  *gradient = (fli_gradient){NULL, 0};
+}
+
 void fli_freeze_state_free(const fl_freeze *freeze, fli_freeze_state *state)
 {
   const size_t n = freeze->n_modules;
   fli_free(freeze->context, state->frozen, n);
   fli_free(freeze->context, state->importance, n * sizeof *state->importance);
-  fli_free(freeze->context, state->gradient,
-           (size_t)state->n_gradient * sizeof *state->gradient);
+  drop_gradient(freeze, &state->gradient);
   state->frozen = NULL;
   state->importance = NULL;
-  state->gradient = NULL;
 }
 
 uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active)
@@ -56,15 +76,6 @@ uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active)
   return best;
 }
 
-void fli_freeze_drop_gradient(fl_freeze *freeze)
-{
-  fli_freeze_state *state = &freeze->state;
-  fli_free(freeze->context, state->gradient,
-           (size_t)state->n_gradient * sizeof *state->gradient);
-  state->gradient = NULL;
-  state->n_gradient = 0;
-}
-
 void fli_freeze_forget(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -74,7 +85,7 @@ void fli_freeze_forget(fl_freeze *freeze)
   state->peak = 0;
   state->is_pair = 0;
   freeze->has_snapshot = 0;
-  fli_freeze_drop_gradient(freeze);
+  drop_gradient(freeze, &state->gradient);
   fli_freeze_drop_report(state);
 }
 
@@ -111,6 +122,40 @@ void fli_freeze_publish(fl_freeze *freeze, const uint8_t *mask, uint32_t reason)
   if (is_other) fli_freeze_set_plan(freeze, mask, state->version + 1, reason);
 }
 
+static void step_over(fl_freeze *freeze, uint32_t from)
+{
+  fli_freeze_state *state = &freeze->state;
+  const uint32_t criterion = freeze->options.criterion;
+  if (criterion == FL_FREEZE_FIXED || criterion == FL_FREEZE_SERVER) return;
+  const uint32_t front = fli_freeze_front(freeze, from);
+  if (front != state->decided) {
+    state->decided = front;
+    fli_freeze_forget(freeze);
+  }
+  /* Later ones show as the next change of the plan. */
+  if (state->version > 0) return;
+  state->first_active = fli_freeze_allow(freeze, fli_freeze_front(freeze, 0));
+  for (uint32_t i = 0; i < freeze->n_modules; i++)
+    state->frozen[i] = i < state->first_active;
+}
+
+void fli_freeze_step_over(fl_freeze *freeze)
+{
+  if (memchr(freeze->empty, 1, freeze->n_modules))
+    step_over(freeze, freeze->state.decided);
+}
+
+void fli_freeze_set_empty(fl_freeze *freeze, const uint8_t *empty)
+{
+  const fli_freeze_state *state = &freeze->state;
+  /* Nothing is frozen but what was empty, which need not be now. */
+  const int is_new =
+      state->version == 0 && state->decided == fli_freeze_front(freeze, 0);
+  for (uint32_t i = 0; i < freeze->n_modules; i++)
+    freeze->empty[i] = empty && empty[i];
+  step_over(freeze, is_new ? 0 : state->decided);
+}
+
 void fli_freeze_consider(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -120,7 +165,7 @@ void fli_freeze_consider(fl_freeze *freeze)
       state->step < state->refreeze_from)
     return;
   if (state->has_frozen && state->step - state->last_freeze < o->gap) return;
-  state->decided++;
+  state->decided = fli_freeze_front(freeze, state->decided + 1);
   state->has_frozen = 1;
   state->last_freeze = state->step;
   state->rate_at_freeze = freeze->rate;
@@ -131,7 +176,7 @@ void fli_freeze_consider(fl_freeze *freeze)
 static void unfreeze(fl_freeze *freeze, uint32_t reason)
 {
   fli_freeze_state *state = &freeze->state;
-  state->decided = 0;
+  state->decided = fli_freeze_front(freeze, 0);
   if (reason == FL_FREEZE_REASON_RATE_FELL)
     state->refreeze_from = state->step + freeze->options.steps_per_epoch;
   if (freeze->options.halves_window) {
@@ -160,34 +205,45 @@ static void decide(fl_freeze *freeze)
   fli_freeze_publish(freeze, NULL, reason);
 }
 
-/* What was pushed in a step that was begun and not ended. */
-static void clear_step(fl_freeze *freeze)
+void fli_freeze_drop_step(fl_freeze *freeze)
 {
+  freeze->is_begun = 0;
+  freeze->is_first = 0;
+  freeze->wants = 0;
   freeze->has_change = 0;
   freeze->has_pair = 0;
   freeze->has_last = 0;
   for (uint32_t i = 0; freeze->features && i < freeze->n_modules; i++)
     freeze->features[i] = -1;
+  drop_gradient(freeze, &freeze->first);
 }
 
 static void begin(fl_freeze *freeze)
 {
   const fli_criterion *criterion = freeze->criterion;
-  clear_step(freeze);
+  fli_freeze_drop_step(freeze);
   decide(freeze);
-  freeze->wants = 0;
-  freeze->is_first = 0;
   if (freeze->state.is_booted && criterion->wants)
     freeze->wants = criterion->wants(freeze);
-  if ((freeze->wants & FL_FREEZE_WANTS_GRADIENT) && !freeze->state.is_pair) {
-    freeze->is_first = 1;
-    fli_freeze_drop_gradient(freeze);
-  }
+  freeze->is_first =
+      (freeze->wants & FL_FREEZE_WANTS_GRADIENT) && !freeze->state.is_pair;
   if ((freeze->wants & FL_FREEZE_WANTS_PAIR) &&
       (!freeze->has_snapshot ||
        freeze->state.since_snapshot >= freeze->options.refresh))
     freeze->wants |= FL_FREEZE_WANTS_SNAPSHOT;
   freeze->is_begun = 1;
+}
+
+/* Without a pair there is no sign that the snapshot was made: it stays due. */
+static void count_pair(fl_freeze *freeze)
+{
+  uint32_t *since = &freeze->state.since_snapshot;
+  const int has_shown = freeze->has_pair || freeze->has_last;
+  if ((freeze->wants & FL_FREEZE_WANTS_SNAPSHOT) && has_shown) {
+    freeze->has_snapshot = 1;
+    *since = 0;
+  }
+  if (*since < freeze->options.refresh) ++*since;
 }
 
 static void end(fl_freeze *freeze, double loss)
@@ -199,13 +255,11 @@ static void end(fl_freeze *freeze, double loss)
   freeze->is_begun = 0;
   state->step++;
   state->seen_version = state->version;
-  if (freeze->wants & FL_FREEZE_WANTS_SNAPSHOT) {
-    freeze->has_snapshot = 1;
-    state->since_snapshot = 0;
-  }
-  if (freeze->wants & FL_FREEZE_WANTS_PAIR) state->since_snapshot++;
+  if (freeze->wants & FL_FREEZE_WANTS_PAIR) count_pair(freeze);
   state->is_pair = freeze->is_first;
-  if (!freeze->is_first) fli_freeze_drop_gradient(freeze);
+  drop_gradient(freeze, &state->gradient);
+  state->gradient = freeze->first;
+  freeze->first = (fli_gradient){NULL, 0};
   fli_freeze_boot(freeze, loss);
   if (!criterion->take || !criterion->take(freeze, &evaluation)) return;
   fli_freeze_report_evaluation(freeze, evaluation.raw);
@@ -226,6 +280,8 @@ static fl_status make(fl_freeze **out, fl_context *context, uint32_t n_modules,
   FLI_TRY(fli_freeze_state_init(freeze, &freeze->state));
   freeze->mask = fli_alloc(context, n_modules, 1);
   if (!freeze->mask) FLI_TRY(fli_nomem(n_modules));
+  freeze->empty = fli_alloc(context, n_modules, 1);
+  if (!freeze->empty) FLI_TRY(fli_nomem(n_modules));
   if (freeze->options.criterion == FL_FREEZE_CKA) {
     const size_t size = n_modules * sizeof *freeze->features;
     freeze->features = fli_alloc(context, size, 1);
@@ -251,8 +307,10 @@ void fl_freeze_free(fl_freeze *freeze)
   if (!freeze) return;
   fl_context *context = freeze->context;
   if (freeze->attachment) fli_detach(freeze->attachment);
+  drop_gradient(freeze, &freeze->first);
   fli_freeze_state_free(freeze, &freeze->state);
   fli_free(context, freeze->mask, freeze->n_modules);
+  fli_free(context, freeze->empty, freeze->n_modules);
   fli_free(context, freeze->features,
            freeze->n_modules * sizeof *freeze->features);
   fli_freeze_drop_options(freeze);
@@ -296,7 +354,7 @@ fl_status fl_freeze_begin_step(fl_freeze *freeze, float learning_rate,
   told.first_active = freeze->state.first_active;
   told.has_changed = freeze->state.version != freeze->state.seen_version;
   told.module = freeze->state.decided;
-  told.last = freeze->options.max_frozen;
+  told.last = fli_freeze_last(freeze);
   told.rows = freeze->options.rows;
   told.step = freeze->state.step;
   return fli_options_store(request, &told, sizeof told, "request");

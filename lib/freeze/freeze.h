@@ -20,13 +20,18 @@ enum {
   /* Evaluations that the report of a round is made of, at most. */
   FLI_FREEZE_RECENT = 512,
   FLI_FREEZE_EVENTS = 256,
-  FLI_FREEZE_ROUNDS = 4, /* that the greatest median is taken of */
+  FLI_FREEZE_ROUNDS = 4, /* whose greatest median, or slope, is kept */
   FLI_FREEZE_ROWS_MAX = 1024,
   FLI_FREEZE_COLUMNS_MAX = 65536
 };
 
 /* Above it steps are not counted: twice this fits everywhere. */
 #define FLI_FREEZE_STEPS_MAX (UINT64_C(1) << 40)
+
+typedef struct fli_gradient {
+  float *values; /* NULL: none */
+  uint64_t n;
+} fli_gradient;
 
 /* SAFE: what one module's adapter has shown so far. */
 typedef struct fli_importance {
@@ -70,8 +75,7 @@ typedef struct fli_freeze_state {
 
   /* is_pair: the step before asked for the first gradient of two. */
   int is_pair;
-  float *gradient; /* n_gradient values, or NULL */
-  uint64_t n_gradient;
+  fli_gradient gradient;
   uint32_t since_snapshot; /* pairs asked for */
 
   uint64_t n_reported;
@@ -118,6 +122,7 @@ struct fl_freeze {
   fl_freeze_fixed *fixed;    /* what its pointers point to */
   uint32_t *allowed;
   int is_aggregator;
+  uint8_t *empty; /* n_modules, 1 = nothing to train there */
   uint8_t job[FL_HASH_BYTES];
   uint8_t options_hash[FL_HASH_BYTES];
 
@@ -129,13 +134,15 @@ struct fl_freeze {
   int is_first; /* of the two that gradients are compared of */
   double rate;
   uint32_t wants;
+  fli_gradient first;
   int has_change;
   double change; /* sum of squares */
   int has_pair;
   double pair;
   int has_last;
   double last;
-  double *features;      /* CKA: importance per module, < 0 = not shown */
+  double *features;      /* CKA: largest importance per module,
+                            < 0 = not shown */
   double last_threshold; /* CKA: tau_T, < 0 = not known yet */
   uint8_t *mask;         /* n_modules, scratch of criteria that are no prefix */
 
@@ -166,9 +173,23 @@ fl_status fli_freeze_state_init(const fl_freeze *freeze,
 void fli_freeze_state_free(const fl_freeze *freeze, fli_freeze_state *state);
 /* The largest value of first_active that is allowed, not above this. */
 uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active);
+/* As if the step that was begun, if one is, had not been; what is decided
+ * stays. */
+void fli_freeze_drop_step(fl_freeze *freeze);
+/* Say where there is nothing to train: n_modules bytes, 1 = there; NULL, as
+ * before the first call: nowhere. Copied. The front steps over such modules.
+ * Those before all others count as frozen from the start, without an event. A
+ * schedule's plan and a server's are what they say. */
+void fli_freeze_set_empty(fl_freeze *freeze, const uint8_t *empty);
+/* The same for a state that was loaded. */
+void fli_freeze_step_over(fl_freeze *freeze);
+/* The first module from this one on that has something to train, or
+ * max_frozen. */
+uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from);
+/* The last module of the body that has: the head is behind it. */
+uint32_t fli_freeze_last(const fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);
-void fli_freeze_drop_gradient(fl_freeze *freeze);
 /* Make the plan what is decided, and the modules of `mask` (NULL: none)
  * besides, if it is another. */
 void fli_freeze_publish(fl_freeze *freeze, const uint8_t *mask,

@@ -201,13 +201,14 @@ fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data, size_t n)
   if (!freeze || (!data && n > 0)) {
     return fli_error(FL_E_ARGUMENT, "freeze: got NULL");
   }
-  if (freeze->options.criterion != FL_FREEZE_SERVER || freeze->is_begun) {
+  if (freeze->options.criterion != FL_FREEZE_SERVER) {
     return fli_error(FL_E_STATE, "freeze: a plan, want it with criterion "
-                                 "SERVER and between two steps");
+                                 "SERVER");
   }
   FLI_TRY(parse(&plan, data, n));
   FLI_TRY(check(freeze, &plan));
   if (plan.version == freeze->state.version) return FL_OK;
+  fli_freeze_drop_step(freeze);
   if (plan.first_active != freeze->state.decided) {
     freeze->state.decided = (uint32_t)plan.first_active;
     fli_freeze_forget(freeze);

@@ -68,19 +68,18 @@ out:
   return st;
 }
 
-/* The first of two. */
 static fl_status keep_gradient(fl_freeze *freeze, const float *gradient,
                                size_t n)
 {
-  fli_freeze_state *state = &freeze->state;
-  if (state->n_gradient != n) {
+  fli_gradient *first = &freeze->first;
+  if (first->n != n) {
     float *copy = fli_alloc(freeze->context, n, sizeof *copy);
     if (!copy) return fli_nomem(n * sizeof *copy);
-    fli_freeze_drop_gradient(freeze);
-    state->gradient = copy;
-    state->n_gradient = n;
+    fli_free(freeze->context, first->values,
+             (size_t)first->n * sizeof *first->values);
+    *first = (fli_gradient){copy, n};
   }
-  memcpy(state->gradient, gradient, n * sizeof *gradient);
+  memcpy(first->values, gradient, n * sizeof *gradient);
   return FL_OK;
 }
 
@@ -98,7 +97,7 @@ fl_status fl_freeze_push_gradient(fl_freeze *freeze, uint32_t module,
   if (!freeze || !gradient) {
     return fli_error(FL_E_ARGUMENT, "freeze: got NULL");
   }
-  const fli_freeze_state *state = &freeze->state;
+  const fli_gradient *before = &freeze->state.gradient;
   FLI_TRY(check_wanted(freeze, FL_FREEZE_WANTS_GRADIENT, "gradient"));
   FLI_TRY(check_front(freeze, module));
   if (n == 0 || n > SIZE_MAX / sizeof *gradient) {
@@ -107,19 +106,19 @@ fl_status fl_freeze_push_gradient(fl_freeze *freeze, uint32_t module,
                      " values, want 1 .. what fits memory",
                      n);
   }
-  if (!freeze->is_first && state->gradient && state->n_gradient != n) {
+  if (!freeze->is_first && before->values && before->n != n) {
     return fli_error(FL_E_DIM,
                      "freeze: gradient, got %" PRIu64 " values, want %" PRIu64
                      " as the step before",
-                     n, state->n_gradient);
+                     n, before->n);
   }
   FLI_TRY(check_finite("gradient", gradient, (size_t)n));
   if (freeze->is_first) return keep_gradient(freeze, gradient, (size_t)n);
   /* Nothing to compare with: the step before did not show it. */
-  if (!state->gradient) return FL_OK;
+  if (!before->values) return FL_OK;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  take_change(freeze, fli_change_squares(gradient, state->gradient, n));
+  take_change(freeze, fli_change_squares(gradient, before->values, n));
   fli_fpguard_leave(&guard);
 out:
   return st;
@@ -162,7 +161,7 @@ fl_status fl_freeze_push_pair(fl_freeze *freeze, uint32_t module,
   }
   FLI_TRY(check_wanted(freeze, FL_FREEZE_WANTS_PAIR, "pair"));
   const int is_last = (freeze->wants & FL_FREEZE_WANTS_LAST_PAIR) &&
-                      module == freeze->options.max_frozen;
+                      module == fli_freeze_last(freeze);
   if (!is_last) FLI_TRY(check_front(freeze, module));
   FLI_TRY(measure(freeze->context, &a, &b, 0, &plasticity));
   if (is_last) {
@@ -194,7 +193,8 @@ fl_status fl_freeze_push_features(fl_freeze *freeze, uint32_t module,
                      module, freeze->n_modules - 1);
   }
   FLI_TRY(measure(freeze->context, &a, &b, 1, &cka));
-  freeze->features[module] = 1 - cka;
+  /* Of several adapters, the one that does most. */
+  if (1 - cka > freeze->features[module]) freeze->features[module] = 1 - cka;
 out:
   return st;
 }

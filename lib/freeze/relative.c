@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plasticity of the front module over that of the last one at the same moment:
  * both follow the square of the learning rate and the noise of the batch, their
- * ratio does not. Medians of the last `window`, as single values are wild. */
+ * ratio does not. Medians of the last `window`, as single values are wild. The
+ * last one itself has nothing to be compared with, and never freezes. */
 #include "freeze/freeze.h"
 
 #include <math.h>
 
 static uint32_t wants(const fl_freeze *freeze)
 {
+  if (freeze->state.decided >= fli_freeze_last(freeze)) return 0;
   return fli_freeze_is_due(freeze, 0)
              ? FL_FREEZE_WANTS_PAIR | FL_FREEZE_WANTS_LAST_PAIR
              : 0;

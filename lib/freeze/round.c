@@ -5,6 +5,7 @@
  * without a say. */
 #include "freeze/freeze.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -71,20 +72,27 @@ static int is_majority_below(const fl_freeze *freeze, const fli_weighted *items,
   return SHARE_OF * weight >= SHARE * fli_weighted_total(items, n);
 }
 
+/* |slope| of the medians, two at least. Values may be as great as they like: a
+ * state has no peak that is not finite. */
+static double slope(const fli_freeze_state *state)
+{
+  const double value = fabs(fli_freeze_slope(state->values, state->n_values));
+  return isfinite(value) ? value : DBL_MAX;
+}
+
 static void evaluate(fl_freeze *freeze, fli_weighted *items, uint32_t n)
 {
   fli_freeze_state *state = &freeze->state;
+  const int is_slope = freeze->options.criterion == FL_FREEZE_PLASTICITY;
   fli_evaluation e = {.module = state->decided, .threshold = NAN};
   fli_weighted_sort(items, n);
   e.raw = fli_weighted_median(items, n);
   fli_freeze_remember(state, e.raw, 0, state->window);
   e.value = e.raw;
-  if (freeze->options.criterion == FL_FREEZE_PLASTICITY)
-    e.value = state->n_values < 2
-                  ? NAN
-                  : fabs(fli_freeze_slope(state->values, state->n_values));
-  if (state->n_evaluations <= FLI_FREEZE_ROUNDS) {
-    if (e.raw > state->peak) state->peak = e.raw;
+  if (is_slope) e.value = state->n_values < 2 ? NAN : slope(state);
+  /* The first median has no slope. */
+  if (state->n_evaluations <= FLI_FREEZE_ROUNDS + (is_slope ? 1U : 0U)) {
+    if (e.value > state->peak) state->peak = e.value;
   } else {
     e.threshold = (double)freeze->options.tolerance * state->peak;
     fli_freeze_count(state, is_majority_below(freeze, items, n, e.threshold));

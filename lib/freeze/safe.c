@@ -96,7 +96,8 @@ static void begin(fl_freeze *freeze)
     if (importance[i].sum / (double)importance[i].n < tau) freeze->mask[i] = 1;
   }
   state->decided = 0;
-  while (state->decided < o->max_frozen && freeze->mask[state->decided])
+  while (state->decided < o->max_frozen &&
+         (freeze->mask[state->decided] || freeze->empty[state->decided]))
     state->decided++;
   fli_freeze_publish(freeze, freeze->mask, FL_FREEZE_REASON_CRITERION);
 }

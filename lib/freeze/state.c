@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Saving a controller between two steps: state_keys.h says what. The snapshot
- * is not there: whoever goes on from a state makes one anew. */
+/* Saving a controller as it was when the last step ended: state_keys.h says
+ * what. The snapshot is not there: whoever goes on from a state makes one
+ * anew. */
 #include "freeze/freeze.h"
 
 #include "base/bytes.h"
@@ -72,7 +73,7 @@ fl_status fli_freeze_write(const fl_freeze *freeze, fli_bytes *out)
   const double rates[] = {state->rate_at_freeze, state->lowest_rate};
   fli_msg_writer writer;
   fli_writer_init(&writer, out);
-  fli_writer_map(&writer, KEYS_ALWAYS + (state->gradient ? 1U : 0U) +
+  fli_writer_map(&writer, KEYS_ALWAYS + (state->gradient.values ? 1U : 0U) +
                               (state->importance ? 2U : 0U));
   fli_field_bin(&writer, KEY_OPTIONS, freeze->options_hash,
                 sizeof freeze->options_hash);
@@ -92,9 +93,9 @@ fl_status fli_freeze_write(const fl_freeze *freeze, fli_bytes *out)
   fli_field_u64(&writer, KEY_LAST_FREEZE, state->last_freeze);
   fli_field_u64(&writer, KEY_REFREEZE_FROM, state->refreeze_from);
   FLI_TRY(write_criterion(freeze, &writer));
-  if (state->gradient)
-    fli_field_floats(&writer, KEY_GRADIENT, state->gradient,
-                     (size_t)state->n_gradient);
+  if (state->gradient.values)
+    fli_field_floats(&writer, KEY_GRADIENT, state->gradient.values,
+                     (size_t)state->gradient.n);
   if (state->importance) FLI_TRY(write_importance(freeze, &writer));
   st = fli_writer_status(&writer);
 out:
@@ -109,10 +110,7 @@ fl_status fl_freeze_save(const fl_freeze *freeze, const fl_writer *writer)
   if (!freeze || !writer || !writer->write) {
     return fli_error(FL_E_ARGUMENT, "freeze: got NULL");
   }
-  if (freeze->is_begun) {
-    return fli_error(FL_E_STATE, "freeze: a step was begun and not ended");
-  }
-  if (freeze->state.n_gradient >= UINT32_MAX / sizeof(float)) {
+  if (freeze->state.gradient.n >= UINT32_MAX / sizeof(float)) {
     return fli_error(FL_E_TOO_LARGE, "freeze: the gradient held has 2^30 "
                                      "values or more");
   }

@@ -64,7 +64,7 @@ static uint32_t read_reals(state_parser *p, double *out, uint32_t min,
 static void read_gradient(state_parser *p)
 {
   size_t size;
-  fli_freeze_state *state = p->state;
+  fli_gradient *gradient = &p->state->gradient;
   const uint8_t *data = fli_reader_bin(&p->reader, &size);
   if (!data) return;
   const size_t n = size / sizeof(float);
@@ -73,15 +73,15 @@ static void read_gradient(state_parser *p)
                     "freeze state: a gradient of no length");
     return;
   }
-  state->gradient = fli_alloc(p->freeze->context, n, sizeof(float));
-  if (!state->gradient) {
+  gradient->values = fli_alloc(p->freeze->context, n, sizeof(float));
+  if (!gradient->values) {
     const fl_status st = fli_nomem(size);
     fli_reader_fail(&p->reader, st, "freeze state: no memory");
     return;
   }
-  state->n_gradient = n;
-  flk_kernels()->f32_load(state->gradient, data, n);
-  if (flk_kernels()->find_not_finite(state->gradient, n) != n)
+  gradient->n = n;
+  flk_kernels()->f32_load(gradient->values, data, n);
+  if (flk_kernels()->find_not_finite(gradient->values, n) != n)
     fli_reader_fail(&p->reader, FL_E_NOT_FINITE,
                     "freeze state: the gradient is not finite");
 }
@@ -245,7 +245,7 @@ static int is_memory_good(const fl_freeze *freeze, const fli_freeze_state *s)
   if (freeze->criterion->is_half_reported &&
       (s->n_reported > 0) != (s->n_recent > 0))
     return 0;
-  if (s->gradient && !s->is_pair) return 0;
+  if (s->gradient.values && !s->is_pair) return 0;
   for (uint32_t i = 0; i < s->n_values; i++) {
     if (s->values[i] < 0 || s->others[i] < 0) return 0;
   }
@@ -310,9 +310,10 @@ fl_status fl_freeze_load(fl_freeze *freeze, const fl_reader *reader)
   FLI_TRY(fli_freeze_read(freeze, payload.data, payload.size, &state));
   fli_freeze_state_free(freeze, &freeze->state);
   freeze->state = state;
-  freeze->is_begun = 0;
+  fli_freeze_drop_step(freeze);
   freeze->has_snapshot = 0;
   freeze->last_threshold = -1;
+  fli_freeze_step_over(freeze);
   fli_bytes_free(&payload);
   return FL_OK;
 out:

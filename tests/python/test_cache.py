@@ -173,7 +173,8 @@ def test_link_in_the_files_place_is_not_followed(tmp_path):
 @pytest.mark.parametrize("options, error", [
     ({"dtype": "f64"}, ValueError), ({"dtype": 9}, ValueError),
     ({"key": b"short"}, ValueError), ({"data_tag": b""}, ValueError),
-    ({"byte_cap": -1}, ValueError), ({"path": "no/such/folder"}, OSError)])
+    ({"byte_cap": -1}, ValueError), ({"byte_cap": 2**64 + 4096}, ValueError),
+    ({"path": "no/such/folder"}, OSError)])
 def test_wrong_options_are_refused(options, error):
     with pytest.raises(error):
         fl.ActivationCache(**options)

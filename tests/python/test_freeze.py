@@ -250,3 +250,34 @@ def test_options_are_checked():
             fl.Freeze(**{"modules": 6, "steps_per_epoch": 8, **bad})
     with pytest.raises(fl.ConflictError):
         fl.Freeze(6, steps_per_epoch=8, reports="gradnorm")
+
+
+@pytest.mark.parametrize("name, value, error", [
+    ("window", 2**32 + 4, ValueError), ("patience", -1, ValueError),
+    ("rows", 2**32 + 16, ValueError), ("max_frozen", 2**32 + 1, ValueError),
+    ("refresh", 2**32 + 8, ValueError), ("interval", 2**64 + 4, ValueError),
+    ("hold", -1, ValueError), ("gap", 2**64 + 1, ValueError),
+    ("total_steps", 2**64 + 100, ValueError), ("window", 4.0, TypeError),
+    ("steps_per_epoch", 2**64 + 8, ValueError),
+    ("allowed", [0, 2**32 + 1], ValueError),
+    ("fixed", [(2**64, 1)], ValueError),
+    ("fixed", [(0, 2**32 + 1)], ValueError)])
+def test_whole_numbers_do_not_wrap(name, value, error):
+    options = {"steps_per_epoch": 8, name: value}
+    if name == "fixed":
+        options["criterion"] = "fixed"
+    with pytest.raises(error, match=name):
+        fl.Freeze(6, **options)
+
+
+def test_whole_numbers_of_any_kind_are_taken():
+    with fl.Freeze(6, steps_per_epoch=np.int64(8), window=np.uint8(4),
+                   is_pretrained=True, total_steps=100,
+                   unfreezes=True) as freeze:
+        assert freeze.begin(.1).rows == 16
+
+
+def test_modules_of_reports_do_not_wrap():
+    with fl.Freeze(6) as aggregator:
+        with pytest.raises(ValueError, match="module"):
+            aggregator.end_round(1.0, [fl.FreezeReport(2**32, 1.0, 1.0)])

@@ -109,6 +109,30 @@ Test(freeze, pairs_come_with_a_snapshot_first_and_every_refresh)
   fl_freeze_free(t.freeze);
 }
 
+Test(freeze, snapshot_that_nobody_made_is_wanted_again)
+{
+  const uint32_t pair = FL_FREEZE_WANTS_PAIR;
+  fl_freeze_options o = freeze_options(FL_FREEZE_PLASTICITY);
+  o.refresh = 3;
+  freeze_trainer t = open_trainer(&o);
+  freeze_boot(&t);
+  int n = 0;
+  for (int i = 0; i < 48; i++) {
+    const fl_freeze_request r = freeze_begin(t.freeze, .1f);
+    /* Pairs are shown from the third one on, but for the sixth and seventh. */
+    const int is_due = n < 3 || (n > 4 && n < 8) || n == 10;
+    if (r.wants)
+      cr_assert_eq(r.wants, pair | (is_due ? FL_FREEZE_WANTS_SNAPSHOT : 0U),
+                   "%d", n);
+    if (r.wants && n != 0 && n != 1 && n != 5 && n != 6)
+      freeze_push_angle(t.freeze, r.module, .1);
+    n += r.wants != 0;
+    must(fl_freeze_end_step(t.freeze, 1));
+  }
+  cr_expect(n > 10);
+  fl_freeze_free(t.freeze);
+}
+
 static double lower_pairs(uint64_t step, uint32_t module, void *user)
 {
   (void)module;

@@ -177,3 +177,47 @@ Test(freeze_adapters, models_without_adapters_are_refused_by_the_criterion)
   fl_freeze_free(freeze);
   net_free(t);
 }
+
+/* Low-rank updates of layers behind the first one: the front is the first
+ * module that has something to train. */
+Test(freeze_adapters, front_steps_over_modules_without_adapters)
+{
+  const uint64_t dims[2] = {5, WIDE};
+  fl_freeze_options o = options_of(FL_FREEZE_GRADNORM);
+  fl_lora_options lora;
+  fl_freeze *freeze = NULL;
+  fl_freeze_event event;
+  fl_model *model = NULL;
+  net *t = net_begin(NULL, dims, 2);
+  for (int i = 0; i < 4; i++) {
+    (void)net_dense(t, WIDE);
+  }
+  (void)net_mean(t);
+  (void)net_dense(t, 3);
+  (void)net_classes(t, 0.0f);
+  net_draw(t, SAMPLES, NET_SEED);
+  cr_assert_eq(fl_lora_options_init(&lora, sizeof lora), FL_OK);
+  lora.layers = "l2"; /* the second of them */
+  cr_assert_eq(fl_model_with_lora(&model, t->model, &lora, 3), FL_OK);
+  o.interval = 2;
+  o.loss_change = 10.0f;
+  o.loss_level = 10.0f;
+  o.patience = 1;
+  o.gap = 1;
+  o.tolerance = 5.0f;
+  cr_assert_eq(fl_freeze_new(&freeze, NULL, 5, &o), FL_OK);
+  cr_assert_eq(fl_freeze_attach(freeze, model, NULL), FL_OK, "%s",
+               fl_last_error());
+  fl_dataset data = net_data(t);
+  for (int i = 0; i < 60; i++) {
+    cr_assert_eq(fl_model_step(model, &data, 0.01f, NULL), FL_OK);
+  }
+  cr_expect(has_event(freeze, FL_FREEZE_EVALUATED, &event));
+  cr_expect_eq(event.module, 1);
+  cr_expect(has_event(freeze, FL_FREEZE_CHANGED, &event));
+  cr_expect_geq(event.first_active, 2);
+  cr_expect_eq(fl_model_first_active(model), 4, "the head is what is left");
+  fl_freeze_free(freeze);
+  fl_model_free(model);
+  net_free(t);
+}

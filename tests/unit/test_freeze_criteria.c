@@ -171,6 +171,27 @@ Test(freeze_criteria, relative_plasticity_without_a_last_one_waits)
   fl_freeze_free(t.freeze);
 }
 
+/* Module 4 of 6, whatever may freeze; and not when it is itself the front. */
+Test(freeze_criteria, relative_plasticity_compares_with_the_end_of_the_body)
+{
+  for (uint32_t max = 1; max < MODULES; max++) {
+    ratio r = {.001, .1};
+    fl_freeze_options o = freeze_options(FL_FREEZE_RELATIVE_PLASTICITY);
+    o.max_frozen = max;
+    o.tolerance = 2;
+    o.gap = 1;
+    freeze_trainer t = {freeze_make(MODULES, &o), .1f, 1, of_ratio, &r};
+    freeze_boot(&t);
+    for (int i = 0; i < 700; i++) {
+      const fl_freeze_request request = freeze_step(&t);
+      cr_assert_eq(request.last, 4);
+      cr_assert(request.module < 4 || request.wants == 0);
+    }
+    cr_expect_eq(freeze_plan(t.freeze).first_active, max < 4 ? max : 4);
+    fl_freeze_free(t.freeze);
+  }
+}
+
 /* ---- SAFE -----------------------------------------------------------------
  */
 

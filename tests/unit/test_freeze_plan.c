@@ -41,6 +41,19 @@ static fl_freeze *follower(void)
   return freeze_make(MODULES, &o);
 }
 
+/* More than a prefix, as SAFE makes it. */
+static bytes mask_plan(const uint8_t *frozen, uint32_t first_active,
+                       uint64_t version)
+{
+  fl_freeze *f = follower();
+  f->state.first_active = first_active;
+  f->state.version = version;
+  memcpy(f->state.frozen, frozen, MODULES);
+  const bytes plan = copy_plan(f);
+  fl_freeze_free(f);
+  return plan;
+}
+
 static fl_status apply(fl_freeze *freeze, const bytes *plan)
 {
   return fl_freeze_apply_plan(freeze, plan->data, plan->n);
@@ -132,20 +145,63 @@ Test(freeze_plan, older_ones_are_stale)
   fl_freeze_free(f);
 }
 
-Test(freeze_plan, is_followed_between_steps_and_by_followers_only)
+Test(freeze_plan, is_followed_by_followers_only)
 {
   const bytes plan = plan_of(MODULES, 2, 7, NULL);
   fl_freeze_options o = freeze_options(FL_FREEZE_GRADNORM);
   fl_freeze *decides = freeze_make(MODULES, &o), *f = follower();
   expect_refused(decides, &plan, FL_E_STATE);
-  (void)freeze_begin(f, .1f);
-  expect_refused(f, &plan, FL_E_STATE);
-  must(fl_freeze_end_step(f, 1));
   must(apply(f, &plan));
   cr_expect_eq(fl_freeze_apply_plan(f, NULL, 3), FL_E_ARGUMENT);
   cr_expect_eq(fl_freeze_apply_plan(f, NULL, 0), FL_E_TRUNCATED);
   fl_freeze_free(f);
   fl_freeze_free(decides);
+}
+
+/* A step that failed is never ended: nothing waits for it. */
+Test(freeze_plan, drops_a_step_that_was_begun)
+{
+  const bytes plan = plan_of(MODULES, 2, 7, NULL);
+  const bytes older = plan_of(MODULES, 1, 6, NULL);
+  fl_freeze *f = follower();
+  (void)freeze_begin(f, .1f);
+  must(apply(f, &plan));
+  cr_expect_eq(fl_freeze_end_step(f, 1), FL_E_STATE);
+  const fl_freeze_request r = freeze_begin(f, .1f);
+  cr_expect_eq(r.step, 0);
+  cr_expect_eq(r.has_changed, 1);
+  cr_expect_eq(r.first_active, 2);
+  /* One that is refused, or is held already, does not. */
+  expect_refused(f, &older, FL_E_STALE);
+  must(apply(f, &plan));
+  must(fl_freeze_end_step(f, 1));
+  fl_freeze_free(f);
+}
+
+/* The gradient before it goes on, the one pushed in it does not. */
+Test(freeze_plan, that_keeps_the_front_keeps_the_history)
+{
+  static const uint8_t masks[2][MODULES] = {{0, 1}, {0, 1, 1}};
+  const float gradient[] = {1, 2, 3};
+  fl_freeze_options o = freeze_options(FL_FREEZE_SERVER);
+  o.reports = FL_FREEZE_GRADNORM;
+  fl_freeze *f = freeze_make(MODULES, &o);
+  freeze_trainer t = {f, .1f, 1, NULL, NULL};
+  for (int i = 0; i < 6; i++)
+    (void)freeze_step(&t);
+  for (uint32_t i = 0; i < 2; i++) {
+    const bytes plan = mask_plan(masks[i], 0, 3 + i);
+    cr_assert_eq(freeze_begin(f, .1f).wants, FL_FREEZE_WANTS_GRADIENT);
+    must(fl_freeze_push_gradient(f, 0, gradient, 3));
+    must(apply(f, &plan));
+    cr_expect_eq(f->state.gradient.values != NULL, i == 1);
+    cr_expect_eq(f->has_change, 0);
+    cr_assert_eq(freeze_begin(f, .1f).wants, FL_FREEZE_WANTS_GRADIENT);
+    must(fl_freeze_push_gradient(f, 0, gradient, 3));
+    must(fl_freeze_end_step(f, 1));
+  }
+  cr_expect_eq(f->state.n_evaluations, 2);
+  fl_freeze_free(f);
 }
 
 Test(freeze_plan, cut_anywhere_is_refused)
@@ -200,18 +256,6 @@ Test(freeze_plan, flipped_bits_never_freeze_what_may_not)
             (int)(8 * plan.n));
 }
 
-/* More than a prefix, as SAFE makes it. */
-static bytes mask_plan(const uint8_t *frozen, uint32_t first_active)
-{
-  fl_freeze *f = follower();
-  f->state.first_active = first_active;
-  f->state.version = 3;
-  memcpy(f->state.frozen, frozen, MODULES);
-  const bytes plan = copy_plan(f);
-  fl_freeze_free(f);
-  return plan;
-}
-
 Test(freeze_plan, modules_behind_the_prefix_go_round)
 {
   static const struct {
@@ -229,7 +273,7 @@ Test(freeze_plan, modules_behind_the_prefix_go_round)
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     fl_freeze *f = follower();
-    const bytes plan = mask_plan(rows[i].frozen, rows[i].first_active);
+    const bytes plan = mask_plan(rows[i].frozen, rows[i].first_active, 3);
     const fl_status st = apply(f, &plan);
     cr_expect_eq(st, rows[i].want, "%zu: %s", i, fl_last_error());
     if (st == FL_OK)

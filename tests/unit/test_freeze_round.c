@@ -166,35 +166,74 @@ Test(freeze_round, rounds_lie_between_two_freezes)
   }
 }
 
+/* |slope| of the least-squares line through the last `window` of n values, by
+ * its definition. */
+static double slope_of(const double *values, int n, int window)
+{
+  const int w = n < window ? n : window;
+  const double middle = (w - 1) / 2.0;
+  double above = 0, below = 0, mean = 0;
+  for (int k = 0; k < w; k++)
+    mean += values[n - w + k] / w;
+  for (int k = 0; k < w; k++) {
+    above += (k - middle) * (values[n - w + k] - mean);
+    below += (k - middle) * (k - middle);
+  }
+  return fabs(above / below);
+}
+
+/* Rounds until the module freezes, by the rule written plainly: a tenth of the
+ * greatest of the first 4 slopes, 3 rounds running; 0: never. */
+static int rounds_by_hand(const double *values, int n)
+{
+  double greatest = 0;
+  int below = 0;
+  for (int i = 2; i <= n; i++) {
+    const double slope = slope_of(values, i, 12);
+    if (i <= 5) {
+      greatest = slope > greatest ? slope : greatest;
+      continue;
+    }
+    below = slope < (double).1f * greatest ? below + 1 : 0;
+    if (below == 3) return i;
+  }
+  return 0;
+}
+
+/* Scaled, so that P and its slope have nothing to do with each other's size. */
 Test(freeze_round, plasticity_goes_by_the_slope_of_medians)
 {
-  fl_freeze *f = aggregator(FL_FREEZE_PLASTICITY);
-  /* Falls by a third each round: its slope stays above a tenth of the
-   * maximum for some rounds. */
-  double value = 1, values[40];
-  int n = 0;
-  while (freeze_plan(f).first_active == 0) {
-    cr_assert(n < 40);
-    values[n++] = value;
-    play(f, value, 0, CLIENTS);
-    value *= .67;
-  }
-  /* The rule, written plainly; the window is 12. */
-  int below = 0, expected = 0;
-  for (int i = 4; below < 3; i++) {
-    const int w = i + 1 < 12 ? i + 1 : 12;
-    double sxy = 0, sy = 0, sx = 0, sxx = 0;
-    for (int k = 0; k < w; k++) {
-      const double y = values[i - w + 1 + k];
-      sxy += k * y, sy += y, sx += k, sxx += (double)k * k;
+  enum { ROUNDS = 60 };
+  for (int shape = 0; shape < 3; shape++) {
+    for (double scale = 1e-3; scale < 1e4; scale *= 1e3) {
+      fl_freeze *f = aggregator(FL_FREEZE_PLASTICITY);
+      double values[ROUNDS];
+      int n = 0;
+      for (int i = 0; i < ROUNDS; i++) {
+        const double fall[] = {pow(.67, i), 1.0 / (1 + i), 9 + pow(.8, i)};
+        values[i] = scale * (fall[shape] + .001 * (i * 37 % 11));
+      }
+      while (n < ROUNDS && freeze_plan(f).first_active == 0)
+        play(f, values[n++], 0, CLIENTS);
+      const int expected = rounds_by_hand(values, ROUNDS);
+      cr_expect(expected > 8, "%d", expected);
+      cr_expect_eq(n, expected, "%d: %g: %d, want %d", shape, scale, n,
+                   expected);
+      fl_freeze_free(f);
     }
-    const double slope = (w * sxy - sx * sy) / (w * sxx - sx * sx);
-    below = fabs(slope) < .1 ? below + 1 : 0;
-    expected = i + 1;
   }
-  cr_expect_eq(n, expected);
-  cr_expect(n > 7);
-  fl_freeze_free(f);
+}
+
+Test(freeze_round, plasticity_that_falls_in_a_straight_line_goes_on)
+{
+  for (int i = 0; i < 2; i++) {
+    fl_freeze *f = aggregator(FL_FREEZE_PLASTICITY);
+    const double fall = i ? .06 : .001;
+    for (int k = 0; k < 16; k++)
+      play(f, 1 - fall * k, 0, CLIENTS);
+    cr_expect_eq(freeze_plan(f).first_active, 0);
+    fl_freeze_free(f);
+  }
 }
 
 Test(freeze_round, loss_that_is_known_holds_up_as_in_training)

@@ -195,7 +195,7 @@ Test(freeze_state, cut_anywhere_is_refused)
   fl_freeze *f = busy(FL_FREEZE_GRADNORM), *other = busy(FL_FREEZE_GRADNORM);
   step(other, 59);
   bytes state = save(f), before = save(other);
-  cr_expect(f->state.gradient != NULL);
+  cr_expect(f->state.gradient.values != NULL);
   for (size_t n = 0; n < state.n; n++)
     cr_assert_eq(load(other, state.data, n), FL_E_TRUNCATED, "%zu", n);
   bytes after = save(other);
@@ -246,18 +246,35 @@ Test(freeze_state, of_others_is_refused)
   fl_freeze_free(f);
 }
 
-Test(freeze_state, is_saved_between_steps)
+/* Steps 58 and 59 show the first and the second gradient of a pair. */
+Test(freeze_state, step_that_was_begun_is_not_saved)
+{
+  for (uint64_t number = 57; number < 60; number++) {
+    fl_freeze *f = quick(FL_FREEZE_GRADNORM);
+    for (uint64_t i = 0; i < number; i++)
+      step(f, i);
+    bytes before = save(f);
+    const fl_freeze_request r = freeze_begin(f, .1f);
+    cr_expect_eq(r.wants, number == 57 ? 0 : FL_FREEZE_WANTS_GRADIENT);
+    if (r.wants) show_gradient(f, &r);
+    bytes begun = save(f);
+    cr_expect_eq(before.n, begun.n);
+    cr_expect_eq(memcmp(before.data, begun.data, before.n), 0);
+    /* It is not lost by that, and is gone with the load. */
+    must(fl_freeze_end_step(f, 1));
+    must(load(f, begun.data, begun.n));
+    cr_expect_eq(fl_freeze_end_step(f, 1), FL_E_STATE);
+    free(before.data);
+    free(begun.data);
+    fl_freeze_free(f);
+  }
+}
+
+Test(freeze_state, needs_somewhere_to_go)
 {
   fl_freeze *f = quick(FL_FREEZE_GRADNORM);
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  must(fl_buffer_new(&buffer, NULL));
-  must(fl_buffer_as_writer(buffer, &writer));
-  (void)freeze_begin(f, .1f);
-  cr_expect_eq(fl_freeze_save(f, &writer), FL_E_STATE);
   cr_expect_eq(fl_freeze_save(f, NULL), FL_E_ARGUMENT);
   cr_expect_eq(fl_freeze_load(f, NULL), FL_E_ARGUMENT);
-  fl_buffer_free(buffer);
   fl_freeze_free(f);
 }
 
@@ -274,6 +291,47 @@ Test(freeze_state, snapshot_is_wanted_after_a_load)
                FL_FREEZE_WANTS_PAIR | FL_FREEZE_WANTS_SNAPSHOT);
   free(state.data);
   fl_freeze_free(f);
+}
+
+Test(freeze_state, losses_beyond_all_measure_can_be_loaded)
+{
+  static const double losses[] = {1.7e308, -1.7e308};
+  for (int i = 0; i < 2; i++) {
+    fl_freeze *f = quick(FL_FREEZE_GRADNORM);
+    for (int k = 0; k < 20; k++) {
+      (void)freeze_begin(f, .1f);
+      must(fl_freeze_end_step(f, losses[i]));
+      bytes state = save(f);
+      must(load(f, state.data, state.n));
+      free(state.data);
+    }
+    fl_freeze_free(f);
+    f = rounds(FL_FREEZE_GRADNORM);
+    for (int k = 0; k < 20; k++)
+      must(fl_freeze_end_round(f, losses[i], NULL, 0));
+    bytes state = save(f);
+    must(load(f, state.data, state.n));
+    free(state.data);
+    fl_freeze_free(f);
+  }
+}
+
+/* Finite, and with a slope that is computed as infinite. */
+Test(freeze_state, reports_beyond_all_measure_can_be_loaded)
+{
+  for (uint32_t c = FL_FREEZE_GRADNORM; c <= FL_FREEZE_PLASTICITY; c++) {
+    fl_freeze *f = rounds(c);
+    fl_freeze_report report;
+    must(fl_freeze_report_init(&report, sizeof report));
+    for (int i = 0; i < 8; i++) {
+      report.value = i % 2 ? 2e307 : 0;
+      must(fl_freeze_end_round(f, NAN, &report, 1));
+      bytes state = save(f);
+      must(load(f, state.data, state.n));
+      free(state.data);
+    }
+    fl_freeze_free(f);
+  }
 }
 
 /* States that a hash does not protect: written on purpose. */
@@ -319,7 +377,7 @@ static void harm_below(fli_freeze_state *s)
 }
 static void harm_gradient(fli_freeze_state *s)
 {
-  s->gradient[3] = INFINITY;
+  s->gradient.values[3] = INFINITY;
 }
 static void harm_pair(fli_freeze_state *s)
 {
@@ -347,7 +405,7 @@ static fl_status read_back(harm_fn harm)
   fl_freeze *f = busy(FL_FREEZE_GRADNORM);
   fli_freeze_state state;
   fli_bytes out;
-  cr_assert(f->state.gradient != NULL);
+  cr_assert(f->state.gradient.values != NULL);
   harm(&f->state);
   fli_bytes_init(&out, NULL);
   must(fli_freeze_write(f, &out));

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation cache: what a frozen prefix of layers computes, kept by sample."""
+"""Activation cache: what a frozen prefix of layers computes, kept by
+sample."""
 from __future__ import annotations
 
 import dataclasses

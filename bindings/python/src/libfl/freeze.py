@@ -205,9 +205,10 @@ class Freeze(Handle):
     """Decides which modules of a model are frozen.
 
     `modules` is a Model, which is attached to it (see `attach`), or their
-    number, for a trainer of your own. Then, every step: `with freeze.step(learning_rate) as step:` train the modules
-    from `step.request.first_active` on, push what `step.request.wants` asks
-    for, and set `step.loss`; or `begin` and `end`. A step that raises is not
+    number, for a trainer of your own. Then, every step: `with
+    freeze.step(learning_rate) as step:` train the modules from
+    `step.request.first_active` on, push what `step.request.wants` asks for,
+    and set `step.loss`; or `begin` and `end`. A step that raises is not
     ended: it is begun anew.
 
     Options have the names of fl_freeze_options; None is the default.
@@ -353,7 +354,8 @@ class Freeze(Handle):
 
     def push_features(self, module: int, before: npt.ArrayLike,
                       after: npt.ArrayLike) -> None:
-        """Show features before and after the module's adapter."""
+        """Show features before and after the module's adapter; of several
+        the one that does most counts: push each."""
         a, b = _pair(before, after)
         lib.fl_freeze_push_features(
             self._handle, _args.u32(module, "module"), _np.f32_pointer(a),
@@ -418,7 +420,7 @@ class Freeze(Handle):
                 event.version, _lib.text(event.text))
 
     def save(self) -> bytes:
-        """Return everything but events, between two steps."""
+        """Return everything but events and a step that was not ended."""
         return _state.save(lib.fl_freeze_save, self._handle, None)
 
     def load(self, state: bytes) -> None:
@@ -459,8 +461,8 @@ def _set_lists(options: Any, fixed: Sequence[tuple[int, int]] | None,
     if fixed is not None:
         rows = (_lib.FreezeFixed * len(fixed))()
         for row, (step, first_active) in zip(rows, fixed):
-            row.step = step
-            row.first_active = first_active
+            row.step = _args.u64(step, "fixed")
+            row.first_active = _args.u32(first_active, "fixed")
         kept.append(rows)
         options.fixed = rows
         options.n_fixed = len(fixed)
