@@ -180,6 +180,7 @@ static fl_status observe_end(void *user, double loss)
 {
   fli_attachment *a = user;
   uint32_t wants = a->request.wants;
+  if (!a->freeze->is_begun) return FL_OK; /* a plan came meanwhile */
   if (wants & FL_FREEZE_WANTS_GRADIENT && a->shown > 0) {
     (void)fl_freeze_push_gradient(a->freeze, a->request.module, a->gradient,
                                   a->n);

@@ -167,6 +167,38 @@ Test(freeze_beside, checkpoint_between_gathered_batches_goes_on)
   net_free(whole);
 }
 
+/* A plan that comes between two of them drops the controller's step, and the
+ * update goes on. */
+Test(freeze_beside, plan_may_come_between_gathered_batches)
+{
+  fl_freeze_options o = options_of(FL_FREEZE_SERVER);
+  const fl_freeze_fixed fixed = {.step = 0, .first_active = 1};
+  fl_freeze_options f = options_of(FL_FREEZE_FIXED);
+  fl_freeze_request request;
+  uint8_t plan[256];
+  size_t n = 0;
+  f.fixed = &fixed;
+  f.n_fixed = 1;
+  fl_freeze *server = new_freeze(&f);
+  fl_freeze *freeze = new_freeze(&o);
+  net *t = new_gathering();
+  fl_dataset data = net_data(t);
+  cr_assert_eq(fl_freeze_request_init(&request, sizeof request), FL_OK);
+  cr_assert_eq(fl_freeze_begin_step(server, 0.1f, &request), FL_OK);
+  cr_assert_eq(fl_freeze_copy_plan(server, plan, sizeof plan, &n), FL_OK);
+  attach(freeze, t, NULL);
+  cr_assert_eq(fl_model_step(t->model, &data, 0.01f, NULL), FL_OK);
+  cr_assert_eq(fl_freeze_apply_plan(freeze, plan, n), FL_OK, "%s",
+               fl_last_error());
+  cr_expect_eq(fl_model_step(t->model, &data, 0.01f, NULL), FL_OK);
+  cr_expect_eq(fl_model_first_active(t->model), 0, "this update is begun");
+  cr_expect_eq(fl_model_step(t->model, &data, 0.01f, NULL), FL_OK);
+  cr_expect_eq(fl_model_first_active(t->model), 1);
+  fl_freeze_free(server);
+  fl_freeze_free(freeze);
+  net_free(t);
+}
+
 /* ---- plan and model ----------------------------------------------------- */
 
 static fl_freeze *new_follower(void)
