@@ -150,6 +150,19 @@ static void name_of(const fl_model *model, uint32_t module,
   (void)snprintf(name, NAME_BYTES, "%u", module);
 }
 
+/* Modules without weights to train count as frozen once all before them are. */
+static int has_weights(const fl_model *model, uint32_t module)
+{
+  uint32_t n = fl_model_segment_count(model);
+  uint32_t *modules = kgt_get(n, sizeof *modules);
+  int found = 0;
+  kgt_must(fl_model_copy_segment_modules(model, modules, n), "modules");
+  for (uint32_t i = 0; i < n; i++)
+    found |= modules[i] == module;
+  free(modules);
+  return found;
+}
+
 /* What the plan freezes now, and did not before. */
 static void note(lora *l)
 {
@@ -160,7 +173,8 @@ static void note(lora *l)
   for (uint32_t i = 0; i < plan.n_modules; i++) {
     char *text = l->run->frozen;
     size_t used = strlen(text);
-    if (!plan.frozen[i] || l->is_frozen[i]) continue;
+    if (!plan.frozen[i] || l->is_frozen[i] || !has_weights(l->model, i))
+      continue;
     l->is_frozen[i] = 1;
     name_of(l->model, i, name);
     (void)snprintf(text + used, KGT_LOG - used, "%s%s@%.2f", used ? "," : "",

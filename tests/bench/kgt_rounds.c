@@ -67,6 +67,7 @@ static fl_freeze *attach(world *w, const fl_train_task *task, uint64_t steps)
   kgt_must(fl_freeze_options_init(&options, sizeof options), "options");
   options.criterion = FL_FREEZE_SERVER;
   options.reports = task->freeze_reports;
+  options.job = task->freeze_job;
   options.steps_per_epoch = steps;
   kgt_must(fl_freeze_new(&freeze, w->bench->context, KGT_MODULES, &options),
            "controller");
