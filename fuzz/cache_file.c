@@ -118,7 +118,7 @@ static void use(fl_cache *cache, const input *in, int is_full)
   FUZZ_CHECK(fl_cache_get(cache, ids, n, back) == FL_OK);
   FUZZ_CHECK(rows_of(cache) == in->samples);
   if (in->dtype == FL_CACHE_I8) return;
-  FUZZ_CHECK(memcmp(rows, back, n * in->values * sizeof *rows) == 0);
+  FUZZ_CHECK(memcmp(rows, back, n * (size_t)in->values * sizeof *rows) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
