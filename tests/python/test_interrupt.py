@@ -90,9 +90,11 @@ except KeyboardInterrupt:
 
 def interrupt(program):
     """Run a program, send SIGINT once it trains, return what it said."""
-    process = subprocess.Popen([sys.executable, "-c", program], text=True,
-                               stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env=dict(os.environ))
+    # A shell's background jobs ignore SIGINT, and hand that down.
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=dict(os.environ),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         first = process.stdout.readline()
         assert first == "training\n", process.stderr.read()
