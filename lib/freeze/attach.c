@@ -15,7 +15,7 @@
 
 /* ---- what is asked for -------------------------------------------------- */
 
-/* Where the front module's weights lie, the last time it is another. */
+/* Where the front module's weights lie, looked up when it is another one. */
 static void find_front(fli_attachment *a, uint32_t module)
 {
   const fl_model *model = a->model;

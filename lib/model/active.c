@@ -4,7 +4,6 @@
  * plan, way back, optimiser state - follows from these marks. */
 #include "model/model.h"
 
-#include "base/context.h"
 #include "base/error.h"
 
 uint64_t fli_model_first_weight(const fl_model *model, uint32_t first_active)

@@ -133,4 +133,13 @@ static inline fl_cache_status status_of(const fl_cache *cache)
   return status;
 }
 
+static inline void expect_same_losses(const losses *got, const losses *want)
+{
+  cr_assert_eq(got->n, want->n);
+  for (size_t i = 0; i < want->n; i++) {
+    cr_expect(got->of[i] == want->of[i], "step %zu: %.17g, want %.17g", i,
+              got->of[i], want->of[i]);
+  }
+}
+
 #endif

@@ -15,11 +15,7 @@ Test(freeze_cache, losses_with_a_cache_are_those_without_to_the_last_bit)
   attach(freezes[1], cached, cache);
   losses a = fit(plain, 8);
   losses b = fit(cached, 8);
-  cr_assert_eq(a.n, b.n);
-  for (size_t i = 0; i < a.n; i++) {
-    cr_expect(a.of[i] == b.of[i], "step %zu: %.17g, want %.17g", i, b.of[i],
-              a.of[i]);
-  }
+  expect_same_losses(&b, &a);
   cr_expect_arr_eq(plain->model->values, cached->model->values,
                    (size_t)plain->model->n_weights * sizeof(float));
   fl_cache_status status = status_of(cache);
@@ -59,9 +55,7 @@ Test(freeze_cache, another_data_set_does_not_get_the_outputs_of_the_first)
   losses with = fit(a, 1);
   losses without = fit(b, 1);
   cr_expect_eq(status_of(cache).hits, hits);
-  for (size_t i = 0; i < with.n; i++) {
-    cr_expect(with.of[i] == without.of[i], "step %zu", i);
-  }
+  expect_same_losses(&with, &without);
   free(first);
   fl_freeze_free(freeze);
   fl_freeze_free(plain);
@@ -218,9 +212,7 @@ Test(freeze_cache, stays_valid_from_round_to_round_while_the_prefix_is_the_same)
       }
       of[k] = fit(nets[k], 1);
     }
-    for (size_t i = 0; i < of[0].n; i++) {
-      cr_expect(of[0].of[i] == of[1].of[i], "round %d, step %zu", round, i);
-    }
+    expect_same_losses(&of[1], &of[0]);
     cr_expect_eq(status_of(cache).hits, (uint64_t)(round + 1) * SAMPLES);
   }
   /* Thawed and changed, it is another prefix. */
@@ -229,9 +221,7 @@ Test(freeze_cache, stays_valid_from_round_to_round_while_the_prefix_is_the_same)
   losses a = fit(plain, 1);
   losses b = fit(cached, 1);
   cr_expect_eq(status_of(cache).hits, 3 * SAMPLES);
-  for (size_t i = 0; i < a.n; i++) {
-    cr_expect(a.of[i] == b.of[i], "step %zu", i);
-  }
+  expect_same_losses(&b, &a);
   for (int k = 0; k < 2; k++) {
     fl_freeze_free(freezes[k]);
   }
