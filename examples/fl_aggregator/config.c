@@ -42,6 +42,10 @@ static const struct setting table[] = {
     {"batch", SETTING_COUNT, AT(batch), 1, 1e6, NULL, "N", "batch size"},
     {"lr", SETTING_REAL, AT(lr), 0, 1000, NULL, "X",
      "learning rate of the participants"},
+    {"lr-schedule", SETTING_TEXT, AT(lr_schedule), 0, 0, "constant|cosine",
+     "NAME", "cosine: the rate falls from lr to lr-end over the rounds"},
+    {"lr-end", SETTING_REAL, AT(lr_end), 0, 1000, NULL, "X",
+     "what part of lr a cosine ends at"},
     {"seed", SETTING_COUNT, AT(seed), 0, SEEDS, NULL, "N",
      "seed of the initial model and of all draws"},
     {"server-lr", SETTING_REAL, AT(server_lr), 0, 1000, NULL, "X",
@@ -106,6 +110,8 @@ void config_defaults(struct config *config)
       .update_deadline_seconds = 600,
       .max_sessions = 4096,
       .lr = .05,
+      .lr_schedule = "constant",
+      .lr_end = .1,
       .server_lr = 1,
   };
 }
@@ -212,6 +218,10 @@ void config_job(const struct config *config, fl_job_options *job,
   job->epochs = (uint32_t)config->epochs;
   job->batch_size = (uint32_t)config->batch;
   job->learning_rate = (float)config->lr;
+  job->rate_schedule = strcmp(config->lr_schedule, "cosine") == 0
+                           ? FL_SCHEDULE_COSINE
+                           : FL_SCHEDULE_CONSTANT;
+  job->rate_factor = (float)config->lr_end;
   job->server_learning_rate = (float)config->server_lr;
   job->server_momentum = (float)config->server_momentum;
   job->error_feedback = (uint32_t)config->error_feedback;

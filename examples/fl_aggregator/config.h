@@ -13,6 +13,7 @@ struct config {
   char listen[SETTING_TEXT_BYTES];
   char port_file[SETTING_TEXT_BYTES];
   char codec[SETTING_TEXT_BYTES];
+  char lr_schedule[SETTING_TEXT_BYTES];
   char thc_mode[SETTING_TEXT_BYTES];
   char model_description[SETTING_TEXT_BYTES];
   char test_data[SETTING_TEXT_BYTES];
@@ -33,6 +34,7 @@ struct config {
   uint64_t update_deadline_seconds;
   uint64_t max_sessions;
   double lr;
+  double lr_end;
   double server_lr;
   double server_momentum;
   int error_feedback;

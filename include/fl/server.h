@@ -21,6 +21,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/train.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -122,6 +123,13 @@ typedef struct fl_job_options {
    * and the seed, and told to clients with every plan
    * (fl_train_task.freeze_job). Borrowed. */
   const fl_freeze_options *freeze;
+  /** How learning_rate changes from round to round: as the schedule of
+   * fl_optimiser_options, whose update t is round t + 1. Each
+   * plan names its round's rate. */
+  uint32_t rate_schedule; /**< FL_SCHEDULE_*; default constant */
+  uint32_t rate_warmup;   /**< rounds; default 0 */
+  float rate_factor;      /**< 0..1e6, default .1 */
+  uint32_t rate_period;   /**< rounds; 0 = as many as the job has (default) */
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

@@ -4,9 +4,10 @@
  * CPUs of one C library, so that nothing on the wire may depend on them.
  *
  * exp: reduction by ln 2 in two parts (Cody and Waite 1980), Taylor to degree
- * 13. log: series of atanh. erfc: W. J. Cody, "Rational Chebyshev
- * approximation for the error function", Math. Comp. 23 (1969). probit: M. J.
- * Wichura, algorithm AS 241 (PPND16), Appl. Statist. 37 (1988). */
+ * 13. log: series of atanh. cos: Taylor to degree 18 on a quarter of pi. erfc:
+ * W. J. Cody, "Rational Chebyshev approximation for the error function", Math.
+ * Comp. 23 (1969). probit: M. J. Wichura, algorithm AS 241 (PPND16), Appl.
+ * Statist. 37 (1988). */
 #include "base/dmath.h"
 
 #include <assert.h>
@@ -26,6 +27,7 @@
 #define INV_LN2 0x1.71547652b82fep+0
 #define INV_SQRT_PI 0x1.20dd750429b6dp-1
 #define INV_SQRT_2PI 0x1.9884533d43651p-2
+#define PI 0x1.921fb54442d18p+1
 #define SQRT_HALF 0x1.6a09e667f3bcdp-1
 
 enum { EXPONENT_BIAS = 1023, MANTISSA_BITS = 52 };
@@ -100,6 +102,46 @@ double fli_ln(double x)
   double tail = s * polynomial(atanh_terms, FLI_COUNT_OF(atanh_terms), s);
   double k = exponent;
   return k * LN2_HIGH + (2 * f + (2 * f * tail + k * LN2_LOW));
+}
+
+/* cos(pi x) and sin(pi x) on 0 <= x <= 1/4. */
+static double cos_small(double x)
+{
+  static const double terms[] = {1.0,
+                                 -1.0 / 2,
+                                 1.0 / 24,
+                                 -1.0 / 720,
+                                 1.0 / 40320,
+                                 -1.0 / 3628800,
+                                 1.0 / 479001600,
+                                 -1.0 / 87178291200,
+                                 1.0 / 20922789888000};
+  const double y = PI * x;
+  return polynomial(terms, FLI_COUNT_OF(terms), y * y);
+}
+
+static double sin_small(double x)
+{
+  static const double terms[] = {1.0,
+                                 -1.0 / 6,
+                                 1.0 / 120,
+                                 -1.0 / 5040,
+                                 1.0 / 362880,
+                                 -1.0 / 39916800,
+                                 1.0 / 6227020800,
+                                 -1.0 / 1307674368000,
+                                 1.0 / 355687428096000};
+  const double y = PI * x;
+  return y * polynomial(terms, FLI_COUNT_OF(terms), y * y);
+}
+
+double fli_cos_pi(double x)
+{
+  assert(x >= 0.0 && x <= 1.0);
+  const double mirrored = x > 0.5 ? 1.0 - x : x;
+  const double y =
+      mirrored > 0.25 ? sin_small(0.5 - mirrored) : cos_small(mirrored);
+  return x > 0.5 ? -y : y;
 }
 
 /* exp(-scale * x^2), x >= 0. The rounding of x^2 alone would cost x^2 / 2 ulp;

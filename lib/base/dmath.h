@@ -6,7 +6,8 @@
 #define FLI_DMATH_H
 
 double fli_exp(double x);
-double fli_ln(double x); /* natural logarithm, x > 0 */
+double fli_ln(double x);     /* natural logarithm, x > 0 */
+double fli_cos_pi(double x); /* cos(pi x), 0 <= x <= 1 */
 double fli_erfc(double x);
 double fli_normal_pdf(double x);
 double fli_normal_tail(double x); /* Q(x) = P(N(0,1) > x) */

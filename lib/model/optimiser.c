@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "kernels/nn/nn.h"
+#include "model/schedule.h"
 
 enum { KINDS = FL_OPTIMISER_ADAGRAD + 1, SCHEDULES = FL_SCHEDULE_COSINE + 1 };
 
@@ -143,18 +144,12 @@ fl_status fli_optimiser_move(fli_optimiser *optimiser, fl_context *context,
 float fli_optimiser_rate(const fli_optimiser *optimiser)
 {
   const fl_optimiser_options *o = &optimiser->options;
-  const double pi = 3.14159265358979323846;
-  double t = (double)optimiser->updates;
-  double rate = (double)o->learning_rate;
-  if (o->schedule == FL_SCHEDULE_STEP) {
-    rate *= pow((double)o->factor, floor(t / (double)o->period));
-  } else if (o->schedule == FL_SCHEDULE_COSINE) {
-    double part = t < (double)o->period ? t / (double)o->period : 1.0;
-    double low = (double)o->factor;
-    rate *= low + (1.0 - low) * 0.5 * (1.0 + cos(pi * part));
-  }
-  if (optimiser->updates < o->warmup) rate *= (t + 1.0) / (double)o->warmup;
-  return (float)rate;
+  const fli_schedule schedule = {.kind = o->schedule,
+                                 .warmup = o->warmup,
+                                 .rate = o->learning_rate,
+                                 .factor = o->factor,
+                                 .period = o->period};
+  return fli_schedule_at(&schedule, optimiser->updates);
 }
 
 /* Adam's two bias corrections as factors, for update number t. */

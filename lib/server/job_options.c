@@ -13,6 +13,7 @@
 /* What PLAN can carry. */
 #define FLI_MAX_SAMPLES (UINT64_C(1) << 40)
 enum { FLI_MAX_PASSES = 1000000 };
+#define RATE_FACTOR_MAX 1e6f
 
 static fl_job_options defaults(void)
 {
@@ -28,6 +29,7 @@ static fl_job_options defaults(void)
       .epochs = 1,
       .batch_size = 32,
       .learning_rate = 0.05f,
+      .rate_factor = 0.1f,
       .server_learning_rate = 1.0f,
       .norm_deadline_ns = 60 * FLI_SECONDS,
       .update_deadline_ns = 600 * FLI_SECONDS,
@@ -101,6 +103,10 @@ static fl_status check_numbers(const fl_job_options *options)
   if (!isfinite(options->learning_rate) || options->learning_rate < 0.0f)
     return fli_error(FL_E_OPTIONS, "learning_rate: got %g, want >= 0",
                      (double)options->learning_rate);
+  if (!(options->rate_factor >= 0.0f &&
+        options->rate_factor <= RATE_FACTOR_MAX))
+    return fli_error(FL_E_OPTIONS, "rate_factor: got %g, want 0..%g",
+                     (double)options->rate_factor, (double)RATE_FACTOR_MAX);
   if (!isfinite(options->server_learning_rate) ||
       options->server_learning_rate <= 0.0f)
     return fli_error(FL_E_OPTIONS, "server_learning_rate: got %g, want > 0",
@@ -116,6 +122,9 @@ static fl_status check_numbers(const fl_job_options *options)
 
 static fl_status check_choices(const fl_job_options *options)
 {
+  if (options->rate_schedule > FL_SCHEDULE_COSINE)
+    return fli_error(FL_E_OPTIONS, "rate_schedule: got %u, want FL_SCHEDULE_*",
+                     options->rate_schedule);
   if (options->weighting != FL_WEIGHT_SAMPLES &&
       options->weighting != FL_WEIGHT_UNIFORM)
     return fli_error(FL_E_OPTIONS, "weighting: got %u, want FL_WEIGHT_*",

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "model/schedule.h"
 
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 {
@@ -104,6 +105,19 @@ static int is_asked(const fli_participant *who)
          !member->is_out && !member->is_counted;
 }
 
+static float rate_of(const fli_job *job)
+{
+  const fl_job_options *options = &job->options;
+  const fli_schedule schedule = {
+      .kind = options->rate_schedule,
+      .warmup = options->rate_warmup,
+      .rate = options->learning_rate,
+      .factor = options->rate_factor,
+      .period = options->rate_period ? options->rate_period : options->rounds,
+  };
+  return fli_schedule_at(&schedule, job->round - 1);
+}
+
 static fl_status write_plan(fli_peer *peer)
 {
   const fli_participant *who = peer->participant;
@@ -118,7 +132,7 @@ static fl_status write_plan(fli_peer *peer)
       .weight_cap = job->weight_cap,
       .epochs = options->epochs,
       .batch_size = options->batch_size,
-      .learning_rate = options->learning_rate,
+      .learning_rate = rate_of(job),
       .seed = client_seed(who),
       .model_version = job->store.canonical.version,
       .deadline_ms = fli_job_left_ms(job),

@@ -505,7 +505,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 /* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
 
 enum {
-  FLI_SERVER_STATE_VERSION = 4,
+  FLI_SERVER_STATE_VERSION = 5,
   FLI_SAVED_JOB_PARTS = 18,
   FLI_SAVED_FREEZING_PARTS = 5
 };

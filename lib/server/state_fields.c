@@ -50,6 +50,10 @@ static const fli_saved_field option_rows[] = {
     OPTION(error_feedback, FLI_SAVED_U32),
     OPTION(feedback_decay, FLI_SAVED_F32),
     OPTION(min_cover, FLI_SAVED_U32),
+    OPTION(rate_schedule, FLI_SAVED_U32),
+    OPTION(rate_warmup, FLI_SAVED_U32),
+    OPTION(rate_factor, FLI_SAVED_F32),
+    OPTION(rate_period, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),

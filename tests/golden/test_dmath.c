@@ -36,6 +36,25 @@ static const golden_row exp_rows[] = {
     {0x1.62d999999999ap+9, 0x1.d75ae7a50ee14p+1023},
 };
 
+static const golden_row cos_pi_rows[] = {
+    {0x0p+0, 0x1p+0},
+    {0x1p-60, 0x1p+0},
+    {0x1.999999999999ap-4, 0x1.e6f0e134454ffp-1},
+    {0x1.999999999999ap-3, 0x1.9e3779b97f4a8p-1},
+    {0x1p-2, 0x1.6a09e667f3bcdp-1},
+    {0x1.0000000000001p-2, 0x1.6a09e667f3bcbp-1},
+    {0x1.5555555555555p-2, 0x1p-1},
+    {0x1.ffffbce4217d3p-2, 0x1.a5a84d37d3d8fp-19},
+    {0x1p-1, 0x0p+0},
+    {0x1.0000000000001p-1, -0x1.921fb54442d18p-52},
+    {0x1.3333333333333p-1, -0x1.3c6ef372fe94ep-2},
+    {0x1.5555555555555p-1, -0x1.ffffffffffffdp-2},
+    {0x1.8p-1, -0x1.6a09e667f3bcdp-1},
+    {0x1.ccccccccccccdp-1, -0x1.e6f0e134455p-1},
+    {0x1.fffffffffffffp-1, -0x1p+0},
+    {0x1p+0, -0x1p+0},
+};
+
 static const golden_row ln_rows[] = {
     {0x0.0000000000001p-1022, -0x1.74385446d71c3p+9},
     {0x0.0000000006p-1022, -0x1.6f2a4f5736e06p+9},
@@ -150,6 +169,11 @@ static void exp_keeps_its_bits(void)
   check_rows(fli_exp, exp_rows, FLI_COUNT_OF(exp_rows));
 }
 
+static void cos_pi_keeps_its_bits(void)
+{
+  check_rows(fli_cos_pi, cos_pi_rows, FLI_COUNT_OF(cos_pi_rows));
+}
+
 static void ln_keeps_its_bits(void)
 {
   check_rows(fli_ln, ln_rows, FLI_COUNT_OF(ln_rows));
@@ -178,6 +202,7 @@ static void probit_keeps_its_bits(void)
 int main(void)
 {
   CHECK_CASE(exp_keeps_its_bits);
+  CHECK_CASE(cos_pi_keeps_its_bits);
   CHECK_CASE(ln_keeps_its_bits);
   CHECK_CASE(erfc_keeps_its_bits);
   CHECK_CASE(normal_pdf_keeps_its_bits);

@@ -29,6 +29,33 @@ def clients_of(trainers, context=None, **options):
             for i, trainer in enumerate(trainers)]
 
 
+def rates_of(mlp, **options):
+    """The rate that each round's plan names."""
+    rates = []
+
+    def train(task):
+        rates.append(task.learning_rate)
+        return fl.TrainResult(
+            update=np.zeros(task.weights.size, np.float32), loss=1.0)
+
+    with mlp() as model, fl.Server() as server:
+        server.add_job(model, learning_rate=0.5, **options)
+        fl.Loopback(server, [fl.Client("one", samples=9, train=train)]).run()
+    return rates
+
+
+def test_the_clients_rate_follows_its_schedule(mlp):
+    assert rates_of(mlp, rounds=2) == [0.5, 0.5]
+    assert rates_of(mlp, rounds=3, schedule=fl.Cosine(2, factor=0)) == (
+        pytest.approx([0.5, 0.25, 0.0]))
+    assert rates_of(mlp, rounds=3, schedule=fl.Step(1, factor=0.5)) == [
+        0.5, 0.25, 0.125]
+    assert rates_of(mlp, rounds=2, schedule=fl.Constant(warmup=2)) == [
+        0.25, 0.5]
+    with pytest.raises(TypeError, match="schedule"):
+        rates_of(mlp, schedule="cosine")
+
+
 def lazy(weight):
     """A trainer that adds a constant."""
     return lambda task: fl.TrainResult(

@@ -53,6 +53,21 @@ Test(dmath, exp_is_accurate_over_its_range)
   check_accuracy(fli_exp, expl, -1, 1, 1e-15);
 }
 
+static long double true_cos_pi(long double x)
+{
+  return cosl(3.14159265358979323846264338327950288L * x);
+}
+
+Test(dmath, cos_pi_is_accurate_over_its_range)
+{
+  check_accuracy(fli_cos_pi, true_cos_pi, 0, 0.25, 1e-15);
+  check_accuracy(fli_cos_pi, true_cos_pi, 0.25, 0.499, 1e-13);
+  check_accuracy(fli_cos_pi, true_cos_pi, 0.501, 1, 1e-13);
+  cr_assert_eq(fli_cos_pi(0), 1);
+  cr_assert_eq(fli_cos_pi(0.5), 0);
+  cr_assert_eq(fli_cos_pi(1), -1);
+}
+
 Test(dmath, exp_at_its_ends)
 {
   cr_assert_eq(fli_exp(0), 1);

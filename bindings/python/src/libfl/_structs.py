@@ -426,7 +426,9 @@ class JobOptions(Struct):
                 ("steps_kept", c_uint32), ("reserved", c_uint32),
                 ("error_feedback", c_uint32), ("feedback_decay", c_float),
                 ("min_cover", c_uint32), ("reserved_cover", c_uint32),
-                ("freeze", POINTER(FreezeOptions))]
+                ("freeze", POINTER(FreezeOptions)),
+                ("rate_schedule", c_uint32), ("rate_warmup", c_uint32),
+                ("rate_factor", c_float), ("rate_period", c_uint32)]
 
 
 class ServerEvent(Struct):

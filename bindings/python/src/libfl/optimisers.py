@@ -129,20 +129,26 @@ def shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def schedule_fields(schedule: Schedule) -> dict[str, Any]:
+    """Return the fields of a schedule, and its kind as "schedule"."""
+    if type(schedule) not in _SCHEDULES:
+        raise TypeError(f"schedule: got {schedule!r}, want "
+                        f"Constant, Step or Cosine")
+    return {"schedule": schedule._kind, **dataclasses.asdict(schedule)}
+
+
 def to_options(optimiser: Optimiser) -> Any:
     """Return fl_optimiser_options."""
     if type(optimiser) not in _OPTIMISERS:
         raise TypeError(f"optimiser: got {optimiser!r}, want SGD, Adam, "
                         f"AdamW or Adagrad")
-    if type(optimiser.schedule) not in _SCHEDULES:
-        raise TypeError(f"schedule: got {optimiser.schedule!r}, want "
-                        f"Constant, Step or Cosine")
+    fields = schedule_fields(optimiser.schedule)
     options = _lib.init(_lib.OptimiserOptions)
     options.kind = optimiser._kind
-    options.schedule = optimiser.schedule._kind
-    for part in (optimiser, optimiser.schedule):
-        for name in _names(part):
-            setattr(options, name, getattr(part, name))
+    for name in _names(optimiser):
+        setattr(options, name, getattr(optimiser, name))
+    for name, value in fields.items():
+        setattr(options, name, value)
     return options
 
 

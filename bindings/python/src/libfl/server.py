@@ -20,6 +20,7 @@ from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
 from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
+from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
 
 
@@ -172,7 +173,7 @@ class Server(Handle):
                 weighting: Weighting = Weighting.SAMPLES,
                 scale_mode: ScaleMode = ScaleMode.EXCHANGED,
                 weight_cap: int = 0, epochs: int = 1, batch_size: int = 32,
-                learning_rate: float = 0.05,
+                learning_rate: float = 0.05, schedule: Schedule = Constant(),
                 server_learning_rate: float = 1.0,
                 server_momentum: float = 0.0, evaluate_every: int = 0,
                 norm_deadline: float = 60.0, update_deadline: float = 600.0,
@@ -190,8 +191,9 @@ class Server(Handle):
         encoding has lost with their next update. `min_cover` clients of a
         round should train everything that is not frozen, where others can
         afford less (Client's max_depth). `freeze`: a criterion, or options of
-        Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}. See fl_job_options for
-        every setting.
+        Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}.
+        `schedule`: how the clients' rate changes, with rounds for updates, as
+        Cosine(rounds). See fl_job_options for every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -208,7 +210,9 @@ class Server(Handle):
             "server_momentum": server_momentum,
             "evaluate_every": evaluate_every, "steps_kept": steps_kept,
             "error_feedback": int(error_feedback),
-            "feedback_decay": feedback_decay, "min_cover": min_cover}
+            "feedback_decay": feedback_decay, "min_cover": min_cover,
+            **{"rate_" + field: value
+               for field, value in schedule_fields(schedule).items()}}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,
