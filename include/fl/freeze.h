@@ -291,6 +291,7 @@ FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
  * rounds, of which the first has none; after those a client is below when
  * |slope| with its value as the last one < tolerance M. The module freezes when
  * clients with 70 % of the weight are below, `patience` (3) rounds running.
+ * Rounds of bootstrapping count as others do, but nothing freezes in them.
  * FL_E_STATE: another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,

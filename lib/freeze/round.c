@@ -112,10 +112,9 @@ static void end(fl_freeze *freeze, double loss, fli_weighted *items, uint32_t n)
     state->is_booted = 1;
     fli_freeze_emit(freeze, FL_FREEZE_BOOTED, state->step);
   }
-  if (!state->is_booted || n == 0 ||
-      state->decided >= freeze->options.max_frozen)
-    return;
+  if (n == 0 || state->decided >= freeze->options.max_frozen) return;
   evaluate(freeze, items, n);
+  if (!state->is_booted) return;
   fli_freeze_consider(freeze);
   fli_freeze_publish(freeze, NULL, FL_FREEZE_REASON_CRITERION);
 }

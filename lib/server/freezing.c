@@ -14,6 +14,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "freeze/freeze.h"
 
 /* ---- making ---- */
 
@@ -97,13 +98,15 @@ out:
   return st;
 }
 
-/* Rounds are numbered from 1, steps from 0. */
+/* Rounds are numbered from 1, steps from 0. Nobody reports of a module that has
+ * nothing to train: the front steps over it. */
 static fl_status make_controller(fli_job *job)
 {
   fl_status st = FL_OK;
   fli_freezing *freezing = &job->freezing;
   fl_freeze_options options = freezing->options;
   const size_t n = options.n_fixed;
+  uint8_t *empty = NULL;
   fl_freeze_fixed *steps = fli_alloc(job->context, n, sizeof *steps);
   if (!steps) return fli_nomem(n * sizeof *steps);
   for (size_t i = 0; i < n; i++) {
@@ -113,9 +116,16 @@ static fl_status make_controller(fli_job *job)
   options.fixed = n > 0 ? steps : NULL;
   options.steps_per_epoch = is_scheduled(freezing) ? 1 : 0;
   if (options.total_steps == 0) options.total_steps = job->options.rounds;
+  empty = fli_alloc(job->context, job->n_modules, 1);
+  if (!empty) FLI_TRY(fli_nomem(job->n_modules));
   FLI_TRY(fl_freeze_new(&freezing->controller, job->context, job->n_modules,
                         &options));
+  memset(empty, 1, job->n_modules);
+  for (uint32_t s = 0; s < job->n_segments; s++)
+    empty[job->modules[s]] = 0;
+  fli_freeze_set_empty(freezing->controller, empty);
 out:
+  fli_free(job->context, empty, job->n_modules);
   fli_free(job->context, steps, n * sizeof *steps);
   return st;
 }

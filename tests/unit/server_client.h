@@ -88,6 +88,7 @@ struct sv_world {
   fl_model *model;
   fl_compressor *compressor;
   uint8_t schema[FL_HASH_BYTES];
+  uint32_t modules[2]; /* of the segments */
   sv_client clients[SV_MAX_CLIENTS];
   size_t n_clients;
   uint64_t now;
@@ -331,7 +332,8 @@ static inline void sv_train_now(sv_client *client)
 /* The segments that the plan at hand asks for, of two modules of one each. */
 static inline void sv_mask(const sv_client *client, uint8_t mask[2])
 {
-  mask[0] = client->is_old || client->plan.first_active == 0;
+  mask[0] =
+      client->is_old || client->plan.first_active <= client->world->modules[0];
   mask[1] = 1;
 }
 

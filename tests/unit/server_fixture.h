@@ -9,7 +9,9 @@
 
 /* ---- the model ---- */
 
-static inline fl_model *sv_make_model(fl_context *context, uint64_t first)
+/* Of two modules that have a tensor each. */
+static inline fl_model *sv_make_model_of(fl_context *context, uint64_t first,
+                                         const uint32_t modules[2])
 {
   const uint64_t second = SV_SECOND;
   fl_model_builder *builder = NULL;
@@ -17,9 +19,9 @@ static inline fl_model *sv_make_model(fl_context *context, uint64_t first)
   float *weights = NULL;
   uint64_t n = 0;
   SV_REQUIRE(fl_model_builder_new(&builder, context) == FL_OK);
-  SV_REQUIRE(fl_model_builder_module(builder, 0) == FL_OK);
+  SV_REQUIRE(fl_model_builder_module(builder, modules[0]) == FL_OK);
   SV_REQUIRE(fl_model_builder_tensor(builder, "a", &first, 1, 1) == FL_OK);
-  SV_REQUIRE(fl_model_builder_module(builder, 1) == FL_OK);
+  SV_REQUIRE(fl_model_builder_module(builder, modules[1]) == FL_OK);
   SV_REQUIRE(fl_model_builder_tensor(builder, "b", &second, 1, 1) == FL_OK);
   SV_REQUIRE(fl_model_builder_build(builder, &model) == FL_OK);
   SV_REQUIRE(fl_model_get_weights(model, &weights, &n) == FL_OK);
@@ -27,6 +29,11 @@ static inline fl_model *sv_make_model(fl_context *context, uint64_t first)
     weights[i] = (float)(i % 17) * 0.25f - 2.0f;
   fl_model_builder_free(builder);
   return model;
+}
+
+static inline fl_model *sv_make_model(fl_context *context, uint64_t first)
+{
+  return sv_make_model_of(context, first, (const uint32_t[]){0, 1});
 }
 
 /* Multiples of 1/64, so that f32 sums are exact. */
@@ -58,6 +65,7 @@ static inline void sv_init(sv_world *world, fl_context *context, uint32_t codec)
   world->job_options.min_clients = 3;
   world->options.chunk_size = 4096;
   world->model = sv_make_model(NULL, SV_FIRST);
+  world->modules[1] = 1;
   SV_REQUIRE(fl_model_copy_schema(world->model, world->schema) == FL_OK);
 }
 

@@ -273,6 +273,30 @@ Test(server_freeze, reports_of_the_clients_decide)
   sv_free(&f.world);
 }
 
+Test(server_freeze, front_steps_over_modules_without_weights)
+{
+  freezing f;
+  init_reports(&f, FL_CODEC_THC, 9);
+  fl_model_free(f.world.model);
+  f.world.modules[0] = 1;
+  f.world.modules[1] = 3;
+  f.world.model = sv_make_model_of(NULL, SV_FIRST, f.world.modules);
+  cr_assert_eq(fl_model_copy_schema(f.world.model, f.world.schema), FL_OK);
+  f.options.max_frozen = 3;
+  begin(&f);
+  pull_all(&f);
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_FREEZE_CHANGED, NULL), 0u);
+  for (uint64_t round = 1; round <= 9; round++) {
+    set_reports(&f, value_of(round));
+    pull_all(&f);
+    cr_assert_eq(f.world.clients[0].plan.first_active, round < 8 ? 1u : 3u,
+                 "round %u: got %u", (unsigned)round,
+                 f.world.clients[0].plan.first_active);
+    play_round(&f);
+  }
+  sv_free(&f.world);
+}
+
 /* Two of three clients say that there is nothing to learn; the third says
  * otherwise, or nothing. Rounds 1..8; the plan of round 9. */
 static uint32_t vote(double other, uint32_t *n_rejected)
