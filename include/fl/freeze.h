@@ -291,7 +291,9 @@ FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
  * rounds, of which the first has none; after those a client is below when
  * |slope| with its value as the last one < tolerance M. The module freezes when
  * clients with 70 % of the weight are below, `patience` (3) rounds running.
- * Rounds of bootstrapping count as others do, but nothing freezes in them.
+ * In a job from a trained model the rounds of bootstrapping count as others do,
+ * but nothing freezes in them, and GRADNORM's tolerance is 1.25: it does not
+ * wait for a fall, only while the change of the gradient rises.
  * FL_E_STATE: another criterion, or a controller that has steps. */
 FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
                                      const fl_freeze_report *reports,

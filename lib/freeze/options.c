@@ -33,6 +33,10 @@ static const fl_freeze_options freeze_defaults = {
     .unfreezes = FL_AUTO,
 };
 
+/* Of aggregators. Clients' gradients differ too much for a fall to show, in
+ * jobs in which there is not much left to learn, either. */
+#define PRETRAINED_TOLERANCE 1.25f
+
 typedef struct criterion_defaults {
   const fli_criterion *criterion;
   float tolerance;
@@ -147,8 +151,10 @@ static void fill_criterion(fl_freeze_options *o, int is_aggregator)
   o->patience = or_whole(o->patience, is_aggregator      ? 3
                                       : d->patience != 0 ? d->patience
                                                          : o->window);
-  o->tolerance =
-      or_real(o->tolerance, is_preset ? preset->tolerance : d->tolerance);
+  o->tolerance = or_real(o->tolerance, is_preset ? preset->tolerance
+                                       : is_aggregator && o->is_pretrained
+                                           ? PRETRAINED_TOLERANCE
+                                           : d->tolerance);
   o->loss_level = or_real(o->loss_level, is_preset ? preset->loss_level : .6f);
   o->rows = or_whole(o->rows, d->rows);
   if (o->unfreezes == FL_AUTO) o->unfreezes = criteria[o->criterion].unfreezes;

@@ -113,6 +113,8 @@ static void end(fl_freeze *freeze, double loss, fli_weighted *items, uint32_t n)
     fli_freeze_emit(freeze, FL_FREEZE_BOOTED, state->step);
   }
   if (n == 0 || state->decided >= freeze->options.max_frozen) return;
+  /* Drawn weights begin with gradients that say nothing of later ones. */
+  if (!state->is_booted && !freeze->options.is_pretrained) return;
   evaluate(freeze, items, n);
   if (!state->is_booted) return;
   fli_freeze_consider(freeze);

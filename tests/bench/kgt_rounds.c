@@ -165,6 +165,7 @@ static void add_job(world *w)
   job.min_clients = sizes->clients;
   job.batch_size = sizes->local_batch;
   job.learning_rate = federation->rate;
+  job.rate_schedule = FL_SCHEDULE_COSINE;
   if (federation->is_freezing) job.freeze = &freeze;
   kgt_must(fl_server_new(&w->server, NULL, NULL), "server");
   kgt_must(fl_server_add_job(w->server, w->model, &job, &index), "job");
