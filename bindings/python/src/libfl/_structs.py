@@ -95,7 +95,8 @@ class ContextOptions(Struct):
                 ("user", c_void_p), ("alloc", c_void_p),
                 ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
                 ("entropy", c_void_p), ("parallel_for", c_void_p),
-                ("storage", POINTER(Storage)), ("memory_cap", c_uint64)]
+                ("storage", POINTER(Storage)), ("memory_cap", c_uint64),
+                ("start", c_void_p), ("finish", c_void_p)]
 
 
 # ---- model.h ---------------------------------------------------------------
