@@ -7,6 +7,7 @@
 
 #include "freeze/freeze.h"
 #include "freeze_net.h"
+#include "late_host.h"
 
 /* f = 1 from the first step on. */
 static fl_freeze *new_frozen(void)
@@ -332,6 +333,7 @@ Test(freeze_beside, memory_goes_back_to_the_context_it_came_from)
 }
 
 typedef struct heap {
+  late_host late;
   long live;
   long left; /* allocations before the one that fails; < 0: none does */
   long total;
@@ -363,16 +365,19 @@ static fl_context *heap_context(heap *h)
   cr_assert_eq(fl_context_options_init(&o, sizeof o), FL_OK);
   o.alloc = heap_alloc;
   o.dealloc = heap_dealloc;
+  o.start = late_start;
+  o.finish = late_finish;
   o.user = h;
   cr_assert_eq(fl_context_new(&context, &o), FL_OK);
   return context;
 }
 
-static fl_freeze_options eager(uint32_t criterion)
+static fl_freeze_options eager(uint32_t criterion, uint64_t lag)
 {
   static const fl_freeze_fixed fixed[2] = {{3, 1, 0}, {8, 2, 0}};
   fl_freeze_options o = options_of(criterion);
   o.interval = 2;
+  o.lag = lag;
   o.loss_change = 10.0f;
   o.loss_level = 10.0f;
   o.gap = 1;
@@ -389,12 +394,12 @@ static fl_freeze_options eager(uint32_t criterion)
 /* A job whose allocation number `fail` fails: it says so and can be taken up
  * again, or an evaluation or the cache is left out. Returns how many
  * allocations there were. */
-static long train_without(uint32_t criterion, long fail)
+static long train_without(uint32_t criterion, uint64_t lag, long fail)
 {
   heap h = {.left = -1};
   fl_context *context = heap_context(&h);
   net *t = new_net(context);
-  fl_freeze_options o = eager(criterion);
+  fl_freeze_options o = eager(criterion, lag);
   fl_freeze_attach_options with;
   fl_fit_options fitting;
   fl_freeze *freeze = NULL;
@@ -429,19 +434,25 @@ static long train_without(uint32_t criterion, long fail)
                criterion, fail);
   fl_context_free(context);
   cr_expect_eq(h.live, 0);
+  cr_expect_eq(h.late.started, h.late.finished);
+  cr_expect_eq(h.late.wrong, 0);
+  cr_expect(fail >= 0 || (h.late.started > 0) == (lag > 0));
   return total;
 }
 
 Test(freeze_beside, every_allocation_of_an_attached_job_may_fail)
 {
-  static const uint32_t criteria[] = {FL_FREEZE_FIXED, FL_FREEZE_GRADNORM,
-                                      FL_FREEZE_PLASTICITY,
-                                      FL_FREEZE_RELATIVE_PLASTICITY};
-  for (size_t c = 0; c < 4; c++) {
-    long n = train_without(criteria[c], -1);
+  static const struct {
+    uint32_t criterion;
+    uint64_t lag;
+  } jobs[] = {{FL_FREEZE_FIXED, 0},      {FL_FREEZE_GRADNORM, 0},
+              {FL_FREEZE_PLASTICITY, 0}, {FL_FREEZE_RELATIVE_PLASTICITY, 0},
+              {FL_FREEZE_PLASTICITY, 1}, {FL_FREEZE_RELATIVE_PLASTICITY, 1}};
+  for (size_t c = 0; c < sizeof jobs / sizeof *jobs; c++) {
+    long n = train_without(jobs[c].criterion, jobs[c].lag, -1);
     cr_assert_gt(n, 10);
     for (long i = 0; i < n; i++) {
-      (void)train_without(criteria[c], i);
+      (void)train_without(jobs[c].criterion, jobs[c].lag, i);
     }
   }
 }

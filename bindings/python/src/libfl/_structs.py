@@ -313,7 +313,7 @@ class FreezeOptions(Struct):
                 ("refresh", c_uint32), ("warmup_share", c_float),
                 ("until_share", c_float), ("fixed", POINTER(FreezeFixed)),
                 ("n_fixed", c_uint32), ("n_allowed", c_uint32),
-                ("allowed", U32P), ("job", U8P)]
+                ("allowed", U32P), ("job", U8P), ("lag", c_uint64)]
 
 
 class FreezePlan(Struct):
