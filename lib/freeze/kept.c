@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "crypto/crypto.h"
 #include "freeze/attach.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 #include "freeze/freeze.h"
 
 /* A sample's outputs may be so many times as many as its inputs. */
