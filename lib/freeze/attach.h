@@ -79,7 +79,9 @@ typedef struct fli_attachment {
   fli_cut prefix;
   const void *data; /* what it is for: samples, and how many */
   uint64_t n_data;
-  uint64_t *ids; /* of a batch */
+  uint64_t n_writes; /* of the model: its weights are those of then */
+  uint32_t n_frozen; /* modules of the prefix */
+  uint64_t *ids;     /* of a batch */
   size_t n_ids;
 } fli_attachment;
 

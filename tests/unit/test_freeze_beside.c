@@ -33,8 +33,10 @@ static net *new_gathering(void)
 
 static void scale_prefix(net *t, float factor)
 {
+  float *weights = NULL;
+  cr_assert_eq(fl_model_get_weights(t->model, &weights, NULL), FL_OK);
   for (uint64_t i = 0; i < t->model->segments[0].n; i++) {
-    t->model->values[i] *= factor;
+    weights[i] *= factor;
   }
 }
 
