@@ -308,7 +308,9 @@ FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
 typedef struct fl_freeze_attach_options {
   uint32_t struct_size;
   /** Nothing in front of this module is trained, whatever the plan: what a
-   * device can afford (fl_train_task.first_active). Default 0. */
+   * device can afford (fl_train_task.first_active). A criterion that decides
+   * begins with it; one that follows a server measures nothing while that
+   * one's front module is before it. Default 0. */
   uint32_t first_active;
   /** Keeps what comes out of the frozen modules, so that it need not be
    * computed again; NULL, the default: nothing does. Used for data sets with

@@ -65,6 +65,8 @@ static int watch_pair(fli_attachment *a, fli_watch *watch, uint32_t in,
 static void watch_pairs(fli_attachment *a, fli_watch *watch)
 {
   uint32_t wants = a->request.wants;
+  /* What is not trained here has nothing to say of whether it has learned. */
+  if (a->request.module < a->floor) return;
   if (wants & FL_FREEZE_WANTS_SNAPSHOT && !fli_late_snapshot(a)) return;
   if (!a->late.snapshot ||
       !watch_pair(a, watch, FLI_PAIR_IN, a->request.module)) {
@@ -251,13 +253,15 @@ static fl_status check(const fl_freeze *freeze, const fl_model *model)
   return check_modules(freeze, model);
 }
 
-/* Modules without a weight to train: the front steps over them. */
+/* Modules without a weight to train, and those that this device does not train:
+ * the front steps over them. */
 static void tell_what_is_empty(fli_attachment *a)
 {
   const fl_model *model = a->model;
   memset(a->mask, 1, a->freeze->n_modules);
   for (uint32_t i = 0; i < model->n_segments; i++) {
-    a->mask[model->segments[i].module] = 0;
+    const uint32_t module = model->segments[i].module;
+    if (module >= a->floor) a->mask[module] = 0;
   }
   fli_freeze_set_empty(a->freeze, a->mask);
 }

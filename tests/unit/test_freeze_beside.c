@@ -280,6 +280,64 @@ Test(freeze_beside, nothing_in_front_of_the_floor_is_trained)
   net_free(t);
 }
 
+/* The device does not train module 0, and decides about the others. */
+Test(freeze_beside, criterion_begins_with_the_floor)
+{
+  static const uint32_t criteria[] = {FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY,
+                                      FL_FREEZE_RELATIVE_PLASTICITY};
+  for (int c = 0; c < 3; c++) {
+    fl_freeze_options o = options_of(criteria[c]);
+    fl_freeze_attach_options with;
+    fl_freeze_event event;
+    net *t = new_net(NULL);
+    o.interval = 2;
+    o.window = 3;
+    o.patience = 2;
+    o.gap = 1;
+    o.tolerance = 100.0f;
+    o.loss_change = 10.0f;
+    o.loss_level = 10.0f;
+    fl_freeze *freeze = new_freeze(&o);
+    cr_assert_eq(fl_freeze_attach_options_init(&with, sizeof with), FL_OK);
+    with.first_active = 1;
+    cr_assert_eq(fl_freeze_attach(freeze, t->model, &with), FL_OK);
+    (void)fit(t, 12);
+    cr_assert(has_event(freeze, FL_FREEZE_EVALUATED, &event));
+    cr_expect_eq(event.module, 1);
+    cr_expect_geq(fl_model_first_active(t->model), 2, "criterion %u",
+                  criteria[c]);
+    fl_freeze_free(freeze);
+    net_free(t);
+  }
+}
+
+/* Its front module is not trained here: what would be measured of it says
+ * nothing. */
+Test(freeze_beside, follower_below_the_floor_reports_nothing)
+{
+  static const uint32_t criteria[] = {FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY};
+  for (int c = 0; c < 2; c++) {
+    for (uint32_t floor = 0; floor < 2; floor++) {
+      fl_freeze_options o = options_of(FL_FREEZE_SERVER);
+      fl_freeze_attach_options with;
+      fl_freeze_report report;
+      net *t = new_net(NULL);
+      o.reports = criteria[c];
+      o.interval = 2;
+      fl_freeze *freeze = new_freeze(&o);
+      cr_assert_eq(fl_freeze_attach_options_init(&with, sizeof with), FL_OK);
+      with.first_active = floor;
+      cr_assert_eq(fl_freeze_attach(freeze, t->model, &with), FL_OK);
+      (void)fit(t, 2);
+      cr_assert_eq(fl_freeze_report_init(&report, sizeof report), FL_OK);
+      cr_expect_eq(fl_freeze_take_report(freeze, &report),
+                   floor == 0 ? FL_OK : FL_E_EMPTY);
+      fl_freeze_free(freeze);
+      net_free(t);
+    }
+  }
+}
+
 /* ---- memory ------------------------------------------------------------- */
 
 static fl_status free_controller(float *gradient, const float *weights,
