@@ -15,7 +15,7 @@
 
 #include "base/bytes.h"
 #include "cache_blob.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 enum { SAMPLES_MAX = 40, VALUES_MAX = 70, CHOICE = 3 };
 enum { SEALED = 4, SIZED = 8, HEADED = 16, SUMMED = 32 };

@@ -251,6 +251,18 @@ typedef struct fl_context_options {
   /** Upper bound in bytes of what handles of this context allocate together;
    * beyond it allocations fail with FL_E_NOMEM. 0 = no bound. */
   uint64_t memory_cap;
+  /** Have task(arg, 0) run once on another thread and return at once; put what
+   * `finish` needs to know it by into *job. Called on any thread that uses a
+   * handle of this context, and from no task. A failure means that it will
+   * never run: the library then does the work itself. Several may be under way
+   * at a time. The task calls `alloc` and `dealloc`, no other hook, and waits
+   * for nothing. Set together with `finish` or not at all; NULL, the default:
+   * nothing runs beside its caller. fl_freeze_options.lag is for this. */
+  fl_status (*start)(void *user, fl_task_fn task, void *arg, void **job);
+  /** Return when that task is over, and forget it: called once for each task
+   * that was started, at the latest when its handle is freed. Running it here,
+   * when it has not begun, is fine. */
+  void (*finish)(void *user, void *job);
 } fl_context_options;
 
 FL_API fl_status fl_context_options_init(fl_context_options *options,

@@ -133,6 +133,12 @@ typedef struct fl_freeze_options {
   /** Names the job: FL_HASH_BYTES, such as the model's schema hash. Plans of
    * another job are refused. NULL = zeros. Copied. */
   const uint8_t *job;
+  /** PLASTICITY, RELATIVE_PLASTICITY, SERVER that reports PLASTICITY: pairs
+   * count at the end of the step so many after the one that asked for them, and
+   * may be pushed until then: whoever measures them need not hold up a step,
+   * and the plan is the same whenever they come. 0, the default: the step that
+   * asked; below `interval`. */
+  uint64_t lag;
 } fl_freeze_options;
 FL_API fl_status fl_freeze_options_init(fl_freeze_options *options,
                                         size_t size);
@@ -233,8 +239,9 @@ FL_API fl_status fl_freeze_push_gradient(fl_freeze *freeze, uint32_t module,
 FL_API fl_status fl_freeze_push_gradient_change(fl_freeze *freeze,
                                                 uint32_t module,
                                                 double sum_of_squares);
-/** Show outputs of `module` in the model and in the snapshot, each [rows, n]:
- * samples flattened, tokens too. rows 2..1024; more than request.rows are fine.
+/** Show outputs of `module` in the model and in the snapshot, each [rows, n],
+ * in the step that asked or one of the `lag` behind it: samples flattened,
+ * tokens too. rows 2..1024; more than request.rows are fine.
  * Of n above 65536 every k-th value is read, k = ceil(n / 65536). FL_E_STATE,
  * FL_E_ARGUMENT, FL_E_DIM (n = 0, rows), FL_E_NOT_FINITE, FL_E_NOMEM: this
  * evaluation is left out. */
@@ -304,7 +311,9 @@ FL_API fl_status fl_freeze_end_round(fl_freeze *freeze, double loss,
 typedef struct fl_freeze_attach_options {
   uint32_t struct_size;
   /** Nothing in front of this module is trained, whatever the plan: what a
-   * device can afford (fl_train_task.first_active). Default 0. */
+   * device can afford (fl_train_task.first_active). A criterion that decides
+   * begins with it; one that follows a server measures nothing while that
+   * one's front module is before it. Default 0. */
   uint32_t first_active;
   /** Keeps what comes out of the frozen modules, so that it need not be
    * computed again; NULL, the default: nothing does. Used for data sets with
@@ -320,7 +329,12 @@ fl_freeze_attach_options_init(fl_freeze_attach_options *options, size_t size);
  * first active module: weights, optimiser state, gradients and activations of
  * what is frozen cost nothing from that step on. A step of the controller is an
  * update of the model. Its numbers of modules must agree: modules of the model
- * with tensors are 0 .. n_modules - 1. What is measured is measured inline.
+ * with tensors are 0 .. n_modules - 1. What is measured is measured in the
+ * step that asks for it. Pairs with a `lag` are measured beside the steps that
+ * follow, on a thread of the model's context, if that has `start`, and else
+ * when the step that asks has ended. The numbers are the same, and count at the
+ * same step, which waits for them if they are late; so do freeing, detaching
+ * and saving. Until then what is shown, `rows` samples of it, is held.
  *
  * The snapshot that plasticity wants takes 4 bytes per weight, which hold
  * what 8 bits per weight and a scale per output channel can say, and
@@ -380,8 +394,8 @@ FL_API fl_status fl_freeze_poll(fl_freeze *freeze, fl_freeze_event *event);
 /* ---- state -------------------------------------------------------------- */
 
 /** Save everything, but events and a step that was begun and not ended, which
- * stays begun. FL_E_TOO_LARGE: a gradient of 2^30 values; FL_E_NOMEM,
- * FL_E_IO. */
+ * stays begun. Attached, it waits for what is measured beside the steps.
+ * FL_E_TOO_LARGE: a gradient of 2^30 values; FL_E_NOMEM, FL_E_IO. */
 FL_API fl_status fl_freeze_save(const fl_freeze *freeze,
                                 const fl_writer *writer);
 /** Take it back, into a controller with the same modules and options.

@@ -19,8 +19,9 @@ typedef struct fl_host fl_host;
 
 typedef struct fl_host_options {
   uint32_t struct_size;
-  /** Worker threads of parallel_for, the caller included; default 1,
-   * 0 = one per CPU; at most 1024. */
+  /** Threads of parallel_for, the caller included; default 1, 0 = one per CPU;
+   * at most 1024. Those that no loop wants run what is started beside its
+   * caller; with one thread nothing is. */
   uint32_t threads;
   /** Folder for blobs, made when missing (not its parents); NULL = no storage.
    * One process at a time may use a folder. */

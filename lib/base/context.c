@@ -23,6 +23,7 @@ struct fl_context {
   atomic_uint references;
   _Atomic uint64_t bytes_now;
   _Atomic uint64_t bytes_peak;
+  fl_context *whole; /* whose memory this one's is, a reference; or NULL */
   int has_storage;
   fl_storage storage;
   fl_context_options hooks;
@@ -57,8 +58,15 @@ static const fl_context_options *hooks_of(const fl_context *context)
   return context ? &context->hooks : &context_defaults;
 }
 
+/* Whose counters count. */
+static fl_context *account_of(fl_context *context)
+{
+  return context && context->whole ? context->whole : context;
+}
+
 static int charge(fl_context *context, size_t bytes)
 {
+  context = account_of(context);
   if (!context) return 1;
   uint64_t cap = context->hooks.memory_cap;
   uint64_t now = atomic_load(&context->bytes_now);
@@ -72,6 +80,7 @@ static int charge(fl_context *context, size_t bytes)
 
 static void refund(fl_context *context, size_t bytes)
 {
+  context = account_of(context);
   if (context) atomic_fetch_sub(&context->bytes_now, bytes);
 }
 
@@ -79,6 +88,7 @@ static void refund(fl_context *context, size_t bytes)
  * has succeeded. */
 static void note_peak(fl_context *context)
 {
+  context = account_of(context);
   if (!context) return;
   uint64_t now = atomic_load(&context->bytes_now);
   uint64_t peak = atomic_load(&context->bytes_peak);
@@ -257,6 +267,39 @@ int fli_context_is_parallel(const fl_context *context)
   return hooks_of(context)->parallel_for != NULL;
 }
 
+static void run_beside(void *arg, uint64_t index)
+{
+  const fli_beside *beside = arg;
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  beside->task(beside->arg, index);
+  fli_fpguard_leave(&guard);
+}
+
+int fli_beside_start(fl_context *context, fli_beside *beside, fl_task_fn task,
+                     void *arg)
+{
+  const fl_context_options *hooks = hooks_of(context);
+  *beside = (fli_beside){.task = task, .arg = arg};
+  if (!hooks->start) return 0;
+  fl_status st = hooks->start(hooks->user, run_beside, beside, &beside->job);
+  if (st != FL_OK) {
+    fli_log(context, FL_LOG_INFO, "start: the host's hook said %s",
+            fl_status_name(st));
+    return 0;
+  }
+  beside->is_under_way = 1;
+  return 1;
+}
+
+void fli_beside_finish(fl_context *context, fli_beside *beside)
+{
+  const fl_context_options *hooks = hooks_of(context);
+  if (!beside->is_under_way) return;
+  hooks->finish(hooks->user, beside->job);
+  beside->is_under_way = 0;
+}
+
 const fl_storage *fli_context_storage(fl_context *context)
 {
   return context && context->has_storage ? &context->storage : NULL;
@@ -275,7 +318,37 @@ void fli_context_unref(fl_context *context)
   if (!context) return;
   if (atomic_fetch_sub(&context->references, 1) > 1) return;
   fl_context_options hooks = context->hooks;
+  fl_context *whole = context->whole;
   raw_free(&hooks, context, sizeof *context);
+  fli_context_unref(whole);
+}
+
+static fl_context *make(const fl_context_options *hooks)
+{
+  fl_context *context = raw_alloc(hooks, sizeof *context);
+  if (!context) return NULL;
+  memset(context, 0, sizeof *context);
+  atomic_init(&context->references, 1);
+  atomic_init(&context->bytes_now, 0);
+  atomic_init(&context->bytes_peak, 0);
+  context->hooks = *hooks;
+  context->hooks.storage = NULL;
+  return context;
+}
+
+fl_status fli_context_alone(fl_context **out, fl_context *context)
+{
+  *out = NULL;
+  if (!context) return FL_OK;
+  fl_context_options hooks = context_defaults;
+  hooks.user = context->hooks.user;
+  hooks.alloc = context->hooks.alloc;
+  hooks.dealloc = context->hooks.dealloc;
+  fl_context *alone = make(&hooks);
+  if (!alone) return fli_nomem(sizeof *alone);
+  alone->whole = fli_context_ref(account_of(context));
+  *out = alone;
+  return FL_OK;
 }
 
 static fl_status check_hooks(const fl_context_options *hooks)
@@ -283,6 +356,10 @@ static fl_status check_hooks(const fl_context_options *hooks)
   if (!hooks->alloc != !hooks->dealloc) {
     return fli_error(FL_E_OPTIONS,
                      "context: alloc and dealloc, got one of them");
+  }
+  if (!hooks->start != !hooks->finish) {
+    return fli_error(FL_E_OPTIONS, "context: start and finish, got one of "
+                                   "them");
   }
   if (hooks->log_level < FL_LOG_ERROR || hooks->log_level > FL_LOG_DEBUG) {
     return fli_error(FL_E_OPTIONS, "context: log_level, got %u, want %d..%d",
@@ -327,15 +404,10 @@ fl_status fl_context_new(fl_context **out, const fl_context_options *options)
   fl_storage storage = {0};
   if (st == FL_OK && hooks.storage) st = load_storage(&storage, hooks.storage);
   if (st != FL_OK) return st;
-  fl_context *context = raw_alloc(&hooks, sizeof *context);
+  fl_context *context = make(&hooks);
   if (!context) return fli_nomem(sizeof *context);
-  atomic_init(&context->references, 1);
-  atomic_init(&context->bytes_now, 0);
-  atomic_init(&context->bytes_peak, 0);
   context->has_storage = hooks.storage != NULL;
   context->storage = storage;
-  context->hooks = hooks;
-  context->hooks.storage = NULL;
   *out = context;
   return FL_OK;
 }

@@ -42,6 +42,26 @@ void fli_parallel_all(fl_context *context, uint64_t count, fl_task_fn task,
                       void *arg);
 /* Whether the host has a hook for that. */
 int fli_context_is_parallel(const fl_context *context);
+/* A task that goes on beside its caller. */
+typedef struct fli_beside {
+  fl_task_fn task;
+  void *arg;
+  void *job; /* the host's */
+  int is_under_way;
+} fli_beside;
+
+/* Have task(arg, 0) run on another thread of the host's; 0 when it has none, or
+ * will not. `beside` stays where it is until it is finished; none is under way
+ * there. The task may use memory of the context that fli_context_alone gives,
+ * and nothing else of it. */
+int fli_beside_start(fl_context *context, fli_beside *beside, fl_task_fn task,
+                     void *arg);
+/* Wait for it, if it is under way. */
+void fli_beside_finish(fl_context *context, fli_beside *beside);
+/* A context with this one's memory and no other hook, for what must not meet
+ * its threads. *out is NULL for NULL, and to be dropped with
+ * fli_context_unref. FL_E_NOMEM. */
+fl_status fli_context_alone(fl_context **out, fl_context *context);
 /* NULL when the host has none. */
 const fl_storage *fli_context_storage(fl_context *context);
 

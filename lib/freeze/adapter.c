@@ -46,12 +46,29 @@ void fli_adapters_watch(fli_attachment *a, fli_watch *watch)
   }
 }
 
-/* Of a sample with more tokens than can be compared the first ones. */
-static uint32_t rows_of(const fli_attachment *a, const fli_adapter *adapter,
-                        size_t samples)
+/* Of a sample with more tokens than can be compared every k-th: those are moved
+ * to the front. Returns how many they are. */
+static uint32_t thin_out(const fli_attachment *a, const fli_adapter *adapter,
+                         size_t samples, float *values)
 {
-  uint64_t rows = samples * tokens_of(a, adapter);
-  return rows < FLI_FREEZE_ROWS_MAX ? (uint32_t)rows : FLI_FREEZE_ROWS_MAX;
+  const size_t width = (size_t)adapter->width;
+  const size_t rows = samples * (size_t)tokens_of(a, adapter);
+  const size_t step = (rows - 1) / FLI_FREEZE_ROWS_MAX + 1;
+  const size_t n = (rows - 1) / step + 1;
+  for (size_t i = 1; step > 1 && i < n; i++) {
+    memcpy(values + i * width, values + i * step * width,
+           width * sizeof *values);
+  }
+  return (uint32_t)n;
+}
+
+static void push(fli_attachment *a, const fli_adapter *adapter, size_t samples,
+                 float *before, float *after)
+{
+  (void)thin_out(a, adapter, samples, before);
+  const uint32_t rows = thin_out(a, adapter, samples, after);
+  (void)fl_freeze_push_features(a->freeze, adapter->module, before,
+                                adapter->width, after, adapter->width, rows);
 }
 
 static size_t samples_there(const fli_rows *rows, size_t batch)
@@ -100,9 +117,7 @@ static void push_low_rank(fli_attachment *a, const fli_adapter *adapter,
   float *y = fli_alloc(context, n, sizeof *y);
   if (!y) return;
   if (run_both(a, adapter, samples, y, y + 2 * n_y)) {
-    (void)fl_freeze_push_features(a->freeze, adapter->module, y, adapter->width,
-                                  y + n_y, adapter->width,
-                                  rows_of(a, adapter, samples));
+    push(a, adapter, samples, y, y + n_y);
   }
   fli_free(context, y, n * sizeof *y);
 }
@@ -118,9 +133,7 @@ void fli_adapters_push(fli_attachment *a)
     if (adapter->is_low_rank) {
       push_low_rank(a, adapter, samples);
     } else if (after->is_there) {
-      (void)fl_freeze_push_features(
-          a->freeze, adapter->module, before->values, adapter->width,
-          after->values, adapter->width, rows_of(a, adapter, samples));
+      push(a, adapter, samples, before->values, after->values);
     }
   }
 }

@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "freeze/freeze.h"
-#include "freeze/snapshot.h"
 
 /* ---- what is asked for -------------------------------------------------- */
 
@@ -63,21 +62,14 @@ static int watch_pair(fli_attachment *a, fli_watch *watch, uint32_t in,
   return 1;
 }
 
-/* Of the modules that are compared. */
-static int take_snapshot(fli_attachment *a)
-{
-  fl_status st = fli_snapshot_take(&a->snapshot, a->model, a->request.module);
-  if (st == FL_OK && a->request.wants & FL_FREEZE_WANTS_LAST_PAIR) {
-    st = fli_snapshot_take(&a->snapshot, a->model, a->request.last);
-  }
-  return st == FL_OK;
-}
-
 static void watch_pairs(fli_attachment *a, fli_watch *watch)
 {
   uint32_t wants = a->request.wants;
-  if (wants & FL_FREEZE_WANTS_SNAPSHOT && !take_snapshot(a)) return;
-  if (!a->snapshot || !watch_pair(a, watch, FLI_PAIR_IN, a->request.module)) {
+  /* What is not trained here has nothing to say of whether it has learned. */
+  if (a->request.module < a->floor) return;
+  if (wants & FL_FREEZE_WANTS_SNAPSHOT && !fli_late_snapshot(a)) return;
+  if (!a->late.snapshot ||
+      !watch_pair(a, watch, FLI_PAIR_IN, a->request.module)) {
     return;
   }
   if (wants & FL_FREEZE_WANTS_LAST_PAIR) {
@@ -161,51 +153,49 @@ static void observe_gradient(void *user, uint64_t at, const float *gradient,
   a->shown += n;
 }
 
-static void push_pair(fli_attachment *a, uint32_t in, uint32_t module)
+/* Whether what is measured is to be there when the step at hand ends. */
+static int is_late_due(const fli_attachment *a)
 {
-  const fli_rows *x = &a->rows[in];
-  const fli_rows *y = &a->rows[in + 1];
-  const float *snapshot = NULL;
-  size_t n = a->n_batch < a->request.rows ? a->n_batch : a->request.rows;
-  if (!x->is_there || !y->is_there || n < 2) return;
-  if (fli_forward_part(a->snapshot, &x->cut, &y->cut, x->values, n,
-                       &snapshot) != FL_OK) {
-    return;
-  }
-  (void)fl_freeze_push_pair(a->freeze, module, y->values, snapshot, (uint32_t)n,
-                            y->cut.n_values);
+  const uint64_t step = a->request.step;
+  return a->request.wants & FL_FREEZE_WANTS_PAIR || step < a->late.step ||
+         step - a->late.step >= a->freeze->options.lag;
 }
 
 static fl_status observe_end(void *user, double loss)
 {
   fli_attachment *a = user;
   uint32_t wants = a->request.wants;
+  const int is_late = a->freeze->options.lag > 0;
   if (!a->freeze->is_begun) return FL_OK; /* a plan came meanwhile */
   if (wants & FL_FREEZE_WANTS_GRADIENT && a->shown > 0) {
     (void)fl_freeze_push_gradient(a->freeze, a->request.module, a->gradient,
                                   a->n);
   }
-  if (wants & FL_FREEZE_WANTS_PAIR) {
-    push_pair(a, FLI_PAIR_IN, a->request.module);
-    if (wants & FL_FREEZE_WANTS_LAST_PAIR) {
-      push_pair(a, FLI_PAIR_LAST_IN, a->request.last);
-    }
+  if (is_late_due(a)) fli_late_settle(a);
+  if (wants & FL_FREEZE_WANTS_PAIR && !is_late) {
+    fli_late_begin(a);
+    fli_late_settle(a);
   }
   if (wants & FL_FREEZE_WANTS_FEATURES) fli_adapters_push(a);
+  fl_status st = fl_freeze_end_step(a->freeze, loss);
+  if (st == FL_OK && wants & FL_FREEZE_WANTS_PAIR && is_late) {
+    fli_late_begin(a);
+  }
   fli_taps_clear(a);
-  return fl_freeze_end_step(a->freeze, loss);
+  return st;
 }
 
 static void free_attachment(fli_attachment *a)
 {
   fl_context *context = a->freeze->context;
+  fli_late_settle(a);
   a->freeze->attachment = NULL;
   fli_freeze_drop_step(a->freeze);
   fli_free(context, a->gradient, (size_t)a->n * sizeof *a->gradient);
   fli_free(context, a->ids, a->n_ids * sizeof *a->ids);
   fli_taps_free(a);
   fli_free(context, a->mask, a->freeze->n_modules);
-  fl_model_free(a->snapshot);
+  fli_late_free(a);
   fli_free(context, a, sizeof *a);
 }
 
@@ -263,13 +253,15 @@ static fl_status check(const fl_freeze *freeze, const fl_model *model)
   return check_modules(freeze, model);
 }
 
-/* Modules without a weight to train: the front steps over them. */
+/* Modules without a weight to train, and those that this device does not train:
+ * the front steps over them. */
 static void tell_what_is_empty(fli_attachment *a)
 {
   const fl_model *model = a->model;
   memset(a->mask, 1, a->freeze->n_modules);
   for (uint32_t i = 0; i < model->n_segments; i++) {
-    a->mask[model->segments[i].module] = 0;
+    const uint32_t module = model->segments[i].module;
+    if (module >= a->floor) a->mask[module] = 0;
   }
   fli_freeze_set_empty(a->freeze, a->mask);
 }
@@ -308,7 +300,7 @@ fl_status fl_freeze_attach(fl_freeze *freeze, fl_model *model,
   }
   tell_what_is_empty(a);
   freeze->attachment = a;
-  freeze->has_snapshot = 0; /* there is none of this model yet */
+  fli_freeze_drop_snapshot(freeze); /* there is none of this model yet */
   const fli_observer observer = {.user = a,
                                  .begin = observe_begin,
                                  .load = observe_load,

@@ -4,7 +4,8 @@
 #ifndef FLI_ATTACH_H
 #define FLI_ATTACH_H
 
-#include <fl/freeze.h>
+#include "base/context.h"
+#include "freeze/freeze.h"
 #include "model/model.h"
 
 /* Samples' values at a tap, in memory of their own. */
@@ -23,6 +24,19 @@ enum {
   FLI_PAIR_LAST_OUT = 3,
   FLI_PAIR_ROWS = 4
 };
+
+/* Pairs of a step, on their way to the controller. While a task is under way
+ * rows, snapshot and what is found are the task's. */
+typedef struct fli_late {
+  fl_model *snapshot;  /* NULL until it is wanted */
+  fl_context *context; /* its own, when it is to compute beside the steps */
+  fli_beside beside;
+  int is_there;  /* there are pairs, measured or being measured, */
+  uint64_t step; /* that this step asked for */
+  size_t n;      /* samples */
+  fli_rows rows[FLI_PAIR_ROWS];
+  fli_pairs found;
+} fli_late;
 
 /* An adapter: a dense layer with a low-rank update, whose input is shown, or
  * the sum behind a bottleneck, of which both sides are. */
@@ -51,8 +65,8 @@ typedef struct fli_attachment {
   fli_rows *rows;
   fli_cut *taps;
   uint32_t *of_tap;
-  size_t n_batch;     /* samples of this step's */
-  fl_model *snapshot; /* NULL until it is wanted */
+  size_t n_batch; /* samples of this step's */
+  fli_late late;
   fli_adapter *adapters;
   uint32_t n_adapters;
   /* The cache; NULL: none, or given up. */
@@ -65,7 +79,9 @@ typedef struct fli_attachment {
   fli_cut prefix;
   const void *data; /* what it is for: samples, and how many */
   uint64_t n_data;
-  uint64_t *ids; /* of a batch */
+  uint64_t n_writes; /* of the model: its weights are those of then */
+  uint32_t n_frozen; /* modules of the prefix */
+  uint64_t *ids;     /* of a batch */
   size_t n_ids;
 } fli_attachment;
 
@@ -84,6 +100,15 @@ void fli_taps_take(fli_attachment *a, uint32_t index, const fli_batch *batch,
                    const float *values);
 /* Forget what the last step has shown, and its memory. */
 void fli_taps_clear(fli_attachment *a);
+
+/* ---- late.c: the front module beside its snapshot ----------------------- */
+
+/* Make the snapshot anew of the modules that the step at hand compares; 0 when
+ * there is no memory. */
+int fli_late_snapshot(fli_attachment *a);
+/* Measure what the step at hand has shown; with a lag it has ended. */
+void fli_late_begin(fli_attachment *a);
+void fli_late_free(fli_attachment *a);
 
 /* ---- adapter.c: features before and after adapters ---------------------- */
 

@@ -76,6 +76,12 @@ uint32_t fli_freeze_allow(const fl_freeze *freeze, uint32_t first_active)
   return best;
 }
 
+void fli_freeze_drop_snapshot(fl_freeze *freeze)
+{
+  freeze->has_snapshot = 0;
+  freeze->state.waiting.asked &= ~(uint32_t)FL_FREEZE_WANTS_SNAPSHOT;
+}
+
 void fli_freeze_forget(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -84,6 +90,7 @@ void fli_freeze_forget(fl_freeze *freeze)
   state->n_evaluations = 0;
   state->peak = 0;
   state->is_pair = 0;
+  state->waiting.asked = 0;
   freeze->has_snapshot = 0;
   drop_gradient(freeze, &state->gradient);
   fli_freeze_drop_report(state);
@@ -106,7 +113,7 @@ void fli_freeze_set_plan(fl_freeze *freeze, const uint8_t *mask,
   state->version = version;
   state->plan_step = state->step;
   state->reason = reason;
-  freeze->has_snapshot = 0;
+  fli_freeze_drop_snapshot(freeze);
   fl_freeze_event *event =
       fli_freeze_emit(freeze, FL_FREEZE_CHANGED, state->step);
   event->module = state->decided;
@@ -211,8 +218,8 @@ void fli_freeze_drop_step(fl_freeze *freeze)
   freeze->is_first = 0;
   freeze->wants = 0;
   freeze->has_change = 0;
-  freeze->has_pair = 0;
-  freeze->has_last = 0;
+  freeze->asked = 0;
+  freeze->shown = (fli_pairs){-1, -1};
   for (uint32_t i = 0; freeze->features && i < freeze->n_modules; i++)
     freeze->features[i] = -1;
   drop_gradient(freeze, &freeze->first);
@@ -231,19 +238,59 @@ static void begin(fl_freeze *freeze)
       (!freeze->has_snapshot ||
        freeze->state.since_snapshot >= freeze->options.refresh))
     freeze->wants |= FL_FREEZE_WANTS_SNAPSHOT;
+  freeze->asked = freeze->wants | freeze->state.waiting.asked;
   freeze->is_begun = 1;
 }
 
+static void merge_pairs(fli_pairs *into, const fli_pairs *pairs)
+{
+  if (pairs->front >= 0) into->front = pairs->front;
+  if (pairs->last >= 0) into->last = pairs->last;
+}
+
+void fli_freeze_show_pairs(fl_freeze *freeze, uint64_t step,
+                           const fli_pairs *pairs)
+{
+  fli_waiting *waiting = &freeze->state.waiting;
+  if (step == freeze->state.step) {
+    if (freeze->is_begun && (freeze->wants & FL_FREEZE_WANTS_PAIR))
+      merge_pairs(&freeze->shown, pairs);
+  } else if (waiting->asked != 0 && waiting->step == step) {
+    merge_pairs(&waiting->shown, pairs);
+  }
+}
+
 /* Without a pair there is no sign that the snapshot was made: it stays due. */
-static void count_pair(fl_freeze *freeze)
+static void count_pair(fl_freeze *freeze, uint32_t asked)
 {
   uint32_t *since = &freeze->state.since_snapshot;
-  const int has_shown = freeze->has_pair || freeze->has_last;
-  if ((freeze->wants & FL_FREEZE_WANTS_SNAPSHOT) && has_shown) {
+  const int has_shown = freeze->shown.front >= 0 || freeze->shown.last >= 0;
+  if ((asked & FL_FREEZE_WANTS_SNAPSHOT) && has_shown) {
     freeze->has_snapshot = 1;
     *since = 0;
   }
   if (*since < freeze->options.refresh) ++*since;
+}
+
+/* What the step that ends has shown waits with what steps before have, until
+ * its time has come: `shown` is then all of it, and until then nothing. */
+static void gather_pairs(fl_freeze *freeze)
+{
+  static const uint32_t kinds = FL_FREEZE_WANTS_PAIR |
+                                FL_FREEZE_WANTS_LAST_PAIR |
+                                FL_FREEZE_WANTS_SNAPSHOT;
+  fli_freeze_state *state = &freeze->state;
+  fli_waiting *waiting = &state->waiting;
+  fli_pairs shown = freeze->shown;
+  freeze->shown = (fli_pairs){-1, -1};
+  if (freeze->wants & FL_FREEZE_WANTS_PAIR)
+    *waiting = (fli_waiting){freeze->wants & kinds, state->step, {-1, -1}};
+  if (waiting->asked == 0) return;
+  merge_pairs(&waiting->shown, &shown);
+  if (state->step < waiting->step + freeze->options.lag) return;
+  freeze->shown = waiting->shown;
+  count_pair(freeze, waiting->asked);
+  waiting->asked = 0;
 }
 
 static void end(fl_freeze *freeze, double loss)
@@ -253,9 +300,9 @@ static void end(fl_freeze *freeze, double loss)
   const uint64_t step = state->step;
   fli_evaluation evaluation;
   freeze->is_begun = 0;
+  gather_pairs(freeze);
   state->step++;
   state->seen_version = state->version;
-  if (freeze->wants & FL_FREEZE_WANTS_PAIR) count_pair(freeze);
   state->is_pair = freeze->is_first;
   drop_gradient(freeze, &state->gradient);
   state->gradient = freeze->first;

@@ -39,6 +39,19 @@ typedef struct fli_importance {
   uint64_t n;
 } fli_importance;
 
+/* Plasticity of the front module and of the last one; < 0 = not shown. */
+typedef struct fli_pairs {
+  double front;
+  double last;
+} fli_pairs;
+
+/* Pairs that a step has asked for, until they count. */
+typedef struct fli_waiting {
+  uint32_t asked; /* FL_FREEZE_WANTS_*PAIR, _SNAPSHOT; 0 = nothing waits */
+  uint64_t step;  /* that asked */
+  fli_pairs shown;
+} fli_waiting;
+
 typedef struct fli_freeze_state {
   uint64_t step; /* steps, or rounds, that are over */
   uint32_t decided;
@@ -77,6 +90,7 @@ typedef struct fli_freeze_state {
   int is_pair;
   fli_gradient gradient;
   uint32_t since_snapshot; /* pairs asked for */
+  fli_waiting waiting;     /* at the end of the last step */
 
   uint64_t n_reported;
   double reported; /* a sum */
@@ -136,11 +150,9 @@ struct fl_freeze {
   uint32_t wants;
   fli_gradient first;
   int has_change;
-  double change; /* sum of squares */
-  int has_pair;
-  double pair;
-  int has_last;
-  double last;
+  double change;         /* sum of squares */
+  uint32_t asked;        /* of pairs, by this step or by one before */
+  fli_pairs shown;       /* at its end: those that count now */
   double *features;      /* CKA: largest importance per module,
                             < 0 = not shown */
   double last_threshold; /* CKA: tau_T, < 0 = not known yet */
@@ -158,6 +170,12 @@ struct fl_freeze {
 
 /* Take it off the model, and free it. */
 void fli_detach(struct fli_attachment *attachment);
+
+/* ---- late.c -------------------------------------------------------------- */
+
+/* Wait for what is measured beside the steps, and take it in; or forget it. */
+void fli_late_settle(struct fli_attachment *attachment);
+void fli_late_drop(struct fli_attachment *attachment);
 
 /* ---- options.c ----------------------------------------------------------- */
 
@@ -190,6 +208,12 @@ uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from);
 uint32_t fli_freeze_last(const fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);
+/* There is no snapshot any more. */
+void fli_freeze_drop_snapshot(fl_freeze *freeze);
+/* Take in pairs that `step` asked for: the step at hand, which is begun, or one
+ * that has ended and whose pairs still wait. Others are dropped. */
+void fli_freeze_show_pairs(fl_freeze *freeze, uint64_t step,
+                           const fli_pairs *pairs);
 /* Make the plan what is decided, and the modules of `mask` (NULL: none)
  * besides, if it is another. */
 void fli_freeze_publish(fl_freeze *freeze, const uint8_t *mask,

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "crypto/crypto.h"
 #include "freeze/attach.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 #include "freeze/freeze.h"
 
 /* A sample's outputs may be so many times as many as its inputs. */
@@ -87,6 +87,22 @@ static int is_ours(const fli_attachment *a)
   return a->cache && a->is_kept && a->begun == a->cache->begun;
 }
 
+/* Whether the cache has been named for just these data and weights. Samples
+ * with ids are what they were; others, and weights that the host has borrowed,
+ * may have been written to between two calls. */
+static int is_named_so(const fli_attachment *a, const fli_batch *batch,
+                       uint64_t n)
+{
+  const fl_dataset *data = batch->data;
+  const void *names = data->ids ? NULL : data->x;
+  if (!is_ours(a) || a->data != names || a->n_data != n ||
+      a->n_frozen != a->model->first_active) {
+    return 0;
+  }
+  if (!batch->is_first) return 1;
+  return data->ids && !a->model->is_lent && a->n_writes == a->model->n_writes;
+}
+
 void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
 {
   uint8_t tag[FLI_HASH_BYTES];
@@ -95,8 +111,7 @@ void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
   const void *names = data->ids ? NULL : data->x;
   a->is_named = 1;
   uint64_t n = a->n_samples > 0 ? a->n_samples : data->n;
-  if (!batch->is_first && is_ours(a) && a->data == names && a->n_data == n)
-    return;
+  if (is_named_so(a, batch, n)) return;
   a->is_kept = 0;
   if (!fli_batch_id(batch, 0, &id)) {
     give_up(a, "the samples have no ids");
@@ -112,6 +127,8 @@ void fli_kept_begin(fli_attachment *a, const fli_batch *batch)
   a->begun = a->cache->begun;
   a->data = names;
   a->n_data = n;
+  a->n_writes = a->model->n_writes;
+  a->n_frozen = a->model->first_active;
 }
 
 static int make_room(fli_attachment *a, size_t n)

@@ -131,6 +131,14 @@ static fl_status check_choices(const fl_freeze_options *o)
                      "criterion %u, want it with FIXED only",
                      o->criterion);
   }
+  if (o->lag != 0 && measured(o) != FL_FREEZE_PLASTICITY &&
+      measured(o) != FL_FREEZE_RELATIVE_PLASTICITY) {
+    return fli_error(FL_E_CONFLICT,
+                     "freeze: lag, got %" PRIu64
+                     " with criterion %u, which wants no "
+                     "pairs",
+                     o->lag, measured(o));
+  }
   if (o->unfreezes == 1 && !criteria[o->criterion].is_steered) {
     return fli_error(FL_E_CONFLICT,
                      "freeze: unfreezes, got 1 with criterion "
@@ -185,6 +193,7 @@ static fl_status check_values(const fl_freeze_options *o, uint32_t n_modules)
   FLI_TRY(check_whole("patience", o->patience, 1, PATIENCE_MAX));
   FLI_TRY(check_whole("interval", o->interval, is_pair ? 2 : 1,
                       FLI_FREEZE_STEPS_MAX));
+  FLI_TRY(check_whole("lag", o->lag, 0, o->interval - 1));
   FLI_TRY(check_whole("max_frozen", o->max_frozen, n_modules == 2 ? 0 : 1,
                       n_modules - 1));
   FLI_TRY(check_whole("rows", o->rows, ROWS_MIN, ROWS_MAX));
@@ -322,6 +331,8 @@ static void hash_options(fl_freeze *freeze)
   for (uint32_t i = 0; i < o->n_allowed; i++)
     fli_hasher_u64(&hasher, o->allowed[i]);
   fli_hasher_update(&hasher, freeze->job, sizeof freeze->job);
+  /* So that states from before there was one still load. */
+  if (o->lag != 0) fli_hasher_u64(&hasher, o->lag);
   fli_hasher_final(&hasher, freeze->options_hash);
 }
 

@@ -38,9 +38,9 @@ static double slope(const fli_freeze_state *state)
 static int take(fl_freeze *freeze, fli_evaluation *e)
 {
   fli_freeze_state *state = &freeze->state;
-  if (!freeze->has_pair) return 0;
+  if (freeze->shown.front < 0) return 0;
   e->module = state->decided;
-  e->raw = freeze->pair;
+  e->raw = freeze->shown.front;
   e->value = NAN;
   e->threshold = NAN;
   fli_freeze_remember(state, e->raw, 0, state->window + (SMOOTHED - 1));

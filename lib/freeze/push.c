@@ -19,6 +19,13 @@ static fl_status check_wanted(const fl_freeze *freeze, uint32_t wanted,
   return fli_error(FL_E_STATE, "freeze: %s, got it unasked", what);
 }
 
+/* Pairs may come late. */
+static fl_status check_asked(const fl_freeze *freeze)
+{
+  if (freeze->is_begun && (freeze->asked & FL_FREEZE_WANTS_PAIR)) return FL_OK;
+  return fli_error(FL_E_STATE, "freeze: pair, got it unasked");
+}
+
 static fl_status check_front(const fl_freeze *freeze, uint32_t module)
 {
   if (module == freeze->state.decided) return FL_OK;
@@ -159,17 +166,15 @@ fl_status fl_freeze_push_pair(fl_freeze *freeze, uint32_t module,
   if (!freeze || !model || !snapshot) {
     return fli_error(FL_E_ARGUMENT, "freeze: got NULL");
   }
-  FLI_TRY(check_wanted(freeze, FL_FREEZE_WANTS_PAIR, "pair"));
-  const int is_last = (freeze->wants & FL_FREEZE_WANTS_LAST_PAIR) &&
+  FLI_TRY(check_asked(freeze));
+  const int is_last = (freeze->asked & FL_FREEZE_WANTS_LAST_PAIR) &&
                       module == fli_freeze_last(freeze);
   if (!is_last) FLI_TRY(check_front(freeze, module));
   FLI_TRY(measure(freeze->context, &a, &b, 0, &plasticity));
   if (is_last) {
-    freeze->has_last = 1;
-    freeze->last = plasticity;
+    freeze->shown.last = plasticity;
   } else {
-    freeze->has_pair = 1;
-    freeze->pair = plasticity;
+    freeze->shown.front = plasticity;
   }
 out:
   return st;

@@ -18,12 +18,12 @@ static uint32_t wants(const fl_freeze *freeze)
 static int take(fl_freeze *freeze, fli_evaluation *e)
 {
   fli_freeze_state *state = &freeze->state;
-  if (!freeze->has_pair || !freeze->has_last) return 0;
+  if (freeze->shown.front < 0 || freeze->shown.last < 0) return 0;
   e->module = state->decided;
-  e->raw = freeze->pair;
+  e->raw = freeze->shown.front;
   e->value = NAN;
   e->threshold = NAN;
-  fli_freeze_remember(state, freeze->pair, freeze->last, state->window);
+  fli_freeze_remember(state, e->raw, freeze->shown.last, state->window);
   if (state->n_values < state->window) return 1;
   const double front = fli_median(state->values, state->n_values);
   const double last = fli_median(state->others, state->n_values);

@@ -23,13 +23,12 @@ static void quantise(float *values, size_t n)
   }
 }
 
-fl_status fli_snapshot_take(fl_model **snapshot, const fl_model *model,
-                            uint32_t module)
+fl_status fli_snapshot_take(fl_model **snapshot, fl_context *context,
+                            const fl_model *model, uint32_t module)
 {
   if (!*snapshot) {
-    fl_status st = fl_model_from_description(snapshot, model->context,
-                                             model->description.data,
-                                             model->description.size);
+    fl_status st = fl_model_from_description(
+        snapshot, context, model->description.data, model->description.size);
     if (st != FL_OK) return st;
   }
   fl_model *copy = *snapshot;

@@ -9,9 +9,9 @@
 
 #include "model/model.h"
 
-/* Make *snapshot, if it is NULL, and set one module of it to the model's
- * weights now. FL_E_NOMEM. Free it with fl_model_free. */
-fl_status fli_snapshot_take(fl_model **snapshot, const fl_model *model,
-                            uint32_t module);
+/* Make *snapshot, if it is NULL, with this context and set one module of it to
+ * the model's weights now. FL_E_NOMEM. Free it with fl_model_free. */
+fl_status fli_snapshot_take(fl_model **snapshot, fl_context *context,
+                            const fl_model *model, uint32_t module);
 
 #endif

@@ -64,6 +64,16 @@ static fl_status write_importance(const fl_freeze *freeze,
   return FL_OK;
 }
 
+/* Whoever loads it has no snapshot, whether one was asked for or not. */
+static fl_status write_waiting(const fl_freeze *freeze, fli_msg_writer *writer,
+                               const fli_waiting *waiting)
+{
+  const double shown[] = {waiting->shown.front, waiting->shown.last};
+  fli_field_u64(writer, KEY_ASKED,
+                waiting->asked & ~(uint32_t)FL_FREEZE_WANTS_SNAPSHOT);
+  return write_reals(freeze, writer, KEY_SHOWN, shown, 2);
+}
+
 fl_status fli_freeze_write(const fl_freeze *freeze, fli_bytes *out)
 {
   fl_status st = FL_OK;
@@ -74,7 +84,8 @@ fl_status fli_freeze_write(const fl_freeze *freeze, fli_bytes *out)
   fli_msg_writer writer;
   fli_writer_init(&writer, out);
   fli_writer_map(&writer, KEYS_ALWAYS + (state->gradient.values ? 1U : 0U) +
-                              (state->importance ? 2U : 0U));
+                              (state->importance ? 2U : 0U) +
+                              (state->waiting.asked != 0 ? 2U : 0U));
   fli_field_bin(&writer, KEY_OPTIONS, freeze->options_hash,
                 sizeof freeze->options_hash);
   fli_field_u64(&writer, KEY_STEP, state->step);
@@ -97,6 +108,8 @@ fl_status fli_freeze_write(const fl_freeze *freeze, fli_bytes *out)
     fli_field_floats(&writer, KEY_GRADIENT, state->gradient.values,
                      (size_t)state->gradient.n);
   if (state->importance) FLI_TRY(write_importance(freeze, &writer));
+  if (state->waiting.asked != 0)
+    FLI_TRY(write_waiting(freeze, &writer, &state->waiting));
   st = fli_writer_status(&writer);
 out:
   return st;
@@ -114,6 +127,7 @@ fl_status fl_freeze_save(const fl_freeze *freeze, const fl_writer *writer)
     return fli_error(FL_E_TOO_LARGE, "freeze: the gradient held has 2^30 "
                                      "values or more");
   }
+  if (freeze->attachment) fli_late_settle(freeze->attachment);
   fli_bytes_init(&payload, freeze->context);
   FLI_TRY(fli_freeze_write(freeze, &payload));
   FLI_TRY(fli_container_write(writer, FLI_STATE_FREEZE,

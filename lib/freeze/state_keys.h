@@ -37,7 +37,9 @@ enum {
   KEYS_ALWAYS = 28,
   KEY_GRADIENT = 29, /* when one is held */
   KEY_SUMS = 30,     /* CKA: a value a module */
-  KEY_COUNTS = 31    /* CKA: a u64 a module */
+  KEY_COUNTS = 31,   /* CKA: a u64 a module */
+  KEY_ASKED = 32,    /* when pairs wait: which of them, */
+  KEY_SHOWN = 33     /* P of the front module and the last one; -1 = none */
 };
 
 #endif

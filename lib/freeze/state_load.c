@@ -24,6 +24,7 @@ typedef struct state_parser {
   fli_freeze_state *state;
   uint32_t keys; /* a bit for each that was there */
   uint32_t n_others;
+  int has_shown;
 } state_parser;
 
 static uint32_t read_whole(state_parser *p, uint32_t lo, uint32_t hi,
@@ -84,6 +85,14 @@ static void read_gradient(state_parser *p)
   if (flk_kernels()->find_not_finite(gradient->values, n) != n)
     fli_reader_fail(&p->reader, FL_E_NOT_FINITE,
                     "freeze state: the gradient is not finite");
+}
+
+static void read_shown(state_parser *p)
+{
+  double two[2] = {-1, -1};
+  (void)read_reals(p, two, 2, 2);
+  p->state->waiting.shown = (fli_pairs){two[0], two[1]};
+  p->has_shown = 1;
 }
 
 static void read_importance(state_parser *p, int is_counts)
@@ -208,6 +217,13 @@ static void read_criterion_field(state_parser *p, uint32_t key, fli_fields *f)
     state->n_recent = read_reals(p, state->recent, 0, FLI_FREEZE_RECENT);
     break;
   case KEY_GRADIENT: read_gradient(p); break;
+  case KEY_ASKED:
+    state->waiting.asked =
+        read_whole(p, FL_FREEZE_WANTS_PAIR,
+                   FL_FREEZE_WANTS_PAIR | FL_FREEZE_WANTS_LAST_PAIR,
+                   "freeze state: asked");
+    break;
+  case KEY_SHOWN: read_shown(p); break;
   case KEY_SUMS: read_importance(p, 0); break;
   case KEY_COUNTS: read_importance(p, 1); break;
   default: fli_fields_unknown(f); break;
@@ -257,6 +273,30 @@ static int is_memory_good(const fl_freeze *freeze, const fli_freeze_state *s)
   return 1;
 }
 
+static int is_shown_good(double value)
+{
+  return value >= 0 || value == -1;
+}
+
+/* Pairs wait for so many steps, and for more than none; finds the step that
+ * asked. */
+static int is_waiting_good(const state_parser *p)
+{
+  const fl_freeze_options *o = &p->freeze->options;
+  fli_waiting *waiting = &p->state->waiting;
+  const uint64_t step = p->state->step;
+  if ((waiting->asked != 0) != p->has_shown) return 0;
+  if (!p->has_shown) return 1;
+  const uint64_t asked = step / o->interval * o->interval;
+  if (asked == 0 || step >= asked + o->lag) return 0;
+  waiting->step = asked - 1;
+  const uint32_t want = p->freeze->criterion == &fli_criterion_relative
+                            ? FL_FREEZE_WANTS_PAIR | FL_FREEZE_WANTS_LAST_PAIR
+                            : FL_FREEZE_WANTS_PAIR;
+  return waiting->asked == want && is_shown_good(waiting->shown.front) &&
+         is_shown_good(waiting->shown.last);
+}
+
 static int is_time_good(const fli_freeze_state *s)
 {
   return s->n_losses <= s->step && s->last_freeze <= s->step &&
@@ -284,7 +324,8 @@ fl_status fli_freeze_read(const fl_freeze *freeze, const uint8_t *data,
     return fli_error(FL_E_FORMAT, "freeze state: a field is missing");
   }
   if (p.n_others != out->n_values || !is_plan_good(freeze, out) ||
-      !is_memory_good(freeze, out) || !is_time_good(out)) {
+      !is_memory_good(freeze, out) || !is_time_good(out) ||
+      !is_waiting_good(&p)) {
     return fli_error(FL_E_FORMAT, "freeze state: fields contradict each other");
   }
   return FL_OK;
@@ -308,10 +349,11 @@ fl_status fl_freeze_load(fl_freeze *freeze, const fl_reader *reader)
                                  BYTES_PER_MODULE * freeze->n_modules,
                              &version, &payload));
   FLI_TRY(fli_freeze_read(freeze, payload.data, payload.size, &state));
+  if (freeze->attachment) fli_late_drop(freeze->attachment);
   fli_freeze_state_free(freeze, &freeze->state);
   freeze->state = state;
   fli_freeze_drop_step(freeze);
-  freeze->has_snapshot = 0;
+  fli_freeze_drop_snapshot(freeze);
   freeze->last_threshold = -1;
   fli_freeze_step_over(freeze);
   fli_bytes_free(&payload);

@@ -340,6 +340,7 @@ static void take(fl_model *model, loaded *l)
   fli_optimiser optimiser = model->optimiser;
   /* The host may have borrowed the weights: they stay where they are. */
   memcpy(model->values, l->values, l->n_values * sizeof *l->values);
+  model->n_writes++;
   model->optimiser = l->optimiser;
   model->optimiser.updates = l->updates;
   l->optimiser = optimiser;

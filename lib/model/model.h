@@ -55,6 +55,10 @@ struct fl_model {
   uint32_t n_segments;
   size_t segment_capacity;
   float *values; /* n_weights trainable ones, then n_fixed others */
+  /* Calls that may have written to values, training apart: they are as they
+   * were while this is, and the host has not borrowed them. */
+  uint64_t n_writes;
+  int is_lent;
   uint64_t n_weights;
   uint64_t n_fixed;
   uint8_t schema[FL_HASH_BYTES];

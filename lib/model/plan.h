@@ -61,8 +61,5 @@ void fli_workspace_drop_plans(fl_model *model);
 void fli_workspace_forget(fl_model *model);
 /* The same, and their memory is given back now. */
 void fli_workspace_free(fl_model *model);
-/* As fli_workspace_reserve for training, with gradients gathered from now on,
- * unless it fails. */
-fl_status fli_workspace_gather(fl_model *model, size_t batch);
 
 #endif

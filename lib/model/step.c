@@ -306,6 +306,17 @@ out:
   return st;
 }
 
+/* With room for a gradient: before the observer is told, who may not be told
+ * for nothing, and of what it leaves to be trained. */
+static fl_status begin_gathering(fl_model *model, const fli_batch *batch)
+{
+  model->workspace.wants_gradient = 1;
+  fl_status st = fli_workspace_reserve(model, batch->n, 1);
+  if (st == FL_OK) st = begin_update(model, batch, FL_RATE_SCHEDULED);
+  model->workspace.wants_gradient = 0;
+  return st;
+}
+
 fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
                               double *loss)
 {
@@ -315,11 +326,9 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   double mean = 0.0;
   fli_clear_error();
   FLI_TRY(load_batch(model, data, &loaded, &batch));
-  FLI_TRY(fli_workspace_gather(model, batch.n));
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  st = begin_update(model, &batch, FL_RATE_SCHEDULED);
-  if (st == FL_OK) st = fli_workspace_gather(model, batch.n);
+  st = begin_gathering(model, &batch);
   if (st == FL_OK) st = fli_forward(model, &batch, 1, &mean);
   if (st == FL_OK) {
     model->watched_loss += mean;

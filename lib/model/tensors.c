@@ -138,6 +138,7 @@ fl_status fl_model_set_tensor(fl_model *model, uint32_t index,
   FLI_TRY(fli_values_check(values, count, "", model->tensors[index].name));
   memmove(fli_tensor_values(model, &model->tensors[index]), values,
           (size_t)count * sizeof *values);
+  model->n_writes++;
 out:
   return st;
 }
@@ -154,6 +155,7 @@ fl_status fl_model_get_weights(fl_model *model, float **weights,
   fl_status st = check_model(model, weights);
   if (st != FL_OK) return st;
   *weights = model->values;
+  model->is_lent = 1;
   if (count) *count = model->n_weights;
   return FL_OK;
 }
@@ -181,6 +183,7 @@ fl_status fl_model_set_weights(fl_model *model, const uint8_t *schema,
   FLI_TRY(check_weights(model, weights, count));
   FLI_TRY(fli_values_check(weights, count, "", "weights"));
   memmove(model->values, weights, (size_t)count * sizeof *weights);
+  model->n_writes++;
 out:
   return st;
 }
@@ -207,6 +210,7 @@ fl_status fl_model_init_weights(fl_model *model, uint64_t seed)
   fli_clear_error();
   if (!model) return fli_error(FL_E_ARGUMENT, "model: is NULL");
   fli_fpguard guard;
+  model->n_writes++;
   fli_fpguard_enter(&guard);
   for (uint32_t i = 0; i < model->n_nodes; i++) {
     const fli_node *node = &model->nodes[i];

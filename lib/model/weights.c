@@ -339,6 +339,7 @@ static void store(const loading *load, const fl_load_report *report)
 {
   fl_model *model = load->model;
   const float *values = load->values;
+  model->n_writes++;
   if (report->is_loaded) memset(report->is_loaded, 0, model->n_tensors);
   for (size_t i = 0; i < load->header.n_entries; i++) {
     const fli_weights_entry *entry = &load->header.entries[i];

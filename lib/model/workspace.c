@@ -189,15 +189,6 @@ out:
   return st;
 }
 
-fl_status fli_workspace_gather(fl_model *model, size_t batch)
-{
-  fl_status st = FL_OK;
-  model->workspace.wants_gradient = 1;
-  st = fli_workspace_reserve(model, batch, 1);
-  model->workspace.wants_gradient = 0;
-  return st;
-}
-
 void fli_workspace_drop_plans(fl_model *model)
 {
   fli_plan_free(model, &model->workspace.plans[0]);

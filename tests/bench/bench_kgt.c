@@ -13,6 +13,7 @@ static const char help[] =
     "usage: bench_kgt --part NAME [OPTION VALUE]... [--tuning] [--verbose]\n"
     "                 [--tiny]\n"
     "  --part steps     what steps cost, with and without frozen modules\n"
+    "         beside    steps by the wall clock while plasticity is measured\n"
     "         finetune  the job with and without freezing\n"
     "         grid      fixed schedules on the tuning seeds\n"
     "         rates     the base at several rates, on the tuning seeds\n"
@@ -26,7 +27,7 @@ static const char help[] =
     "  --oracle E:F,..  fixed schedule: F modules frozen from epoch E on, "
     "rising;\n"
     "                   0:1,4:2 (default)\n"
-    "  --criterion NAME gradnorm (default), plasticity, relative\n"
+    "  --criterion NAME gradnorm (default), plasticity, relative (beside's)\n"
     "  --runs N         rounds of the times, 1..101; 25 (default)\n"
     "  --data DIR       /usr/share/datasets/fashion-mnist (default)\n"
     "  --adapters       lora: bottlenecks instead of low-rank updates\n"
@@ -78,6 +79,7 @@ typedef struct part {
 
 static const part parts[] = {
     {"steps", kgt_part_steps, .03f, 0},
+    {"beside", kgt_part_beside, .03f, 0},
     {"finetune", kgt_part_finetune, .03f, 0},
     {"grid", kgt_part_grid, .03f, 1},
     {"rates", kgt_part_rates, .03f, 1},
@@ -96,7 +98,7 @@ static const named criteria[] = {
     {"relative", FL_FREEZE_RELATIVE_PLASTICITY},
 };
 
-#define PART_NAMES "steps, finetune, grid, rates, federated or lora"
+#define PART_NAMES "steps, beside, finetune, grid, rates, federated or lora"
 
 enum {
   PARTS = sizeof parts / sizeof *parts,

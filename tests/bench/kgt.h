@@ -27,6 +27,7 @@ void kgt_must(fl_status st, const char *what);
 void *kgt_get(size_t count, size_t size);
 /* Processor time of the whole process. */
 double kgt_cpu_us(void);
+double kgt_wall_us(void);
 /* Of n >= 1 values, which are sorted then. */
 double kgt_median(double *values, size_t n);
 double kgt_quantile(double *values, size_t n, double share);
@@ -231,6 +232,7 @@ typedef struct kgt_settings {
   kgt_schedule oracle;
 } kgt_settings;
 
+void kgt_part_beside(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_steps(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_finetune(const kgt_bench *bench, const kgt_settings *settings);
 void kgt_part_grid(const kgt_bench *bench, const kgt_settings *settings);

@@ -39,6 +39,11 @@ static double seconds_of(clockid_t id)
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double kgt_wall_us(void)
+{
+  return 1e6 * seconds_of(CLOCK_MONOTONIC);
+}
+
 double kgt_cpu_us(void)
 {
   return 1e6 * seconds_of(CLOCK_PROCESS_CPUTIME_ID);

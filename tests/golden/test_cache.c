@@ -5,7 +5,7 @@
 #include "base/bytes.h"
 #include "cache_blob.h"
 #include "check.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 enum { N = 1000 };
 

@@ -15,7 +15,8 @@ BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
-BELOW["freeze"] = BELOW["model"] | {"model"}
+BELOW["cache"] = {"base", "crypto"}
+BELOW["freeze"] = BELOW["model"] | {"model", "cache"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
 BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 
@@ -23,7 +24,7 @@ BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
-          "feedback.h": "compress", "cache.h": "freeze",
+          "feedback.h": "compress", "cache.h": "cache",
           "freeze.h": "freeze", "client.h": "client", "server.h": "server",
           "host.h": "adapters"}
 

@@ -60,6 +60,18 @@ def every_kind_of_step_has_a_price():
     want("100 % of all" in errors, errors)
 
 
+def steps_beside_an_evaluation_have_a_price():
+    figures, _ = _figures("--part", "beside", "--runs", 3)
+    for host in ("tasks_alone", "steps_too"):
+        keys = [f"{host}_{way}_{of}_us" for way in ("plain", "inline",
+                                                    "beside")
+                for of in ("asking_step", "interval")]
+        _want_numbers(figures, keys)
+        want(all(float(figures[key]) > 0 for key in keys), figures)
+        want(figures[f"{host}_inline_evaluations"] == "4"
+             and figures[f"{host}_beside_evaluations"] == "4", figures)
+
+
 def the_job_has_its_figures_and_the_schedule_is_followed():
     figures, errors = _figures("--part", "finetune", "--seeds", 2, "--runs",
                                1, "--rate", .01, "--oracle", "0:1,1:2")
@@ -229,7 +241,7 @@ def options_out_of_range_are_refused():
 def help_names_the_options():
     status, text, _ = _run("--help")
     want(status == 0 and "--oracle E:F" in text, text)
-    for part in ("steps", "finetune", "grid", "rates", "federated", "lora"):
+    for part in ("steps", "beside", "finetune", "grid", "rates", "federated", "lora"):
         want(f" {part} " in text, part, text)
 
 

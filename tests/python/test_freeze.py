@@ -163,6 +163,29 @@ def test_pairs_and_features(rng):
         assert freeze.plan.frozen == (True, False, False, False)
 
 
+def test_pairs_may_come_late(rng):
+    pairs = [(draw(rng, 8, 5), draw(rng, 8, 5)) for _ in range(24)]
+    seen = []
+    for delay in range(3):
+        with quick("plasticity", rows=8, lag=2) as freeze:
+            waits = None
+            for number in range(24):
+                request = freeze.begin(.1)
+                if request.wants & fl.FreezeWants.PAIR:
+                    waits = number
+                if waits is not None and number == waits + delay:
+                    freeze.push_pair(request.module, *pairs[waits])
+                freeze.end(1)
+            seen.append([(event.step, event.raw) for event in freeze.events()
+                         if event.kind is fl.FreezeEventKind.EVALUATED])
+    assert len(seen[0]) > 3 and seen[1] == seen[0] and seen[2] == seen[0]
+    assert seen[0][0][0] == 5
+    with pytest.raises(fl.OptionsError):
+        quick("plasticity", lag=4)
+    with pytest.raises(fl.ConflictError):
+        quick("gradnorm", lag=1)
+
+
 def test_plans_are_followed_elsewhere(rng):
     job = bytes(range(32))
     with quick(job=job) as freeze, fl.Freeze(
@@ -256,6 +279,7 @@ def test_options_are_checked():
     ("window", 2**32 + 4, ValueError), ("patience", -1, ValueError),
     ("rows", 2**32 + 16, ValueError), ("max_frozen", 2**32 + 1, ValueError),
     ("refresh", 2**32 + 8, ValueError), ("interval", 2**64 + 4, ValueError),
+    ("lag", -1, ValueError), ("lag", 2**64, ValueError),
     ("hold", -1, ValueError), ("gap", 2**64 + 1, ValueError),
     ("total_steps", 2**64 + 100, ValueError), ("window", 4.0, TypeError),
     ("steps_per_epoch", 2**64 + 8, ValueError),

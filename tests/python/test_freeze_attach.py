@@ -77,6 +77,22 @@ def test_plasticity_is_measured_by_itself(net, fit):
         assert max(event.raw for event in seen) > 0
 
 
+def test_plasticity_counts_later_with_a_lag(net, fit):
+    seen = []
+    for lag in (None, 1):
+        with net() as model:
+            freeze = fl.Freeze(model, "plasticity", steps_per_epoch=STEPS,
+                               total_steps=20 * STEPS, is_pretrained=True,
+                               pretrained_share=0.05, interval=2, lag=lag,
+                               hold=100 * STEPS)
+            fit(model, epochs=4)
+            seen.append([(event.step, event.raw) for event in freeze.events()
+                         if event.kind == fl.FreezeEventKind.EVALUATED])
+    at_once, later = seen
+    assert len(later) > 4
+    assert later == [(step + 1, raw) for step, raw in at_once][:len(later)]
+
+
 def test_the_cache_changes_no_bit(net, fit):
     weights = []
     for cache in (None, fl.ActivationCache()):

@@ -131,6 +131,99 @@ static void two_threads_work_at_once(void)
   pthread_barrier_destroy(&barrier);
 }
 
+/* ---- tasks beside their callers ------------------------------------------ */
+
+enum { JOBS = 40 };
+
+typedef struct job_data {
+  fli_host_job *job;
+  uint32_t runs;
+  pthread_t runner;
+} job_data;
+
+static void note_run(void *arg, uint64_t index)
+{
+  job_data *data = arg;
+  CHECK_EQ_U64(index, 0);
+  data->runs++;
+  data->runner = pthread_self();
+}
+
+static void start_job(fli_host_pool *pool, job_data *data)
+{
+  CHECK_OK(fli_host_pool_start(pool, note_run, data, &data->job));
+  if (!data->job) exit(1);
+}
+
+/* Waited for from the last one to the first, with loops meanwhile. */
+static void every_task_runs_once(void)
+{
+  static loop_data loop;
+  for (uint32_t threads = 2; threads <= THREADS; threads++) {
+    job_data jobs[JOBS] = {{0}};
+    loop = (loop_data){.pool = new_pool(threads)};
+    for (int i = 0; i < JOBS; i++) {
+      start_job(loop.pool, &jobs[i]);
+      fli_host_pool_run(loop.pool, ITEMS, run_item, &loop);
+    }
+    for (int i = JOBS - 1; i >= 0; i--) {
+      fli_host_pool_finish(loop.pool, jobs[i].job);
+      CHECK_EQ_U64(jobs[i].runs, 1);
+    }
+    fli_host_pool_free(loop.pool);
+    check_items(&loop, JOBS);
+  }
+}
+
+/* The only worker is kept busy: who waits for another task runs it, and loops
+ * are their callers'. */
+static void nothing_waits_for_a_busy_worker(void)
+{
+  static loop_data loop;
+  pthread_barrier_t barrier;
+  fli_host_job *busy = NULL;
+  job_data jobs[3] = {{0}};
+  fli_host_pool *pool = new_pool(2);
+  CHECK_EQ_I64(pthread_barrier_init(&barrier, NULL, 2), 0);
+  CHECK_OK(fli_host_pool_start(pool, meet, &barrier, &busy));
+  for (int i = 0; i < 3; i++) {
+    start_job(pool, &jobs[i]);
+  }
+  fli_host_pool_finish(pool, jobs[1].job);
+  fli_host_pool_finish(pool, jobs[2].job);
+  start_job(pool, &jobs[2]);
+  fli_host_pool_finish(pool, jobs[2].job);
+  CHECK_EQ_U64(jobs[1].runs, 1);
+  CHECK_EQ_U64(jobs[2].runs, 2);
+  CHECK(pthread_equal(jobs[1].runner, pthread_self()));
+  CHECK(pthread_equal(jobs[2].runner, pthread_self()));
+  loop = (loop_data){.pool = pool};
+  fli_host_pool_run(pool, ITEMS, run_item, &loop);
+  check_items(&loop, 1);
+  pthread_barrier_wait(&barrier);
+  fli_host_pool_finish(pool, busy);
+  fli_host_pool_finish(pool, jobs[0].job);
+  CHECK_EQ_U64(jobs[0].runs, 1);
+  fli_host_pool_free(pool);
+  pthread_barrier_destroy(&barrier);
+}
+
+/* Each task meets its caller: on one thread this would never end. */
+static void tasks_go_on_beside_their_caller(void)
+{
+  pthread_barrier_t barrier;
+  fli_host_pool *pool = new_pool(2);
+  CHECK_EQ_I64(pthread_barrier_init(&barrier, NULL, 2), 0);
+  for (int turn = 0; turn < TURNS; turn++) {
+    fli_host_job *job = NULL;
+    CHECK_OK(fli_host_pool_start(pool, meet, &barrier, &job));
+    pthread_barrier_wait(&barrier);
+    fli_host_pool_finish(pool, job);
+  }
+  fli_host_pool_free(pool);
+  pthread_barrier_destroy(&barrier);
+}
+
 static void unused_pool_ends(void)
 {
   fli_host_pool_free(new_pool(THREADS));
@@ -189,6 +282,9 @@ int main(void)
   CHECK_CASE(nested_loops_run_to_the_end);
   CHECK_CASE(several_callers_share_a_pool);
   CHECK_CASE(two_threads_work_at_once);
+  CHECK_CASE(every_task_runs_once);
+  CHECK_CASE(nothing_waits_for_a_busy_worker);
+  CHECK_CASE(tasks_go_on_beside_their_caller);
   CHECK_CASE(unused_pool_ends);
   CHECK_CASE(writers_of_one_blob_never_mix);
   return check_report();

@@ -8,7 +8,7 @@
 
 #include "base/rng.h"
 #include "cache_blob.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 enum { SAMPLES = 20, VALUES = 37 };
 

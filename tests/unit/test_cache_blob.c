@@ -6,7 +6,7 @@
 
 #include "base/rng.h"
 #include "cache_blob.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 enum { SAMPLES = 12, VALUES = 21, KEY = FL_CACHE_KEY_BYTES };
 

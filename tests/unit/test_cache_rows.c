@@ -8,7 +8,7 @@
 
 #include "base/rng.h"
 #include "cache_blob.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 static fl_cache *begun_cache(uint32_t dtype, uint64_t samples, uint64_t values)
 {

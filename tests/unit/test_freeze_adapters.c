@@ -167,6 +167,89 @@ Test(freeze_adapters, importance_of_a_low_rank_update_is_that_of_its_layer)
   fl_model_free(model);
 }
 
+enum { TOKENS = 1501, KEPT = (TOKENS + 1) / 2 };
+
+/* The first layer by hand, for every second token of x: its update is made to
+ * add the first input to the third output. */
+static double cka_of_every_second(fl_model *model, const float *x)
+{
+  static float kept[2][KEPT * WIDE];
+  double cka = 0.0;
+  const float *w = fli_tensor_values(model, &model->tensors[0]);
+  const float *bias = fli_tensor_values(model, &model->tensors[1]);
+  float *la = fli_tensor_values(model, &model->tensors[2]);
+  float *lb = fli_tensor_values(model, &model->tensors[3]);
+  for (size_t k = 0; k < WIDE; k++) {
+    la[k] = k == 0 ? 1.0f : 0.0f;
+    lb[k] = k == 2 ? 1.0f : 0.0f;
+  }
+  for (size_t r = 0; r < KEPT; r++) {
+    const float *token = x + 2 * r * WIDE;
+    for (size_t j = 0; j < WIDE; j++) {
+      float sum = bias[j];
+      for (size_t k = 0; k < WIDE; k++) {
+        sum += token[k] * w[j * WIDE + k];
+      }
+      kept[0][r * WIDE + j] = sum;
+      kept[1][r * WIDE + j] = sum + (j == 2 ? 16.0f * token[0] : 0.0f);
+    }
+  }
+  cr_assert_eq(fl_cka(NULL, kept[0], WIDE, kept[1], WIDE, KEPT, &cka), FL_OK);
+  return cka;
+}
+
+/* A sample with more tokens than can be compared: every second one is. */
+Test(freeze_adapters, of_many_tokens_every_kth_is_compared)
+{
+  const uint64_t dims[2] = {TOKENS, WIDE};
+  fl_freeze_options o = options_of(FL_FREEZE_CKA);
+  fl_lora_options lora;
+  fl_freeze *freeze = NULL;
+  fl_freeze_event event;
+  fl_model *model = NULL;
+  static float x[TOKENS * WIDE];
+  const int32_t y[1] = {1};
+  net *t = net_begin(NULL, dims, 2);
+  (void)net_dense(t, WIDE);
+  (void)net_dense(t, WIDE);
+  (void)net_mean(t);
+  (void)net_dense(t, 3);
+  (void)net_classes(t, 0.0f);
+  net_draw(t, 1, NET_SEED);
+  cr_assert_eq(fl_lora_options_init(&lora, sizeof lora), FL_OK);
+  lora.rank = 1;
+  cr_assert_eq(fl_model_with_lora(&model, t->model, &lora, 3), FL_OK, "%s",
+               fl_last_error());
+  /* What the update takes up is not in the first 1024. */
+  for (size_t i = 0; i < TOKENS * WIDE; i++) {
+    x[i] = (float)(i * 37 % 101) / 101.0f;
+    if (i % WIDE == 0 && i / WIDE < 1024) x[i] = 0.0f;
+  }
+  const double cka = cka_of_every_second(model, x);
+  o.total_steps = 100;
+  o.interval = 2;
+  cr_assert_eq(fl_freeze_new(&freeze, NULL, 3, &o), FL_OK, "%s",
+               fl_last_error());
+  cr_assert_eq(fl_freeze_attach(freeze, model, NULL), FL_OK, "%s",
+               fl_last_error());
+  fl_dataset data;
+  cr_assert_eq(fl_dataset_init(&data, sizeof data), FL_OK);
+  data.x = x;
+  data.y = y;
+  data.n = 1;
+  for (int i = 0; i < 2; i++) {
+    cr_assert_eq(fl_model_step(model, &data, 0.0f, NULL), FL_OK, "%s",
+                 fl_last_error());
+  }
+  cr_assert(has_event(freeze, FL_FREEZE_EVALUATED, &event));
+  cr_expect_eq(event.module, 0);
+  cr_expect_gt(1.0 - cka, 0.1);
+  cr_expect_float_eq(event.raw, 1.0 - cka, 1e-5);
+  fl_freeze_free(freeze);
+  fl_model_free(model);
+  net_free(t);
+}
+
 Test(freeze_adapters, models_without_adapters_are_refused_by_the_criterion)
 {
   fl_freeze_options o = options_of(FL_FREEZE_CKA);

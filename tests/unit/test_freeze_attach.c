@@ -174,7 +174,7 @@ Test(freeze_attach, plasticity_is_that_of_the_module_and_its_snapshot)
   while (fl_freeze_poll(freeze, &event) == FL_OK) {
   }
   for (uint32_t m = 0; m < MODULES; m++) {
-    cr_assert_eq(fli_snapshot_take(&snapshot, t->model, m), FL_OK);
+    cr_assert_eq(fli_snapshot_take(&snapshot, NULL, t->model, m), FL_OK);
   }
   cr_assert_eq(fli_model_cut(t->model, 0, &in), 1);
   cr_assert_eq(fli_model_cut(t->model, 1, &out), 1);
@@ -227,7 +227,7 @@ Test(freeze_attach, snapshot_is_within_half_a_level_of_each_channel)
   net *t = new_net(NULL);
   fl_model *snapshot = NULL;
   for (uint32_t m = 0; m < MODULES; m++) {
-    cr_assert_eq(fli_snapshot_take(&snapshot, t->model, m), FL_OK);
+    cr_assert_eq(fli_snapshot_take(&snapshot, NULL, t->model, m), FL_OK);
   }
   for (uint32_t i = 0; i < t->model->n_tensors; i++) {
     const fli_tensor *tensor = &t->model->tensors[i];

@@ -7,6 +7,7 @@
 
 #include "freeze/freeze.h"
 #include "freeze_net.h"
+#include "late_host.h"
 
 /* f = 1 from the first step on. */
 static fl_freeze *new_frozen(void)
@@ -32,8 +33,10 @@ static net *new_gathering(void)
 
 static void scale_prefix(net *t, float factor)
 {
+  float *weights = NULL;
+  cr_assert_eq(fl_model_get_weights(t->model, &weights, NULL), FL_OK);
   for (uint64_t i = 0; i < t->model->segments[0].n; i++) {
-    t->model->values[i] *= factor;
+    weights[i] *= factor;
   }
 }
 
@@ -277,6 +280,64 @@ Test(freeze_beside, nothing_in_front_of_the_floor_is_trained)
   net_free(t);
 }
 
+/* The device does not train module 0, and decides about the others. */
+Test(freeze_beside, criterion_begins_with_the_floor)
+{
+  static const uint32_t criteria[] = {FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY,
+                                      FL_FREEZE_RELATIVE_PLASTICITY};
+  for (int c = 0; c < 3; c++) {
+    fl_freeze_options o = options_of(criteria[c]);
+    fl_freeze_attach_options with;
+    fl_freeze_event event;
+    net *t = new_net(NULL);
+    o.interval = 2;
+    o.window = 3;
+    o.patience = 2;
+    o.gap = 1;
+    o.tolerance = 100.0f;
+    o.loss_change = 10.0f;
+    o.loss_level = 10.0f;
+    fl_freeze *freeze = new_freeze(&o);
+    cr_assert_eq(fl_freeze_attach_options_init(&with, sizeof with), FL_OK);
+    with.first_active = 1;
+    cr_assert_eq(fl_freeze_attach(freeze, t->model, &with), FL_OK);
+    (void)fit(t, 12);
+    cr_assert(has_event(freeze, FL_FREEZE_EVALUATED, &event));
+    cr_expect_eq(event.module, 1);
+    cr_expect_geq(fl_model_first_active(t->model), 2, "criterion %u",
+                  criteria[c]);
+    fl_freeze_free(freeze);
+    net_free(t);
+  }
+}
+
+/* Its front module is not trained here: what would be measured of it says
+ * nothing. */
+Test(freeze_beside, follower_below_the_floor_reports_nothing)
+{
+  static const uint32_t criteria[] = {FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY};
+  for (int c = 0; c < 2; c++) {
+    for (uint32_t floor = 0; floor < 2; floor++) {
+      fl_freeze_options o = options_of(FL_FREEZE_SERVER);
+      fl_freeze_attach_options with;
+      fl_freeze_report report;
+      net *t = new_net(NULL);
+      o.reports = criteria[c];
+      o.interval = 2;
+      fl_freeze *freeze = new_freeze(&o);
+      cr_assert_eq(fl_freeze_attach_options_init(&with, sizeof with), FL_OK);
+      with.first_active = floor;
+      cr_assert_eq(fl_freeze_attach(freeze, t->model, &with), FL_OK);
+      (void)fit(t, 2);
+      cr_assert_eq(fl_freeze_report_init(&report, sizeof report), FL_OK);
+      cr_expect_eq(fl_freeze_take_report(freeze, &report),
+                   floor == 0 ? FL_OK : FL_E_EMPTY);
+      fl_freeze_free(freeze);
+      net_free(t);
+    }
+  }
+}
+
 /* ---- memory ------------------------------------------------------------- */
 
 static fl_status free_controller(float *gradient, const float *weights,
@@ -332,6 +393,7 @@ Test(freeze_beside, memory_goes_back_to_the_context_it_came_from)
 }
 
 typedef struct heap {
+  late_host late;
   long live;
   long left; /* allocations before the one that fails; < 0: none does */
   long total;
@@ -363,16 +425,19 @@ static fl_context *heap_context(heap *h)
   cr_assert_eq(fl_context_options_init(&o, sizeof o), FL_OK);
   o.alloc = heap_alloc;
   o.dealloc = heap_dealloc;
+  o.start = late_start;
+  o.finish = late_finish;
   o.user = h;
   cr_assert_eq(fl_context_new(&context, &o), FL_OK);
   return context;
 }
 
-static fl_freeze_options eager(uint32_t criterion)
+static fl_freeze_options eager(uint32_t criterion, uint64_t lag)
 {
   static const fl_freeze_fixed fixed[2] = {{3, 1, 0}, {8, 2, 0}};
   fl_freeze_options o = options_of(criterion);
   o.interval = 2;
+  o.lag = lag;
   o.loss_change = 10.0f;
   o.loss_level = 10.0f;
   o.gap = 1;
@@ -389,12 +454,12 @@ static fl_freeze_options eager(uint32_t criterion)
 /* A job whose allocation number `fail` fails: it says so and can be taken up
  * again, or an evaluation or the cache is left out. Returns how many
  * allocations there were. */
-static long train_without(uint32_t criterion, long fail)
+static long train_without(uint32_t criterion, uint64_t lag, long fail)
 {
   heap h = {.left = -1};
   fl_context *context = heap_context(&h);
   net *t = new_net(context);
-  fl_freeze_options o = eager(criterion);
+  fl_freeze_options o = eager(criterion, lag);
   fl_freeze_attach_options with;
   fl_fit_options fitting;
   fl_freeze *freeze = NULL;
@@ -429,19 +494,25 @@ static long train_without(uint32_t criterion, long fail)
                criterion, fail);
   fl_context_free(context);
   cr_expect_eq(h.live, 0);
+  cr_expect_eq(h.late.started, h.late.finished);
+  cr_expect_eq(h.late.wrong, 0);
+  cr_expect(fail >= 0 || (h.late.started > 0) == (lag > 0));
   return total;
 }
 
 Test(freeze_beside, every_allocation_of_an_attached_job_may_fail)
 {
-  static const uint32_t criteria[] = {FL_FREEZE_FIXED, FL_FREEZE_GRADNORM,
-                                      FL_FREEZE_PLASTICITY,
-                                      FL_FREEZE_RELATIVE_PLASTICITY};
-  for (size_t c = 0; c < 4; c++) {
-    long n = train_without(criteria[c], -1);
+  static const struct {
+    uint32_t criterion;
+    uint64_t lag;
+  } jobs[] = {{FL_FREEZE_FIXED, 0},      {FL_FREEZE_GRADNORM, 0},
+              {FL_FREEZE_PLASTICITY, 0}, {FL_FREEZE_RELATIVE_PLASTICITY, 0},
+              {FL_FREEZE_PLASTICITY, 1}, {FL_FREEZE_RELATIVE_PLASTICITY, 1}};
+  for (size_t c = 0; c < sizeof jobs / sizeof *jobs; c++) {
+    long n = train_without(jobs[c].criterion, jobs[c].lag, -1);
     cr_assert_gt(n, 10);
     for (long i = 0; i < n; i++) {
-      (void)train_without(criteria[c], i);
+      (void)train_without(jobs[c].criterion, jobs[c].lag, i);
     }
   }
 }

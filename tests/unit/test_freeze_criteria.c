@@ -67,8 +67,8 @@ static golden play(uint32_t criterion)
       const double d = script_d(step, r.module, NULL);
       if (criterion == FL_FREEZE_GRADNORM)
         must(fl_freeze_push_gradient_change(f, r.module, d * d));
-      f->has_pair = criterion == FL_FREEZE_PLASTICITY;
-      f->pair = script_p(step, r.module, freeze_plan(f).step);
+      if (criterion == FL_FREEZE_PLASTICITY)
+        f->shown.front = script_p(step, r.module, freeze_plan(f).step);
     }
     must(fl_freeze_end_step(f, .5 + 2.0 / (1 + (double)step / 16)));
     while (freeze_poll(f, &event)) {

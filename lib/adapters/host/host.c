@@ -28,6 +28,21 @@ static fl_status host_parallel_for(void *user, uint64_t count, fl_task_fn task,
   return FL_OK;
 }
 
+static fl_status host_start(void *user, fl_task_fn task, void *arg, void **job)
+{
+  fl_host *host = user;
+  fli_host_job *made = NULL;
+  fl_status st = fli_host_pool_start(host->pool, task, arg, &made);
+  if (st == FL_OK) *job = made;
+  return st;
+}
+
+static void host_finish(void *user, void *job)
+{
+  fl_host *host = user;
+  fli_host_pool_finish(host->pool, job);
+}
+
 static uint64_t host_now(void *user)
 {
   (void)user;
@@ -79,7 +94,11 @@ static fl_status make_context(fl_host *host, const fl_host_options *options)
     hooks.log = host_log;
     hooks.log_level = options->log_level;
   }
-  if (host->pool) hooks.parallel_for = host_parallel_for;
+  if (host->pool) {
+    hooks.parallel_for = host_parallel_for;
+    hooks.start = host_start;
+    hooks.finish = host_finish;
+  }
   if (host->storage) hooks.storage = &host->hooks;
   return fl_context_new(&host->context, &hooks);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One loop at a time: the caller publishes it under the mutex, wakes the
  * workers and takes part itself. Indices are handed out by an atomic counter;
- * the loop is over when the counter is used up and no worker is inside. */
+ * the loop is over when the counter is used up and no worker is inside. Tasks
+ * beside their callers wait in a list, for workers that no loop wants. */
 #define _POSIX_C_SOURCE 200809L
 #include "adapters/host/pool.h"
 
@@ -16,10 +17,20 @@ typedef struct pool_loop {
   void *arg;
 } pool_loop;
 
+struct fli_host_job {
+  fl_task_fn task;
+  void *arg;
+  int is_done;
+  fli_host_job *next; /* while it waits */
+};
+
 struct fli_host_pool {
   pthread_mutex_t mutex;
-  pthread_cond_t work;     /* a loop was published, or is_stopping */
+  pthread_cond_t work;     /* a loop or job was published, or is_stopping */
   pthread_cond_t finished; /* workers_inside became 0 */
+  pthread_cond_t done;     /* a job is */
+  fli_host_job *first;     /* of those that wait */
+  fli_host_job **last;     /* where the next one goes */
   int is_busy;
   int is_stopping;
   uint32_t workers_inside;
@@ -43,22 +54,50 @@ static int has_work(fli_host_pool *pool)
   return pool->is_busy && atomic_load(&pool->next) < pool->loop.count;
 }
 
+/* What follows is called and returns with the mutex held. */
+
+static void work_on_loop(fli_host_pool *pool)
+{
+  pool_loop loop = pool->loop;
+  pool->workers_inside++;
+  pthread_mutex_unlock(&pool->mutex);
+  run_share(pool, &loop);
+  pthread_mutex_lock(&pool->mutex);
+  pool->workers_inside--;
+  if (pool->workers_inside == 0) pthread_cond_signal(&pool->finished);
+}
+
+/* Take the job at *place out of the list. */
+static fli_host_job *take_job(fli_host_pool *pool, fli_host_job **place)
+{
+  fli_host_job *job = *place;
+  *place = job->next;
+  if (!*place) pool->last = place;
+  return job;
+}
+
+static void work_on_job(fli_host_pool *pool)
+{
+  fli_host_job *job = take_job(pool, &pool->first);
+  pthread_mutex_unlock(&pool->mutex);
+  job->task(job->arg, 0);
+  pthread_mutex_lock(&pool->mutex);
+  job->is_done = 1;
+  pthread_cond_broadcast(&pool->done);
+}
+
 static void *worker_main(void *arg)
 {
   fli_host_pool *pool = arg;
   pthread_mutex_lock(&pool->mutex);
   while (!pool->is_stopping) {
-    if (!has_work(pool)) {
+    if (has_work(pool)) {
+      work_on_loop(pool);
+    } else if (pool->first) {
+      work_on_job(pool);
+    } else {
       pthread_cond_wait(&pool->work, &pool->mutex);
-      continue;
     }
-    pool_loop loop = pool->loop;
-    pool->workers_inside++;
-    pthread_mutex_unlock(&pool->mutex);
-    run_share(pool, &loop);
-    pthread_mutex_lock(&pool->mutex);
-    pool->workers_inside--;
-    if (pool->workers_inside == 0) pthread_cond_signal(&pool->finished);
   }
   pthread_mutex_unlock(&pool->mutex);
   return NULL;
@@ -66,10 +105,16 @@ static void *worker_main(void *arg)
 
 static fl_status init_locks(fli_host_pool *pool)
 {
+  pthread_cond_t *conditions[] = {&pool->work, &pool->finished, &pool->done};
+  size_t n = sizeof conditions / sizeof *conditions;
+  size_t made = 0;
   if (pthread_mutex_init(&pool->mutex, NULL) != 0) return FL_E_NOMEM;
-  if (pthread_cond_init(&pool->work, NULL) == 0) {
-    if (pthread_cond_init(&pool->finished, NULL) == 0) return FL_OK;
-    pthread_cond_destroy(&pool->work);
+  while (made < n && pthread_cond_init(conditions[made], NULL) == 0) {
+    made++;
+  }
+  if (made == n) return FL_OK;
+  while (made > 0) {
+    pthread_cond_destroy(conditions[--made]);
   }
   pthread_mutex_destroy(&pool->mutex);
   return FL_E_NOMEM;
@@ -102,6 +147,7 @@ fl_status fli_host_pool_new(fli_host_pool **out, uint32_t threads)
     return FL_E_NOMEM;
   }
   atomic_init(&pool->next, 0);
+  pool->last = &pool->first;
   if (start_workers(pool, count) != FL_OK) {
     fli_host_pool_free(pool);
     return FL_E_NOMEM;
@@ -120,6 +166,7 @@ void fli_host_pool_free(fli_host_pool *pool)
   for (uint32_t i = 0; i < pool->n_workers; i++) {
     pthread_join(pool->workers[i], NULL);
   }
+  pthread_cond_destroy(&pool->done);
   pthread_cond_destroy(&pool->finished);
   pthread_cond_destroy(&pool->work);
   pthread_mutex_destroy(&pool->mutex);
@@ -152,4 +199,46 @@ void fli_host_pool_run(fli_host_pool *pool, uint64_t count, fl_task_fn task,
   }
   pool->is_busy = 0;
   pthread_mutex_unlock(&pool->mutex);
+}
+
+fl_status fli_host_pool_start(fli_host_pool *pool, fl_task_fn task, void *arg,
+                              fli_host_job **job)
+{
+  fli_host_job *made = calloc(1, sizeof *made);
+  if (!made) return FL_E_NOMEM;
+  made->task = task;
+  made->arg = arg;
+  pthread_mutex_lock(&pool->mutex);
+  *pool->last = made;
+  pool->last = &made->next;
+  pthread_cond_signal(&pool->work);
+  pthread_mutex_unlock(&pool->mutex);
+  *job = made;
+  return FL_OK;
+}
+
+/* The place of a job that waits, or NULL. With the mutex held. */
+static fli_host_job **find_job(fli_host_pool *pool, const fli_host_job *job)
+{
+  fli_host_job **place = &pool->first;
+  while (*place && *place != job) {
+    place = &(*place)->next;
+  }
+  return *place ? place : NULL;
+}
+
+void fli_host_pool_finish(fli_host_pool *pool, fli_host_job *job)
+{
+  pthread_mutex_lock(&pool->mutex);
+  fli_host_job **place = find_job(pool, job);
+  if (place) {
+    (void)take_job(pool, place);
+    job->is_done = 1;
+  }
+  while (!job->is_done) {
+    pthread_cond_wait(&pool->done, &pool->mutex);
+  }
+  pthread_mutex_unlock(&pool->mutex);
+  if (place) job->task(job->arg, 0);
+  free(job);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool of threads for fl_context_options.parallel_for. Idle threads sleep;
  * a call that comes while the pool is busy (a nested one, or another thread's)
- * is run by its caller alone, so calls never wait for each other. */
+ * is run by its caller alone, so calls never wait for each other. Loops come
+ * before tasks that go on beside their caller. */
 #ifndef FLI_HOST_POOL_H
 #define FLI_HOST_POOL_H
 
@@ -18,5 +19,14 @@ fl_status fli_host_pool_new(fli_host_pool **out, uint32_t threads);
 void fli_host_pool_free(fli_host_pool *pool);
 void fli_host_pool_run(fli_host_pool *pool, uint64_t count, fl_task_fn task,
                        void *arg);
+
+/* A task beside its caller. */
+typedef struct fli_host_job fli_host_job;
+/* FL_E_NOMEM. */
+fl_status fli_host_pool_start(fli_host_pool *pool, fl_task_fn task, void *arg,
+                              fli_host_job **job);
+/* Wait for the task, or run it if no thread has begun to; frees the job. Once
+ * for each, and before the pool is freed. */
+void fli_host_pool_finish(fli_host_pool *pool, fli_host_job *job);
 
 #endif

@@ -95,7 +95,8 @@ class ContextOptions(Struct):
                 ("user", c_void_p), ("alloc", c_void_p),
                 ("dealloc", c_void_p), ("log", LogFn), ("now", c_void_p),
                 ("entropy", c_void_p), ("parallel_for", c_void_p),
-                ("storage", POINTER(Storage)), ("memory_cap", c_uint64)]
+                ("storage", POINTER(Storage)), ("memory_cap", c_uint64),
+                ("start", c_void_p), ("finish", c_void_p)]
 
 
 # ---- model.h ---------------------------------------------------------------
@@ -312,7 +313,7 @@ class FreezeOptions(Struct):
                 ("refresh", c_uint32), ("warmup_share", c_float),
                 ("until_share", c_float), ("fixed", POINTER(FreezeFixed)),
                 ("n_fixed", c_uint32), ("n_allowed", c_uint32),
-                ("allowed", U32P), ("job", U8P)]
+                ("allowed", U32P), ("job", U8P), ("lag", c_uint64)]
 
 
 class FreezePlan(Struct):

@@ -238,7 +238,7 @@ class Freeze(Handle):
                  until_share: float | None = None,
                  fixed: Sequence[tuple[int, int]] | None = None,
                  allowed: Sequence[int] | None = None,
-                 job: bytes | None = None,
+                 job: bytes | None = None, lag: int | None = None,
                  cache: ActivationCache | None = None,
                  samples: int | None = None,
                  context: Context | None = None) -> None:
@@ -251,7 +251,8 @@ class Freeze(Handle):
             loss_change=loss_change, pretrained_share=pretrained_share,
             max_frozen=max_frozen, hold=hold, gap=gap, rows=rows,
             refresh=refresh, warmup_share=warmup_share,
-            until_share=until_share, fixed=fixed, allowed=allowed, job=job)
+            until_share=until_share, fixed=fixed, allowed=allowed, job=job,
+            lag=lag)
         model = modules if isinstance(modules, Model) else None
         if model is None and (cache is not None or samples is not None):
             raise ValueError("cache, samples: want a model to attach to")
@@ -346,7 +347,8 @@ class Freeze(Handle):
     def push_pair(self, module: int, model: npt.ArrayLike,
                   snapshot: npt.ArrayLike) -> None:
         """Show outputs of the module in the model and in the snapshot,
-        [samples, ...] each."""
+        [samples, ...] each: in the step that asks for them, or in one of the
+        `lag` steps behind it."""
         a, b = _equal_pair(model, snapshot)
         lib.fl_freeze_push_pair(self._handle, _args.u32(module, "module"),
                                 _np.f32_pointer(a), _np.f32_pointer(b),

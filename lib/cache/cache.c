@@ -5,7 +5,7 @@
  * what a crash makes of that order on the disk, each slot has a checksum or,
  * encrypted, a tag. Either one is seeded with the header, so with everything
  * that rows depend on, and with the id. */
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 #include <inttypes.h>
 #include <string.h>

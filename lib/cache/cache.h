@@ -50,7 +50,7 @@ struct fl_cache {
   uint64_t begun; /* times that rows began to be of something else */
 };
 
-/* ---- the block (cache_block.c) ------------------------------------------- */
+/* ---- the block (block.c) ------------------------------------------------- */
 
 /* FL_E_LIMIT: above the cap. */
 fl_status fli_cache_plan(const fl_cache *cache, uint64_t n_samples,
@@ -67,7 +67,7 @@ void fli_cache_close(fl_cache *cache);
 /* Close it so that its rows cannot be read again, and remove the blob. */
 fl_status fli_cache_destroy(fl_cache *cache);
 
-/* ---- rows (cache_rows.c) ------------------------------------------------- */
+/* ---- rows (rows.c) ------------------------------------------------------- */
 
 /* Called under a fli_fpguard. */
 int fli_rows_are_finite(const float *x, size_t n);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 #define F32_INFINITY 0x7f800000
 #define F16_MOST 0x477fe000 /* 65504 */

@@ -12,7 +12,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/size.h"
-#include "freeze/cache.h"
+#include "cache/cache.h"
 
 enum {
   VERSION = 1,
