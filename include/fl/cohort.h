@@ -214,7 +214,7 @@ FL_API fl_status fl_cohort_set_route(fl_cohort_set *set, uint32_t slot,
 typedef struct fl_cohort_report {
   uint32_t struct_size;
   uint32_t cohort; /**< what it trained, or would have */
-  uint32_t round;  /**< >= 1 */
+  uint32_t round;  /**< 1..2^31 - 1 */
   uint32_t n_probes;
   /** SKETCH: dim / 2 bytes of fl_sketcher_write. NULL: it has not trained, as
    * in an EVALUATE phase, or the rule has no use for it. */

@@ -19,6 +19,7 @@ enum {
   FLI_COHORT_NO_LEAF = 255,
   FLI_COHORT_SEEN_MOST = 31,
   FLI_COHORT_SCORE_ONE = 32, /* scores are multiples of 1/32 */
+  FLI_COHORT_BACK_MOST = 1 << 21, /* rounds, after many failures */
   FLI_COHORT_LANES = 16
 };
 

@@ -168,10 +168,10 @@ static fl_status check(fl_cohort_set *set, reading *in,
                        const fli_member *member)
 {
   const fl_cohort_report *r = in->report;
-  if (r->has_trained > 1 || r->round == 0 ||
+  if (r->has_trained > 1 || r->round == 0 || r->round > INT32_MAX ||
       (r->n_probes > 0 && (!r->probes || !r->losses))) {
-    return fli_error(FL_E_ARGUMENT, "cohorts: report, a NULL, round 0, or "
-                                    "has_trained above 1");
+    return fli_error(FL_E_ARGUMENT, "cohorts: report, a NULL, round or "
+                                    "has_trained out of range");
   }
   if (!fli_leaf_is_alive(set, r->cohort))
     return fli_error(FL_E_STALE, "cohorts: there is no cohort %u",

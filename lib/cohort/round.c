@@ -244,7 +244,8 @@ fl_status fl_cohort_set_end_round(fl_cohort_set *set, uint32_t cohort,
   work w = {0};
   fli_fpguard guard;
   fli_clear_error();
-  if (!set) return fli_error(FL_E_ARGUMENT, "cohorts: got NULL");
+  if (!set || round > INT32_MAX)
+    return fli_error(FL_E_ARGUMENT, "cohorts: got NULL, or round above 2^31");
   fl_status st = check_end(set, cohort, round);
   if (st != FL_OK) return st;
   fli_leaf *leaf = &set->leaves[cohort];

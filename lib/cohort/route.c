@@ -87,8 +87,8 @@ fl_status fl_cohort_set_route(fl_cohort_set *set, uint32_t slot, uint32_t round,
 {
   fl_cohort_route route;
   fli_clear_error();
-  if (!set || !out || round == 0)
-    return fli_error(FL_E_ARGUMENT, "cohorts: route, got NULL or round 0");
+  if (!set || !out || round == 0 || round > INT32_MAX)
+    return fli_error(FL_E_ARGUMENT, "cohorts: route, got NULL or no round");
   fl_status st = fli_cohort_check_slot(set, slot);
   if (st != FL_OK) return st;
   const fli_member *member = &set->members[slot];

@@ -12,7 +12,7 @@
 #include "wire/container.h"
 #include "wire/reader.h"
 
-enum { BACK_MOST = 1 << 22, SCORE_MOST = 107 };
+enum { SCORE_MOST = 107 };
 
 #define STATE_MOST ((uint64_t)1 << 36)
 
@@ -275,7 +275,7 @@ static void read_leaf_field(source *s, fli_leaf *leaf, uint32_t key)
   case LEAF_AGE: leaf->age = read_in(s, INT32_MAX, "age"); break;
   case LEAF_ROUND: leaf->round = read_in(s, INT32_MAX, "round"); break;
   case LEAF_WAIT: leaf->wait = read_in(s, UINT32_MAX, "wait"); break;
-  case LEAF_BACK: leaf->back = read_in(s, BACK_MOST, "back"); break;
+  case LEAF_BACK: leaf->back = read_in(s, FLI_COHORT_BACK_MOST, "back"); break;
   case LEAF_SEEDED: leaf->seeded = read_in(s, INT32_MAX, "seeded"); break;
   case LEAF_EPOCH: leaf->epoch = read_in(s, INT32_MAX, "epoch"); break;
   case LEAF_HAS_HALVES:

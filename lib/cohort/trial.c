@@ -117,7 +117,7 @@ static fl_cohort_event *join_leaves(fl_cohort_set *set, uint32_t kept,
   event->child_weight = counts[1];
   uint32_t back = leaf->back;
   fli_leaf_renew(leaf, leaf->round, round + back,
-                 back > UINT32_MAX / 4 ? back : 2 * back);
+                 2 * back > FLI_COHORT_BACK_MOST ? back : 2 * back);
   fli_leaf_end(set, gone);
   remove_trials_of(set, kept);
   remove_trials_of(set, gone);

@@ -296,20 +296,22 @@ static void begin_auxo(run *r)
   begin_models(r, 1);
 }
 
-/* Cohorts one after the other, the participants shared equally. */
+/* Cohorts one after the other, the participants shared equally; each has rounds
+ * of its own, for who has been moved may train for the next one, too. */
 static void round_auxo(run *r, uint32_t t)
 {
   const uint32_t n_cohorts = fl_cohort_set_count(r->set);
   for (uint32_t m = 0; m < n_cohorts; m++) {
+    const uint32_t round = t * COHORTS_CAP + m;
     uint32_t n = 0, want = COHORTS_PER_ROUND / n_cohorts;
     for (uint32_t i = 0; i < r->w->n; i++) {
       if (member_of(r, i).cohort == m) r->order[n++] = i;
     }
     stream_pick(&r->participants, r->order, n, want);
     for (uint32_t i = 0; i < want && i < n; i++)
-      train_client(r, r->order[i], t);
+      train_client(r, r->order[i], round);
     run_average(r);
-    cohorts_must(fl_cohort_set_end_round(r->set, m, t), "end of round");
+    cohorts_must(fl_cohort_set_end_round(r->set, m, round), "end of round");
     cohorts_must(fl_cohort_set_decide(r->set), "decision");
     follow(r);
   }
