@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A population without a model: sketches of clients of a group lie around the
  * group's direction, and a cohort's loss on a client falls with the share of
- * its group in what the cohort has been trained on lately. Numbers are made by
+ * its group in what the cohort has been trained on lately. Groups 0 and 2 are a
+ * little alike, as are 1 and 3. Numbers are made by
  * sums, products and rint alone: the same everywhere. Failures are passed to
  * PEOPLE_MUST, which the test program defines. */
 #ifndef COHORT_PEOPLE_H
@@ -27,6 +28,7 @@ typedef struct people {
   double share[PEOPLE_CAP][PEOPLE_GROUPS];
   double trained[PEOPLE_CAP][PEOPLE_GROUPS]; /* in this round */
   uint32_t events[8]; /* by kind */
+  fl_cohort_event last;
   uint32_t first_kept; /* round; 0: never */
   uint64_t probes;
 } people;
@@ -66,7 +68,7 @@ static inline void people_open(people *p, fl_context *context,
                                const fl_cohort_options *o, uint32_t n,
                                uint32_t groups)
 {
-  *p = (people){.n = n, .per_round = 50, .apart = 1.0, .noise = 1.0};
+  *p = (people){.n = n, .per_round = 50, .apart = 1.0, .noise = .5};
   p->state = o->seed * 1000;
   PEOPLE_MUST(fl_cohort_set_new(&p->set, context, o));
   for (uint32_t i = 0; i < n; i++) {
@@ -85,12 +87,14 @@ static inline void people_sketch(people *p, uint32_t client,
                                  uint8_t sketch[PEOPLE_DIM / 2])
 {
   uint64_t direction = 77 + p->group[client];
+  uint64_t pairs_direction = 99 + p->group[client] % 2;
   double apart = p->is_random[client] ? 0.0 : p->apart;
   memset(sketch, 0, PEOPLE_DIM / 2);
   for (uint32_t j = 0; j < PEOPLE_DIM; j++) {
-    double x = apart * people_uniform(&direction) +
+    double x = apart * (.7 * people_uniform(&direction) +
+                        people_uniform(&pairs_direction)) +
                p->noise * people_uniform(&p->state);
-    double level = rint(7.5 + 4.0 * x);
+    double level = rint(7.5 + 3.0 * x);
     level = level < 0.0 ? 0.0 : level > 15.0 ? 15.0 : level;
     sketch[j / 2] |= (uint8_t)((unsigned)level << j % 2 * 4);
   }
@@ -98,7 +102,9 @@ static inline void people_sketch(people *p, uint32_t client,
 
 static inline double people_loss(people *p, uint32_t cohort, uint32_t client)
 {
-  double share = p->apart > 0.0 ? p->share[cohort][p->group[client]] : 1.0;
+  const double *shares = p->share[cohort];
+  double share = shares[p->group[client]] + .4 * shares[p->group[client] ^ 2];
+  if (p->apart == 0.0) share = 1.0;
   return .3 + 1.5 * (1.0 - share) + .02 * people_uniform(&p->state);
 }
 
@@ -174,6 +180,7 @@ static inline void people_follow(people *p)
   PEOPLE_MUST(fl_cohort_event_init(&e, sizeof e));
   while (fl_cohort_set_poll(p->set, &e) == FL_OK) {
     p->events[e.kind]++;
+    p->last = e;
     if (e.kind == FL_COHORT_KEPT && p->first_kept == 0)
       p->first_kept = e.round;
     double *kept = p->share[e.cohort], *child = p->share[e.child];
@@ -244,7 +251,8 @@ static inline double people_pairs(double n)
   return n * (n - 1.0) / 2.0;
 }
 
-/* Adjusted Rand index over those who have trained and are not random. */
+/* Adjusted Rand index over those who have trained, will not compare, and are not
+ * random. */
 static inline double people_ari(const people *p)
 {
   double table[PEOPLE_GROUPS][PEOPLE_CAP] = {{0}};
@@ -252,7 +260,7 @@ static inline double people_ari(const people *p)
   double n = 0.0, together = 0.0, a = 0.0, b = 0.0;
   for (uint32_t i = 0; i < p->n; i++) {
     fl_cohort_member member = people_member(p, i);
-    if (member.last == 0 || p->is_random[i]) continue;
+    if (member.last == 0 || member.is_unknown || p->is_random[i]) continue;
     table[p->group[i]][member.cohort] += 1.0;
     rows[p->group[i]] += 1.0;
     columns[member.cohort] += 1.0;

@@ -117,7 +117,7 @@ typedef struct fl_cohort_options {
   float trial_margin;    /**< log loss ratio to win, >= 0; default .05 */
   float trial_share;     /**< and share of the median ratio; default .33 */
   float trial_sure;      /**< kept if so many win; default .95 */
-  float trial_win;       /**< or so many, and ... default .8 */
+  float trial_win;       /**< or so many, and ... default .87 */
   float trial_lump;      /**< ... the lump is above; default .83 */
   float trial_again;     /**< if both are at least this, look once more; default
                               .75 */

@@ -3,7 +3,7 @@
  * example, with what does not work there mended: clients have slots, not places
  * in a list; exploration decays once per round; the gate of sizes counts
  * clients; affinity forgets, so that who moves is let go; a half that is known
- * can be revised; affinity is measured on unit features, so that large updates
+ * can be revised; features are made unit vectors first, so that large updates
  * are not far away. With `is_published` the last three are as they were. */
 #include "cohort/cohort.h"
 
@@ -207,19 +207,16 @@ static void find_next(fl_cohort_set *set, uint32_t index, work *w)
 
 /* ---- affinity ------------------------------------------------------------ */
 
-/* Distances from the mean of the known, of unit features or as they are. 0:
- * fewer than two are known. */
+/* Distances of features from the mean of the known. 0: fewer than two are. */
 static uint32_t measure(const fl_cohort_set *set, uint32_t index, work *w)
 {
   const fli_leaf *leaf = &set->leaves[index];
-  const int is_unit = !set->options.is_published;
   uint32_t known = 0;
   memset(w->mean, 0, w->dim * sizeof *w->mean);
   for (uint32_t k = 0; k < w->n; k++) {
     if (!is_known(at(set, slot_of(leaf, k), index))) continue;
-    const float scale = is_unit ? 1.0f : w->length[k];
     for (size_t j = 0; j < w->dim; j++)
-      w->mean[j] += scale * w->unit[k * w->dim + j];
+      w->mean[j] += w->length[k] * w->unit[k * w->dim + j];
     known++;
   }
   if (known < 2) return 0;
@@ -227,7 +224,7 @@ static uint32_t measure(const fl_cohort_set *set, uint32_t index, work *w)
     w->mean[j] /= (float)known;
   const double square = (double)fli_dot(w->mean, w->mean, w->dim);
   for (uint32_t k = 0; k < w->n; k++) {
-    const double length = is_unit ? 1.0 : (double)w->length[k];
+    const double length = (double)w->length[k];
     const double dot =
         length * (double)fli_dot(w->unit + k * w->dim, w->mean, w->dim);
     w->distances[k] = sqrt(fmax(length * length - 2.0 * dot + square, 0.0));
@@ -370,28 +367,44 @@ static void learn(fl_cohort_set *set, uint32_t index, work *w)
     set->members[slot].leaf = set->assigned[slot];
 }
 
+/* Rows become features minus their mean, of length 1; their lengths before. */
+static void take_features(const fl_cohort_set *set, const float *features,
+                          work *w)
+{
+  const size_t dim = w->dim;
+  memcpy(w->known, features, w->n * dim * sizeof *features);
+  for (uint32_t k = 0; k < w->n && !set->options.is_published; k++) {
+    float *row = w->known + k * dim;
+    double squares = 0.0;
+    for (size_t j = 0; j < dim; j++)
+      squares += (double)row[j] * (double)row[j];
+    for (size_t j = 0; j < dim; j++)
+      row[j] = (float)((double)row[j] / sqrt(squares));
+  }
+  memcpy(w->unit, w->known, w->n * dim * sizeof *features);
+  fli_centre_rows(w->unit, w->n, dim, w->mean);
+  for (uint32_t k = 0; k < w->n; k++) {
+    double squares = 0.0;
+    for (size_t j = 0; j < dim; j++) {
+      double v = (double)(w->known[k * dim + j] - w->mean[j]);
+      squares += v * v;
+    }
+    w->length[k] = (float)sqrt(squares);
+  }
+}
+
 fl_status fli_auxo_decide(fl_cohort_set *set, uint32_t index)
 {
   const fli_leaf *leaf = &set->leaves[index];
   const size_t dim = set->options.dim;
   const uint32_t n = (uint32_t)leaf->sketches.n;
-  const float *features = leaf->sketches.items;
   work w = {0};
   if (n < set->options.min_participants) return FL_OK;
   const size_t bytes = work_size(n, dim);
   void *memory = fli_alloc(set->context, bytes, 1);
   if (!memory) return fli_nomem(bytes);
   lay_out(&w, memory, n, dim);
-  memcpy(w.unit, features, n * dim * sizeof *features);
-  fli_centre_rows(w.unit, n, dim, w.mean);
-  for (uint32_t k = 0; k < n; k++) {
-    double squares = 0.0;
-    for (size_t j = 0; j < dim; j++) {
-      double v = (double)(features[k * dim + j] - w.mean[j]);
-      squares += v * v;
-    }
-    w.length[k] = (float)sqrt(squares);
-  }
+  take_features(set, leaf->sketches.items, &w);
   learn(set, index, &w);
   fli_free(set->context, memory, bytes);
   return FL_OK;

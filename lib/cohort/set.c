@@ -115,6 +115,8 @@ static fl_status take_memory(fl_cohort_set *set)
   const size_t cap = set->options.cap;
   set->leaves = fli_alloc(set->context, cap, sizeof *set->leaves);
   if (!set->leaves) return fli_nomem(cap * sizeof *set->leaves);
+  for (size_t i = 0; i < cap; i++)
+    fli_leaf_renew(&set->leaves[i], 0, 0, 0);
   set->pairs = fli_alloc(set->context, cap * cap, sizeof *set->pairs);
   if (!set->pairs) return fli_nomem(cap * cap * sizeof *set->pairs);
   return fli_cohort_reserve(set, set->options.clients);

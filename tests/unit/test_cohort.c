@@ -98,7 +98,8 @@ Test(cohort, tenth_of_random_sketches_does_not_hurt_the_others)
   open_groups(&p, 6, 1000, 2);
   for (uint32_t i = 0; i < 1000; i += 10)
     p.is_random[i] = 1;
-  people_rounds(&p, 1, 80);
+  people_rounds(&p, 1, 75);
+  cr_assert_eq(p.events[FL_COHORT_KEPT], 1);
   cr_assert_eq(fl_cohort_set_count(p.set), 2);
   cr_assert_gt(people_ari(&p), .98, "%g", people_ari(&p));
   people_close(&p);
