@@ -217,11 +217,11 @@ static inline void people_end_round(people *p, uint32_t round)
   people_follow(p);
 }
 
-/* `per_round` clients, each once. */
+/* `per_round` clients, or all, each once. */
 static inline void people_round(people *p, uint32_t round)
 {
   uint8_t has_trained[PEOPLE_MOST] = {0};
-  for (uint32_t i = 0; i < p->per_round;) {
+  for (uint32_t i = 0; i < p->per_round && i < p->n;) {
     uint32_t client = people_below(p, p->n);
     if (has_trained[client]) continue;
     has_trained[client] = 1;

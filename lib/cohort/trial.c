@@ -179,8 +179,10 @@ static verdict judge(const fl_cohort_options *o, const fli_trial *trial)
   }
   if (n >= TRIAL_LEAST) v.win = (float)((double)wins / n);
   v.lump = (float)fli_gap_of(values, n);
-  v.is_kept = v.win >= o->trial_sure ||
-              (v.win >= o->trial_win && v.lump > o->trial_lump);
+  int is_sure = v.win >= o->trial_sure, has_lumps = v.lump > o->trial_lump;
+  v.is_kept = trial->is_extended
+                  ? is_sure && has_lumps
+                  : is_sure || (v.win >= o->trial_win && has_lumps);
   return v;
 }
 
