@@ -27,7 +27,7 @@ typedef struct people {
   uint8_t is_random[PEOPLE_MOST]; /* its sketches are */
   double share[PEOPLE_CAP][PEOPLE_GROUPS];
   double trained[PEOPLE_CAP][PEOPLE_GROUPS]; /* in this round */
-  uint32_t events[8]; /* by kind */
+  uint32_t events[8];                        /* by kind */
   fl_cohort_event last;
   uint32_t first_kept; /* round; 0: never */
   uint64_t probes;
@@ -181,16 +181,16 @@ static inline void people_follow(people *p)
   while (fl_cohort_set_poll(p->set, &e) == FL_OK) {
     p->events[e.kind]++;
     p->last = e;
-    if (e.kind == FL_COHORT_KEPT && p->first_kept == 0)
-      p->first_kept = e.round;
+    if (e.kind == FL_COHORT_KEPT && p->first_kept == 0) p->first_kept = e.round;
     double *kept = p->share[e.cohort], *child = p->share[e.child];
     double sum = (double)e.weight + (double)e.child_weight;
     for (uint32_t g = 0; g < PEOPLE_GROUPS; g++) {
       if (e.kind == FL_COHORT_TRIAL) child[g] = kept[g];
       if (e.kind != FL_COHORT_UNDONE && e.kind != FL_COHORT_MERGED) continue;
       if (sum > 0.0) {
-        kept[g] = ((double)e.weight * kept[g] +
-                   (double)e.child_weight * child[g]) / sum;
+        kept[g] =
+            ((double)e.weight * kept[g] + (double)e.child_weight * child[g]) /
+            sum;
       }
     }
   }
@@ -251,8 +251,8 @@ static inline double people_pairs(double n)
   return n * (n - 1.0) / 2.0;
 }
 
-/* Adjusted Rand index over those who have trained, will not compare, and are not
- * random. */
+/* Adjusted Rand index over those who have trained, will not compare, and are
+ * not random. */
 static inline double people_ari(const people *p)
 {
   double table[PEOPLE_GROUPS][PEOPLE_CAP] = {{0}};

@@ -88,9 +88,9 @@ typedef struct fl_cohort_options {
   uint32_t min_members;      /**< and their number, >= 1; default 10 */
   uint32_t min_participants; /**< rounds of a cohort with fewer sketches teach
                                   nothing, 2..1024; default 4, AUXO 5 */
-  float spike;        /**< a client whose loss is above its cohort's median by
-                           so many deviations compares all models; > 0,
-                           default 3 */
+  float spike;         /**< a client whose loss is above its cohort's median by
+                            so many deviations compares all models; > 0,
+                            default 3 */
   uint32_t asks_first; /**< 1, the default: route.limit is set, so that such a
                             client compares before it trains; 0: it trains, and
                             compares when it comes again */
@@ -119,13 +119,13 @@ typedef struct fl_cohort_options {
   float trial_sure;      /**< kept if so many win; default .95 */
   float trial_win;       /**< or so many, and ... default .87 */
   float trial_lump;      /**< ... the lump is above; default .83 */
-  float trial_again;     /**< if both are at least this, look once more, and keep
-                              it if it is sure and above the lump; default .75
-                              */
-  float merge; /**< cohorts are one when the median |log loss ratio| of 30
-                    clients' comparisons is below, >= 0; default .12 */
-  uint32_t forget; /**< rounds after which a ticket is a newcomer's, >= 1;
-                        default 1000 */
+  float trial_again; /**< if both are at least this, look once more, and keep
+                          it if it is sure and above the lump; default .75
+                          */
+  float merge;       /**< cohorts are one when the median |log loss ratio| of 30
+                          clients' comparisons is below, >= 0; default .12 */
+  uint32_t forget;   /**< rounds after which a ticket is a newcomer's, >= 1;
+                          default 1000 */
   /** AUXO: 1 = as published, but for what cannot work: no forgetting, a half
    * once known is not revised, affinity of features as long as they are.
    * Default 0. */
@@ -272,8 +272,8 @@ typedef struct fl_cohort_event {
   uint32_t round;
   uint32_t cohort;
   uint32_t child;
-  uint32_t n_probes;    /**< that decided */
-  uint64_t weight;      /**< members of `cohort` */
+  uint32_t n_probes;     /**< that decided */
+  uint64_t weight;       /**< members of `cohort` */
   uint64_t child_weight; /**< members of `child` */
   float win;  /**< KEPT, AGAIN, UNDONE: see the options; TRIAL: agreement */
   float lump; /**< TRIAL: the gap; MERGED: the median ratio */

@@ -18,7 +18,7 @@ enum { STARTS = 4, GATE_CLIENTS = 10, GATE_HALF = 20, REACH = 5 };
 
 #define DECAY .99
 #define LEAST_EXPLORATION 1e-4
-#define KEEP .95      /* of the affinity, a time it is seen */
+#define KEEP .95        /* of the affinity, a time it is seen */
 #define MOST_VOTES 6.0f /* a half is revised after so many against it */
 
 /* Of one round: rows are features minus their mean, and those of length 1. */
@@ -155,8 +155,8 @@ static uint32_t nearest(const work *w, uint32_t to)
   float least = INFINITY;
   for (uint32_t k = 0; k < w->n; k++) {
     if (k == to || w->labels[k] == HALF_UNKNOWN) continue;
-    float d = fli_distance2(w->unit + k * w->dim, w->unit + to * w->dim,
-                            w->dim);
+    float d =
+        fli_distance2(w->unit + k * w->dim, w->unit + to * w->dim, w->dim);
     if (d >= least) continue;
     least = d;
     best = k;
@@ -171,8 +171,8 @@ static void spread_one(fl_cohort_set *set, uint32_t index, work *w,
   const fli_leaf *leaf = &set->leaves[index];
   const uint8_t half = w->labels[first];
   for (uint32_t k = 0; k < w->n; k++) {
-    w->distances[k] = (double)fli_distance2(
-        w->unit + k * w->dim, w->unit + first * w->dim, w->dim);
+    w->distances[k] = (double)fli_distance2(w->unit + k * w->dim,
+                                            w->unit + first * w->dim, w->dim);
   }
   for (uint32_t i = 0; i < w->n / 4; i++) {
     uint32_t best = 0;

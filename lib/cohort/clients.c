@@ -237,8 +237,10 @@ fl_status fl_cohort_set_find(const fl_cohort_set *set, uint64_t client,
   if (!set || !slot) return fli_error(FL_E_ARGUMENT, "cohorts: got NULL");
   uint32_t entry = set->index_size ? set->index[place_of(set, client)] : 0;
   if (!entry) {
-    return fli_error(FL_E_NOT_FOUND, "cohorts: client %" PRIu64 " has not "
-                                     "joined", client);
+    return fli_error(FL_E_NOT_FOUND,
+                     "cohorts: client %" PRIu64 " has not "
+                     "joined",
+                     client);
   }
   *slot = entry - 1;
   return FL_OK;

@@ -18,7 +18,7 @@ enum {
   FLI_COHORT_TRIAL_MOST = 64,
   FLI_COHORT_NO_LEAF = 255,
   FLI_COHORT_SEEN_MOST = 31,
-  FLI_COHORT_SCORE_ONE = 32, /* scores are multiples of 1/32 */
+  FLI_COHORT_SCORE_ONE = 32,      /* scores are multiples of 1/32 */
   FLI_COHORT_BACK_MOST = 1 << 21, /* rounds, after many failures */
   FLI_COHORT_LANES = 16
 };
@@ -61,11 +61,11 @@ typedef struct fli_pending {
   uint32_t slot;
   uint8_t has_sketch; /* or feature */
   uint8_t is_on_trial;
-  uint8_t third;  /* a leaf that is better than both halves, or NO_LEAF */
+  uint8_t third;   /* a leaf that is better than both halves, or NO_LEAF */
   uint8_t is_sure; /* its sketch counts for centroids */
   uint8_t half;    /* that it voted for */
-  float ratio;    /* on trial */
-  double loss;    /* of the trained one; NaN */
+  float ratio;     /* on trial */
+  double loss;     /* of the trained one; NaN */
 } fli_pending;
 
 typedef struct fli_list {
@@ -142,8 +142,8 @@ struct fl_cohort_set {
   /* clients */
   fli_member *members;
   uint64_t *ids;
-  size_t capacity;   /* of both */
-  uint32_t n_slots;  /* used or free */
+  size_t capacity;  /* of both */
+  uint32_t n_slots; /* used or free */
   uint32_t n_clients;
   uint32_t free_slot; /* FL_COHORT_NONE */
   uint32_t *index;    /* slot + 1 by id, 0 = empty */

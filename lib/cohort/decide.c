@@ -78,8 +78,8 @@ static void divide_members(fl_cohort_set *set, uint32_t parent, uint32_t child,
   for (uint32_t slot = 0; slot < set->n_slots; slot++) {
     fli_member *m = &set->members[slot];
     if (m->leaf != parent || !fli_member_is(m, FLI_MEMBER_HERE)) continue;
-    int is_weak = m->score > -FLI_COHORT_SCORE_ONE &&
-                  m->score < FLI_COHORT_SCORE_ONE;
+    int is_weak =
+        m->score > -FLI_COHORT_SCORE_ONE && m->score < FLI_COHORT_SCORE_ONE;
     m->other = FLI_COHORT_NO_LEAF;
     if (m->score > 0) m->leaf = (uint8_t)child;
     if (!is_weak) {

@@ -172,14 +172,14 @@ void fli_cohort_hash_options(const fl_cohort_set *set,
 {
   const fl_cohort_options *o = &set->options;
   const uint32_t numbers[] = {
-      o->rule,        o->cap,          o->dim,          o->min_members,
-      o->asks_first,  o->evidence,     o->reseed,       o->min_participants,
-      o->settle,      o->wait,         o->trial_start,  o->trial_length,
-      o->trial_most,  o->trial_probes, o->is_published, o->n_splits};
-  const float shares[] = {o->floor,        o->spike,       o->agreement,
-                          o->gap,          o->trial_margin, o->trial_share,
-                          o->trial_sure,   o->trial_win,   o->trial_lump,
-                          o->trial_again,  o->merge};
+      o->rule,       o->cap,          o->dim,          o->min_members,
+      o->asks_first, o->evidence,     o->reseed,       o->min_participants,
+      o->settle,     o->wait,         o->trial_start,  o->trial_length,
+      o->trial_most, o->trial_probes, o->is_published, o->n_splits};
+  const float shares[] = {o->floor,       o->spike,        o->agreement,
+                          o->gap,         o->trial_margin, o->trial_share,
+                          o->trial_sure,  o->trial_win,    o->trial_lump,
+                          o->trial_again, o->merge};
   fli_hasher hasher;
   fli_hasher_init(&hasher);
   fli_hasher_u64(&hasher, o->seed);

@@ -14,10 +14,8 @@
 
 fl_status fl_cohort_info_init(fl_cohort_info *info, size_t size)
 {
-  static const fl_cohort_info defaults = {.sibling = FL_COHORT_NONE,
-                                          .loss = NAN,
-                                          .agreement = NAN,
-                                          .gap = NAN};
+  static const fl_cohort_info defaults = {
+      .sibling = FL_COHORT_NONE, .loss = NAN, .agreement = NAN, .gap = NAN};
   return fli_options_init(info, size, &defaults, sizeof defaults);
 }
 
@@ -146,7 +144,8 @@ fl_status fl_cohort_set_pick(const fl_cohort_set *set,
   uint32_t candidates = 0, found = 0;
   fli_rng rng;
   fli_clear_error();
-  if (!set || !given || !n) return fli_error(FL_E_ARGUMENT, "cohorts: got NULL");
+  if (!set || !given || !n)
+    return fli_error(FL_E_ARGUMENT, "cohorts: got NULL");
   fl_status st = fli_options_load(&pick, sizeof pick, given, "cohort pick");
   if (st != FL_OK) return st;
   if ((!slots && pick.want > 0) || (!pick.online && pick.n_bytes > 0))

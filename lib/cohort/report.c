@@ -18,8 +18,8 @@
 typedef struct reading {
   const fl_cohort_report *report;
   fli_leaf *leaf;
-  double own;     /* loss of the member's cohort; NaN */
-  double best;    /* least of the probes */
+  double own;    /* loss of the member's cohort; NaN */
+  double best;   /* least of the probes */
   int is_choice; /* the least one is its cohort from now on */
 } reading;
 
@@ -44,8 +44,9 @@ static fl_status check_round(const fli_leaf *leaf, const fli_member *member,
                              const fl_cohort_report *r)
 {
   if (leaf->has_ended) {
-    return fli_error(FL_E_STATE, "cohorts: round %u of cohort %u has ended, "
-                                 "decide first",
+    return fli_error(FL_E_STATE,
+                     "cohorts: round %u of cohort %u has ended, "
+                     "decide first",
                      (unsigned)leaf->open, (unsigned)r->cohort);
   }
   if (r->has_trained && member->last == r->round)
@@ -76,7 +77,8 @@ static fl_status check_probe(const fl_cohort_set *set,
   }
   for (uint32_t k = 0; k < i; k++) {
     if (r->probes[k] != r->probes[i]) continue;
-    return fli_error(FL_E_RANGE, "cohorts: probes[%u], cohort %u is there twice",
+    return fli_error(FL_E_RANGE,
+                     "cohorts: probes[%u], cohort %u is there twice",
                      (unsigned)i, (unsigned)r->probes[i]);
   }
   return FL_OK;
@@ -123,7 +125,8 @@ static fl_status check_trained(const fl_cohort_set *set,
   if (!r->has_trained) return FL_OK;
   fl_status st = check_loss("loss", r->loss);
   if (st != FL_OK) return st;
-  if (set->options.rule == FL_COHORT_AUXO) return check_feature(set, r->feature);
+  if (set->options.rule == FL_COHORT_AUXO)
+    return check_feature(set, r->feature);
   if (set->options.rule != FL_COHORT_SKETCH) return FL_OK;
   size_t want = set->options.dim / 2, got = r->sketch ? r->sketch_size : 0;
   if (got == want) return FL_OK;
@@ -192,8 +195,8 @@ static fl_status make_room(fl_cohort_set *set, const reading *in)
   const uint32_t rule = set->options.rule;
   size_t size = rule == FL_COHORT_AUXO ? set->options.dim * sizeof(float)
                                        : set->options.dim / 2;
-  fl_status st = fli_list_room(context, &in->leaf->pending, 1,
-                               sizeof(fli_pending));
+  fl_status st =
+      fli_list_room(context, &in->leaf->pending, 1, sizeof(fli_pending));
   if (st == FL_OK && r->n_probes > 1) {
     st = fli_list_room(context, &in->leaf->ratios, r->n_probes,
                        sizeof(fli_ratio));
@@ -215,8 +218,8 @@ static void push_ratios(const reading *in)
   fli_ratio *items = list->items;
   for (uint32_t i = 0; i < r->n_probes; i++) {
     if (r->probes[i] == r->cohort) continue;
-    items[list->n++] = (fli_ratio){
-        r->probes[i], (float)log_ratio(r->losses[i], in->best)};
+    items[list->n++] =
+        (fli_ratio){r->probes[i], (float)log_ratio(r->losses[i], in->best)};
   }
 }
 
@@ -259,8 +262,8 @@ static int compare_halves(fl_cohort_set *set, const reading *in,
   const fl_cohort_report *r = in->report;
   fli_trial *trial = fli_trial_of(set, r->cohort);
   if (!trial || !fli_member_is(member, FLI_MEMBER_FRESH)) return 0;
-  double sibling = loss_of(
-      r, trial->parent == r->cohort ? trial->child : trial->parent);
+  double sibling =
+      loss_of(r, trial->parent == r->cohort ? trial->child : trial->parent);
   uint32_t start = trial->begun + set->options.trial_start;
   if (isnan(sibling) || r->round < start) return 0;
   pending->is_on_trial = 1;
@@ -303,8 +306,8 @@ static void apply(fl_cohort_set *set, const reading *in, uint32_t slot)
     fli_member_set(member, FLI_MEMBER_FRESH, 0);
     pending.loss = r->loss;
     pending.has_sketch = set->options.rule != FL_COHORT_LOSS;
-    pending.is_sure = set->n_alive == 1 ||
-                      !fli_member_is(member, FLI_MEMBER_UNKNOWN);
+    pending.is_sure =
+        set->n_alive == 1 || !fli_member_is(member, FLI_MEMBER_UNKNOWN);
     if (pending.has_sketch) push_sketch(set, in);
   }
   if (!r->has_trained && !has_compared) return;

@@ -112,8 +112,8 @@ static void move_centroid(const fl_cohort_set *set, fli_leaf *leaf, work *w,
   if (count == 0) return;
   float rate = fminf(RATE_OF_ONE * (float)count, RATE_MOST);
   for (size_t j = 0; j < dim; j++) {
-    centroid[j] = (1.0f - rate) * centroid[j] +
-                  rate * (w->mean[j] / (float)count);
+    centroid[j] =
+        (1.0f - rate) * centroid[j] + rate * (w->mean[j] / (float)count);
   }
 }
 
@@ -135,9 +135,9 @@ static void vote(fl_cohort_set *set, fli_leaf *leaf, work *w)
     int seen = fli_member_seen(member);
     if (seen > 0) keep_vote(leaf, &v);
     items[i].half = v.now;
-    member->score = (int8_t)((int)rintf(KEEP_SCORE * (float)member->score) +
-                             (v.now ? FLI_COHORT_SCORE_ONE
-                                    : -FLI_COHORT_SCORE_ONE));
+    member->score =
+        (int8_t)((int)rintf(KEEP_SCORE * (float)member->score) +
+                 (v.now ? FLI_COHORT_SCORE_ONE : -FLI_COHORT_SCORE_ONE));
     if (seen < FLI_COHORT_SEEN_MOST)
       member->bits = (uint8_t)(member->bits + (1 << FLI_MEMBER_SEEN_AT));
   }
@@ -192,24 +192,24 @@ static void learn_sketches(fl_cohort_set *set, uint32_t index, uint32_t round,
   if (leaf->wants_seed || !leaf->has_centroids) return;
   vote(set, leaf, w);
   judge_votes(leaf, o->evidence);
-  leaf->proposes = !is_on_trial && leaf->agreement > o->agreement &&
-                   leaf->gap > o->gap;
+  leaf->proposes =
+      !is_on_trial && leaf->agreement > o->agreement && leaf->gap > o->gap;
 }
 
 /* ---- the end of the round ------------------------------------------------ */
 
 static fl_status find_room(fl_cohort_set *set, fli_leaf *leaf, work *w)
 {
-  const size_t dim = set->options.rule == FL_COHORT_SKETCH ? set->options.dim
-                                                           : 0;
+  const size_t dim =
+      set->options.rule == FL_COHORT_SKETCH ? set->options.dim : 0;
   const size_t n_losses = leaf->pending.n;
   size_t floats = dim > 0 ? (leaf->sketches.n + 2) * dim : 0;
   fl_status st = FL_OK;
   w->n = dim > 0 ? (uint32_t)leaf->sketches.n : 0;
   if (n_losses == 0) return FL_OK;
   /* doubles first, then floats */
-  st = fli_list_room(set->context, &leaf->scratch,
-                     n_losses + (floats + 1) / 2, sizeof(double));
+  st = fli_list_room(set->context, &leaf->scratch, n_losses + (floats + 1) / 2,
+                     sizeof(double));
   if (st == FL_OK && w->n > 0) st = fli_leaf_room(set, leaf);
   if (st != FL_OK) return st;
   w->losses = leaf->scratch.items;

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/size.h"
@@ -22,7 +21,7 @@ struct fl_sketcher {
   size_t n;
   uint32_t dim;
   uint16_t *table; /* bucket * 2 + 1 if positive */
-  float *sums;     /* [BANKS, dim], so that neighbours do not wait */
+  float *sums;     /* [BANKS, dim, 2], so that neighbours do not wait */
 };
 
 static void fill_table(fl_sketcher *sketcher, uint64_t seed)
@@ -43,10 +42,9 @@ fl_status fl_sketcher_new(fl_sketcher **out, fl_context *context, uint64_t seed,
   if (!out || n == 0)
     return fli_error(FL_E_ARGUMENT, "sketcher: got NULL or no values");
   if (dim == 0 || dim > DIM_MOST || dim % FLI_COHORT_LANES != 0) {
-    return fli_error(FL_E_OPTIONS,
-                     "sketcher: dim, got %u, want a multiple of %d, %d..%d",
-                     (unsigned)dim, FLI_COHORT_LANES, FLI_COHORT_LANES,
-                     DIM_MOST);
+    return fli_error(
+        FL_E_OPTIONS, "sketcher: dim, got %u, want a multiple of %d, %d..%d",
+        (unsigned)dim, FLI_COHORT_LANES, FLI_COHORT_LANES, DIM_MOST);
   }
   if (!fli_to_size(n, &count) ||
       !fli_mul_size(count, sizeof(uint16_t), &bytes)) {
@@ -58,8 +56,8 @@ fl_status fl_sketcher_new(fl_sketcher **out, fl_context *context, uint64_t seed,
   sketcher->n = count;
   sketcher->dim = dim;
   sketcher->table = fli_alloc(context, count, sizeof *sketcher->table);
-  sketcher->sums = fli_alloc(context, (size_t)dim * BANKS,
-                             sizeof *sketcher->sums);
+  sketcher->sums =
+      fli_alloc(context, 2 * (size_t)dim * BANKS, sizeof *sketcher->sums);
   if (!sketcher->table || !sketcher->sums) {
     fl_sketcher_free(sketcher);
     return fli_nomem(bytes);
@@ -78,36 +76,34 @@ void fl_sketcher_free(fl_sketcher *sketcher)
   }
   if (sketcher->sums) {
     fli_free(context, sketcher->sums,
-             (size_t)sketcher->dim * BANKS * sizeof *sketcher->sums);
+             2 * (size_t)sketcher->dim * BANKS * sizeof *sketcher->sums);
   }
   fli_free(context, sketcher, sizeof *sketcher);
   fli_context_unref(context);
 }
 
-static float signed_value(float value, uint16_t entry)
-{
-  uint32_t flip = (uint32_t)(~entry & 1u) << 31;
-  return fli_f32_from_bits(fli_f32_bits(value) ^ flip);
-}
-
+/* What is to be added and what to be taken away are summed apart. */
 static void add_up(fl_sketcher *sketcher, const float *restrict update)
 {
   const size_t n = sketcher->n, dim = sketcher->dim;
   const uint16_t *restrict table = sketcher->table;
   float *restrict a = sketcher->sums;
-  float *restrict b = a + dim, *restrict c = b + dim, *restrict d = c + dim;
+  float *restrict b = a + 2 * dim, *restrict c = b + 2 * dim;
+  float *restrict d = c + 2 * dim;
   size_t i = 0;
-  memset(a, 0, BANKS * dim * sizeof *a);
+  memset(a, 0, 2 * BANKS * dim * sizeof *a);
   for (; i + BANKS <= n; i += BANKS) {
-    a[table[i] >> 1] += signed_value(update[i], table[i]);
-    b[table[i + 1] >> 1] += signed_value(update[i + 1], table[i + 1]);
-    c[table[i + 2] >> 1] += signed_value(update[i + 2], table[i + 2]);
-    d[table[i + 3] >> 1] += signed_value(update[i + 3], table[i + 3]);
+    a[table[i]] += update[i];
+    b[table[i + 1]] += update[i + 1];
+    c[table[i + 2]] += update[i + 2];
+    d[table[i + 3]] += update[i + 3];
   }
   for (; i < n; i++)
-    a[table[i] >> 1] += signed_value(update[i], table[i]);
-  for (size_t j = 0; j < dim; j++)
+    a[table[i]] += update[i];
+  for (size_t j = 0; j < 2 * dim; j++)
     a[j] = (a[j] + b[j]) + (c[j] + d[j]);
+  for (size_t j = 0; j < dim; j++)
+    a[j] = a[2 * j + 1] - a[2 * j];
 }
 
 static uint8_t level_of(double value, double most)

@@ -208,8 +208,8 @@ fl_status fl_cohort_set_save(const fl_cohort_set *set, const fl_writer *writer)
   if (!is_quiet(set))
     return fli_error(FL_E_STATE, "cohorts: reports or events wait");
   fli_bytes_init(&payload, set->context);
-  FLI_TRY(fli_bytes_reserve(
-      &payload, 2 * (size_t)set->n_slots * MEMBER_BYTES + RESERVE));
+  FLI_TRY(fli_bytes_reserve(&payload,
+                            2 * (size_t)set->n_slots * MEMBER_BYTES + RESERVE));
   FLI_TRY(write_set(set, &payload));
   FLI_TRY(fli_container_write(writer, FLI_STATE_COHORTS,
                               FLI_COHORT_STATE_VERSION, &payload));

@@ -68,8 +68,8 @@ static void read_members(source *s)
                                    .score = (int8_t)at[2],
                                    .bits = at[3],
                                    .last = fli_load_u32(at + 4)};
-    set->n_clients += (uint32_t)fli_member_is(&set->members[i],
-                                              FLI_MEMBER_HERE);
+    set->n_clients +=
+        (uint32_t)fli_member_is(&set->members[i], FLI_MEMBER_HERE);
   }
   set->n_slots = (uint32_t)n;
 }
@@ -190,7 +190,8 @@ static void read_pairs(source *s)
   const size_t want = (size_t)set->options.cap * set->options.cap;
   size_t n;
   const uint8_t *data = read_items(s, PAIR_BYTES, want, &n, "cohorts: pairs");
-  if (data && n != want) fli_reader_fail(&s->reader, FL_E_DIM, "cohorts: pairs");
+  if (data && n != want)
+    fli_reader_fail(&s->reader, FL_E_DIM, "cohorts: pairs");
   for (size_t i = 0; is_good(s) && i < n; i++) {
     const uint8_t *at = data + i * PAIR_BYTES;
     set->pairs[i].n = fli_load_u32(at);
@@ -218,13 +219,13 @@ static void read_votes(source *s, fli_leaf *leaf)
 }
 
 /* `n` rows of floats, or as many as there are for n = 0. */
-static size_t read_floats(source *s, fli_leaf *leaf, float *(*where)(fli_leaf *),
-                          size_t rows_most)
+static size_t read_floats(source *s, fli_leaf *leaf,
+                          float *(*where)(fli_leaf *), size_t rows_most)
 {
   const size_t dim = s->set->options.dim;
   size_t n;
-  const uint8_t *data = read_items(s, dim * sizeof(float), rows_most, &n,
-                                   "cohorts: rows");
+  const uint8_t *data =
+      read_items(s, dim * sizeof(float), rows_most, &n, "cohorts: rows");
   if (!data || n == 0) return 0;
   fl_status st = fli_leaf_room(s->set, leaf);
   if (st != FL_OK) {
@@ -287,8 +288,7 @@ static void read_leaf_field(source *s, fli_leaf *leaf, uint32_t key)
   case LEAF_GAP: leaf->gap = read_bits(s); break;
   case LEAF_VOTES: read_votes(s, leaf); break;
   case LEAF_ROWS:
-    leaf->n_buffer =
-        (uint32_t)read_floats(s, leaf, rows_of, FLI_COHORT_BUFFER);
+    leaf->n_buffer = (uint32_t)read_floats(s, leaf, rows_of, FLI_COHORT_BUFFER);
     break;
   case LEAF_CENTROIDS: read_centroids(s, leaf); break;
   default: fli_reader_skip(&s->reader); break;
@@ -300,7 +300,8 @@ static void read_leaf(source *s)
   fl_cohort_set *set = s->set;
   fli_leaf *leaf = NULL;
   uint32_t key, fields = 0;
-  for (fli_fields f = fli_fields_begin(&s->reader); fli_fields_next(&f, &key);) {
+  for (fli_fields f = fli_fields_begin(&s->reader);
+       fli_fields_next(&f, &key);) {
     if (key == LEAF_INDEX) {
       uint32_t index = read_in(s, set->options.cap - 1, "cohort");
       if (is_good(s) && set->leaves[index].is_alive)
@@ -360,8 +361,7 @@ static void read_assigned(source *s)
 {
   fl_cohort_set *set = s->set;
   size_t n;
-  const uint8_t *data =
-      read_items(s, 1, set->n_slots, &n, "cohorts: assigned");
+  const uint8_t *data = read_items(s, 1, set->n_slots, &n, "cohorts: assigned");
   if (is_good(s) && (n != set->n_slots || set->options.rule != FL_COHORT_AUXO))
     fli_reader_fail(&s->reader, FL_E_DIM, "cohorts: assigned");
   for (size_t i = 0; is_good(s) && i < n; i++) {

@@ -55,9 +55,9 @@ static fli_member member_of(const fl_cohort_set *set, const uint8_t *ticket)
   m.bits = FLI_MEMBER_HERE | FLI_MEMBER_UNKNOWN;
   if (!is_alive || epoch != (uint32_t)set->splits_made) return m;
   uint8_t other = ticket[OTHER_AT];
-  m.bits = (uint8_t)(FLI_MEMBER_HERE | (ticket[BITS_AT] & BITS) |
-                     (ticket[SEEN_AT] & FLI_COHORT_SEEN_MOST)
-                         << FLI_MEMBER_SEEN_AT);
+  m.bits =
+      (uint8_t)(FLI_MEMBER_HERE | (ticket[BITS_AT] & BITS) |
+                (ticket[SEEN_AT] & FLI_COHORT_SEEN_MOST) << FLI_MEMBER_SEEN_AT);
   m.score = (int8_t)ticket[SCORE_AT];
   if (fli_leaf_is_alive(set, other) && other != m.leaf) m.other = other;
   return m;

@@ -254,8 +254,8 @@ static int decide(fl_cohort_set *set, fli_trial *trial)
     return 0;
   }
   uint32_t n = trial->n;
-  fl_cohort_event *event = join_leaves(set, trial->parent, trial->child,
-                                       FL_COHORT_UNDONE, round);
+  fl_cohort_event *event =
+      join_leaves(set, trial->parent, trial->child, FL_COHORT_UNDONE, round);
   event->n_probes = n;
   event->win = v.win;
   event->lump = v.lump;
@@ -290,8 +290,7 @@ void fli_pairs_decide(fl_cohort_set *set)
     for (uint32_t b = a + 1; b < cap && set->leaves[a].is_alive; b++) {
       if (!set->leaves[b].is_alive || !are_one(set, a, b, &median)) continue;
       uint32_t round = set->leaves[a].round;
-      fl_cohort_event *event =
-          join_leaves(set, a, b, FL_COHORT_MERGED, round);
+      fl_cohort_event *event = join_leaves(set, a, b, FL_COHORT_MERGED, round);
       event->lump = (float)median;
     }
   }

@@ -174,8 +174,8 @@ static void print_reached(const char *level, uint32_t round)
 
 static void print(const run *r, const curve *c, double seconds)
 {
-  printf("mean %.4f\nworst10 %.4f\nhonest_mean %.4f\njain %.4f\n",
-         c->last.mean, c->last.worst10, c->last.honest, c->last.jain);
+  printf("mean %.4f\nworst10 %.4f\nhonest_mean %.4f\njain %.4f\n", c->last.mean,
+         c->last.worst10, c->last.honest, c->last.jain);
   printf("ari %.4f\nleaves %u\n", c->last.ari, c->leaves);
   print_reached("75", c->reached[0]);
   print_reached("80", c->reached[1]);

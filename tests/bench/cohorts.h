@@ -16,7 +16,7 @@ enum {
   COHORTS_CLASSES = 10,
   COHORTS_PIXELS = 784,
   COHORTS_HIDDEN = 64,
-  COHORTS_TEST = 100,    /* images of a client */
+  COHORTS_TEST = 100,     /* images of a client */
   COHORTS_PER_ROUND = 50, /* participants */
   COHORTS_CAP = FL_COHORT_MAX,
   COHORTS_WEIGHTS = COHORTS_HIDDEN * (COHORTS_PIXELS + 1) +
@@ -46,11 +46,11 @@ typedef struct world {
   uint32_t samples; /* of each, to train on */
   int is_turned;    /* by group: images; else labels, or neither */
   int is_shifted;
-  uint32_t *group;  /* [n] */
-  uint8_t *x;       /* [n, samples, pixels] */
-  int32_t *y;       /* [n, samples] */
-  uint32_t *places; /* [n, samples] in the training set */
-  uint32_t *tests;  /* [n, COHORTS_TEST] in the test set */
+  uint32_t *group;     /* [n] */
+  uint8_t *x;          /* [n, samples, pixels] */
+  int32_t *y;          /* [n, samples] */
+  uint32_t *places;    /* [n, samples] in the training set */
+  uint32_t *tests;     /* [n, COHORTS_TEST] in the test set */
   uint8_t *is_corrupt; /* [n] */
   struct idx_set train;
   struct idx_set test;

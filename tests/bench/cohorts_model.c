@@ -36,10 +36,8 @@ fl_model *net_new(void)
 /* Uniform after Glorot and Bengio; biases 0. */
 void net_draw(float *weights, uint64_t seed)
 {
-  const double a =
-      sqrt(6.0 / (double)(COHORTS_PIXELS + COHORTS_HIDDEN));
-  const double b =
-      sqrt(6.0 / (double)(COHORTS_HIDDEN + COHORTS_CLASSES));
+  const double a = sqrt(6.0 / (double)(COHORTS_PIXELS + COHORTS_HIDDEN));
+  const double b = sqrt(6.0 / (double)(COHORTS_HIDDEN + COHORTS_CLASSES));
   float *second = weights + COHORTS_HIDDEN * (COHORTS_PIXELS + 1);
   stream r = stream_of(MODEL, seed);
   memset(weights, 0, COHORTS_WEIGHTS * sizeof *weights);

@@ -49,8 +49,7 @@ static void corrupt(const run *r, uint32_t client)
 
 double run_train(run *r, uint32_t client, uint32_t model)
 {
-  double loss =
-      net_train(r->net, r->w, client, r->models[model], r->update);
+  double loss = net_train(r->net, r->w, client, r->models[model], r->update);
   if (r->is_corrupting && r->w->is_corrupt[client]) corrupt(r, client);
   float *sum = r->sums[model];
   for (uint32_t i = 0; i < COHORTS_WEIGHTS; i++)

@@ -19,8 +19,8 @@ static void open_set(run *r, uint32_t kind)
   cohorts_must(fl_cohort_set_new(&r->set, NULL, &r->options), "set");
   for (uint32_t i = 0; i < r->w->n; i++) {
     uint32_t slot;
-    cohorts_must(
-        fl_cohort_set_join(r->set, i, 0, NULL, 0, &slot, NULL), "join");
+    cohorts_must(fl_cohort_set_join(r->set, i, 0, NULL, 0, &slot, NULL),
+                 "join");
     if (slot != i) cohorts_must(FL_E_INTERNAL, "slots");
   }
 }
@@ -63,7 +63,7 @@ static void average_into(float *kept, const float *gone, double a, double b)
 
 static void print_event(const run *r, const fl_cohort_event *e)
 {
-  static const char *const names[] = {"?",    "trial",  "kept", "again",
+  static const char *const names[] = {"?",    "trial", "kept",   "again",
                                       "undo", "moved", "merged", "split"};
   uint32_t sides[2][COHORTS_GROUPS] = {{0}};
   for (uint32_t i = 0; i < r->w->n; i++) {
@@ -261,8 +261,8 @@ static void view_sketch(run *r, float **models)
     fl_cohort_info info;
     cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
     cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
-    home[m] = info.sibling != FL_COHORT_NONE && info.sibling < m ? info.sibling
-                                                                  : m;
+    home[m] =
+        info.sibling != FL_COHORT_NONE && info.sibling < m ? info.sibling : m;
     members[m] = info.members;
     if (!info.is_alive || home[m] == m) {
       alive += info.is_alive;

@@ -243,9 +243,9 @@ static void draw_groups(world *w, stream *r, int is_imbalanced)
 int world_open(world *w, const char *scenario, uint64_t seed,
                const char *folder)
 {
-  static const char *const names[] = {"perm",       "permskew", "rot",
-                                      "drift",      "imbalanced", "iid",
-                                      "disjoint",   "corrupt"};
+  static const char *const names[] = {"perm",     "permskew",   "rot",
+                                      "drift",    "imbalanced", "iid",
+                                      "disjoint", "corrupt"};
   size_t kind = 0, n_kinds = sizeof names / sizeof *names;
   while (kind < n_kinds && strcmp(scenario, names[kind]) != 0)
     kind++;

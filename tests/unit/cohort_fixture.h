@@ -15,11 +15,11 @@
   } while (0)
 #include "cohort_people.h"
 
-#define IS(call, want)                                           \
-  do {                                                           \
-    fl_status is_ = (call);                                      \
+#define IS(call, want)                                            \
+  do {                                                            \
+    fl_status is_ = (call);                                       \
     cr_assert_eq(is_, (want), "got %s (%s)", fl_status_name(is_), \
-                 fl_last_error());                               \
+                 fl_last_error());                                \
   } while (0)
 
 static inline void open_groups(people *p, uint64_t seed, uint32_t n,

@@ -217,7 +217,8 @@ Test(cohort_auxo, clients_with_large_updates_are_not_far_away)
       if (i % 10 != 0) others += r->r / (N - N / 10);
     }
     if (is_published) cr_assert_lt(large, .5 * others);
-    if (!is_published) cr_assert_gt(large, .5 * others, "%g, %g", large, others);
+    if (!is_published)
+      cr_assert_gt(large, .5 * others, "%g, %g", large, others);
     fl_cohort_set_free(a.set);
   }
 }

@@ -29,13 +29,13 @@ Test(cohort_options, defaults_and_none_are_good)
 
 Test(cohort_options, numbers_out_of_range_are_refused)
 {
-#define REFUSED(field, value)                                     \
-  do {                                                            \
-    fl_cohort_options o_ = defaults();                            \
-    o_.field = (value);                                           \
-    IS(try_options(&o_), FL_E_OPTIONS);                           \
-    cr_assert_not_null(strstr(fl_last_error(), #field), "%s: %s", \
-                       #field, fl_last_error());                  \
+#define REFUSED(field, value)                                             \
+  do {                                                                    \
+    fl_cohort_options o_ = defaults();                                    \
+    o_.field = (value);                                                   \
+    IS(try_options(&o_), FL_E_OPTIONS);                                   \
+    cr_assert_not_null(strstr(fl_last_error(), #field), "%s: %s", #field, \
+                       fl_last_error());                                  \
   } while (0)
   REFUSED(rule, 0);
   REFUSED(rule, 4);

@@ -108,8 +108,7 @@ Test(cohort_sketch, updates_without_one_are_refused)
     update[i] = 3e38f;
   IS(write(sketcher, update, sketch), FL_E_NOT_FINITE);
   draw(update, 1);
-  IS(fl_sketcher_write(sketcher, update, N - 1, sketch, DIM / 2, &n),
-     FL_E_DIM);
+  IS(fl_sketcher_write(sketcher, update, N - 1, sketch, DIM / 2, &n), FL_E_DIM);
   IS(fl_sketcher_write(sketcher, update, N, sketch, DIM / 2 - 1, &n),
      FL_E_SIZE);
   cr_assert_eq(n, DIM / 2);

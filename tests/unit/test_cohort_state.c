@@ -129,8 +129,7 @@ static fl_status load_changed(people *p, size_t at, uint8_t to)
   payload.data[at] = to;
   fl_buffer_clear(buffer);
   PEOPLE_MUST(fl_buffer_as_writer(buffer, &writer));
-  PEOPLE_MUST(
-      fli_container_write(&writer, FLI_STATE_COHORTS, 1, &payload));
+  PEOPLE_MUST(fli_container_write(&writer, FLI_STATE_COHORTS, 1, &payload));
   PEOPLE_MUST(fl_buffer_as_reader(buffer, &reader));
   fl_status st = fl_cohort_set_load(p->set, &reader);
   fl_buffer_free(buffer);
@@ -176,10 +175,10 @@ Test(cohort_state, members_of_cohorts_that_are_none_are_refused)
   /* Found by what it begins with: container header of 20 bytes. */
   for (at = members; memcmp(bytes + 20 + at, "\x06\xc5\x01\x40", 4) != 0; at++)
     cr_assert_lt(at, n - 24);
-  IS(load_changed(&p, at + 4, 3), FL_E_RANGE);     /* leaf */
-  IS(load_changed(&p, at + 5, 0), FL_E_RANGE);     /* other = leaf */
-  IS(load_changed(&p, at + 6, 0x7f), FL_E_RANGE);  /* score */
-  IS(load_changed(&p, at + 7, 0), FL_E_RANGE);     /* free, on no list */
+  IS(load_changed(&p, at + 4, 3), FL_E_RANGE);    /* leaf */
+  IS(load_changed(&p, at + 5, 0), FL_E_RANGE);    /* other = leaf */
+  IS(load_changed(&p, at + 6, 0x7f), FL_E_RANGE); /* score */
+  IS(load_changed(&p, at + 7, 0), FL_E_RANGE);    /* free, on no list */
   cr_assert(is_as(p.set, bytes, n));
   free(bytes);
   people_close(&p);

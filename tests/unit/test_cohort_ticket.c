@@ -141,8 +141,7 @@ Test(cohort_ticket, replayed_changes_nothing_of_who_is_there)
   people_train(&p, 5, 61);
   people_end_round(&p, 61);
   fl_cohort_member before = people_member(&p, 5);
-  PEOPLE_MUST(
-      fl_cohort_set_join(p.set, 5, 62, old, TICKET, &slot, &counts));
+  PEOPLE_MUST(fl_cohort_set_join(p.set, 5, 62, old, TICKET, &slot, &counts));
   cr_assert_eq(counts, 0);
   fl_cohort_member after = people_member(&p, 5);
   cr_assert_eq(memcmp(&before, &after, sizeof before), 0);
@@ -177,12 +176,12 @@ Test(cohort_ticket, of_another_size_is_a_newcomers)
   open_keyed(&p);
   ticket_of(&p, 5, ticket);
   PEOPLE_MUST(fl_cohort_set_leave(p.set, 5));
-  PEOPLE_MUST(fl_cohort_set_join(p.set, 5, 61, ticket, TICKET - 1, &slot,
-                                 &counts));
+  PEOPLE_MUST(
+      fl_cohort_set_join(p.set, 5, 61, ticket, TICKET - 1, &slot, &counts));
   cr_assert_eq(counts, 0);
   PEOPLE_MUST(fl_cohort_set_leave(p.set, 5));
-  PEOPLE_MUST(fl_cohort_set_join(p.set, 5, 61, ticket, TICKET + 1, &slot,
-                                 &counts));
+  PEOPLE_MUST(
+      fl_cohort_set_join(p.set, 5, 61, ticket, TICKET + 1, &slot, &counts));
   cr_assert_eq(counts, 0);
   people_close(&p);
 }
@@ -205,8 +204,7 @@ Test(cohort_ticket, there_are_none_without_a_key_or_under_auxo)
   fl_cohort_set_free(set);
   open_keyed(&p);
   IS(fl_cohort_set_copy_ticket(p.set, 0, ticket, TICKET - 1, &n), FL_E_SIZE);
-  IS(fl_cohort_set_copy_ticket(p.set, 200, ticket, TICKET, &n),
-     FL_E_NOT_FOUND);
+  IS(fl_cohort_set_copy_ticket(p.set, 200, ticket, TICKET, &n), FL_E_NOT_FOUND);
   IS(fl_cohort_set_copy_ticket(p.set, 0, ticket, TICKET, NULL), FL_E_ARGUMENT);
   people_close(&p);
 }
