@@ -16,6 +16,7 @@ BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
 BELOW["freeze"] = BELOW["model"] | {"model"}
+BELOW["cohort"] = {"base", "crypto", "wire"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
 BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 
@@ -24,8 +25,8 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "cache.h": "freeze",
-          "freeze.h": "freeze", "client.h": "client", "server.h": "server",
-          "host.h": "adapters"}
+          "freeze.h": "freeze", "cohort.h": "cohort", "client.h": "client",
+          "server.h": "server", "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",
