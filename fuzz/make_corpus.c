@@ -232,5 +232,6 @@ int main(int argc, char **argv)
   seeds_put_models(folder);
   seeds_put_caches(folder);
   seeds_put_freezes(folder);
+  seeds_put_cohorts(folder);
   return is_different;
 }

@@ -20,7 +20,7 @@ fputc putc fwrite perror fopen open abort exit _exit
 getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
 D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "freeze",
-              "client", "server"]
+              "cohort", "client", "server"]
 
 
 def symbols(path, options):

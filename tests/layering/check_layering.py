@@ -17,6 +17,7 @@ BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
 BELOW["cache"] = {"base", "crypto"}
 BELOW["freeze"] = BELOW["model"] | {"model", "cache"}
+BELOW["cohort"] = {"base", "crypto", "wire"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
 BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
 
@@ -25,8 +26,8 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "cache.h": "cache",
-          "freeze.h": "freeze", "client.h": "client", "server.h": "server",
-          "host.h": "adapters"}
+          "freeze.h": "freeze", "cohort.h": "cohort", "client.h": "client",
+          "server.h": "server", "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",
