@@ -85,21 +85,21 @@ FL_API fl_status fl_embedding_options_init(fl_embedding_options *options,
 typedef struct fl_embedding_table_options {
   uint32_t struct_size;
   uint32_t dim;       /**< 4..1024, a multiple of 4 x chunks */
-  uint32_t chunks;    /**< 1, 2 or 4; default 4 where dim allows */
+  uint32_t chunks;    /**< 1, 2 or 4; default 0: 4 where dim allows */
   uint32_t precision; /**< default F32 */
   /** Counters of the sketch that ranks ids without a chunk, as 2 rows of half
    * as many; 0 = none: such ids are forgotten. Default FL_AUTO: 1/50 of the
    * bytes that the table may take. */
   uint64_t sketch_counters;
-  uint64_t prune_from; /**< ids: smaller tables are not pruned while there is
-                            room elsewhere; default 65536 */
-  float share;         /**< of the budget, relative to the other tables;
-                            default 1 */
-  float init_scale;    /**< standard deviation of first values; default .01 */
+  uint64_t prune_from;  /**< ids: smaller tables are not pruned while there is
+                             room elsewhere; default 65536 */
+  float share;          /**< of the budget, relative to the other tables;
+                             default 1 */
+  float init_scale;     /**< standard deviation of first values; default .01 */
   uint32_t admit_after; /**< touches (by the sketch) before an id may get
                              chunks; default 1 */
-  uint32_t keep_for;    /**< adjusts for which a new row is not pruned;
-                             default 0 */
+  uint32_t keep_for;    /**< 0..3 adjusts for which a new row is not
+                             pruned; default 0 */
 } fl_embedding_table_options;
 FL_API fl_status fl_embedding_table_options_init(
     fl_embedding_table_options *options, size_t size);
@@ -114,13 +114,13 @@ FL_API fl_status fl_embedding_add_table(
 /** Ids in bags, as torch.nn.EmbeddingBag takes them; borrowed for a call. */
 typedef struct fl_embedding_bags {
   uint32_t struct_size;
-  uint32_t mode;           /**< FL_EMBEDDING_SUM (default), MEAN */
-  const uint64_t *ids;     /**< [n_ids]; any value, also twice in a bag */
+  uint32_t mode;       /**< FL_EMBEDDING_SUM (default), MEAN */
+  const uint64_t *ids; /**< [n_ids]; any value, also twice in a bag */
   uint64_t n_ids;
   const uint64_t *offsets; /**< [n_bags], where each begins, not falling, the
                                 first 0; NULL = bags of n_ids / n_bags each */
   uint64_t n_bags;
-  const float *weights;    /**< [n_ids], finite; NULL = 1 */
+  const float *weights; /**< [n_ids], finite; NULL = 1 */
 } fl_embedding_bags;
 FL_API fl_status fl_embedding_bags_init(fl_embedding_bags *bags, size_t size);
 
@@ -135,7 +135,9 @@ FL_API fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                                       const fl_embedding_bags *bags,
                                       float *out);
 /** Update the rows of these bags. gradient: [n_bags, dim], of the loss by the
- * output. FL_E_NOT_FINITE: nothing changed. */
+ * output; rate >= 0. Gradients of the same id are summed first, each in the
+ * order of the batch. FL_E_NOT_FINITE: nothing changed. A row whose summed
+ * gradient has a square above float32 is left as it is. */
 FL_API fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
                                        const fl_embedding_bags *bags,
                                        const float *gradient, float rate);
@@ -143,9 +145,9 @@ FL_API fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
 typedef struct fl_embedding_report {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t evicted;     /**< chunks */
-  uint64_t grown;       /**< chunks */
-  uint64_t rows_lost;   /**< ids that hold nothing any more */
+  uint64_t evicted;   /**< chunks */
+  uint64_t grown;     /**< chunks */
+  uint64_t rows_lost; /**< ids that hold nothing any more */
   uint64_t rows_gained;
   uint64_t bytes_moved; /**< to keep blocks full */
   uint64_t blocks_returned;
