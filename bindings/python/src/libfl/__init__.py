@@ -21,6 +21,8 @@ from .client import Client, ClientEvent, ClientEventKind
 from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
+from .embedding import (Bags, BagMode, EmbeddingOptimiser, EmbeddingPrecision,
+                        EmbeddingReport, EmbeddingStore, EmbeddingTable)
 from .feedback import Feedback, FeedbackPhase
 from .freeze import (Freeze, FreezeCriterion, FreezeEvent, FreezeEventKind,
                      FreezePlan, FreezePreset, FreezeReason, FreezeReport,
@@ -60,12 +62,13 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 
 __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
-    "Attention", "AvgPool2d", "BinaryCrossEntropy", "CallbackError", "CallerError",
+    "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy", "CallbackError", "CallerError",
     "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
     "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
-    "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
+    "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
+    "EmbeddingStore", "EmbeddingTable", "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
     "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
     "FlError", "FormatError", "Freeze", "FreezeCriterion", "FreezeEvent",
     "FreezeEventKind", "FreezePlan", "FreezePreset", "FreezeReason",
