@@ -113,6 +113,17 @@ FL_API fl_status fl_model_builder_embedding(fl_model_builder *builder,
  * [tokens, width], initially uniform with standard deviation .02. */
 FL_API fl_status fl_model_builder_positions(fl_model_builder *builder,
                                             const char *name);
+/** Factorisation machine (Rendle, ICDM 2010): vectors of 2 fields or more,
+ * [fields, width], to the sum of the dot products of all pairs, [1], in linear
+ * time. With a dense layer on the same vectors (fl_model_builder_from,
+ * fl_model_builder_add) it is DeepFM (Guo et al., IJCAI 2017). */
+FL_API fl_status fl_model_builder_factorisation_machine(
+    fl_model_builder *builder, const char *name);
+/** The dot product of each pair of vectors (DLRM: Naumov et al., 2019),
+ * [fields, width] to [fields (fields - 1) / 2]: (1, 0), (2, 0), (2, 1), (3, 0)
+ * ...; 2 fields or more. */
+FL_API fl_status fl_model_builder_pairwise_dots(fl_model_builder *builder,
+                                                const char *name);
 /** Normalise over the last dimension of a vector or sequence (Ba et al., 2016),
  * then scale and shift: "<name>.weight" (initially 1), "<name>.bias" (initially
  * 0), both as long as that dimension. 0 < epsilon < 1, PyTorch's is 1e-5. */

@@ -185,6 +185,18 @@ fl_status fl_model_builder_positions(fl_model_builder *builder,
   return fli_builder_plain(builder, &fli_op_positions, name);
 }
 
+fl_status fl_model_builder_factorisation_machine(fl_model_builder *builder,
+                                                 const char *name)
+{
+  return fli_builder_plain(builder, &fli_op_factorisation_machine, name);
+}
+
+fl_status fl_model_builder_pairwise_dots(fl_model_builder *builder,
+                                         const char *name)
+{
+  return fli_builder_plain(builder, &fli_op_pairwise_dots, name);
+}
+
 static fl_status add_norm(fl_model_builder *builder, const fli_node_op *op,
                           const char *name, uint32_t groups, float epsilon)
 {

@@ -118,6 +118,8 @@ enum {
   FLI_OP_GROUP_NORM,
   FLI_OP_ATTENTION,
   FLI_OP_ADD,
+  FLI_OP_FACTORISATION_MACHINE,
+  FLI_OP_PAIRWISE_DOTS,
   FLI_OP_SOFTMAX_CROSS_ENTROPY,
   FLI_OP_CROSS_ENTROPY,
   FLI_OP_MEAN_SQUARED_ERROR,
@@ -211,6 +213,8 @@ extern const fli_node_op fli_op_layer_norm;
 extern const fli_node_op fli_op_group_norm;
 extern const fli_node_op fli_op_attention;
 extern const fli_node_op fli_op_add;
+extern const fli_node_op fli_op_factorisation_machine;
+extern const fli_node_op fli_op_pairwise_dots;
 extern const fli_node_op fli_op_softmax_cross_entropy;
 extern const fli_node_op fli_op_cross_entropy;
 extern const fli_node_op fli_op_mean_squared_error;
@@ -233,6 +237,8 @@ extern const fli_node_run fli_run_layer_norm;
 extern const fli_node_run fli_run_group_norm;
 extern const fli_node_run fli_run_attention;
 extern const fli_node_run fli_run_add;
+extern const fli_node_run fli_run_factorisation_machine;
+extern const fli_node_run fli_run_pairwise_dots;
 extern const fli_node_run fli_run_softmax_cross_entropy;
 extern const fli_node_run fli_run_cross_entropy;
 extern const fli_node_run fli_run_mean_squared_error;

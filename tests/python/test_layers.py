@@ -127,6 +127,21 @@ def test_softmax_is_over_the_last_dimension(rng):
     assert np.allclose(got, softmax(before), **CLOSE)
 
 
+@pytest.mark.parametrize("fields, width", [(2, 1), (3, 8), (9, 13)])
+def test_interactions_are_the_dot_products_of_pairs(rng, fields, width):
+    x = draw(rng, 5, fields, width)
+    exact = x.astype(np.float64)
+    rows, columns = np.tril_indices(fields, -1)
+    pairs = (exact @ exact.transpose(0, 2, 1))[:, rows, columns]
+    shape = (fields, width)
+    zero = {"positions1.weight": np.zeros(shape)}
+    got, _ = outputs([fl.Positions(), fl.PairwiseDots()], shape, x, **zero)
+    assert np.allclose(got, pairs, **CLOSE)
+    got, _ = outputs([fl.Positions(), fl.FactorisationMachine()], shape, x,
+                     **zero)
+    assert np.allclose(got, pairs.sum(1, keepdims=True), **CLOSE)
+
+
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 65])
 def test_layer_norm_has_mean_0_and_variance_1(rng, width):
     x = 3 * draw(rng, 4, 5, width) + 2

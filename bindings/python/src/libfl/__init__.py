@@ -29,9 +29,10 @@ from .idx import read_idx
 from .info import Feature, build_info, has_feature, version
 from ._data import Dtype
 from .layers import (GELU, Add, Attention, AvgPool2d, BinaryCrossEntropy,
-                     Conv2d, CrossEntropy, Dense, Dropout, Embedding, Flatten,
-                     From, GroupNorm, Input, LayerNorm, MaxPool2d, Mean,
-                     MeanSquaredError, Positions, ReLU, Sigmoid, SiLU, Softmax,
+                     Conv2d, CrossEntropy, Dense, Dropout, Embedding,
+                     FactorisationMachine, Flatten, From, GroupNorm, Input,
+                     LayerNorm, MaxPool2d, Mean, MeanSquaredError,
+                     PairwiseDots, Positions, ReLU, Sigmoid, SiLU, Softmax,
                      SoftmaxCrossEntropy, Tanh, Tensor)
 from .loopback import Loopback
 from .model import LayerInfo, Model, TensorInfo
@@ -65,7 +66,8 @@ __all__ = [
     "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
-    "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
+    "EmptyError", "EncodeReport", "EntropyError", "Evaluation",
+    "FactorisationMachine", "Feature",
     "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
     "FlError", "FormatError", "Freeze", "FreezeCriterion", "FreezeEvent",
     "FreezeEventKind", "FreezePlan", "FreezePreset", "FreezeReason",
@@ -75,7 +77,7 @@ __all__ = [
     "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
     "Mean", "MeanSquaredError", "MemoryPlan", "Model", "NomemError",
     "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
-    "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
+    "PairwiseDots", "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
     "Sigmoid", "SiLU", "SizeError", "Softmax", "SoftmaxCrossEntropy",

@@ -97,6 +97,8 @@ CHECKED: dict[str, list[Any]] = {
     "fl_model_builder_embedding": [ModelBuilder, c_char_p, c_uint64,
                                    c_uint64],
     "fl_model_builder_positions": [ModelBuilder, c_char_p],
+    "fl_model_builder_factorisation_machine": [ModelBuilder, c_char_p],
+    "fl_model_builder_pairwise_dots": [ModelBuilder, c_char_p],
     "fl_model_builder_layer_norm": [ModelBuilder, c_char_p, c_float],
     "fl_model_builder_group_norm": [ModelBuilder, c_char_p, c_uint32,
                                     c_float],

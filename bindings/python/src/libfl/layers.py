@@ -334,6 +334,31 @@ class Positions:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactorisationMachine:
+    """Vectors of two fields or more, [fields, width], to the sum of the dot
+    products of all pairs, [1] (Rendle, 2010). With dense layers on the same
+    vectors, by way of From and Add, it is DeepFM."""
+
+    name: str = ""
+
+    def _add(self, builder: Builder, name: str) -> None:
+        lib.fl_model_builder_factorisation_machine(builder.pointer,
+                                                   _text(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairwiseDots:
+    """The dot product of each pair of vectors (DLRM: Naumov et al., 2019),
+    [fields, width] to [fields (fields - 1) / 2]: (1, 0), (2, 0), (2, 1) ...;
+    two fields or more."""
+
+    name: str = ""
+
+    def _add(self, builder: Builder, name: str) -> None:
+        lib.fl_model_builder_pairwise_dots(builder.pointer, _text(name))
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerNorm:
     """Normalise over the last dimension of a vector or sequence (Ba et al.,
     2016), then scale and shift; 0 < epsilon < 1."""
@@ -463,8 +488,9 @@ class Tensor:
 Layer = Union[
     Input, From, Add, Flatten, Dense, Conv2d, MaxPool2d, AvgPool2d, Mean,
     ReLU, GELU, SiLU, Tanh, Sigmoid, Softmax, Dropout, Embedding, Positions,
-    LayerNorm, GroupNorm, Attention, SoftmaxCrossEntropy, CrossEntropy,
-    MeanSquaredError, BinaryCrossEntropy, Tensor]
+    FactorisationMachine, PairwiseDots, LayerNorm, GroupNorm, Attention,
+    SoftmaxCrossEntropy, CrossEntropy, MeanSquaredError, BinaryCrossEntropy,
+    Tensor]
 
 
 def add_all(builder: Builder, layers: Sequence[Layer]) -> None:
