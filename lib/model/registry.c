@@ -23,6 +23,7 @@ static const fli_node_op *const node_ops[FLI_OPS] = {
     [FLI_OP_SOFTMAX] = &fli_op_softmax,
     [FLI_OP_DROPOUT] = &fli_op_dropout,
     [FLI_OP_EMBEDDING] = &fli_op_embedding,
+    [FLI_OP_SPARSE_EMBEDDING] = &fli_op_sparse_embedding,
     [FLI_OP_POSITIONS] = &fli_op_positions,
     [FLI_OP_LAYER_NORM] = &fli_op_layer_norm,
     [FLI_OP_GROUP_NORM] = &fli_op_group_norm,

@@ -20,6 +20,7 @@ static const fli_node_run *const node_runs[FLI_OPS] = {
     [FLI_OP_SOFTMAX] = &fli_run_softmax,
     [FLI_OP_DROPOUT] = &fli_run_dropout,
     [FLI_OP_EMBEDDING] = &fli_run_embedding,
+    [FLI_OP_SPARSE_EMBEDDING] = &fli_run_sparse_embedding,
     [FLI_OP_POSITIONS] = &fli_run_positions,
     [FLI_OP_LAYER_NORM] = &fli_run_layer_norm,
     [FLI_OP_GROUP_NORM] = &fli_run_group_norm,

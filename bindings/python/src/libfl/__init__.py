@@ -33,7 +33,7 @@ from .layers import (GELU, Add, Attention, AvgPool2d, BinaryCrossEntropy,
                      FactorisationMachine, Flatten, From, GroupNorm, Input,
                      LayerNorm, MaxPool2d, Mean, MeanSquaredError,
                      PairwiseDots, Positions, ReLU, Sigmoid, SiLU, Softmax,
-                     SoftmaxCrossEntropy, Tanh, Tensor)
+                     SoftmaxCrossEntropy, SparseEmbedding, Tanh, Tensor)
 from .loopback import Loopback
 from .model import LayerInfo, Model, TensorInfo
 from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
@@ -81,7 +81,7 @@ __all__ = [
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
     "Sigmoid", "SiLU", "SizeError", "Softmax", "SoftmaxCrossEntropy",
-    "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
+    "SparseEmbedding", "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
     "build_info", "cka", "from_torch", "has_feature", "merge_norms",

@@ -96,6 +96,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_model_builder_dropout": [ModelBuilder, c_char_p, c_float],
     "fl_model_builder_embedding": [ModelBuilder, c_char_p, c_uint64,
                                    c_uint64],
+    "fl_model_builder_sparse_embedding": [ModelBuilder, c_char_p, c_uint64],
     "fl_model_builder_positions": [ModelBuilder, c_char_p],
     "fl_model_builder_factorisation_machine": [ModelBuilder, c_char_p],
     "fl_model_builder_pairwise_dots": [ModelBuilder, c_char_p],
