@@ -9,6 +9,7 @@
 #include "model/observer.h"
 #include "model/optimiser.h"
 #include "model/plan.h"
+#include "model/provider.h"
 #include "model/sink.h"
 
 enum { FLI_MAX_DESCRIPTION = 256 * 1024 };
@@ -59,6 +60,8 @@ struct fl_model {
   uint64_t n_fixed;
   uint8_t schema[FL_HASH_BYTES];
   fli_bytes description;
+  const fli_provider *provider; /* of a sparse embedding's rows, or NULL */
+  void *provider_user;
   fli_observer observer;
   fli_watch watch;     /* of the step that runs; empty between steps */
   int is_observed;     /* the update at hand: the observer has begun it */

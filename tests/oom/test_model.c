@@ -3,6 +3,7 @@
 #include <fl/layers.h>
 #include <fl/train.h>
 
+#include "array_rows.h"
 #include "base/error.h"
 #include "oom.h"
 
@@ -267,12 +268,57 @@ out:
   return st;
 }
 
+/* A model whose rows are somebody else's: they are as the weights are. */
+static fl_status use_fields(fl_context *context, void *arg)
+{
+  static uint64_t ids[N * 2];
+  static float clicks[N];
+  const uint64_t fields = 2;
+  fl_status st = FL_OK;
+  fl_model_builder *builder = NULL;
+  fl_model *model = NULL;
+  fl_dataset data;
+  float scores[N];
+  array_rows *rows = array_rows_new(5, 4, NULL);
+  float before[20];
+  (void)arg;
+  CHECK(rows);
+  CHECK_OK(fl_dataset_init(&data, sizeof data));
+  data.x_dtype = FL_DTYPE_U64;
+  data.x = ids;
+  data.targets = clicks;
+  data.n = N;
+  memcpy(before, rows->values, sizeof before);
+  FLI_TRY(fl_model_builder_new(&builder, context));
+  FLI_TRY(fl_model_builder_input(builder, &fields, 1, 1.0f, 0.0f));
+  FLI_TRY(fl_model_builder_sparse_embedding(builder, "v", 4));
+  FLI_TRY(fl_model_builder_factorisation_machine(builder, "fm"));
+  FLI_TRY(fl_model_builder_dense(builder, "d", 1));
+  FLI_TRY(fl_model_builder_binary_cross_entropy(builder, "loss"));
+  FLI_TRY(fl_model_builder_build(builder, &model));
+  FLI_TRY(fl_model_init_weights(model, 1));
+  fli_model_set_provider(model, &array_rows_provider, rows);
+  st = fl_model_step(model, &data, 0.1f, NULL);
+  CHECK((st == FL_OK) == (memcmp(before, rows->values, sizeof before) != 0));
+  if (st == FL_OK) st = fl_model_predict(model, &data, scores, N);
+out:
+  fl_model_builder_free(builder);
+  fl_model_free(model);
+  array_rows_free(rows);
+  return st;
+}
+
 static int kinds[2] = {0, 1};
 
 static void deep_models_are_as_before(void)
 {
   oom_loop(use_deep, &kinds[0]);
   oom_loop(use_deep, &kinds[1]);
+}
+
+static void rows_are_as_before(void)
+{
+  oom_loop(use_fields, NULL);
 }
 
 static void checkpoints(void)
@@ -296,6 +342,7 @@ int main(void)
   CHECK_CASE(building_and_reading);
   CHECK_CASE(testing_and_training);
   CHECK_CASE(deep_models_are_as_before);
+  CHECK_CASE(rows_are_as_before);
   CHECK_CASE(checkpoints);
   return check_report();
 }
