@@ -35,6 +35,8 @@ class EmbeddingPrecision(enum.IntEnum):
 
 
 class EmbeddingOptimiser(enum.IntEnum):
+    """How rows are updated."""
+
     SGD = 1
     ROW_ADAGRAD = 2
 
