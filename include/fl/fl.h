@@ -13,6 +13,7 @@
 #include <fl/feedback.h>
 #include <fl/cache.h>
 #include <fl/freeze.h>
+#include <fl/embedding.h>
 #include <fl/protocol.h>
 #include <fl/client.h>
 #include <fl/server.h>

@@ -16,15 +16,16 @@ BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
 BELOW["freeze"] = BELOW["model"] | {"model"}
-BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
-BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
+BELOW["embedding"] = BELOW["compress"] | {"compress"}
+BELOW["client"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
+BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "cache.h": "freeze",
-          "freeze.h": "freeze", "client.h": "client", "server.h": "server",
+          "embedding.h": "embedding", "freeze.h": "freeze", "client.h": "client", "server.h": "server",
           "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Backward: the gradients of the same id are summed over the batch, in its
+ * order, then every row takes one step. Rows are independent of each other, so
+ * any number of threads gives the same bits. */
+#include "embedding/hash.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/fpguard.h"
+#include "kernels/kernels.h"
+
+enum { TASK_ROWS = 1024, AHEAD = 8, LINE = 64, GATHER = 64 };
+
+typedef struct train_run {
+  fl_embedding *embedding;
+  fli_table *table;
+  const float *gradient;
+  int has_factors;
+  float rate;
+} train_run;
+
+/* The sum of the gradients of unique id u: in `sum`, or where it is already. */
+static const float *sum_gradients(const train_run *run, size_t u, float *sum)
+{
+  const fli_batch *batch = &run->table->batch;
+  const size_t dim = run->table->dim;
+  /* first[u + 1] is where u ends. */
+  uint32_t at = u == 0 ? 0 : batch->first[u];
+  uint32_t end = batch->first[u + 1];
+  if (!run->has_factors && end - at == 1)
+    return run->gradient + batch->order[at] * dim;
+  memset(sum, 0, dim * sizeof *sum);
+  while (at < end) {
+    const float *rows[GATHER];
+    uint32_t n = end - at < GATHER ? end - at : GATHER;
+    for (uint32_t i = 0; i < n; i++)
+      rows[i] = run->gradient + batch->order[at + i] * dim;
+    fli_rows_sum(sum, rows, run->has_factors ? batch->factors + at : NULL, n,
+                 dim);
+    at += n;
+  }
+  return sum;
+}
+
+/* How far to go along the gradient. */
+static float step_of(const train_run *run, float *square, float mean)
+{
+  const fl_embedding_options *options = &run->embedding->options;
+  if (options->optimiser == FL_EMBEDDING_SGD) return run->rate;
+  float sum = *square + mean;
+  *square = sum < FLT_MAX ? sum : FLT_MAX;
+  return run->rate / (sqrtf(*square) + options->epsilon);
+}
+
+static void train_row(const train_run *run, size_t u)
+{
+  const fli_table *table = run->table;
+  const size_t n = table->chunk_floats;
+  const fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
+  float sum[FLI_DIM_MAX];
+  float squares[FLI_CHUNKS_MAX], live = 0;
+  const float *gradient = sum_gradients(run, u, sum);
+  uint32_t where = entry ? fli_entry_where(entry) : 0;
+  uint32_t mask = where >> FLI_MASK_SHIFT;
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    squares[k] = fli_chunk_square(gradient + k * n, n);
+    if (mask >> k & 1) live += squares[k];
+  }
+  /* So large that its square is not a number: it says nothing. */
+  if (!entry || !(live <= FLT_MAX)) return;
+  const uint32_t count = fli_count_of(mask);
+  const fli_pool *pool = table->pools[count];
+  float *row = (float *)(void *)fli_pool_row(pool, where & FLI_INDEX_MASK);
+  float step = step_of(run, fli_pool_square(pool, where & FLI_INDEX_MASK),
+                       live / (float)(count * n));
+  if (count == table->chunks) {
+    fli_row_step(row, gradient, step, table->dim);
+    return;
+  }
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    if (!(mask >> k & 1)) continue;
+    fli_row_step(row, gradient + k * n, step, n);
+    row += n;
+  }
+}
+
+/* What train_row will want: the entry is likely there since forward. */
+static void prefetch(const train_run *run, size_t u)
+{
+  const fli_table *table = run->table;
+  const fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
+  uint32_t where = entry ? fli_entry_where(entry) : 0;
+  if (where == 0) return;
+  const fli_pool *pool = table->pools[fli_where_count(where)];
+  const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
+  for (size_t at = 0; at < pool->extent_bytes; at += LINE)
+    FLI_PREFETCH(row + at);
+  FLI_PREFETCH(fli_pool_square(pool, where & FLI_INDEX_MASK));
+}
+
+static void train_rows(void *arg, uint64_t index)
+{
+  const train_run *run = arg;
+  const fli_batch *batch = &run->table->batch;
+  size_t begin = (size_t)index * TASK_ROWS;
+  size_t end =
+      batch->n_unique - begin < TASK_ROWS ? batch->n_unique : begin + TASK_ROWS;
+  for (size_t u = begin; u < end; u++) {
+    if (u + 2 * AHEAD < end)
+      FLI_PREFETCH(batch->entries[batch->firsts[u + 2 * AHEAD]]);
+    if (u + AHEAD < end) prefetch(run, u + AHEAD);
+    train_row(run, u);
+  }
+}
+
+static fl_status check(const fl_embedding *embedding, uint32_t table,
+                       const fl_embedding_bags *bags, const float *gradient,
+                       float rate)
+{
+  fl_status st = fli_bags_check(embedding, table, bags, gradient);
+  if (st != FL_OK) return st;
+  if (!(rate >= 0 && rate <= FLT_MAX))
+    return fli_error(FL_E_NOT_FINITE, "embedding: rate, got %g, want >= 0",
+                     (double)rate);
+  size_t n = (size_t)bags->n_bags * embedding->tables[table]->dim;
+  size_t bad = n > 0 ? flk_kernels()->find_not_finite(gradient, n) : 0;
+  if (bad == n) return FL_OK;
+  return fli_error(FL_E_NOT_FINITE, "embedding: gradient[%zu]", bad);
+}
+
+/* Entries of the batch: forward has left them, if it saw the same ids and
+ * nothing has moved since. */
+static fl_status find_entries(fl_embedding *embedding, fli_table *table,
+                              const fl_embedding_bags *bags)
+{
+  fli_batch *batch = &table->batch;
+  const size_t n = (size_t)bags->n_ids;
+  if (batch->block && batch->n_ids == n && batch->layout == embedding->layout &&
+      (n == 0 || memcmp(batch->ids, bags->ids, n * sizeof *bags->ids) == 0))
+    return FL_OK;
+  fl_status st = fli_batch_reserve(embedding, table, n);
+  if (st == FL_OK) fli_batch_find(embedding, table, bags);
+  return st;
+}
+
+fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
+                                const fl_embedding_bags *given,
+                                const float *gradient, float rate)
+{
+  fl_embedding_bags bags;
+  fli_fpguard guard;
+  fli_clear_error();
+  fl_status st = fli_bags_load(&bags, given);
+  if (st == FL_OK) st = check(embedding, table, &bags, gradient, rate);
+  if (st != FL_OK) return st;
+  fli_table *t = embedding->tables[table];
+  st = find_entries(embedding, t, &bags);
+  if (st != FL_OK) return st;
+  fli_fpguard_enter(&guard);
+  fli_batch_group(&t->batch, &bags);
+  train_run run = {.embedding = embedding,
+                   .table = t,
+                   .gradient = gradient,
+                   .has_factors =
+                       bags.weights || bags.mode == FL_EMBEDDING_MEAN,
+                   .rate = rate};
+  fli_parallel_all(embedding->context,
+                   (t->batch.n_unique + TASK_ROWS - 1) / TASK_ROWS, train_rows,
+                   &run);
+  embedding->step++;
+  fli_fpguard_leave(&guard);
+  return FL_OK;
+}
