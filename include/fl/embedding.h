@@ -30,7 +30,7 @@
 #ifndef FL_EMBEDDING_H
 #define FL_EMBEDDING_H
 
-#include <fl/base.h>
+#include <fl/train.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -157,6 +157,45 @@ FL_API fl_status fl_embedding_report_init(fl_embedding_report *report,
 /** Give the budget to the chunks that are worth most. `report` may be NULL. */
 FL_API fl_status fl_embedding_adjust(fl_embedding *embedding,
                                      fl_embedding_report *report);
+
+/* ---- as a layer of a model --------------------------------------------- */
+
+typedef struct fl_embedding_attach_options {
+  uint32_t struct_size;
+  uint32_t table; /**< of all fields; default 0 */
+  /** [n_tables] the table of each field, several of which may share one; NULL,
+   * the default: `table` for all of them. Borrowed for the call. */
+  const uint32_t *tables;
+  uint32_t n_tables; /**< as many as the layer has fields; 0 without */
+  float rate;        /**< of the rows, finite, >= 0; default FL_RATE_SCHEDULED:
+                          the step's */
+} fl_embedding_attach_options;
+FL_API fl_status fl_embedding_attach_options_init(
+    fl_embedding_attach_options *options, size_t size);
+/** Have the rows of the model's sparse embedding
+ * (fl_model_builder_sparse_embedding) here: its steps call fl_embedding_forward
+ * and _backward, its scores fl_embedding_lookup. Any number of models may be
+ * attached. The same id in two fields of a table is the same row: where that is
+ * not meant, fields have tables of their own, or ids tell fields apart.
+ *
+ * The host calls fl_embedding_adjust, between steps, in a progress callback for
+ * one. Rows are no part of the model's checkpoints and weights; they are saved
+ * with the embedding. Rows of tables of their own take scratch of 4 bytes per
+ * value of the largest batch, and 8 per id.
+ *
+ * `options` NULL = defaults. FL_E_ARGUMENT: NULL; FL_E_NOT_FOUND: the model has
+ * no sparse embedding, the embedding no such table; FL_E_DIM: a table's dim is
+ * not the layer's width, n_tables is not the number of fields; FL_E_STATE: the
+ * model has an embedding already, or is in the middle of a step; FL_E_OPTIONS;
+ * FL_E_NOMEM. Ownership: none moves; whichever is freed first is detached.
+ * Thread-safety: a step of the model is a call on the embedding, too; a score
+ * is one of fl_embedding_lookup, but for the model's own. Determinism: D1. */
+FL_API fl_status
+fl_embedding_attach(fl_embedding *embedding, fl_model *model,
+                    const fl_embedding_attach_options *options);
+/** Give the model up; it cannot be trained or scored then. FL_E_STATE: is not
+ * attached to it, or in the middle of a step. */
+FL_API fl_status fl_embedding_detach(fl_embedding *embedding, fl_model *model);
 
 /* rows, statistics, save/load, deltas: to be written */
 

@@ -173,7 +173,11 @@ struct fl_embedding {
   fli_table *tables[FL_EMBEDDING_MAX_TABLES];
   fli_pool *pools[FL_EMBEDDING_MAX_TABLES * FLI_CHUNKS_MAX];
   fli_readers *readers;
+  struct fli_attached *attached; /* to models; attach.c */
 };
+
+/* attach.c: leave all models that it is attached to. */
+void fli_embedding_detach_all(fl_embedding *embedding);
 
 /* ---- memory (memory.c) --------------------------------------------------- */
 

@@ -193,6 +193,7 @@ void fl_embedding_free(fl_embedding *embedding)
 {
   if (!embedding) return;
   fl_context *context = embedding->context;
+  fli_embedding_detach_all(embedding);
   for (uint32_t i = 0; i < embedding->n_tables; i++)
     free_table(embedding, embedding->tables[i]);
   for (uint32_t i = 0; i < embedding->n_pools; i++)

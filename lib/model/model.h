@@ -9,7 +9,7 @@
 #include "model/observer.h"
 #include "model/optimiser.h"
 #include "model/plan.h"
-#include "model/provider.h"
+#include "model/rows.h"
 #include "model/sink.h"
 
 enum { FLI_MAX_DESCRIPTION = 256 * 1024 };
@@ -108,10 +108,6 @@ fl_status fli_values_check(const float *values, uint64_t n, const char *before,
 /* The loss, or NULL without a graph; and the input. */
 const fli_node *fli_model_loss(const fl_model *model);
 const fli_node *fli_model_input(const fl_model *model);
-
-/* FL_E_ARGUMENT: NULL; FL_E_STATE: in the middle of a step, in a gradient
- * function, where nothing may be trained or set. */
-fl_status fli_model_check_idle(const fl_model *model);
 
 /* Whether gradients are to be gathered before an update. */
 int fli_model_gathers(const fl_model *model);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "model/provider.h"
+#include "model/rows.h"
 
 /* Floats that an id takes. */
 enum { ID_FLOATS = sizeof(uint64_t) / sizeof(float) };

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the rows of a sparse embedding are: with somebody above, who knows how
  * to keep more ids than a tensor has room for. The model asks for the rows of a
- * batch and hands back their gradient. */
+ * batch and hands back their gradient. This is all that he needs to see of the
+ * model. */
 #ifndef FLI_PROVIDER_H
 #define FLI_PROVIDER_H
 
-#include "model/node.h"
+#include <fl/model.h>
 
 /* The ids of a batch; borrowed for a call. */
 typedef struct fli_ids {
@@ -29,24 +30,18 @@ typedef struct fli_provider {
   void (*gone)(void *user);
 } fli_provider;
 
-/* rows.c: the node whose rows are somebody else's, or NULL. */
-const fli_node *fli_model_sparse(const fl_model *model);
-/* Let `provider`, which is borrowed, have the rows of the model's sparse
- * embedding; NULL takes it away. What is gathered is dropped. */
+/* Fields and width of the rows that the model wants. FL_E_NOT_FOUND: it has no
+ * sparse embedding. */
+fl_status fli_model_get_rows(const fl_model *model, size_t *fields,
+                             size_t *width);
+/* FL_E_STATE: they have a provider. */
+fl_status fli_model_check_no_provider(const fl_model *model);
+/* FL_E_ARGUMENT: NULL; FL_E_STATE: in the middle of a step, in a gradient
+ * function, where nothing may be trained or set. */
+fl_status fli_model_check_idle(const fl_model *model);
+/* Let `provider`, which is borrowed, have them; NULL takes it away, also in the
+ * middle of a step, which then leaves them out. What is gathered is dropped. */
 void fli_model_set_provider(fl_model *model, const fli_provider *provider,
                             void *user);
-/* Whether a step changes rows. */
-int fli_model_trains_rows(const fl_model *model);
-/* FL_E_STATE: there is no provider of the rows that the model wants. */
-fl_status fli_rows_check(const fl_model *model);
-/* FL_E_CONFLICT: rows are trained, and an update is not made of one batch, but
- * of `accumulate` (0: as many as the host likes), or has begun before. */
-fl_status fli_rows_check_batches(const fl_model *model, uint32_t accumulate);
-/* Update the rows of the batch of n samples that has just gone back.
- * FL_E_NOT_FINITE: their gradient. */
-fl_status fli_rows_update(fl_model *model, size_t n, float rate);
-
-/* op_sparse_embedding.c: the ids of a batch of n samples that lie in `kept`. */
-fli_ids fli_sparse_ids(const fli_node *node, const float *kept, size_t n);
 
 #endif

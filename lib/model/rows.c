@@ -3,7 +3,7 @@
  * They are updated when nothing else can fail any more, before the first of the
  * model's own weights changes: gradients are gathered for that, so that all of
  * them have been looked at. */
-#include "model/provider.h"
+#include "model/rows.h"
 
 #include "base/error.h"
 #include "kernels/kernels.h"
@@ -18,11 +18,30 @@ const fli_node *fli_model_sparse(const fl_model *model)
   return node->flags & FLI_NODE_HAS_ROWS ? node : NULL;
 }
 
+fl_status fli_model_get_rows(const fl_model *model, size_t *fields,
+                             size_t *width)
+{
+  const fli_node *node = fli_model_sparse(model);
+  if (!node) {
+    return fli_error(FL_E_NOT_FOUND, "model: has no sparse embedding");
+  }
+  *fields = (size_t)node->input.count;
+  *width = (size_t)node->attributes.sparse.width;
+  return FL_OK;
+}
+
+fl_status fli_model_check_no_provider(const fl_model *model)
+{
+  if (!model->provider) return FL_OK;
+  return fli_error(FL_E_STATE, "model: an embedding is attached already");
+}
+
 void fli_model_set_provider(fl_model *model, const fli_provider *provider,
                             void *user)
 {
   model->provider = provider;
   model->provider_user = user;
+  if (model->is_shown) return; /* the step needs its plan and its marks */
   (void)fli_model_mark(model, model->first_active);
   fli_workspace_forget(model);
 }

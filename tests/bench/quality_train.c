@@ -13,7 +13,6 @@
 
 #include "base/rng.h"
 #include "common/auc.h"
-#include "model/provider.h"
 
 enum {
   HIDDEN = 64,
@@ -135,56 +134,14 @@ static void make_model(trainer *t, uint64_t seed)
   quality_must(fl_model_set_optimiser(t->model, &adam), "optimiser");
 }
 
-/* ---- the model's rows ---------------------------------------------------- */
-
-/* Bags of one id each. */
-static fl_embedding_bags bags_of(const fli_ids *ids)
-{
-  fl_embedding_bags bags;
-  quality_must(fl_embedding_bags_init(&bags, sizeof bags), "bags");
-  bags.ids = ids->ids;
-  bags.n_ids = bags.n_bags = (uint64_t)ids->n * ids->fields;
-  return bags;
-}
-
-static fl_status rows_lookup(void *user, const fli_ids *ids, float *values)
-{
-  const trainer *t = user;
-  fl_embedding_bags bags = bags_of(ids);
-  return fl_embedding_lookup(t->store, 0, &bags, values);
-}
-
-static fl_status rows_forward(void *user, const fli_ids *ids, float *values)
-{
-  const trainer *t = user;
-  fl_embedding_bags bags = bags_of(ids);
-  return fl_embedding_forward(t->store, 0, &bags, values);
-}
-
-static fl_status rows_backward(void *user, const fli_ids *ids,
-                               const float *gradient, float rate)
-{
-  const trainer *t = user;
-  fl_embedding_bags bags = bags_of(ids);
-  (void)rate; /* the net's */
-  return fl_embedding_backward(t->store, 0, &bags, gradient,
-                               t->recipe->rows_rate);
-}
-
-static void rows_gone(void *user)
-{
-  (void)user;
-}
-
+/* Rows have a rate of their own. */
 static void attach(trainer *t)
 {
-  static const fli_provider rows = {
-      rows_lookup,
-      rows_forward,
-      rows_backward,
-      rows_gone,
-  };
-  fli_model_set_provider(t->model, &rows, t);
+  fl_embedding_attach_options options;
+  quality_must(fl_embedding_attach_options_init(&options, sizeof options),
+               "attach");
+  options.rate = t->recipe->rows_rate;
+  quality_must(fl_embedding_attach(t->store, t->model, &options), "attach");
 }
 
 /* ---- batches ------------------------------------------------------------- */
