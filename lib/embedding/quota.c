@@ -162,6 +162,12 @@ static void share_out(fl_embedding *embedding, const fli_plan *plans,
       is_done[i] = has_changed = 1;
     }
   }
+  /* Nobody has use for the rest yet: it is for who comes first. */
+  for (uint32_t i = 0; i < embedding->n_tables; i++) {
+    if (!is_done[i]) return;
+  }
+  for (uint32_t i = 0; i < embedding->n_tables; i++)
+    embedding->tables[i]->quota += capacity;
 }
 
 /* ---- one threshold for all ----------------------------------------------- */

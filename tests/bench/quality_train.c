@@ -16,7 +16,7 @@
 
 enum {
   HIDDEN = 64,
-  COUNTER_BYTES = 4, /* of a sketch */
+  COUNTER_BYTES = 1, /* of a sketch */
   EXACT_COUNTERS = 4 /* per value: hardly two meet in both rows */
 };
 /* Key, place and utilities of an id at the load that buckets have. */
