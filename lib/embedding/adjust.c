@@ -259,18 +259,18 @@ static void age_row(const fli_table *table, fli_entry *entry, uint32_t lower)
   }
 }
 
-/* Later increments count more; when levels come near the end of their range,
- * all sink by whole octaves. */
+/* Later increments count more; when the median has risen far, all levels sink
+ * by whole octaves. */
 static void decay(const fl_embedding *embedding, fli_table *table,
                   const fli_plan *plan)
 {
-  enum { HIGH = 208, MIDDLE = 160, OCTAVE = 8 };
+  enum { FAR = 32, OCTAVE = 8 };
   uint32_t lower = 0;
   uint64_t at = 0;
   fli_segment *segment;
   table->scale /= embedding->options.decay;
-  if (plan->most > HIGH)
-    lower = (uint32_t)(plan->most - MIDDLE) / OCTAVE * OCTAVE;
+  if (plan->middle >= FLI_LEVEL_MIDDLE + FAR)
+    lower = (uint32_t)(plan->middle - FLI_LEVEL_MIDDLE) / OCTAVE * OCTAVE;
   for (uint32_t i = 0; i < lower; i += OCTAVE)
     table->scale *= 0.5f;
   int admit = plan->winner + (plan->is_tight ? table->charge : 0) - (int)lower;

@@ -300,8 +300,8 @@ void fli_sketch_lower(fli_table *table, uint32_t levels);
 typedef struct fli_plan {
   uint64_t demand; /* bytes if all that is worth something were kept */
   uint8_t threshold;
-  uint8_t most; /* greatest level */
-  int is_tight; /* not all that is worth something can be kept */
+  uint8_t middle; /* median of the levels */
+  int is_tight;   /* not all that is worth something can be kept */
   int has_losers;
   uint8_t loser; /* chunks below go, and of it so many bytes */
   uint64_t loser_bytes;

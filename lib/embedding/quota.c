@@ -172,16 +172,17 @@ static void share_out(fl_embedding *embedding, const fli_plan *plans,
 
 /* ---- one threshold for all ----------------------------------------------- */
 
-/* The level that 95 % of the live bytes that are worth something do not
- * exceed. */
-static int percentile_of(const fli_levels *levels)
+/* The level that so many percent of the bytes that are worth something do not
+ * exceed; 0 when there are none. */
+static int percentile_of(const fli_levels *levels, uint64_t percent)
 {
   uint64_t sum = 0, below = 0;
   for (int i = 1; i < FLI_LEVELS; i++)
     sum += levels->live[i] + levels->wanted[i];
+  if (sum == 0) return 0;
   for (int i = 1; i < FLI_LEVELS; i++) {
     below += levels->live[i] + levels->wanted[i];
-    if (below * 100 >= sum * NINETY_FIVE) return i;
+    if (below * 100 >= sum * percent) return i;
   }
   return FLI_LEVELS - 1;
 }
@@ -195,7 +196,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
   fli_levels levels;
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
     fli_embedding_measure(embedding, embedding->tables[i], &levels);
-    tops[i] = percentile_of(&levels);
+    tops[i] = percentile_of(&levels, NINETY_FIVE);
     for (int k = 0; k < FLI_LEVELS; k++)
       sums[k - tops[i] + FLI_LEVELS - 1] += levels.live[k] + levels.wanted[k];
   }
@@ -270,10 +271,7 @@ void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
     plans[i].demand = fli_table_bytes(embedding->tables[i]);
     for (int k = 1; k < FLI_LEVELS; k++)
       plans[i].demand += levels.wanted[k];
-    plans[i].most = 0;
-    for (int k = 0; k < FLI_LEVELS; k++) {
-      if (levels.live[k] + levels.wanted[k] > 0) plans[i].most = (uint8_t)k;
-    }
+    plans[i].middle = (uint8_t)percentile_of(&levels, 50);
   }
   if (embedding->options.is_global && embedding->n_tables > 1) {
     share_by_level(embedding, capacity);

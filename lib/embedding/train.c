@@ -150,20 +150,27 @@ static void train_rows(void *arg, uint64_t index)
   }
 }
 
-/* The first increments say which range of values matters: 12 octaves above
- * the greatest, 20 below. */
+/* The first increments say which range of values matters: their median stands
+ * at FLI_LEVEL_MIDDLE. Ids that are seen once are most of them; what the most
+ * frequent are worth may be more than the range has, and need not be told
+ * apart. */
 static void begin_utilities(train_run *run)
 {
-  enum { OCTAVES_BELOW = 20 };
   fli_table *table = run->table;
   const fli_batch *batch = &table->batch;
-  float most = 0;
-  for (size_t i = 0; i < batch->n_unique * table->chunks; i++)
-    most = batch->increments[i] > most ? batch->increments[i] : most;
-  if (most == 0) return;
-  int32_t level = (int32_t)(fli_f32_bits(most) >> FLI_LEVEL_BITS);
-  int32_t base = level - 8 * OCTAVES_BELOW;
-  const int32_t highest = 2039 - FLI_LEVELS; /* infinity's is 2040 */
+  uint32_t counts[FLI_BITS_LEVELS] = {0}, level = 0;
+  const size_t n = batch->n_unique * table->chunks;
+  size_t n_found = 0, n_below = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (!(batch->increments[i] > 0)) continue;
+    counts[fli_f32_bits(batch->increments[i]) >> FLI_LEVEL_BITS]++;
+    n_found++;
+  }
+  if (n_found == 0) return;
+  while (n_below + counts[level] <= n_found / 2)
+    n_below += counts[level++];
+  int32_t base = (int32_t)level - FLI_LEVEL_MIDDLE;
+  const int32_t highest = FLI_BITS_LEVELS - 9 - FLI_LEVELS; /* below infinity */
   table->base = base < 1 ? 1 : base > highest ? highest : base;
   for (size_t u = 0; u < batch->n_unique; u++) {
     fli_entry *entry = batch->entries[batch->firsts[u]];

@@ -6,7 +6,7 @@
  *
  * Decay costs nothing: instead of all utilities becoming gamma times as large,
  * what is added later counts 1 / gamma times as much (table->scale). When the
- * byte's range ends, adjust lowers all levels. */
+ * median has come far from where it began, adjust lowers all levels. */
 #ifndef FLI_EMBEDDING_UTILITY_H
 #define FLI_EMBEDDING_UTILITY_H
 
@@ -14,7 +14,12 @@
 
 #include "base/bytes.h"
 
-enum { FLI_LEVELS = 256, FLI_LEVEL_BITS = 20 };
+enum {
+  FLI_LEVELS = 256,
+  FLI_LEVEL_BITS = 20,
+  FLI_LEVEL_MIDDLE = 64, /* where the median is: 24 octaves from the end */
+  FLI_BITS_LEVELS = 2048 /* of float32 that are not negative */
+};
 #define FLI_UTILITY_MAX 1e37f
 
 static inline float fli_utility_of(uint8_t level, int32_t base)

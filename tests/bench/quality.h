@@ -30,7 +30,9 @@ typedef struct quality_recipe {
   uint32_t adjust_every; /* steps; and at 3, 6, 9, 30, 60, 90 */
   float rate;            /* of the net, Adam */
   float rows_rate;       /* of the rows, AdaGrad */
-  double sketch;         /* counters of each row of the sketch per value */
+  float decay;           /* of utilities, per adjust */
+  float hysteresis;
+  double sketch; /* counters of each row of the sketch per value */
 } quality_recipe;
 
 typedef struct quality_result {

@@ -27,6 +27,8 @@ static const char help[] =
     "                  60, 90\n"
     "  --sketch X      counters per value in each of the sketch's two rows;\n"
     "                  0.02 (default)\n"
+    "  --decay X       of utilities, per adjust; 0.98 (default)\n"
+    "  --hysteresis X  1.3 (default)\n"
     "  --budget N      bytes for the method budget\n"
     "One pass in batches of 2048, shuffled within 64 of them. FM + net\n"
     "(fields x D - 64 - 1), Adam at .001, rows by row-wise AdaGrad at .05.\n"
@@ -150,13 +152,16 @@ static void check_methods(const char *list)
   }
 }
 
-static double share(const char *name, const char *text)
+static double number(const char *name, const char *text, double least,
+                     double most)
 {
   char *end = NULL;
+  char want[48];
   double x = strtod(text, &end);
-  if (end == text || *end || !(x > 0.0) || x > 10.0)
-    refuse(name, text, "a number above 0, at most 10");
-  return x;
+  if (end != text && !*end && x >= least && x <= most) return x;
+  (void)snprintf(want, sizeof want, "%g..%g", least, most);
+  refuse(name, text, want);
+  return 0;
 }
 
 static void set_option(arguments *a, const char *name, const char *value)
@@ -173,7 +178,11 @@ static void set_option(arguments *a, const char *name, const char *value)
   } else if (strcmp(name, "--every") == 0) {
     a->recipe.adjust_every = (uint32_t)whole(name, value, 1000000);
   } else if (strcmp(name, "--sketch") == 0) {
-    a->recipe.sketch = share(name, value);
+    a->recipe.sketch = number(name, value, 1e-6, 10.0);
+  } else if (strcmp(name, "--decay") == 0) {
+    a->recipe.decay = (float)number(name, value, 0.0, 1.0);
+  } else if (strcmp(name, "--hysteresis") == 0) {
+    a->recipe.hysteresis = (float)number(name, value, 1.0, 100.0);
   } else if (strcmp(name, "--budget") == 0) {
     a->budget = whole(name, value, UINT64_C(1) << 40);
   } else {
@@ -292,6 +301,8 @@ int main(int argc, char **argv)
                             .adjust_every = 50,
                             .rate = 1e-3f,
                             .rows_rate = .05f,
+                            .decay = .98f,
+                            .hysteresis = 1.3f,
                             .sketch = .02}};
   parse(&a, argc, argv);
   open_data(&a, &clicks);

@@ -98,6 +98,8 @@ static void make_store(trainer *t, uint64_t seed)
   quality_must(fl_embedding_options_init(&options, sizeof options), "options");
   options.byte_budget = budget_of(t);
   options.seed = seed;
+  options.decay = t->recipe->decay;
+  options.hysteresis = t->recipe->hysteresis;
   options.secret = secret; /* every run is the same */
   quality_must(fl_embedding_new(&t->store, t->context, &options), "store");
   quality_must(fl_embedding_table_options_init(&table, sizeof table), "table");
