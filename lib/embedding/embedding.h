@@ -321,6 +321,7 @@ typedef struct fli_plan {
 typedef struct fli_levels {
   uint64_t live[256];
   uint64_t wanted[256];
+  uint64_t kept[256]; /* live, of rows that are too young */
 } fli_levels;
 
 enum { FLI_ROW_BYTES = 22 }; /* entry at the usual load, and accumulator */

@@ -34,6 +34,7 @@ static void count_row(const fli_table *table, const fli_entry *entry,
 {
   uint32_t where = fli_entry_where(entry), top = FLI_CHUNKS_MAX;
   const uint64_t bytes = weight * table->chunk_bytes;
+  const int is_kept = fli_row_is_kept(table, where);
   uint8_t second = 0;
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (!(where >> (FLI_MASK_SHIFT + k) & 1)) {
@@ -47,12 +48,12 @@ static void count_row(const fli_table *table, const fli_entry *entry,
     uint8_t level = entry->utility[k];
     if (k == top || !(where >> (FLI_MASK_SHIFT + k) & 1)) continue;
     if (level > second) second = level;
-    levels->live[fli_row_is_kept(table, where) ? 255 : level] += bytes;
+    (is_kept ? levels->kept : levels->live)[level] += bytes;
   }
   uint8_t level = less(entry->utility[top], table->charge);
   if (level < second) level = second;
-  if (fli_row_is_kept(table, where)) level = 255;
-  levels->live[level] += bytes + weight * FLI_ROW_BYTES;
+  (is_kept ? levels->kept : levels->live)[level] +=
+      bytes + weight * FLI_ROW_BYTES;
 }
 
 static void count_candidates(const fli_table *table, fli_levels *levels)
@@ -178,10 +179,10 @@ static int percentile_of(const fli_levels *levels, uint64_t percent)
 {
   uint64_t sum = 0, below = 0;
   for (int i = 1; i < FLI_LEVELS; i++)
-    sum += levels->live[i] + levels->wanted[i];
+    sum += levels->live[i] + levels->wanted[i] + levels->kept[i];
   if (sum == 0) return 0;
   for (int i = 1; i < FLI_LEVELS; i++) {
-    below += levels->live[i] + levels->wanted[i];
+    below += levels->live[i] + levels->wanted[i] + levels->kept[i];
     if (below * 100 >= sum * percent) return i;
   }
   return FLI_LEVELS - 1;
@@ -199,6 +200,8 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
     tops[i] = percentile_of(&levels, NINETY_FIVE);
     for (int k = 0; k < FLI_LEVELS; k++)
       sums[k - tops[i] + FLI_LEVELS - 1] += levels.live[k] + levels.wanted[k];
+    for (int k = 0; k < FLI_LEVELS; k++)
+      sums[2 * FLI_LEVELS - 1] += levels.kept[k];
   }
   int from = 2 * FLI_LEVELS;
   uint64_t sum = 0;
@@ -209,6 +212,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
     fli_embedding_measure(embedding, table, &levels);
     table->quota = 0;
     for (int k = 0; k < FLI_LEVELS; k++) {
+      table->quota += levels.kept[k];
       if (k - tops[i] + FLI_LEVELS - 1 >= from)
         table->quota += levels.live[k] + levels.wanted[k];
     }
