@@ -90,6 +90,7 @@ typedef struct fli_batch {
   uint64_t layout;     /* they are where they are while this is the same */
   uint64_t *ids;
   fli_entry **entries; /* of every id; NULL: none */
+  uint32_t *wheres;    /* what they said; 0: none */
   uint32_t *hashes;
   uint32_t *unique;  /* which of the different ids it is */
   uint32_t *order;   /* bags by unique id */

@@ -21,6 +21,7 @@ typedef struct bag_run {
   uint64_t bags_each; /* of a task */
   float *out;
   fli_entry **entries; /* [n_ids], of the batch */
+  uint32_t *wheres;
   uint32_t *hashes;
   _Atomic uint64_t n_missing;
 } bag_run;
@@ -103,11 +104,12 @@ typedef struct row_window {
 } row_window;
 
 static size_t ask_rows(const fli_table *table, row_window *window,
-                       fli_entry *const *entries)
+                       fli_entry *const *entries, uint32_t *wheres)
 {
   size_t n_missing = 0;
   for (size_t i = 0; i < window->n; i++) {
     uint32_t where = entries[i] ? fli_entry_where(entries[i]) : 0;
+    wheres[i] = where;
     window->masks[i] = where >> FLI_MASK_SHIFT;
     window->rows[i] = NULL;
     n_missing += where == 0;
@@ -156,7 +158,8 @@ static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
     rows[now].first = i;
     rows[now].n = window.n;
     fli_window_find(&window, ids + i, run->entries + i);
-    n_missing += ask_rows(run->table, &rows[now], run->entries + i);
+    n_missing +=
+        ask_rows(run->table, &rows[now], run->entries + i, run->wheres + i);
     uint64_t next = i + window.n;
     window.n = window_size(next, last);
     fli_window_begin(&window, run->embedding, run->table, ids + next,
@@ -260,6 +263,7 @@ fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                  .bags = &bags,
                  .out = out,
                  .entries = batch->entries,
+                 .wheres = batch->wheres,
                  .hashes = batch->hashes};
   fli_fpguard_enter(&guard);
   uint64_t n_rows = t->n_rows, layout = embedding->layout;
