@@ -22,10 +22,12 @@ enum {
   FLI_CHUNKS_MAX = FL_EMBEDDING_MAX_CHUNKS,
   FLI_DIM_MAX = 1024,
   FLI_BUCKET = 4, /* entries: a line of 64 bytes */
-  FLI_SEGMENT_BUCKETS = 512,
   FLI_DEPTH_MAX = 24,
   FLI_GROUP = 16, /* extents that have their accumulators side by side */
   FLI_INDEX_BITS = 25,
+  FLI_DROPPED_LEVELS = 4, /* half an octave */
+  FLI_DROPPED_ABOVE = 12, /* levels above the candidates' */
+  FLI_DROPPED_BYTES = 4,
   FLI_WINDOW = 64 /* ids that are looked up side by side */
 };
 
@@ -73,6 +75,7 @@ typedef struct fli_pool {
   uint32_t n_made;
   uint32_t n_free;
   uint32_t free_first; /* FLI_NONE: none */
+  uint32_t limit;      /* while blocks are given back */
   size_t block_bytes;
   _Atomic(fli_block *) blocks; /* replaced by a longer copy */
 } fli_pool;
@@ -100,6 +103,13 @@ typedef struct fli_batch {
   size_t bytes;
 } fli_batch;
 
+/* An id without a chunk that may be worth some. */
+typedef struct fli_candidate {
+  uint64_t id;
+  uint8_t levels[FLI_CHUNKS_MAX];
+  uint32_t is_there;
+} fli_candidate;
+
 typedef struct fli_table {
   uint32_t index;
   uint32_t dim;
@@ -118,6 +128,24 @@ typedef struct fli_table {
   uint64_t n_rows;
   uint64_t n_chunks;
   uint64_t segment_bytes;
+  /* utilities (utility.h) */
+  int32_t base; /* 0: nothing was added yet */
+  float scale;
+  uint8_t admit_level; /* candidates are above it */
+  uint8_t charge;      /* levels that a row's first chunk is worth less, for
+                          it bears the entry */
+  uint64_t quota;      /* bytes that the table's rows may take */
+  /* Only under a budget: 2 rows of counters (levels), the same of touches, and
+   * buckets of candidates. */
+  size_t sketch_width;
+  uint8_t *sketch;
+  uint8_t *touches; /* NULL: every id is admitted */
+  uint32_t n_candidate_buckets;
+  fli_candidate *candidates;
+  /* Ids that would have been candidates, had there been places: a bit for
+   * each and half octave, and how many came to each. */
+  uint8_t *dropped_bits; /* [FLI_DROPPED_BYTES x candidates] */
+  uint32_t dropped[256 / FLI_DROPPED_LEVELS];
   fli_batch batch;
 } fli_table;
 
@@ -131,13 +159,15 @@ struct fl_embedding {
   fl_context *context; /* reference */
   fl_embedding_options options;
   uint8_t secret[16];
-  uint64_t mix[2];     /* the secret as numbers */
-  uint64_t budget;     /* UINT64_MAX: none */
-  uint64_t bytes_used; /* of it */
-  uint64_t reserve;    /* of it, for what adjust needs on its way */
-  size_t block_bytes;  /* at most */
-  uint64_t step;       /* calls of backward */
-  uint64_t layout;     /* changes when entries move */
+  uint64_t mix[2];          /* the secret as numbers */
+  uint64_t budget;          /* UINT64_MAX: none */
+  uint64_t bytes_used;      /* of it */
+  uint64_t reserve;         /* of it, for what adjust needs on its way */
+  size_t block_bytes;       /* at most */
+  uint32_t segment_buckets; /* at most */
+  uint64_t step;            /* calls of backward */
+  uint64_t n_adjusts;
+  uint64_t layout; /* changes when entries move */
   uint32_t n_tables;
   uint32_t n_pools;
   fli_table *tables[FL_EMBEDDING_MAX_TABLES];
@@ -247,6 +277,68 @@ void fli_find_window(const fl_embedding *embedding, const fli_table *table,
 /* The same for a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
+
+/* ---- ids without a chunk (sketch.c) -------------------------------------- */
+
+/* FL_E_NOMEM, FL_E_LIMIT. */
+fl_status fli_sketch_new(fl_embedding *embedding, fli_table *table,
+                         size_t counters, size_t n_candidates);
+void fli_sketch_free(fl_embedding *embedding, fli_table *table);
+/* An id without an entry got these increments, already scaled. */
+void fli_sketch_add(fli_table *table, uint64_t id, uint64_t hash,
+                    const float *increments, uint64_t chance);
+/* An id that loses its entry, worth `utility`. */
+void fli_sketch_raise(fli_table *table, uint64_t hash, float utility);
+/* Whether an id was there often enough before. */
+int fli_sketch_admits(const fli_table *table, uint64_t hash);
+/* After an adjust: levels sink, candidates are gone. */
+void fli_sketch_lower(fli_table *table, uint32_t levels);
+
+/* ---- adjust -------------------------------------------------------------- */
+
+/* What an adjust does to a table, in levels and bytes. */
+typedef struct fli_plan {
+  uint64_t demand; /* bytes if all that is worth something were kept */
+  uint8_t threshold;
+  uint8_t most; /* greatest level */
+  int is_tight; /* not all that is worth something can be kept */
+  int has_losers;
+  uint8_t loser; /* chunks below go, and of it so many bytes */
+  uint64_t loser_bytes;
+  int winner; /* chunks above it come */
+} fli_plan;
+
+/* Bytes by the level at which they would be lost or won. */
+typedef struct fli_levels {
+  uint64_t live[256];
+  uint64_t wanted[256];
+} fli_levels;
+
+enum { FLI_ROW_BYTES = 22 }; /* entry at the usual load, and accumulator */
+
+/* Whether the row is too young to lose anything. */
+int fli_row_is_kept(const fli_table *table, uint32_t where);
+void fli_measure(const fl_embedding *embedding, const fli_table *table,
+                 fli_levels *levels);
+uint64_t fli_table_bytes(const fli_table *table);
+/* Let every table's quota and plan be what the budget allows (quota.c). */
+void fli_plan_all(fl_embedding *embedding, fli_plan *plans);
+/* Pools with fewer blocks, where one is free (compact.c); and segments that
+ * have become too large. */
+void fli_compact(fl_embedding *embedding, fl_embedding_report *report);
+fli_room fli_hash_shrink(fl_embedding *embedding, fli_table *table);
+
+/* Walk over a table's segments: the next one, NULL at the end. */
+static inline fli_segment *fli_segments_next(const fli_table *table,
+                                             uint64_t *at)
+{
+  fli_directory *directory = atomic_load(&table->directory);
+  uint64_t n = (uint64_t)1 << directory->depth;
+  if (*at >= n) return NULL;
+  fli_segment *segment = atomic_load(&directory->segments[*at]);
+  *at += n >> segment->depth;
+  return segment;
+}
 
 /* ---- rows (rows.c) ------------------------------------------------------- */
 

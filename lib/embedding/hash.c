@@ -139,11 +139,11 @@ static fli_entry *make_place(const uint64_t mix[2], fli_segment *segment,
 /* ---- larger ones --------------------------------------------------------- */
 
 static fli_segment *new_segment(fl_embedding *embedding, uint32_t n_buckets,
-                                uint32_t depth, fli_room *room)
+                                uint32_t depth, int does_dip, fli_room *room)
 {
   int no_memory;
   fli_segment *segment =
-      fli_embedding_take(embedding, bytes_of(n_buckets), 0, &no_memory);
+      fli_embedding_take(embedding, bytes_of(n_buckets), does_dip, &no_memory);
   *room = segment ? FLI_ROOM : no_memory ? FLI_NO_MEMORY : FLI_NO_ROOM;
   if (!segment) return NULL;
   segment->n_buckets = n_buckets;
@@ -176,9 +176,11 @@ static fli_segment *make_segment(fl_embedding *embedding, fli_segment *from,
                                  uint32_t bit, uint32_t n_buckets,
                                  fli_room *room)
 {
+  int does_dip = n_buckets < from->n_buckets; /* adjust makes it smaller */
   for (;;) {
     fli_segment *segment =
-        new_segment(embedding, n_buckets, from->depth + (bit < 2), room);
+        new_segment(embedding, n_buckets, from->depth + (bit < 2),
+                    does_dip && bit == 2, room);
     if (!segment) return NULL;
     if (fill_segment(embedding->mix, segment, from, bit)) return segment;
     fli_embedding_give(embedding, segment, bytes_of(n_buckets));
@@ -253,7 +255,7 @@ static fli_room grow(fl_embedding *embedding, fli_table *table, uint64_t hash)
 {
   fli_room room = FLI_ROOM;
   fli_segment *segment = fli_segment_of(table, hash);
-  if (segment->n_buckets >= FLI_SEGMENT_BUCKETS &&
+  if (segment->n_buckets >= embedding->segment_buckets &&
       segment->depth < FLI_DEPTH_MAX)
     return split(embedding, table, hash);
   fli_segment *larger =
@@ -275,7 +277,7 @@ fl_status fli_hash_new(fl_embedding *embedding, fli_table *table)
       fli_embedding_take(embedding, directory_bytes(0), 0, &no_memory);
   if (!directory && no_memory) return fli_nomem(directory_bytes(0));
   fli_segment *segment = NULL;
-  if (directory) segment = new_segment(embedding, FIRST_BUCKETS, 0, &room);
+  if (directory) segment = new_segment(embedding, FIRST_BUCKETS, 0, 0, &room);
   if (!segment) {
     fli_embedding_give(embedding, directory, directory_bytes(0));
     if (room == FLI_NO_MEMORY) return fli_nomem(bytes_of(FIRST_BUCKETS));
@@ -353,4 +355,25 @@ void fli_hash_move(fli_table *table, fli_segment *segment, fli_entry *entry,
     table->n_rows--;
   }
   end_change(segment);
+}
+
+/* A segment that adjust has emptied is written anew with the usual load. */
+fli_room fli_hash_shrink(fl_embedding *embedding, fli_table *table)
+{
+  uint64_t at = 0, first = 0;
+  fli_segment *segment;
+  while ((segment = fli_segments_next(table, &at)) != NULL) {
+    fli_directory *directory = atomic_load(&table->directory);
+    uint64_t hash = first << 1 << (63 - directory->depth);
+    first = at;
+    uint32_t n_buckets = segment->n_used * 5 / (4 * FLI_BUCKET) + 2;
+    if (n_buckets + n_buckets / 8 + 1 >= segment->n_buckets) continue;
+    fli_room room = FLI_ROOM;
+    fli_segment *smaller =
+        make_segment(embedding, segment, 2, n_buckets, &room);
+    if (!smaller) return room;
+    fli_segment *const both[2] = {smaller, smaller};
+    replace(embedding, table, hash, both);
+  }
+  return FLI_ROOM;
 }

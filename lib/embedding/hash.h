@@ -30,6 +30,8 @@ static inline uint64_t fli_mix(const uint64_t secret[2], uint64_t id)
   return fli_mix_fold(once ^ secret[1], id ^ secret[0] ^ 0xe7037ed1a0b428dbu);
 }
 
+#define FLI_ODD 0x9e3779b97f4a7c15u
+
 /* Pseudo-random numbers that are named by a number (splitmix64). */
 static inline uint64_t fli_scatter(uint64_t x)
 {

@@ -191,7 +191,10 @@ static fl_status add_new_rows(fl_embedding *embedding, fli_table *table,
   for (uint64_t i = 0; i < bags->n_ids; i++) {
     uint64_t id = bags->ids[i];
     if (batch->entries[i]) continue;
-    if (fli_hash_find(table, id, fli_mix(embedding->mix, id))) continue;
+    uint64_t hash = fli_mix(embedding->mix, id);
+    if (fli_hash_find(table, id, hash)) continue;
+    if (!fli_sketch_admits(table, hash)) continue;
+    if (fli_table_bytes(table) >= table->quota) return FL_OK;
     fli_room room = add_row(embedding, table, id);
     if (room == FLI_NO_ROOM) return FL_OK;
     if (room == FLI_NO_MEMORY)

@@ -12,8 +12,18 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "crypto/crypto.h"
+#include "embedding/utility.h"
 
-enum { PAGE = 4096, BLOCK_MAX = 1 << 20, BLOCKS_IN_BUDGET = 256 };
+enum {
+  BLOCK_STEP = 256,
+  BLOCK_MIN = 1024,
+  BLOCK_MAX = 1 << 20,
+  BLOCKS_IN_BUDGET = 512,
+  SEGMENT_BUCKETS_MIN = 64, /* its header is 64 bytes */
+  SEGMENT_BUCKETS_MAX = 512,
+  SKETCH_IN_BUDGET = 50,     /* default */
+  CANDIDATES_IN_BUDGET = 128 /* and of it their bytes */
+};
 
 static const fl_embedding_options options_defaults = {
     .struct_size = sizeof(fl_embedding_options),
@@ -92,8 +102,23 @@ static fl_status check_options(const fl_embedding_options *options)
 static size_t block_bytes_of(uint64_t budget)
 {
   if (budget / BLOCKS_IN_BUDGET >= BLOCK_MAX) return BLOCK_MAX;
-  size_t bytes = (size_t)(budget / BLOCKS_IN_BUDGET) / PAGE * PAGE;
-  return bytes < PAGE ? PAGE : bytes;
+  size_t bytes = (size_t)(budget / BLOCKS_IN_BUDGET) / BLOCK_STEP * BLOCK_STEP;
+  return bytes < BLOCK_MIN ? BLOCK_MIN : bytes;
+}
+
+/* Rows that change their number of chunks need, in the worst case, one block
+ * of every size before compaction finds one to give back, and segments are
+ * written anew beside what they were. */
+static void set_reserve(fl_embedding *embedding)
+{
+  const size_t bucket = FLI_BUCKET * sizeof(fli_entry);
+  size_t buckets = embedding->block_bytes / bucket;
+  if (buckets > SEGMENT_BUCKETS_MAX) buckets = SEGMENT_BUCKETS_MAX;
+  if (buckets < SEGMENT_BUCKETS_MIN) buckets = SEGMENT_BUCKETS_MIN;
+  embedding->segment_buckets = (uint32_t)buckets;
+  if (embedding->budget == UINT64_MAX) return;
+  embedding->reserve = (FLI_CHUNKS_MAX + 1) * embedding->block_bytes +
+                       sizeof(fli_segment) + buckets * bucket;
 }
 
 /* Handle and readers are of the budget, too. */
@@ -150,6 +175,7 @@ fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
   embedding->mix[0] = fli_load_u64(secret);
   embedding->mix[1] = fli_load_u64(secret + 8);
   embedding->block_bytes = block_bytes_of(embedding->budget);
+  set_reserve(embedding);
   embedding->layout = 1; /* 0 is that of an empty batch */
   *out = embedding;
   return FL_OK;
@@ -158,6 +184,7 @@ fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
 static void free_table(fl_embedding *embedding, fli_table *table)
 {
   fli_batch_free(embedding, table);
+  fli_sketch_free(embedding, table);
   fli_hash_free(embedding, table);
   fli_embedding_give(embedding, table, sizeof *table);
 }
@@ -237,6 +264,30 @@ static void set_shape(fli_table *table,
   table->share = options->share;
   table->init_scale = options->init_scale;
   table->prune_from = options->prune_from;
+  table->scale = 1.0f;
+  table->quota = UINT64_MAX;
+  /* log2((chunk + row) / chunk) in levels */
+  uint32_t ratio = fli_f32_bits((float)(table->chunk_bytes + FLI_ROW_BYTES) /
+                                (float)table->chunk_bytes);
+  table->charge =
+      (uint8_t)((ratio + (1u << (FLI_LEVEL_BITS - 1))) >> FLI_LEVEL_BITS) -
+      (uint8_t)(fli_f32_bits(1.0f) >> FLI_LEVEL_BITS);
+}
+
+/* By default in proportion to the budget that a table may take when all have
+ * the same share. */
+static fl_status add_sketch(fl_embedding *embedding, fli_table *table,
+                            const fl_embedding_table_options *options)
+{
+  const uint64_t budget = embedding->budget / (embedding->n_tables + 1u);
+  uint64_t counters = options->sketch_counters;
+  uint64_t candidates = budget / CANDIDATES_IN_BUDGET / sizeof(fli_candidate);
+  if (embedding->budget == UINT64_MAX) return FL_OK;
+  if (counters == FL_AUTO) counters = budget / SKETCH_IN_BUDGET;
+  if (counters > (uint64_t)2 * UINT32_MAX || counters > SIZE_MAX)
+    return fli_error(FL_E_OPTIONS, "embedding: sketch_counters, want < 2^33");
+  if (candidates > UINT32_MAX / 2) candidates = UINT32_MAX / 2;
+  return fli_sketch_new(embedding, table, (size_t)counters, (size_t)candidates);
 }
 
 fl_status fl_embedding_add_table(fl_embedding *embedding,
@@ -264,6 +315,7 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
   table->index = embedding->n_tables;
   set_shape(table, &options);
   st = fli_hash_new(embedding, table);
+  if (st == FL_OK) st = add_sketch(embedding, table, &options);
   for (uint32_t k = 1; k <= table->chunks && st == FL_OK; k++)
     st = fli_pool_get(embedding, k * table->chunk_bytes, &table->pools[k]);
   if (st != FL_OK) {

@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "embedding/utility.h"
 #include "kernels/kernels.h"
 
 enum { TASK_ROWS = 1024, AHEAD = 8, LINE = 64, GATHER = 64 };
@@ -21,6 +22,8 @@ typedef struct train_run {
   const float *gradient;
   int has_factors;
   float rate;
+  int has_utility; /* somebody will ask for it */
+  uint64_t name;   /* of this step's random numbers */
 } train_run;
 
 /* The sum of the gradients of unique id u: in `sum`, or where it is already. */
@@ -56,11 +59,34 @@ static float step_of(const train_run *run, float *square, float mean)
   return run->rate / (sqrtf(*square) + options->epsilon);
 }
 
+/* What the batch says about an id's chunks: accesses x |gradient|. */
+static void add_utility(const train_run *run, size_t u, fli_entry *entry,
+                        const float *squares)
+{
+  const fli_table *table = run->table;
+  const fli_batch *batch = &table->batch;
+  float *increments = batch->increments + u * table->chunks;
+  const uint32_t begin = u == 0 ? 0 : batch->first[u];
+  const float count = (float)(batch->first[u + 1] - begin) * table->scale;
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    float increment = count * sqrtf(squares[k]);
+    increments[k] = increment < FLI_UTILITY_MAX ? increment : FLI_UTILITY_MAX;
+  }
+  if (!entry || table->base == 0) return;
+  uint64_t chance =
+      fli_scatter(run->name ^ batch->ids[batch->firsts[u]] * FLI_ODD);
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    float sum = fli_utility_of(entry->utility[k], table->base) + increments[k];
+    entry->utility[k] = fli_utility_level(
+        sum, table->base, (uint32_t)(chance >> 16 * k & 0xffff) << 4);
+  }
+}
+
 static void train_row(const train_run *run, size_t u)
 {
   const fli_table *table = run->table;
   const size_t n = table->chunk_floats;
-  const fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
+  fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
   float sum[FLI_DIM_MAX];
   float squares[FLI_CHUNKS_MAX], live = 0;
   const float *gradient = sum_gradients(run, u, sum);
@@ -70,8 +96,15 @@ static void train_row(const train_run *run, size_t u)
     squares[k] = fli_chunk_square(gradient + k * n, n);
     if (mask >> k & 1) live += squares[k];
   }
-  /* So large that its square is not a number: it says nothing. */
-  if (!entry || !(live <= FLT_MAX)) return;
+  if (!(live <= FLT_MAX)) {
+    /* So large that its square is no number: it says nothing. */
+    memset(squares, 0, sizeof squares);
+    entry = NULL;
+  }
+  if (run->has_utility) add_utility(run, u, entry, squares);
+  if (!entry) return;
+  atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
+                        memory_order_relaxed);
   const uint32_t count = fli_count_of(mask);
   const fli_pool *pool = table->pools[count];
   float *row = (float *)(void *)fli_pool_row(pool, where & FLI_INDEX_MASK);
@@ -114,6 +147,42 @@ static void train_rows(void *arg, uint64_t index)
       FLI_PREFETCH(batch->entries[batch->firsts[u + 2 * AHEAD]]);
     if (u + AHEAD < end) prefetch(run, u + AHEAD);
     train_row(run, u);
+  }
+}
+
+/* The first increments say which range of values matters: 12 octaves above
+ * the greatest, 20 below. */
+static void begin_utilities(train_run *run)
+{
+  enum { OCTAVES_BELOW = 20 };
+  fli_table *table = run->table;
+  const fli_batch *batch = &table->batch;
+  float most = 0;
+  for (size_t i = 0; i < batch->n_unique * table->chunks; i++)
+    most = batch->increments[i] > most ? batch->increments[i] : most;
+  if (most == 0) return;
+  int32_t level = (int32_t)(fli_f32_bits(most) >> FLI_LEVEL_BITS);
+  int32_t base = level - 8 * OCTAVES_BELOW;
+  const int32_t highest = 2039 - FLI_LEVELS; /* infinity's is 2040 */
+  table->base = base < 1 ? 1 : base > highest ? highest : base;
+  for (size_t u = 0; u < batch->n_unique; u++) {
+    fli_entry *entry = batch->entries[batch->firsts[u]];
+    for (uint32_t k = 0; k < table->chunks && entry; k++)
+      entry->utility[k] = fli_utility_nearest(
+          batch->increments[u * table->chunks + k], table->base);
+  }
+}
+
+static void add_to_sketch(train_run *run)
+{
+  fli_table *table = run->table;
+  const fli_batch *batch = &table->batch;
+  for (size_t u = 0; u < batch->n_unique; u++) {
+    if (batch->entries[batch->firsts[u]]) continue;
+    uint64_t id = batch->ids[batch->firsts[u]];
+    fli_sketch_add(table, id, fli_mix(run->embedding->mix, id),
+                   batch->increments + u * table->chunks,
+                   fli_scatter(run->name ^ id * FLI_ODD));
   }
 }
 
@@ -162,15 +231,19 @@ fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
   if (st != FL_OK) return st;
   fli_fpguard_enter(&guard);
   fli_batch_group(&t->batch, &bags);
-  train_run run = {.embedding = embedding,
-                   .table = t,
-                   .gradient = gradient,
-                   .has_factors =
-                       bags.weights || bags.mode == FL_EMBEDDING_MEAN,
-                   .rate = rate};
+  train_run run = {
+      .embedding = embedding,
+      .table = t,
+      .gradient = gradient,
+      .has_factors = bags.weights || bags.mode == FL_EMBEDDING_MEAN,
+      .rate = rate,
+      .has_utility = embedding->budget != UINT64_MAX,
+      .name = fli_scatter(embedding->options.seed ^ embedding->step * FLI_ODD)};
   fli_parallel_all(embedding->context,
                    (t->batch.n_unique + TASK_ROWS - 1) / TASK_ROWS, train_rows,
                    &run);
+  if (run.has_utility && t->base == 0) begin_utilities(&run);
+  if (run.has_utility && t->base != 0) add_to_sketch(&run);
   embedding->step++;
   fli_fpguard_leave(&guard);
   return FL_OK;
