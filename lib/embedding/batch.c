@@ -10,32 +10,40 @@
 #include "base/error.h"
 #include "base/size.h"
 
-void fli_find_window(const fl_embedding *embedding, const fli_table *table,
-                     const uint64_t *ids, size_t n, fli_entry **entries,
-                     uint32_t *hashes)
+/* Buckets of ids are asked for. */
+void fli_window_begin(fli_window *window, const fl_embedding *embedding,
+                      const fli_table *table, const uint64_t *ids,
+                      uint32_t *hashes)
 {
-  fli_entry *seconds[FLI_WINDOW];
-  uint32_t missing[FLI_WINDOW];
-  size_t n_missing = 0;
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < window->n; i++) {
     uint64_t hash = fli_mix(embedding->mix, ids[i]);
     fli_segment *segment = fli_segment_of(table, hash);
     uint32_t first = fli_first_bucket(hash, segment->n_buckets);
     uint32_t second = fli_second_bucket(hash, segment->n_buckets);
-    entries[i] = segment->entries + (size_t)first * FLI_BUCKET;
-    seconds[i] = segment->entries + (size_t)second * FLI_BUCKET;
+    window->first[i] = segment->entries + (size_t)first * FLI_BUCKET;
+    window->second[i] = segment->entries + (size_t)second * FLI_BUCKET;
     hashes[i] = (uint32_t)hash;
-    FLI_PREFETCH(entries[i]);
+    FLI_PREFETCH(window->first[i]);
   }
-  for (size_t i = 0; i < n; i++) {
-    entries[i] = fli_bucket_find(entries[i], ids[i]);
-    if (entries[i]) continue;
-    FLI_PREFETCH(seconds[i]);
-    missing[n_missing++] = (uint32_t)i;
+}
+
+/* Without branches on what a bucket has. */
+void fli_window_find(fli_window *window, const uint64_t *ids,
+                     fli_entry **entries)
+{
+  uint32_t missing[FLI_WINDOW];
+  size_t n_missing = 0;
+  for (size_t i = 0; i < window->n; i++) {
+    uint32_t match = fli_bucket_match(window->first[i], ids[i]);
+    entries[i] = window->first[i] + fli_match_place(match);
+    missing[n_missing] = (uint32_t)i;
+    n_missing += match == 0;
   }
+  for (size_t i = 0; i < n_missing; i++)
+    FLI_PREFETCH(window->second[missing[i]]);
   for (size_t i = 0; i < n_missing; i++) {
     uint32_t at = missing[i];
-    entries[at] = fli_bucket_find(seconds[at], ids[at]);
+    entries[at] = fli_bucket_find(window->second[at], ids[at]);
   }
 }
 
@@ -46,9 +54,10 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
   size_t n = (size_t)bags->n_ids;
   if (n > 0) memcpy(batch->ids, bags->ids, n * sizeof *batch->ids);
   for (size_t at = 0; at < n; at += FLI_WINDOW) {
-    size_t count = n - at < FLI_WINDOW ? n - at : FLI_WINDOW;
-    fli_find_window(embedding, table, bags->ids + at, count,
-                    batch->entries + at, batch->hashes + at);
+    fli_window window = {.n = n - at < FLI_WINDOW ? n - at : FLI_WINDOW};
+    fli_window_begin(&window, embedding, table, bags->ids + at,
+                     batch->hashes + at);
+    fli_window_find(&window, bags->ids + at, batch->entries + at);
   }
   batch->n_ids = n;
   batch->layout = embedding->layout;

@@ -270,11 +270,20 @@ fl_status fli_batch_reserve(fl_embedding *embedding, fli_table *table,
 void fli_batch_free(fl_embedding *embedding, fli_table *table);
 /* Which ids are the same, and the bags of each in order. */
 void fli_batch_group(fli_batch *batch, const fl_embedding_bags *bags);
-/* Find up to FLI_WINDOW ids, in the writer's thread or while it waits. */
-void fli_find_window(const fl_embedding *embedding, const fli_table *table,
-                     const uint64_t *ids, size_t n, fli_entry **entries,
-                     uint32_t *hashes);
-/* The same for a whole batch, beside a copy of the ids. */
+/* Up to FLI_WINDOW ids that are looked for together: begin asks memory for
+ * their buckets, find (a little later) has their entries. In the writer's
+ * thread or while it waits. */
+typedef struct fli_window {
+  size_t n;
+  fli_entry *first[FLI_WINDOW]; /* buckets */
+  fli_entry *second[FLI_WINDOW];
+} fli_window;
+void fli_window_begin(fli_window *window, const fl_embedding *embedding,
+                      const fli_table *table, const uint64_t *ids,
+                      uint32_t *hashes);
+void fli_window_find(fli_window *window, const uint64_t *ids,
+                     fli_entry **entries);
+/* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
 
@@ -342,15 +351,6 @@ static inline fli_segment *fli_segments_next(const fli_table *table,
 
 /* ---- rows (rows.c) ------------------------------------------------------- */
 
-/* out += sum of factors[r] rows[r] in the order of r; factors NULL: 1. dim is
- * a multiple of 4. */
-void fli_rows_sum(float *out, const float *const *rows, const float *factors,
-                  size_t n, size_t dim);
-/* Sum of squares, in 4 lanes that are folded 0 + 2, 1 + 3. n is a multiple of
- * 4. */
-float fli_chunk_square(const float *x, size_t n);
-/* row -= factor gradient */
-void fli_row_step(float *row, const float *gradient, float factor, size_t n);
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
                   uint64_t id, float *row);

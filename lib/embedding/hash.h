@@ -73,17 +73,33 @@ static inline uint64_t fli_entry_id(const fli_entry *entry)
   return atomic_load_explicit(&entry->id, memory_order_relaxed);
 }
 
+/* Bit i: entry i of the bucket is the id's. One at most. */
+static inline uint32_t fli_bucket_match(const fli_entry *bucket, uint64_t id)
+{
+  return (uint32_t)((fli_entry_id(&bucket[0]) == id) &
+                    (fli_entry_where(&bucket[0]) != 0)) |
+         (uint32_t)((fli_entry_id(&bucket[1]) == id) &
+                    (fli_entry_where(&bucket[1]) != 0))
+             << 1 |
+         (uint32_t)((fli_entry_id(&bucket[2]) == id) &
+                    (fli_entry_where(&bucket[2]) != 0))
+             << 2 |
+         (uint32_t)((fli_entry_id(&bucket[3]) == id) &
+                    (fli_entry_where(&bucket[3]) != 0))
+             << 3;
+}
+
+/* Which bit of a match is set: chance would not be predicted. */
+static inline uint32_t fli_match_place(uint32_t match)
+{
+  return (match >> 1) - (match >> 3);
+}
+
 /* The entry of an id in a bucket, or NULL. */
 static inline fli_entry *fli_bucket_find(fli_entry *bucket, uint64_t id)
 {
-  uint32_t found = 0;
-  for (uint32_t i = 0; i < FLI_BUCKET; i++) {
-    found |= (uint32_t)((fli_entry_id(&bucket[i]) == id) &
-                        (fli_entry_where(&bucket[i]) != 0))
-             << i;
-  }
-  if (!found) return NULL;
-  return &bucket[found & 1 ? 0 : found & 2 ? 1 : found & 4 ? 2 : 3];
+  uint32_t match = fli_bucket_match(bucket, id);
+  return match ? bucket + fli_match_place(match) : NULL;
 }
 
 /* How many chunks a mask of up to 4 bits has. */

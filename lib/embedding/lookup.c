@@ -9,6 +9,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "kernels/kernels.h"
 
 enum { TASK_IDS = 4096, LINE = 64 };
 
@@ -19,7 +20,7 @@ typedef struct bag_run {
   const fl_embedding_bags *bags;
   uint64_t bags_each; /* of a task */
   float *out;
-  fli_entry **entries; /* [n_ids], or NULL: nobody wants them */
+  fli_entry **entries; /* [n_ids], of the batch */
   uint32_t *hashes;
   _Atomic uint64_t n_missing;
 } bag_run;
@@ -60,10 +61,11 @@ static void prefetch_row(const uint8_t *row, size_t bytes)
 static void add_some_chunks(const fli_table *table, float *out,
                             const float *row, uint32_t mask, float factor)
 {
+  const flk_table *kernels = flk_kernels();
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (!(mask >> k & 1)) continue;
-    fli_rows_sum(out + (size_t)k * table->chunk_floats, &row, &factor, 1,
-                 table->chunk_floats);
+    kernels->rows_add(out + (size_t)k * table->chunk_floats, &row, &factor, 1,
+                      table->chunk_floats);
     row += table->chunk_floats;
   }
 }
@@ -81,8 +83,8 @@ static void add_rows(const bag_at *at, uint64_t first, size_t n,
     while (i + count < n && masks[i + count] == whole)
       count++;
     if (count > 0) {
-      fli_rows_sum(at->out, rows + i, weights ? weights + i : NULL, count,
-                   table->dim);
+      flk_kernels()->rows_add(at->out, rows + i, weights ? weights + i : NULL,
+                              count, table->dim);
       i += count;
       continue;
     }
@@ -92,33 +94,78 @@ static void add_rows(const bag_at *at, uint64_t first, size_t n,
   }
 }
 
-static void add_window(bag_at *at, uint64_t first, size_t n,
+/* Rows of a window, which memory has been asked for. */
+typedef struct row_window {
+  uint64_t first; /* id */
+  size_t n;
+  uint32_t masks[FLI_WINDOW];
+  const float *rows[FLI_WINDOW];
+} row_window;
+
+static size_t ask_rows(const fli_table *table, row_window *window,
                        fli_entry *const *entries)
 {
-  const fli_table *table = at->run->table;
-  const float *rows[FLI_WINDOW];
-  uint32_t masks[FLI_WINDOW];
-  for (size_t i = 0; i < n; i++) {
+  size_t n_missing = 0;
+  for (size_t i = 0; i < window->n; i++) {
     uint32_t where = entries[i] ? fli_entry_where(entries[i]) : 0;
-    masks[i] = where >> FLI_MASK_SHIFT;
-    rows[i] = NULL;
+    window->masks[i] = where >> FLI_MASK_SHIFT;
+    window->rows[i] = NULL;
+    n_missing += where == 0;
     if (where == 0) continue;
-    const fli_pool *pool = table->pools[fli_count_of(masks[i])];
+    const fli_pool *pool = table->pools[fli_count_of(window->masks[i])];
     const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
     prefetch_row(row, pool->extent_bytes);
-    rows[i] = (const float *)(const void *)row;
+    window->rows[i] = (const float *)(const void *)row;
   }
-  for (size_t i = 0; i < n;) {
+  return n_missing;
+}
+
+static void add_window(bag_at *at, const row_window *window)
+{
+  const uint64_t first = window->first;
+  for (size_t i = 0; i < window->n;) {
     while (first + i == at->end) {
       end_bag(at);
       at->bag++;
       begin_bag(at);
     }
-    size_t count = n - i;
+    size_t count = window->n - i;
     if (at->end - (first + i) < count) count = (size_t)(at->end - (first + i));
-    add_rows(at, first + i, count, masks + i, rows + i);
+    add_rows(at, first + i, count, window->masks + i, window->rows + i);
     i += count;
   }
+}
+
+static size_t window_size(uint64_t at, uint64_t last)
+{
+  return last - at < FLI_WINDOW ? (size_t)(last - at) : FLI_WINDOW;
+}
+
+/* Three windows at once: while the rows of one are added, those of the next
+ * are on their way, and the buckets of the one after that. */
+static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
+{
+  const uint64_t *ids = run->bags->ids;
+  size_t n_missing = 0;
+  fli_window window = {.n = window_size(first, last)};
+  row_window rows[2] = {{.n = 0}};
+  int now = 0;
+  fli_window_begin(&window, run->embedding, run->table, ids + first,
+                   run->hashes + first);
+  for (uint64_t i = first; i < last; i += rows[!now].n) {
+    rows[now].first = i;
+    rows[now].n = window.n;
+    fli_window_find(&window, ids + i, run->entries + i);
+    n_missing += ask_rows(run->table, &rows[now], run->entries + i);
+    uint64_t next = i + window.n;
+    window.n = window_size(next, last);
+    fli_window_begin(&window, run->embedding, run->table, ids + next,
+                     run->hashes + next);
+    now = !now;
+    add_window(at, &rows[now]);
+  }
+  add_window(at, &rows[!now]);
+  return n_missing;
 }
 
 static void sum_bags(void *arg, uint64_t index)
@@ -129,20 +176,10 @@ static void sum_bags(void *arg, uint64_t index)
   uint64_t end = bag + run->bags_each;
   if (end > bags->n_bags) end = bags->n_bags;
   uint64_t first = fli_bag_begin(bags, bag), last = fli_bag_begin(bags, end);
-  uint64_t n_missing = 0;
-  fli_entry *found[FLI_WINDOW];
-  uint32_t hashes[FLI_WINDOW];
+  size_t n_missing = 0;
   bag_at at = {.run = run, .bag = bag};
   begin_bag(&at);
-  for (uint64_t i = first; i < last; i += FLI_WINDOW) {
-    size_t n = last - i < FLI_WINDOW ? (size_t)(last - i) : FLI_WINDOW;
-    fli_entry **entries = run->entries ? run->entries + i : found;
-    fli_find_window(run->embedding, run->table, bags->ids + i, n, entries,
-                    run->hashes ? run->hashes + i : hashes);
-    for (size_t k = 0; k < n; k++)
-      n_missing += entries[k] == NULL;
-    add_window(&at, i, n, entries);
-  }
+  if (first < last) n_missing = add_ids(run, &at, first, last);
   for (;;) {
     end_bag(&at);
     if (++at.bag >= end) break;

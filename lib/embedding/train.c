@@ -19,6 +19,7 @@ enum { TASK_ROWS = 1024, AHEAD = 8, LINE = 64, GATHER = 64 };
 typedef struct train_run {
   fl_embedding *embedding;
   fli_table *table;
+  const flk_table *kernels;
   const float *gradient;
   int has_factors;
   float rate;
@@ -42,8 +43,8 @@ static const float *sum_gradients(const train_run *run, size_t u, float *sum)
     uint32_t n = end - at < GATHER ? end - at : GATHER;
     for (uint32_t i = 0; i < n; i++)
       rows[i] = run->gradient + batch->order[at + i] * dim;
-    fli_rows_sum(sum, rows, run->has_factors ? batch->factors + at : NULL, n,
-                 dim);
+    run->kernels->rows_add(
+        sum, rows, run->has_factors ? batch->factors + at : NULL, n, dim);
     at += n;
   }
   return sum;
@@ -92,10 +93,9 @@ static void train_row(const train_run *run, size_t u)
   const float *gradient = sum_gradients(run, u, sum);
   uint32_t where = entry ? fli_entry_where(entry) : 0;
   uint32_t mask = where >> FLI_MASK_SHIFT;
-  for (uint32_t k = 0; k < table->chunks; k++) {
-    squares[k] = fli_chunk_square(gradient + k * n, n);
-    if (mask >> k & 1) live += squares[k];
-  }
+  run->kernels->chunk_squares(squares, gradient, table->chunks, n);
+  for (uint32_t k = 0; k < table->chunks; k++)
+    live += mask >> k & 1 ? squares[k] : 0.0f;
   if (!(live <= FLT_MAX)) {
     /* So large that its square is no number: it says nothing. */
     memset(squares, 0, sizeof squares);
@@ -103,20 +103,21 @@ static void train_row(const train_run *run, size_t u)
   }
   if (run->has_utility) add_utility(run, u, entry, squares);
   if (!entry) return;
-  atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
-                        memory_order_relaxed);
+  if (!(where & FLI_IS_CHANGED))
+    atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
+                          memory_order_relaxed);
   const uint32_t count = fli_count_of(mask);
   const fli_pool *pool = table->pools[count];
   float *row = (float *)(void *)fli_pool_row(pool, where & FLI_INDEX_MASK);
   float step = step_of(run, fli_pool_square(pool, where & FLI_INDEX_MASK),
                        live / (float)(count * n));
   if (count == table->chunks) {
-    fli_row_step(row, gradient, step, table->dim);
+    run->kernels->row_step(row, gradient, step, table->dim);
     return;
   }
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (!(mask >> k & 1)) continue;
-    fli_row_step(row, gradient + k * n, step, n);
+    run->kernels->row_step(row, gradient + k * n, step, n);
     row += n;
   }
 }
@@ -234,6 +235,7 @@ fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
   train_run run = {
       .embedding = embedding,
       .table = t,
+      .kernels = flk_kernels(),
       .gradient = gradient,
       .has_factors = bags.weights || bags.mode == FL_EMBEDDING_MEAN,
       .rate = rate,
