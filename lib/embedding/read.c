@@ -29,6 +29,9 @@ typedef struct read_run {
   const fl_embedding_bags *bags;
   float *now;
   float *next;
+  float *out;
+  uint64_t bag; /* at hand */
+  uint64_t end; /* of it */
 } read_run;
 
 static fli_segment *current_segment(const fli_table *table, uint64_t hash,
@@ -121,49 +124,78 @@ static void add_id(read_run *run, glimpse seen, uint64_t id, float factor)
   run->next = now;
 }
 
-/* Ids first..first + n - 1, all of one bag. */
-static void add_window(read_run *run, uint64_t first, size_t n)
+static void begin_bag(read_run *run)
 {
-  const fl_embedding_bags *bags = run->bags;
-  glimpse seen[FLI_WINDOW];
+  run->end = fli_bag_begin(run->bags, run->bag + 1);
+  memset(run->now, 0, run->table->dim * sizeof *run->now);
+}
+
+static void end_bag(read_run *run)
+{
+  const size_t dim = run->table->dim;
+  float *out = run->out + run->bag * dim;
+  uint64_t n = run->end - fli_bag_begin(run->bags, run->bag);
+  const float factor =
+      run->bags->mode == FL_EMBEDDING_MEAN && n > 0 ? 1.0f / (float)n : 1.0f;
+  for (size_t i = 0; i < dim; i++)
+    out[i] = factor * run->now[i];
+}
+
+/* Where the rows of ids first..first + n - 1 are, which are on their way then.
+ */
+static void look_ahead(const read_run *run, uint64_t first, size_t n,
+                       glimpse *seen)
+{
+  const uint64_t *ids = run->bags->ids + first;
   for (size_t i = 0; i < n; i++) {
-    uint64_t hash = fli_mix(run->embedding->mix, bags->ids[first + i]);
+    uint64_t hash = fli_mix(run->embedding->mix, ids[i]);
     fli_segment *segment = fli_segment_of(run->table, hash);
     FLI_PREFETCH(segment->entries +
                  FLI_BUCKET * fli_first_bucket(hash, segment->n_buckets));
   }
   for (size_t i = 0; i < n; i++) {
-    seen[i] = look(run, bags->ids[first + i]);
+    seen[i] = look(run, ids[i]);
     if (seen[i].where == 0) continue;
     const fli_pool *pool = run->table->pools[fli_where_count(seen[i].where)];
     const uint8_t *row = row_of(run, seen[i].where);
     for (size_t at = 0; at < pool->extent_bytes; at += LINE)
       FLI_PREFETCH(row + at);
   }
+}
+
+/* A window has ids of one bag or of many, as they come. */
+static void add_window(read_run *run, uint64_t first, size_t n)
+{
+  const fl_embedding_bags *bags = run->bags;
+  glimpse seen[FLI_WINDOW];
+  look_ahead(run, first, n, seen);
   for (size_t i = 0; i < n; i++) {
+    while (first + i == run->end) {
+      end_bag(run);
+      run->bag++;
+      begin_bag(run);
+    }
     add_id(run, seen[i], bags->ids[first + i],
            bags->weights ? bags->weights[first + i] : 1.0f);
   }
 }
 
-static void read_bag(read_run *run, uint64_t bag, float *out)
+static void read_bags(read_run *run)
 {
-  const fl_embedding_bags *bags = run->bags;
-  const size_t dim = run->table->dim;
-  uint64_t begin = fli_bag_begin(bags, bag);
-  uint64_t end = fli_bag_begin(bags, bag + 1);
-  memset(run->now, 0, dim * sizeof *run->now);
-  for (uint64_t i = begin; i < end; i += FLI_WINDOW) {
-    size_t n = end - i < FLI_WINDOW ? (size_t)(end - i) : FLI_WINDOW;
+  const uint64_t n_ids = run->bags->n_ids;
+  if (run->bags->n_bags == 0) return;
+  begin_bag(run);
+  for (uint64_t i = 0; i < n_ids; i += FLI_WINDOW) {
+    size_t n = n_ids - i < FLI_WINDOW ? (size_t)(n_ids - i) : FLI_WINDOW;
     uint32_t epoch = fli_readers_enter(run->embedding->readers);
     add_window(run, i, n);
     fli_readers_leave(run->embedding->readers, epoch);
   }
-  const float factor = bags->mode == FL_EMBEDDING_MEAN && end > begin
-                           ? 1.0f / (float)(end - begin)
-                           : 1.0f;
-  for (size_t i = 0; i < dim; i++)
-    out[i] = factor * run->now[i];
+  for (;;) {
+    end_bag(run);
+    if (++run->bag == run->bags->n_bags) return;
+    begin_bag(run);
+  }
 }
 
 fl_status fl_embedding_lookup(const fl_embedding *embedding, uint32_t table,
@@ -176,10 +208,14 @@ fl_status fl_embedding_lookup(const fl_embedding *embedding, uint32_t table,
   fl_status st = fli_bags_load(&bags, given);
   if (st == FL_OK) st = fli_bags_check(embedding, table, &bags, out);
   if (st != FL_OK) return st;
-  read_run run = {embedding, embedding->tables[table], &bags, sums[0], sums[1]};
+  read_run run = {.embedding = embedding,
+                  .table = embedding->tables[table],
+                  .bags = &bags,
+                  .now = sums[0],
+                  .next = sums[1],
+                  .out = out};
   fli_fpguard_enter(&guard);
-  for (uint64_t bag = 0; bag < bags.n_bags; bag++)
-    read_bag(&run, bag, out + bag * run.table->dim);
+  read_bags(&run);
   fli_fpguard_leave(&guard);
   return FL_OK;
 }

@@ -1,162 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The store as a layer of a model: fit, scores, tables of fields, rates, and
+/* Attaching the store to models: tables of fields, rates, steps that fail, and
  * which of the two is freed first. */
-#include "recommender.h"
-
-#include <fl/embedding.h>
-
-enum { BATCH = 64 };
-
-static const uint8_t secret[16] = "fifteen letters";
-
-static fl_embedding *store_new(fl_context *context, uint32_t optimiser,
-                               uint32_t n_tables, uint32_t dim)
-{
-  fl_embedding *e = NULL;
-  fl_embedding_options o;
-  fl_embedding_table_options t;
-  cr_assert_eq(fl_embedding_options_init(&o, sizeof o), FL_OK);
-  cr_assert_eq(fl_embedding_table_options_init(&t, sizeof t), FL_OK);
-  o.optimiser = optimiser;
-  o.seed = 7;
-  o.secret = secret;
-  cr_assert_eq(fl_embedding_new(&e, context, &o), FL_OK);
-  t.dim = dim;
-  t.init_scale = 0.1f;
-  for (uint32_t i = 0; i < n_tables; i++) {
-    uint32_t table = 99;
-    cr_assert_eq(fl_embedding_add_table(e, &t, &table), FL_OK, "%s",
-                 fl_last_error());
-    cr_assert_eq(table, i);
-  }
-  return e;
-}
-
-static fl_embedding_bags one_each(const uint64_t *ids, uint64_t n)
-{
-  fl_embedding_bags bags;
-  cr_assert_eq(fl_embedding_bags_init(&bags, sizeof bags), FL_OK);
-  bags.ids = ids;
-  bags.n_ids = bags.n_bags = n;
-  return bags;
-}
-
-/* Rows of ids 0 .. n - 1 as they are; zeros for those that have none. */
-static void read_rows(const fl_embedding *e, uint32_t table, uint64_t n,
-                      float *rows)
-{
-  uint64_t ids[IDS];
-  cr_assert_leq(n, IDS);
-  for (uint64_t i = 0; i < n; i++) {
-    ids[i] = i;
-  }
-  fl_embedding_bags bags = one_each(ids, n);
-  cr_assert_eq(fl_embedding_lookup(e, table, &bags, rows), FL_OK);
-}
-
-static double fit(fl_model *model, const fl_dataset *data, uint32_t epochs,
-                  float rate)
-{
-  fl_fit_options o;
-  fl_fit_result result;
-  cr_assert_eq(fl_fit_options_init(&o, sizeof o), FL_OK);
-  cr_assert_eq(fl_fit_result_init(&result, sizeof result), FL_OK);
-  o.epochs = epochs;
-  o.batch_size = BATCH;
-  o.learning_rate = rate;
-  o.seed = 3;
-  cr_assert_eq(fl_model_fit(model, data, &o, &result), FL_OK, "%s",
-               fl_last_error());
-  return result.mean_loss;
-}
-
-/* ---- training ----------------------------------------------------------- */
-
-/* The oracle is the array of test_recommender.c, with the store's first
- * values. */
-Test(embedding_attach, fit_is_that_of_an_array_of_rows)
-{
-  static float first[IDS * WIDTH];
-  static float rows[IDS * WIDTH];
-  clicks *c = clicks_new(1);
-  fl_embedding *e = store_new(NULL, FL_EMBEDDING_SGD, 1, WIDTH);
-  fl_model *model = recommender_new(NULL, DEEP_FM, 1);
-  fl_model *oracle = recommender_new(NULL, DEEP_FM, 1);
-  fl_embedding_bags bags = one_each(c->ids, CLICKS * FIELDS);
-  float *out = malloc(CLICKS * FIELDS * WIDTH * sizeof *out);
-  cr_assert_not_null(out);
-  cr_assert_eq(fl_embedding_forward(e, 0, &bags, out), FL_OK);
-  read_rows(e, 0, IDS, first);
-  array_rows *array = array_rows_new(IDS, WIDTH, first);
-  fli_model_set_provider(oracle, &array_rows_provider, array);
-  cr_assert_eq(fl_embedding_attach(e, model, NULL), FL_OK, "%s",
-               fl_last_error());
-  double got = fit(model, &c->data, 3, 0.2f);
-  double want = fit(oracle, &c->data, 3, 0.2f);
-  cr_assert_float_eq(got, want, 1e-6 * want);
-  read_rows(e, 0, IDS, rows);
-  for (size_t i = 0; i < IDS * WIDTH; i++) {
-    cr_assert_float_eq(rows[i], array->values[i], 1e-5, "value %zu: %g, %g", i,
-                       (double)rows[i], (double)array->values[i]);
-  }
-  cr_assert_neq(memcmp(first, rows, sizeof rows), 0);
-  fl_model_free(model);
-  fl_model_free(oracle);
-  array_rows_free(array);
-  fl_embedding_free(e);
-  free(out);
-  free(c);
-}
-
-static void check_learning(recommender_kind kind)
-{
-  clicks *c = clicks_new(1);
-  clicks *other = clicks_new(2);
-  fl_embedding *e = store_new(NULL, FL_EMBEDDING_ROW_ADAGRAD, 1, WIDTH);
-  fl_model *model = recommender_new(NULL, kind, 1);
-  fl_embedding_attach_options o;
-  cr_assert_eq(fl_embedding_attach_options_init(&o, sizeof o), FL_OK);
-  o.rate = 0.1f;
-  cr_assert_eq(fl_embedding_attach(e, model, &o), FL_OK);
-  double before = recommender_auc(model, other);
-  (void)fit(model, &c->data, 15, 0.2f);
-  double after = recommender_auc(model, other);
-  cr_assert(before > 0.4 && before < 0.6, "AUC %g before", before);
-  cr_assert(after > 0.75, "AUC %g, then %g", before, after);
-  fl_embedding_free(e);
-  fl_model_free(model);
-  free(other);
-  free(c);
-}
-
-Test(embedding_attach, recommenders_learn_clicks)
-{
-  check_learning(DEEP_FM);
-  check_learning(DLRM);
-}
-
-Test(embedding_attach, scores_make_no_rows)
-{
-  static float rows[IDS * WIDTH];
-  static const float zeros[IDS * WIDTH];
-  static float scores[CLICKS];
-  clicks *c = clicks_new(1);
-  fl_embedding *e = store_new(NULL, FL_EMBEDDING_SGD, 1, WIDTH);
-  fl_model *model = recommender_new(NULL, DEEP_FM, 1);
-  fl_evaluation evaluation;
-  cr_assert_eq(fl_embedding_attach(e, model, NULL), FL_OK);
-  cr_assert_eq(fl_evaluation_init(&evaluation, sizeof evaluation), FL_OK);
-  cr_assert_eq(fl_model_evaluate(model, &c->data, &evaluation), FL_OK);
-  cr_assert_eq(fl_model_predict(model, &c->data, scores, CLICKS), FL_OK);
-  read_rows(e, 0, IDS, rows);
-  cr_assert_arr_eq(rows, zeros, sizeof rows);
-  for (size_t k = 1; k < CLICKS; k++) {
-    cr_assert_eq(scores[k], scores[0]); /* nothing is known of any id */
-  }
-  fl_model_free(model);
-  fl_embedding_free(e);
-  free(c);
-}
+#include "store.h"
 
 /* ---- fields and tables -------------------------------------------------- */
 
@@ -304,7 +149,7 @@ Test(embedding_attach, tables_of_fields_learn_as_one_table_does)
   free(c);
 }
 
-/* ---- rates, other models, adjusting ------------------------------------- */
+/* ---- rates, other models ------------------------------------------------ */
 
 Test(embedding_attach, rows_may_have_a_rate_of_their_own)
 {
@@ -460,39 +305,6 @@ Test(embedding_attach, either_may_be_freed_first)
     cr_assert_eq(left, 0);
     fl_context_free(context);
   }
-}
-
-/* Rows are the embedding's: a checkpoint of the model neither has nor changes
- * them. */
-Test(embedding_attach, checkpoints_leave_rows_as_they_are)
-{
-  static float rows[2][IDS * WIDTH];
-  clicks *c = clicks_new(1);
-  fl_embedding *e = store_new(NULL, FL_EMBEDDING_ROW_ADAGRAD, 1, WIDTH);
-  fl_model *model = recommender_new(NULL, DEEP_FM, 1);
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  fl_reader reader;
-  float weight[2];
-  cr_assert_eq(fl_embedding_attach(e, model, NULL), FL_OK);
-  (void)fit(model, &c->data, 1, 0.1f);
-  weight[0] = model->values[0];
-  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
-  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
-  cr_assert_eq(fl_model_save_checkpoint(model, &writer), FL_OK);
-  (void)fit(model, &c->data, 1, 0.1f);
-  cr_assert_neq(model->values[0], weight[0]);
-  read_rows(e, 0, IDS, rows[0]);
-  cr_assert_eq(fl_buffer_as_reader(buffer, &reader), FL_OK);
-  cr_assert_eq(fl_model_load_checkpoint(model, &reader), FL_OK);
-  cr_assert_eq(model->values[0], weight[0]);
-  read_rows(e, 0, IDS, rows[1]);
-  cr_assert_arr_eq(rows[0], rows[1], sizeof rows[0]);
-  (void)fit(model, &c->data, 1, 0.1f); /* still attached */
-  fl_buffer_free(buffer);
-  fl_model_free(model);
-  fl_embedding_free(e);
-  free(c);
 }
 
 /* ---- what does not fit -------------------------------------------------- */

@@ -30,6 +30,24 @@ Test(layer_gradients_interactions, pairwise_dots_of_all_shapes)
   }
 }
 
+/* Products of tiles, whole panels and parts of them, by each table. */
+Test(layer_gradients_interactions, pairwise_dots_by_every_instruction_set)
+{
+  static const size_t odd[] = {3, 16, 24, 33, 40};
+  for (size_t table = 0; flk_nn_at(table); table++) {
+    cr_assert(flk_nn_choose(flk_nn_at(table)->name));
+    for (size_t i = 0; i < FLI_COUNT_OF(odd); i++) {
+      net *t = net_sequence(4 + 13 * (i == 1), odd[i]);
+      (void)net_dots(t);
+      (void)net_dense(t, 3);
+      (void)net_classes(t, 0.0f);
+      net_check_batch(t, 3);
+      net_free(t);
+    }
+  }
+  cr_assert(flk_nn_choose(NULL));
+}
+
 /* DeepFM, the machine declared before the dense layers and behind them: its
  * gradient is the first one of the shared vectors or is added to it. */
 Test(layer_gradients_interactions, machine_and_dense_layers_on_one_embedding)

@@ -3,6 +3,8 @@
  * and that a step which fails leaves rows and weights as they were. */
 #include "recommender.h"
 
+#include <fl/freeze.h>
+
 #include "model/builder.h"
 
 typedef struct setting {
@@ -308,7 +310,7 @@ static int is_shown_as_trained(const fl_model *model)
   return info.is_trained == 1;
 }
 
-static fl_model *two_modules(int32_t is_trained)
+static fl_model *three_modules(int32_t is_trained)
 {
   const uint64_t fields = FIELDS;
   fl_model_builder *b = NULL;
@@ -320,7 +322,8 @@ static fl_model *two_modules(int32_t is_trained)
   (void)fl_model_builder_trainable(b, 1);
   (void)fl_model_builder_flatten(b, "flat");
   (void)fl_model_builder_dense(b, "first", 6);
-  (void)fl_model_builder_dense(b, "second", 1);
+  (void)fl_model_builder_dense(b, "second", 5);
+  (void)fl_model_builder_dense(b, "third", 1);
   (void)fl_model_builder_binary_cross_entropy(b, "loss");
   cr_assert_eq(fl_model_builder_build(b, &model), FL_OK, "%s", fl_last_error());
   fl_model_builder_free(b);
@@ -328,10 +331,10 @@ static fl_model *two_modules(int32_t is_trained)
   return model;
 }
 
-static void use_two_modules(setting *s, int32_t is_trained)
+static void use_three_modules(setting *s, int32_t is_trained)
 {
   fl_model_free(s->model);
-  s->model = two_modules(is_trained);
+  s->model = three_modules(is_trained);
   fli_model_set_provider(s->model, &array_rows_provider, s->rows);
   remember(s);
 }
@@ -340,7 +343,7 @@ Test(sparse_embedding, rows_are_frozen_with_the_first_module)
 {
   static const uint8_t frozen[][2] = {{1, 0}, {0, 1}};
   setting s = setting_new(NULL);
-  use_two_modules(&s, 1);
+  use_three_modules(&s, 1);
   cr_assert(is_shown_as_trained(s.model));
   cr_assert_eq(fl_model_set_first_active(s.model, 1), FL_OK);
   cr_assert(!is_shown_as_trained(s.model));
@@ -367,7 +370,7 @@ Test(sparse_embedding, rows_declared_fixed_stay_so)
   uint8_t bytes[2][512];
   size_t n[2];
   fl_model *copy = NULL;
-  use_two_modules(&s, 0);
+  use_three_modules(&s, 0);
   cr_assert(!is_shown_as_trained(s.model));
   cr_assert_eq(step(&s), FL_OK);
   cr_assert(rows_are_as_before(&s));
@@ -383,6 +386,48 @@ Test(sparse_embedding, rows_declared_fixed_stay_so)
   cr_assert_eq(fl_model_init_weights(s.model, 5), FL_OK);
   cr_assert_eq(step(&s), FL_OK);
   cr_assert(rows_are_as_before(&s));
+  setting_free(&s);
+}
+
+/* Layer freezing freezes rows with the first module, and keeps no outputs of
+ * frozen modules, which rows would change behind its back. */
+Test(sparse_embedding, freezing_controller_freezes_rows_and_keeps_no_outputs)
+{
+  const fl_freeze_fixed fixed = {.step = 4, .first_active = 1};
+  setting s = setting_new(NULL);
+  fl_freeze_options o;
+  fl_freeze_attach_options attach;
+  fl_freeze *freeze = NULL;
+  fl_cache_status status;
+  use_three_modules(&s, 1);
+  cr_assert_eq(fl_freeze_options_init(&o, sizeof o), FL_OK);
+  cr_assert_eq(fl_freeze_attach_options_init(&attach, sizeof attach), FL_OK);
+  cr_assert_eq(fl_cache_status_init(&status, sizeof status), FL_OK);
+  o.criterion = FL_FREEZE_FIXED;
+  o.steps_per_epoch = 4;
+  o.fixed = &fixed;
+  o.n_fixed = 1;
+  cr_assert_eq(fl_cache_new(&attach.cache, NULL, NULL), FL_OK);
+  cr_assert_eq(fl_freeze_new(&freeze, NULL, 3, &o), FL_OK, "%s",
+               fl_last_error());
+  cr_assert_eq(fl_freeze_attach(freeze, s.model, &attach), FL_OK);
+  cr_assert_eq(fl_model_fit(s.model, &s.batch, NULL, NULL), FL_OK);
+  cr_assert(!rows_are_as_before(&s));
+  for (int i = 0; i < 3; i++) {
+    cr_assert_eq(step(&s), FL_OK);
+  }
+  remember(&s);
+  fl_fit_options fit;
+  cr_assert_eq(fl_fit_options_init(&fit, sizeof fit), FL_OK);
+  fit.epochs = 3;
+  cr_assert_eq(fl_model_fit(s.model, &s.batch, &fit, NULL), FL_OK);
+  cr_assert_eq(fl_model_first_active(s.model), 1);
+  cr_assert(rows_are_as_before(&s));
+  cr_assert(!weights_are_as_before(&s));
+  cr_assert_eq(fl_cache_get_status(attach.cache, &status), FL_OK);
+  cr_assert_eq(status.rows + status.hits, 0);
+  fl_freeze_free(freeze);
+  fl_cache_free(attach.cache);
   setting_free(&s);
 }
 
@@ -416,7 +461,7 @@ Test(sparse_embedding, lora_fixes_rows_and_merging_frees_them)
   setting s = setting_new(NULL);
   fl_model *lora = NULL;
   fl_model *merged = NULL;
-  use_two_modules(&s, 1);
+  use_three_modules(&s, 1);
   cr_assert_eq(fl_model_with_lora(&lora, s.model, NULL, 1), FL_OK);
   cr_assert_eq(fl_model_step(lora, &s.batch, 0.1f, NULL), FL_E_STATE);
   fli_model_set_provider(lora, &array_rows_provider, s.rows);

@@ -68,16 +68,13 @@ def i32(x: npt.ArrayLike, name: str, shape: tuple[int, ...] | None = None
 
 
 def u64(x: npt.ArrayLike, name: str) -> npt.NDArray[np.uint64]:
-    """Return ids as a C-contiguous aligned uint64 array: signed ones are the
-    same bits, and not below 0."""
+    """Return ids as a C-contiguous aligned uint64 array, signed ones by their
+    bits: PyTorch's are signed, and any id will do."""
     array = plain(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: got dtype {array.dtype}, want integers")
-    if array.dtype.kind == "i" and array.size and array.min() < 0:
-        raise ValueError(f"{name}: got {array.min()}, want >= 0")
-    if _is_plain(array, np.int64):
-        return array.view(np.uint64)
-    return np.require(array, np.uint64, ["C", "A"])
+    wide = np.int64 if array.dtype.kind == "i" else np.uint64
+    return np.require(array, wide, ["C", "A"]).view(np.uint64)
 
 
 def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:

@@ -324,7 +324,7 @@ class Embedding:
 class SparseEmbedding:
     """Rows of any number of ids: ids [fields] to [fields, width]. The layer
     before it is the model's input, which no other one takes then, and samples
-    are integers from 0 to 2**64 - 1. It has no tensor: rows are those of an
+    are integers of 64 bits, signed ones by their bits. It has no tensor: rows are those of an
     embedding that is attached to the model, without which NotAllowedError is
     what training and scores raise. They are updated batch by batch:
     ConflictError from accumulate. `width` >= 1."""
