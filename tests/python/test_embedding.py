@@ -280,3 +280,88 @@ def test_representations_say_what_it_is(store):
         assert repr(made.add_table(DIM)) == (
             "<libfl.EmbeddingTable 0: rows of 8>")
         assert repr(fl.Bags([[1, 2]])) == "<libfl.Bags 1 of 2 ids, sum>"
+
+
+# ---- as a layer of a model -------------------------------------------------
+
+def recommender(width=DIM, fields=3):
+    """A factorisation machine with a net beside it."""
+    return fl.Model([fl.Input((fields,)), fl.SparseEmbedding(width, name="v"),
+                     fl.FactorisationMachine(name="pairs"), fl.From("v"),
+                     fl.Flatten(), fl.Dense(8), fl.ReLU(), fl.Dense(1),
+                     fl.Add("pairs"), fl.BinaryCrossEntropy()], seed=2)
+
+
+def clicks(rng, n=600):
+    """Ids of three fields, and whether the first two belong together."""
+    ids = rng.integers(0, 12, (n, 3)).astype(np.uint64)
+    return (ids + np.array([0, 2**40, 2**63], np.uint64),
+            (ids[:, :1] % 3 == ids[:, 1:2] % 3).astype(np.float32))
+
+
+def test_attached_store_learns_with_the_model(store, rng):
+    with store(seed=1) as made, recommender() as model:
+        table = made.add_table(DIM)
+        with pytest.raises(fl.NotAllowedError):
+            model.predict(clicks(rng, 2)[0])
+        made.attach(model, table, rate=.05)
+        x, y = clicks(rng)
+        for _ in range(60):
+            loss = model.step(x, y, learning_rate=.05)
+        assert loss < .35
+        assert (table.lookup(x[:5, :1]) != 0).all()
+        made.adjust()
+        made.detach(model)
+        with pytest.raises(fl.NotAllowedError):
+            model.predict(x)
+
+
+def test_fields_may_have_tables_of_their_own(store, rng):
+    with store() as made, recommender() as model:
+        tables = [made.add_table(DIM) for _ in range(2)]
+        made.attach(model, [tables[0], tables[1], tables[0]])
+        x, y = clicks(rng, 50)
+        model.step(x, y, learning_rate=.05)
+        known = [(table.lookup(x[:, field:field + 1]) != 0).any()
+                 for table in tables for field in range(3)]
+        assert known == [True, False, True, False, True, False]
+
+
+def test_rate_of_rows_is_the_steps_or_their_own(store, rng):
+    def moved(rate):
+        with store(optimiser="sgd", seed=1) as made, recommender() as model:
+            table = made.add_table(DIM)
+            made.attach(model, table, rate=rate)
+            x, y = clicks(rng, 50)
+            before = table.forward(x[:, :1])
+            model.step(x, y, learning_rate=.5)
+            return np.abs(table.lookup(x[:, :1]) - before).max()
+    assert moved(0.) == 0
+    assert moved(None) > 0
+
+
+def test_model_keeps_its_store(context, rng):
+    with recommender() as model:
+        store = fl.EmbeddingStore(context=context)
+        store.attach(model, store.add_table(DIM))
+        store.close()
+        del store
+        x, y = clicks(rng, 20)
+        model.step(x, y, learning_rate=.05)
+        assert context.memory > 0
+
+
+def test_tables_of_others_and_wrong_ones_are_refused(store):
+    with store() as made, store() as other, recommender() as model:
+        with pytest.raises(ValueError, match="another store's"):
+            made.attach(model, other.add_table(DIM))
+        with pytest.raises(fl.DimError):
+            made.attach(model, made.add_table(16))
+        table = made.add_table(DIM)
+        with pytest.raises(fl.DimError):
+            made.attach(model, [table, table])
+        with pytest.raises(fl.NotAllowedError):
+            made.detach(model)
+        made.attach(model, table)
+        with pytest.raises(fl.NotAllowedError):
+            other.attach(model, other.add_table(DIM))

@@ -324,6 +324,11 @@ class EmbeddingReport(Struct):
                 ("bytes_moved", c_uint64), ("blocks_returned", c_uint64)]
 
 
+class EmbeddingAttachOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("table", c_uint32),
+                ("tables", U32P), ("n_tables", c_uint32), ("rate", c_float)]
+
+
 # ---- freeze.h --------------------------------------------------------------
 
 

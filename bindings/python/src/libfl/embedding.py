@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, Union
+from typing import Any, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from ._handle import Handle
 from ._lib import byref, c_uint32, lib
 from ._np import BytesLike, F32Array
 from .context import Context, lease_of
+from .model import Model
 
 SECRET_BYTES = 16
 
@@ -250,6 +251,41 @@ class EmbeddingStore(Handle):
         return EmbeddingReport(*(
             getattr(report, field.name)
             for field in dataclasses.fields(EmbeddingReport)))
+
+    def attach(self, model: Model,
+               tables: EmbeddingTable | Sequence[EmbeddingTable], *,
+               rate: float | None = None) -> None:
+        """Have the rows of the model's SparseEmbedding here, in one table, or
+        in one for each field. `rate`: of the rows; None = that of the step.
+
+        Adjust between steps, in a fit's `progress` for one. Rows are no part
+        of the model's weights and checkpoints. The model keeps the store
+        until `detach` or its own end.
+        """
+        options = _lib.init(_lib.EmbeddingAttachOptions)
+        if isinstance(tables, EmbeddingTable):
+            options.table = self._index_of(tables)
+        else:
+            indices = np.array([self._index_of(table) for table in tables],
+                               np.uint32)
+            options.tables = _np.u32_pointer(indices)
+            options.n_tables = indices.size
+        if rate is not None:
+            options.rate = _args.rate(rate)
+        lease = model._unseen()
+        lib.fl_embedding_attach(self._handle, lease, byref(options))
+        lease.rows = self._lease()
+
+    def detach(self, model: Model) -> None:
+        """Give the model up: it cannot be trained or scored then."""
+        lease = model._unseen()
+        lib.fl_embedding_detach(self._handle, lease)
+        lease.rows = None
+
+    def _index_of(self, table: EmbeddingTable) -> int:
+        if table.store is not self:
+            raise ValueError(f"tables: {table!r} is another store's")
+        return table.index
 
 
 def _fill(options: Any, **values: Any) -> None:
