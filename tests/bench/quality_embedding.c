@@ -26,7 +26,7 @@ static const char help[] =
     "  --every N       steps between adjusts; 50 (default), and 3, 6, 9, 30,\n"
     "                  60, 90\n"
     "  --sketch X      counters per value in each of the sketch's two rows;\n"
-    "                  0.02 (default)\n"
+    "                  0.1 (default)\n"
     "  --decay X       of utilities, per adjust; 0.98 (default)\n"
     "  --hysteresis X  1.3 (default)\n"
     "  --budget N      bytes for the method budget\n"
@@ -303,7 +303,7 @@ int main(int argc, char **argv)
                             .rows_rate = .05f,
                             .decay = .98f,
                             .hysteresis = 1.3f,
-                            .sketch = .02}};
+                            .sketch = .1}};
   parse(&a, argc, argv);
   open_data(&a, &clicks);
   for (size_t i = 0; i < METHODS; i++) {
