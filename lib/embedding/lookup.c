@@ -268,6 +268,8 @@ fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
   fli_fpguard_enter(&guard);
   uint64_t n_rows = t->n_rows, layout = embedding->layout;
   sum_all(&run);
+  t->asked += bags.n_ids;
+  t->hits += bags.n_ids - atomic_load(&run.n_missing);
   if (atomic_load(&run.n_missing) > 0) st = add_new_rows(embedding, t, &bags);
   if (t->n_rows > n_rows) {
     layout = embedding->layout;
