@@ -7,6 +7,7 @@
 
 #include <fl/train.h>
 
+#include "array_rows.h"
 #include "model/model.h"
 
 enum { MAX_ELEMENTS = 1 << 16, MAX_SAMPLE = 1 << 12, SAMPLES = 3 };
@@ -37,6 +38,7 @@ static int is_cheap(const fl_model *model)
     for (uint32_t p = 0; p < node->n_parameters; p++) {
       each += (double)node->counts[p];
     }
+    if (node->op == &fli_op_pairwise_dots) each += (double)node->input.dims[1];
     if (node->op == &fli_op_attention) each += (double)node->output.dims[0];
     cost += outputs * each;
   }
@@ -93,6 +95,7 @@ static void check_training(fl_model *model)
   int32_t *labels = calloc(outputs * SAMPLES, sizeof *labels);
   float *targets = calloc(outputs * SAMPLES, sizeof *targets);
   int32_t *ids = calloc(size * SAMPLES, sizeof *ids);
+  array_rows *rows = NULL;
   uint8_t *x = calloc(size * SAMPLES, 1);
   fl_dataset data;
   FUZZ_CHECK(x && ids && labels && targets);
@@ -105,7 +108,16 @@ static void check_training(fl_model *model)
   data.y = labels;
   data.targets = targets;
   data.n = SAMPLES;
+  if (takes_ids == FLI_IDS_ANY) {
+    FUZZ_CHECK(fl_model_step(model, &data, .1f, NULL) == FL_E_STATE);
+    rows = array_rows_new(3, (size_t)fli_model_sparse(model)->output.dims[1],
+                          NULL);
+    FUZZ_CHECK(rows);
+    fli_model_set_provider(model, &array_rows_provider, rows);
+  }
   train(model, &data);
+  fli_model_set_provider(model, NULL, NULL);
+  array_rows_free(rows);
   free(x);
   free(ids);
   free(labels);

@@ -97,6 +97,25 @@ static void build_ids(fl_model_builder *builder)
   classes(builder);
 }
 
+static void build_fields(fl_model_builder *builder)
+{
+  const uint64_t dims = 4;
+  (void)fl_model_builder_input(builder, &dims, 1, 1.0f, 0.0f);
+  (void)fl_model_builder_sparse_embedding(builder, "v", 6);
+  (void)fl_model_builder_pairwise_dots(builder, "pairs");
+  (void)fl_model_builder_dense(builder, "deep", 1);
+  (void)fl_model_builder_from(builder, "v");
+  (void)fl_model_builder_factorisation_machine(builder, "fm");
+  (void)fl_model_builder_add(builder, "s", "deep");
+  (void)fl_model_builder_binary_cross_entropy(builder, "loss");
+}
+
+static void build_fixed_fields(fl_model_builder *builder)
+{
+  (void)fl_model_builder_trainable(builder, 0);
+  build_fields(builder);
+}
+
 static void build_twice(fl_model_builder *builder)
 {
   tokens(builder);
@@ -114,9 +133,14 @@ static const struct {
   build_fn build;
   int has_lora;
 } models[] = {
-    {"layers-of-images", build_images, 0}, {"layers-to-numbers", build_flat, 0},
-    {"layers-of-tokens", build_tokens, 0}, {"layers-of-ids", build_ids, 0},
-    {"layers-used-twice", build_twice, 0}, {"layers-with-lora", build_twice, 1},
+    {"layers-of-images", build_images, 0},
+    {"layers-to-numbers", build_flat, 0},
+    {"layers-of-tokens", build_tokens, 0},
+    {"layers-of-ids", build_ids, 0},
+    {"layers-of-fields", build_fields, 0},
+    {"layers-of-fixed-fields", build_fixed_fields, 0},
+    {"layers-used-twice", build_twice, 0},
+    {"layers-with-lora", build_twice, 1},
 };
 
 static fl_model *new_model(build_fn build, int has_lora)

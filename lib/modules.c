@@ -44,7 +44,8 @@ int32_t fl_feature(uint32_t feature)
   case FL_FEATURE_CLIENT:
   case FL_FEATURE_SERVER:
   case FL_FEATURE_FREEZE:
-  case FL_FEATURE_COHORT: return 1;
+  case FL_FEATURE_COHORT:
+  case FL_FEATURE_EMBEDDING: return 1;
   default: return 0;
   }
 }

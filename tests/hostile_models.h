@@ -72,6 +72,12 @@ typedef struct hostile_model {
         {HOSTILE_U(units), HOSTILE_U(rank), HOSTILE_F(alpha)}, want, text, 0, \
         HOSTILE_NO_INPUTS                                                     \
   }
+/* A kind without attributes, of the wrong shape. */
+#define HOSTILE_BARE(name, kind, n_dims)                             \
+  {                                                                  \
+    name, kind, n_dims, 0, {{0}}, FL_E_FORMAT, "[fields, width]", 0, \
+        HOSTILE_NO_INPUTS                                            \
+  }
 #define HOSTILE_GRAPH(name, kind, n, a, b, c)                  \
   {                                                            \
     name, kind, 1, 0, {{0, 0, 0.0f}}, FL_E_FORMAT, "input", n, \
@@ -144,6 +150,16 @@ static const hostile_model hostile_models[] = {
                 HOSTILE_U(1 << 28), FL_E_TOO_LARGE, "elements"),
     HOSTILE_TWO("embedding-on-image", "embedding", 3, 1, HOSTILE_U(4),
                 HOSTILE_U(4), FL_E_FORMAT, "dimensions"),
+    HOSTILE_ONE("sparse-width-0", "sparse_embedding", 1, 0, HOSTILE_U(0),
+                FL_E_FORMAT, "width"),
+    HOSTILE_ONE("sparse-width-2-60", "sparse_embedding", 1, 0,
+                HOSTILE_U(HOSTILE_2_60), FL_E_TOO_LARGE, "elements"),
+    HOSTILE_ONE("sparse-on-image", "sparse_embedding", 3, 0, HOSTILE_U(4),
+                FL_E_FORMAT, "dimensions"),
+    HOSTILE_BARE("machine-of-one", "factorisation_machine", 1),
+    HOSTILE_BARE("machine-of-image", "factorisation_machine", 3),
+    HOSTILE_BARE("pairs-of-one", "pairwise_dots", 1),
+    HOSTILE_BARE("pairs-of-image", "pairwise_dots", 3),
     HOSTILE_ONE("layer-norm-epsilon-0", "layer_norm", 1, 1, HOSTILE_F(0.0f),
                 FL_E_FORMAT, "epsilon"),
     HOSTILE_ONE("layer-norm-epsilon-nan", "layer_norm", 1, 1, HOSTILE_F(NAN),

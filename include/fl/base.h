@@ -136,7 +136,8 @@ enum {
   FL_FEATURE_CLIENT = 4,
   FL_FEATURE_SERVER = 5,
   FL_FEATURE_FREEZE = 6,
-  FL_FEATURE_COHORT = 7
+  FL_FEATURE_COHORT = 7,
+  FL_FEATURE_EMBEDDING = 8
 };
 /** Return 1 when the feature is compiled in, 0 when not or unknown. */
 FL_API int32_t fl_feature(uint32_t feature);

@@ -14,6 +14,7 @@
 #include <fl/cache.h>
 #include <fl/freeze.h>
 #include <fl/cohort.h>
+#include <fl/embedding.h>
 #include <fl/protocol.h>
 #include <fl/client.h>
 #include <fl/server.h>

@@ -109,10 +109,39 @@ FL_API fl_status fl_model_builder_dropout(fl_model_builder *builder,
 FL_API fl_status fl_model_builder_embedding(fl_model_builder *builder,
                                             const char *name, uint64_t rows,
                                             uint64_t width);
+/** Rows of any number of ids: ids [fields] to [fields, width]. The input must
+ * be the model's input with ids of 64 bits, any of them (fl_dataset.x_dtype
+ * FL_DTYPE_U64; or FL_DTYPE_I32, 0 or above), which no other layer, another
+ * embedding neither, may then take: FL_E_STATE when it is built. width >= 1.
+ *
+ * It has no tensor: rows are neither weights nor part of updates, of the schema
+ * and of checkpoints. They are an fl_embedding's, see fl_embedding_attach;
+ * until then what computes returns FL_E_STATE. Scores read rows; steps make
+ * those that are new, and update them batch by batch, all or none: what fails
+ * leaves them as they were, but for ids that are new. They are fixed with the
+ * model's first module, and by fl_model_builder_trainable. Gradients of rows
+ * are not gathered: FL_E_CONFLICT from fl_model_accumulate and from steps with
+ * an optimiser's `accumulate` above 1. clip_norm and gradient hooks neither see
+ * nor scale them; a hook that ends the step ends it for them, too, and may not
+ * score the model (FL_E_STATE). */
+FL_API fl_status fl_model_builder_sparse_embedding(fl_model_builder *builder,
+                                                   const char *name,
+                                                   uint64_t width);
 /** Add a trained vector to each position of a sequence: "<name>.weight"
  * [tokens, width], initially uniform with standard deviation .02. */
 FL_API fl_status fl_model_builder_positions(fl_model_builder *builder,
                                             const char *name);
+/** Factorisation machine (Rendle, ICDM 2010): vectors of 2 fields or more,
+ * [fields, width], to the sum of the dot products of all pairs, [1], in linear
+ * time. With a dense layer on the same vectors (fl_model_builder_from,
+ * fl_model_builder_add) it is DeepFM (Guo et al., IJCAI 2017). */
+FL_API fl_status fl_model_builder_factorisation_machine(
+    fl_model_builder *builder, const char *name);
+/** The dot product of each pair of vectors (DLRM: Naumov et al., 2019),
+ * [fields, width] to [fields (fields - 1) / 2]: (1, 0), (2, 0), (2, 1), (3, 0)
+ * ...; 2 fields or more. */
+FL_API fl_status fl_model_builder_pairwise_dots(fl_model_builder *builder,
+                                                const char *name);
 /** Normalise over the last dimension of a vector or sequence (Ba et al., 2016),
  * then scale and shift: "<name>.weight" (initially 1), "<name>.bias" (initially
  * 0), both as long as that dimension. 0 < epsilon < 1, PyTorch's is 1e-5. */
@@ -167,8 +196,8 @@ typedef struct fl_layer_info {
   const char *name;    /**< borrowed from the model */
   const char *kind;    /**< "dense", "dense_lora", "gelu", "max_pool2d"; static
                             text */
-  uint32_t is_trained; /**< a step changes one of its tensors: see also
-                            fl_model_set_first_active */
+  uint32_t is_trained; /**< a step changes one of its tensors, or its rows: see
+                            also fl_model_set_first_active */
   uint32_t n_tensors;  /**< 0..4 */
   uint32_t first_tensor; /**< of n_tensors, an index for fl_model_get_tensor */
   uint32_t n_inputs;     /**< 0 (the model's input), 1, or 2 (a sum) */

@@ -44,8 +44,9 @@ enum { FL_MAX_DIMS = 8, FL_HASH_BYTES = 32, FL_NAME_BYTES = 128 };
 
 enum {
   FL_DTYPE_F32 = 1,
-  FL_DTYPE_U8 = 2, /**< inputs only; the input node scales it */
-  FL_DTYPE_I32 = 3 /**< labels, and inputs that are ids */
+  FL_DTYPE_U8 = 2,  /**< inputs only; the input node scales it */
+  FL_DTYPE_I32 = 3, /**< labels, and inputs that are ids */
+  FL_DTYPE_U64 = 4  /**< inputs that are ids of a sparse embedding */
 };
 
 /* ---- building ------------------------------------------------------------ */
@@ -207,7 +208,8 @@ FL_API fl_status fl_model_copy_segment_modules(const fl_model *model,
 /* ---- training --------------------------------------------------------------
  *
  * What all functions below return besides their own codes, checked before
- * anything is computed: FL_E_STATE: the model has no layers; FL_E_EMPTY: no
+ * anything is computed: FL_E_STATE: the model has no layers, or nobody has the
+ * rows of its sparse embedding; FL_E_EMPTY: no
  * samples; FL_E_ARGUMENT: NULL where the model wants x, y or targets, an
  * x_dtype that it does not take, 2^32 samples or more (steps and fits);
  * FL_E_RANGE: an index, id, label or target out of range; FL_E_NOT_FINITE: a
@@ -222,7 +224,8 @@ FL_API fl_status fl_model_copy_segment_modules(const fl_model *model,
 typedef struct fl_dataset {
   uint32_t struct_size;
   uint32_t x_dtype; /**< FL_DTYPE_F32, the default, or _U8; for an embedding
-                         _I32, ids 0..rows-1, and nothing else */
+                         _I32, ids 0..rows-1, and nothing else; for a sparse
+                         one _U64, any ids, or _I32, ids from 0 on */
   const void *x;    /**< [n, input dims...] */
   const int32_t *y; /**< [n] labels ([n, tokens] for sequences); NULL for
                          predict and for losses that have targets */

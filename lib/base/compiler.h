@@ -13,6 +13,27 @@
 #  define FLI_NOINLINE
 #endif
 
+/* Products of 64-bit numbers, where the compiler has them. */
+#ifdef __SIZEOF_INT128__
+#  define FLI_HAS_WIDE 1
+__extension__ typedef unsigned __int128 fli_wide;
+#endif
+
+/* A function that reads what another thread may be writing, and finds out
+ * afterwards whether it did: not for the thread sanitizer. */
+#if defined(__GNUC__)
+#  define FLI_READS_RACING __attribute__((no_sanitize_thread, noinline))
+#else
+#  define FLI_READS_RACING
+#endif
+
+/* Soon to be read. */
+#if defined(__GNUC__)
+#  define FLI_PREFETCH(address) __builtin_prefetch(address)
+#else
+#  define FLI_PREFETCH(address) ((void)(address))
+#endif
+
 #define FLI_THREAD_LOCAL _Thread_local
 #define FLI_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -72,6 +72,10 @@ static void tell(fli_attachment *a, const char *why)
 static int find_prefix(fli_attachment *a)
 {
   const fli_shape *input = &fli_model_input(a->model)->output;
+  if (fli_model_sparse(a->model)) {
+    tell(a, "rows of a sparse embedding may change at any time");
+    return 0;
+  }
   if (!fli_model_cut(a->model, a->model->first_active, &a->prefix)) {
     tell(a, "more than one output crosses");
     return 0;

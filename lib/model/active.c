@@ -17,12 +17,28 @@ uint64_t fli_model_first_weight(const fl_model *model, uint32_t first_active)
   return first;
 }
 
+/* Rows lie in front of all modules: they are trained as long as the first
+ * module is, and somebody has them. */
+static int trains_rows(const fl_model *model, const fli_node *node,
+                       uint32_t first_active)
+{
+  if (!(node->flags & FLI_NODE_HAS_ROWS) || !model->provider ||
+      node->is_frozen) {
+    return 0;
+  }
+  for (uint32_t i = 0; i < model->n_tensors; i++) {
+    const fli_tensor *tensor = &model->tensors[i];
+    if (tensor->is_trainable && tensor->module < first_active) return 0;
+  }
+  return 1;
+}
+
 int fli_model_mark(fl_model *model, uint32_t first_active)
 {
   int is_any = 0;
   for (uint32_t i = 0; i < model->n_nodes; i++) {
     fli_node *node = &model->nodes[i];
-    node->trained = 0;
+    node->trained = (uint32_t)trains_rows(model, node, first_active);
     node->carries = 0;
     for (uint32_t p = 0; p < node->n_parameters; p++) {
       fli_tensor *tensor = &model->tensors[node->first_tensor + p];

@@ -27,12 +27,19 @@ static inline uint64_t fli_shape_floats(const fli_shape *shape)
   return shape->dims[1] * shape->dims[2] * shape->pixel;
 }
 
+/* What the model's input may be beside numbers. */
+enum {
+  FLI_IDS_NONE,
+  FLI_IDS_OF_TABLE, /* I32, places in a table */
+  FLI_IDS_ANY       /* U64, or I32 from 0 on */
+};
+
 typedef union fli_attributes {
   struct {
     fli_shape shape;
     float scale;
     float shift;
-    int takes_ids; /* set by the embedding behind it */
+    int takes_ids; /* FLI_IDS_*; set by the embedding behind it */
   } input;
   struct {
     uint64_t units;
@@ -49,6 +56,9 @@ typedef union fli_attributes {
     uint64_t rows;
     uint64_t width;
   } embedding;
+  struct {
+    uint64_t width;
+  } sparse;
   struct {
     uint32_t groups;
     float epsilon;

@@ -179,10 +179,34 @@ out:
   return st;
 }
 
+fl_status fl_model_builder_sparse_embedding(fl_model_builder *builder,
+                                            const char *name, uint64_t width)
+{
+  fl_status st = FL_OK;
+  fli_node node;
+  FLI_TRY(fli_builder_begin(builder, &node, &fli_op_sparse_embedding, name));
+  node.attributes.sparse.width = width;
+  FLI_TRY(fli_builder_add(builder, &node));
+out:
+  return st;
+}
+
 fl_status fl_model_builder_positions(fl_model_builder *builder,
                                      const char *name)
 {
   return fli_builder_plain(builder, &fli_op_positions, name);
+}
+
+fl_status fl_model_builder_factorisation_machine(fl_model_builder *builder,
+                                                 const char *name)
+{
+  return fli_builder_plain(builder, &fli_op_factorisation_machine, name);
+}
+
+fl_status fl_model_builder_pairwise_dots(fl_model_builder *builder,
+                                         const char *name)
+{
+  return fli_builder_plain(builder, &fli_op_pairwise_dots, name);
 }
 
 static fl_status add_norm(fl_model_builder *builder, const fli_node_op *op,

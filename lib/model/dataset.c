@@ -59,6 +59,7 @@ fl_status fli_dataset_load(const fl_model *model, const fl_dataset *data,
   if (model->n_chain == 0) {
     return fli_error(FL_E_STATE, "model: has tensors only, no layers");
   }
+  FLI_TRY(fli_rows_check(model));
   *loaded = dataset_defaults;
   FLI_TRY(fli_options_load(loaded, sizeof *loaded, data, "fl_dataset"));
   *count = loaded->indices ? loaded->n_indices : loaded->n;

@@ -35,13 +35,19 @@ static int follows(const fl_model *model, const fli_node *node)
          model->nodes[node->inputs[0]].position + 1 == node->position;
 }
 
+/* Whether it matters that it is fixed. */
+static int has_weights(const fli_node *node)
+{
+  return node->n_parameters > 0 || (node->flags & FLI_NODE_HAS_ROWS) != 0;
+}
+
 static void write_node(const fl_model *model, const fli_node *node,
                        fli_msg_writer *writer)
 {
   uint32_t has_module = node->op->parameters != NULL;
   uint32_t has_inputs = !follows(model, node);
-  uint32_t is_frozen = node->is_frozen && node->n_parameters > 0;
-  uint32_t was_frozen = node->was_frozen && node->n_parameters > 0;
+  uint32_t is_frozen = node->is_frozen && has_weights(node);
+  uint32_t was_frozen = node->was_frozen && has_weights(node);
   fli_writer_map(writer, 2 + has_module + node->op->n_attributes + has_inputs +
                              is_frozen + was_frozen);
   fli_field_str(writer, KEY_KIND, node->op->name);

@@ -43,6 +43,11 @@ static fl_status reserve(fl_model *model, uint64_t count, size_t *batch)
 {
   fl_status st = FL_OK;
   size_t trained = model->workspace.plans[1].batch;
+  if (model->is_shown && fli_model_trains_rows(model)) {
+    return fli_error(FL_E_STATE,
+                     "model: is in the middle of a step that trains "
+                     "rows: a gradient hook may not score it");
+  }
   *batch =
       next_batch(count, 0, trained > 0 && trained < BATCH ? trained : BATCH);
   FLI_TRY(fli_workspace_fit(model, batch));

@@ -71,20 +71,30 @@ static void fuse_pools(fl_model *model)
 }
 
 /* Ids are not computed: an embedding reads the model's input, and then nothing
- * else does. */
+ * else does; with a sparse one, no other embedding either. */
 static fl_status connect_ids(fl_model *model)
 {
   uint32_t n_embeddings = 0;
+  uint32_t n_sparse = 0;
   fli_node *input = &model->nodes[model->chain[0]];
   for (uint32_t i = 0; i < model->n_chain; i++) {
     const fli_node *node = &model->nodes[model->chain[i]];
-    if (node->op != &fli_op_embedding) continue;
+    int is_sparse = (node->flags & FLI_NODE_HAS_ROWS) != 0;
+    if (node->op != &fli_op_embedding && !is_sparse) continue;
     n_embeddings++;
+    n_sparse += (uint32_t)is_sparse;
     if (&model->nodes[node->inputs[0]] == input) continue;
-    return fli_error(FL_E_STATE, "embedding %s: wants the model's input",
-                     node->name);
+    return fli_error(FL_E_STATE, "%s %s: wants the model's input",
+                     node->op->name, node->name);
   }
-  input->attributes.input.takes_ids = n_embeddings > 0;
+  if (n_sparse > 0 && n_embeddings > 1) {
+    return fli_error(FL_E_STATE, "model: its input are ids for a sparse "
+                                 "embedding, and another one takes them too");
+  }
+  if (n_embeddings > 0) {
+    input->attributes.input.takes_ids =
+        n_sparse > 0 ? FLI_IDS_ANY : FLI_IDS_OF_TABLE;
+  }
   if (n_embeddings == 0 || n_embeddings == input->n_uses) return FL_OK;
   return fli_error(FL_E_STATE,
                    "model: its input are ids for an embedding, and another "
@@ -238,6 +248,7 @@ void fl_model_free(fl_model *model)
   if (!model) return;
   fl_context *context = model->context;
   if (model->observer.gone) model->observer.gone(model->observer.user);
+  if (model->provider) model->provider->gone(model->provider_user);
   fli_workspace_free(model);
   fli_optimiser_free(&model->optimiser, context);
   fli_free(context, model->tensors,

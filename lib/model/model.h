@@ -9,6 +9,7 @@
 #include "model/observer.h"
 #include "model/optimiser.h"
 #include "model/plan.h"
+#include "model/rows.h"
 #include "model/sink.h"
 
 enum { FLI_MAX_DESCRIPTION = 256 * 1024 };
@@ -63,6 +64,8 @@ struct fl_model {
   uint64_t n_fixed;
   uint8_t schema[FL_HASH_BYTES];
   fli_bytes description;
+  const fli_provider *provider; /* of a sparse embedding's rows, or NULL */
+  void *provider_user;
   fli_observer observer;
   fli_watch watch;     /* of the step that runs; empty between steps */
   int is_observed;     /* the update at hand: the observer has begun it */
@@ -109,10 +112,6 @@ fl_status fli_values_check(const float *values, uint64_t n, const char *before,
 /* The loss, or NULL without a graph; and the input. */
 const fli_node *fli_model_loss(const fl_model *model);
 const fli_node *fli_model_input(const fl_model *model);
-
-/* FL_E_ARGUMENT: NULL; FL_E_STATE: in the middle of a step, in a gradient
- * function, where nothing may be trained or set. */
-fl_status fli_model_check_idle(const fl_model *model);
 
 /* Whether gradients are to be gathered before an update. */
 int fli_model_gathers(const fl_model *model);

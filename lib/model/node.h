@@ -52,6 +52,7 @@ typedef struct fli_batch {
 } fli_batch;
 
 typedef struct fli_sink fli_sink;
+struct fli_provider;
 
 /* What a node works on. Buffers are [n, fli_shape_floats of a sample]. */
 typedef struct fli_pass {
@@ -74,6 +75,9 @@ typedef struct fli_pass {
   uint64_t seed; /* of what is drawn, with the number of the step */
   uint64_t step;
   size_t n_finite; /* samples before the first one that is not */
+  const struct fli_provider *provider; /* of rows; see provider.h */
+  void *provider_user;
+  fl_status status; /* of what it did */
   /* Set by the loss: sum over the batch and what to divide it by. */
   double loss;
   double loss_weight;
@@ -95,7 +99,8 @@ enum {
   FLI_NODE_IS_LOSS = 32,     /* ends it; forward writes dx, if wanted */
   FLI_NODE_KEEPS_TO_TRAIN = 64, /* backward reads x if it trains weights */
   FLI_NODE_ADDS = 128,          /* backward can add to dx */
-  FLI_NODE_DIRECT = 256         /* writes gradients as a fli_target says */
+  FLI_NODE_DIRECT = 256,        /* writes gradients as a fli_target says */
+  FLI_NODE_HAS_ROWS = 512       /* that are trained, and a provider's */
 };
 
 /* Kinds of nodes; a number here means nothing outside of this build. */
@@ -113,11 +118,14 @@ enum {
   FLI_OP_SOFTMAX,
   FLI_OP_DROPOUT,
   FLI_OP_EMBEDDING,
+  FLI_OP_SPARSE_EMBEDDING,
   FLI_OP_POSITIONS,
   FLI_OP_LAYER_NORM,
   FLI_OP_GROUP_NORM,
   FLI_OP_ATTENTION,
   FLI_OP_ADD,
+  FLI_OP_FACTORISATION_MACHINE,
+  FLI_OP_PAIRWISE_DOTS,
   FLI_OP_SOFTMAX_CROSS_ENTROPY,
   FLI_OP_CROSS_ENTROPY,
   FLI_OP_MEAN_SQUARED_ERROR,
@@ -184,8 +192,8 @@ struct fli_node {
    * comes out of that, its `input` what goes in. Or NULL. */
   const fli_node *pool;
   int is_parallel; /* the host has threads: memory for several lanes */
-  /* Which of its tensors are trained now, as bits; and whether a gradient of
-   * its output is needed for that or for what comes before. */
+  /* Which of its tensors are trained now, as bits (1: its rows); and whether a
+   * gradient of its output is needed for that or for what comes before. */
   uint32_t trained;
   int carries;
   fli_attributes attributes;
@@ -206,11 +214,14 @@ extern const fli_node_op fli_op_activation;
 extern const fli_node_op fli_op_softmax;
 extern const fli_node_op fli_op_dropout;
 extern const fli_node_op fli_op_embedding;
+extern const fli_node_op fli_op_sparse_embedding;
 extern const fli_node_op fli_op_positions;
 extern const fli_node_op fli_op_layer_norm;
 extern const fli_node_op fli_op_group_norm;
 extern const fli_node_op fli_op_attention;
 extern const fli_node_op fli_op_add;
+extern const fli_node_op fli_op_factorisation_machine;
+extern const fli_node_op fli_op_pairwise_dots;
 extern const fli_node_op fli_op_softmax_cross_entropy;
 extern const fli_node_op fli_op_cross_entropy;
 extern const fli_node_op fli_op_mean_squared_error;
@@ -228,11 +239,14 @@ extern const fli_node_run fli_run_activation;
 extern const fli_node_run fli_run_softmax;
 extern const fli_node_run fli_run_dropout;
 extern const fli_node_run fli_run_embedding;
+extern const fli_node_run fli_run_sparse_embedding;
 extern const fli_node_run fli_run_positions;
 extern const fli_node_run fli_run_layer_norm;
 extern const fli_node_run fli_run_group_norm;
 extern const fli_node_run fli_run_attention;
 extern const fli_node_run fli_run_add;
+extern const fli_node_run fli_run_factorisation_machine;
+extern const fli_node_run fli_run_pairwise_dots;
 extern const fli_node_run fli_run_softmax_cross_entropy;
 extern const fli_node_run fli_run_cross_entropy;
 extern const fli_node_run fli_run_mean_squared_error;

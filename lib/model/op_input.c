@@ -38,9 +38,13 @@ static fl_status input_check(const fli_node *node, const fl_dataset *data,
   case FL_DTYPE_F32:
   case FL_DTYPE_U8: return FL_OK;
   case FL_DTYPE_I32:
-    if (node->attributes.input.takes_ids) return FL_OK;
+    if (node->attributes.input.takes_ids != FLI_IDS_NONE) return FL_OK;
     return fli_error(FL_E_ARGUMENT,
                      "data set: x_dtype is I32, and no embedding takes ids");
+  case FL_DTYPE_U64:
+    if (node->attributes.input.takes_ids == FLI_IDS_ANY) return FL_OK;
+    return fli_error(FL_E_ARGUMENT, "data set: x_dtype is U64, and no "
+                                    "sparse_embedding takes ids");
   default:
     return fli_error(FL_E_ARGUMENT, "data set: x_dtype is %u, want %d or %d",
                      data->x_dtype, FL_DTYPE_F32, FL_DTYPE_U8);
@@ -118,6 +122,7 @@ static void input_forward(const fli_node *node, fli_pass *pass)
   if (!pass->is_training || data->x_dtype != FL_DTYPE_F32) {
     pass->n_finite = pass->n;
   }
+  if (node->attributes.input.takes_ids == FLI_IDS_ANY) return; /* not floats */
   for (size_t k = 0; k < pass->n; k++) {
     float *dst = pass->y + k * size;
     float *planes = node->output.pixel > 1 ? pass->scratch : dst;

@@ -40,6 +40,8 @@ static fli_pass begin_pass(const fl_model *model, const fli_batch *batch)
                     .batch = batch,
                     .n = batch->n,
                     .values = model->values,
+                    .provider = model->provider,
+                    .provider_user = model->provider_user,
                     .seed = model->place.seed,
                     .step = (model->optimiser.updates << 20) +
                             model->workspace.n_batches};
@@ -121,6 +123,8 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
   const fli_plan *plan = &model->workspace.plans[is_training];
   fli_pass pass = begin_pass(model, batch);
   uint32_t tapped = 0;
+  fl_status st = fli_rows_check(model); /* a callback may have taken them */
+  if (st != FL_OK) return st;
   assert(model->n_chain > 0 && batch->n > 0 && batch->n <= plan->batch);
   uint32_t frozen = is_training ? frozen_end(model) : 0;
   uint32_t first = is_training ? begin_training(model, &pass) : 0;
@@ -129,6 +133,7 @@ fl_status fli_forward(fl_model *model, const fli_batch *batch, int is_training,
     /* The input looks for what is not finite in training. */
     pass.is_training = is_training && (i == 0 || i >= frozen);
     node_forward(model, plan, model->chain[i], loss != NULL, &pass);
+    if (pass.status != FL_OK) return pass.status;
   }
   if (is_training && pass.n_finite < batch->n) {
     return fli_error(FL_E_NOT_FINITE,

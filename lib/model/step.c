@@ -164,8 +164,9 @@ static fl_status clip(const fl_model *model, float *factor)
   return FL_OK;
 }
 
-/* The update with what was gathered, which is spent on any return. */
-static fl_status update_gathered(fl_model *model, float rate)
+/* The update with what was gathered, which is spent on any return; rows are
+ * updated with the last of the batches, of n samples, or not at all (0). */
+static fl_status update_gathered(fl_model *model, size_t n, float rate)
 {
   fl_status st = FL_OK;
   fli_workspace *w = &model->workspace;
@@ -181,6 +182,7 @@ static fl_status update_gathered(fl_model *model, float rate)
   if (st != FL_OK) return st;
   FLI_TRY(clip(model, &factor));
   rate = rate_of(model, rate);
+  if (n > 0) FLI_TRY(fli_rows_update(model, n, rate));
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
     if (!tensor->is_trained) continue;
@@ -252,13 +254,14 @@ fl_status fli_step(fl_model *model, const fli_batch *batch, float rate,
   fl_status st = FL_OK;
   uint32_t n_batches = 1;
   FLI_TRY(begin_update(model, batch, rate));
+  FLI_TRY(fli_rows_check_batches(model, model->optimiser.options.accumulate));
   FLI_TRY(fli_forward(model, batch, 1, loss));
   model->watched_loss += *loss;
   if (fli_model_gathers(model)) {
     gather(model, batch);
     n_batches = model->workspace.n_batches;
     if (n_batches < model->optimiser.options.accumulate) return FL_OK;
-    FLI_TRY(update_gathered(model, rate));
+    FLI_TRY(update_gathered(model, batch->n, rate));
   } else {
     update_on_the_way(model, batch, rate);
   }
@@ -329,6 +332,7 @@ fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = begin_gathering(model, &batch);
+  if (st == FL_OK) st = fli_rows_check_batches(model, 0);
   if (st == FL_OK) st = fli_forward(model, &batch, 1, &mean);
   if (st == FL_OK) {
     model->watched_loss += mean;
@@ -367,7 +371,7 @@ fl_status fl_model_update(fl_model *model, float learning_rate)
   fli_fpguard guard;
   uint32_t n_batches = model->workspace.n_batches;
   fli_fpguard_enter(&guard);
-  st = update_gathered(model, learning_rate);
+  st = update_gathered(model, 0, learning_rate);
   if (st == FL_OK) st = end_update(model, n_batches);
   fli_fpguard_leave(&guard);
 out:

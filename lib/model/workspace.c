@@ -13,7 +13,7 @@ int fli_model_gathers(const fl_model *model)
   const fl_optimiser_options *o = &model->optimiser.options;
   return model->hook != NULL || model->workspace.gradient != NULL ||
          model->workspace.wants_gradient || o->clip_norm > 0.0f ||
-         o->accumulate > 1;
+         o->accumulate > 1 || fli_model_trains_rows(model);
 }
 
 static void add_up(const fl_model *model, int is_training, size_t n_floats,

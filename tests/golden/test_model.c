@@ -67,6 +67,16 @@ static const char lora_description[] =
 static const char lora_schema[] =
     "fbd7699c729a8cff824559bd92e6f7ef2741f010f2e6f6a43410b7ae975874cf";
 
+static const char fields_description[] =
+    "82010102978501a5696e70757402a5696e70757410910311ca3f80000012ca00"
+    "0000008301b07370617273655f656d62656464696e6702a16510108201ad7061"
+    "6972776973655f646f747302a1708401a564656e736502a164030010018301b5"
+    "666163746f7269736174696f6e5f6d616368696e6502a16dcc8091018301a361"
+    "646402a173cc809204038201b462696e6172795f63726f73735f656e74726f70"
+    "7902a46c6f7373";
+static const char fields_schema[] =
+    "271e86a9ba77e51967ae1c5f1c1162a7642ee774c14f8912bba84f84f5b63a5a";
+
 static void to_hex(char *out, const uint8_t *bytes, size_t n)
 {
   for (size_t i = 0; i < n; i++) {
@@ -155,6 +165,20 @@ static void add_numbers(fl_model_builder *builder)
   CHECK_OK(fl_model_builder_mean_squared_error(builder, "loss"));
 }
 
+/* Ids whose rows are not the model's, and what is made of them. */
+static void add_fields(fl_model_builder *builder)
+{
+  const uint64_t fields = 3;
+  CHECK_OK(fl_model_builder_input(builder, &fields, 1, 1.0f, 0.0f));
+  CHECK_OK(fl_model_builder_sparse_embedding(builder, "e", 16));
+  CHECK_OK(fl_model_builder_pairwise_dots(builder, "p"));
+  CHECK_OK(fl_model_builder_dense(builder, "d", 1));
+  CHECK_OK(fl_model_builder_from(builder, "e"));
+  CHECK_OK(fl_model_builder_factorisation_machine(builder, "m"));
+  CHECK_OK(fl_model_builder_add(builder, "s", "d"));
+  CHECK_OK(fl_model_builder_binary_cross_entropy(builder, "loss"));
+}
+
 static fl_model *build(void (*add)(fl_model_builder *))
 {
   fl_model_builder *builder = NULL;
@@ -233,6 +257,11 @@ static void layers_to_numbers_have_their_bytes(void)
   check_built(add_numbers, numbers_description, numbers_schema);
 }
 
+static void layers_of_fields_have_their_bytes(void)
+{
+  check_built(add_fields, fields_description, fields_schema);
+}
+
 /* A dense layer with LoRA is a kind of its own. */
 static void lora_has_its_bytes(void)
 {
@@ -287,6 +316,7 @@ int main(void)
   CHECK_CASE(layers_of_images_have_their_bytes);
   CHECK_CASE(layers_of_tokens_have_their_bytes);
   CHECK_CASE(layers_to_numbers_have_their_bytes);
+  CHECK_CASE(layers_of_fields_have_their_bytes);
   CHECK_CASE(lora_has_its_bytes);
   CHECK_CASE(initial_weights_have_their_bits);
   return check_report();

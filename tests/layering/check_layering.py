@@ -18,15 +18,17 @@ BELOW["compress"] = BELOW["model"] | {"model"}
 BELOW["cache"] = {"base", "crypto"}
 BELOW["freeze"] = BELOW["model"] | {"model", "cache"}
 BELOW["cohort"] = {"base", "crypto", "wire"}
-BELOW["client"] = BELOW["compress"] | {"compress", "freeze"}
-BELOW["server"] = BELOW["compress"] | {"compress", "freeze"}
+BELOW["embedding"] = BELOW["compress"] | {"compress"}
+BELOW["client"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
+BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "layers.h": "model", "train.h": "model", "weights.h": "model",
           "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "cache.h": "cache",
-          "freeze.h": "freeze", "cohort.h": "cohort", "client.h": "client",
+          "freeze.h": "freeze", "cohort.h": "cohort",
+          "embedding.h": "embedding", "client.h": "client",
           "server.h": "server", "host.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.

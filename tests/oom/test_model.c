@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Allocation failures in building, reading, testing and training a model. */
+#include <fl/embedding.h>
 #include <fl/layers.h>
 #include <fl/train.h>
 
+#include "array_rows.h"
 #include "base/error.h"
 #include "oom.h"
 
@@ -267,12 +269,133 @@ out:
   return st;
 }
 
+static fl_status build_fields(fl_context *context, fl_model **out)
+{
+  const uint64_t fields = 2;
+  fl_status st = FL_OK;
+  fl_model_builder *builder = NULL;
+  FLI_TRY(fl_model_builder_new(&builder, context));
+  FLI_TRY(fl_model_builder_input(builder, &fields, 1, 1.0f, 0.0f));
+  FLI_TRY(fl_model_builder_sparse_embedding(builder, "v", 4));
+  FLI_TRY(fl_model_builder_factorisation_machine(builder, "fm"));
+  FLI_TRY(fl_model_builder_dense(builder, "d", 1));
+  FLI_TRY(fl_model_builder_binary_cross_entropy(builder, "loss"));
+  FLI_TRY(fl_model_builder_build(builder, out));
+out:
+  fl_model_builder_free(builder);
+  return st;
+}
+
+/* A model whose rows are somebody else's: they are as the weights are. */
+static fl_status use_fields(fl_context *context, void *arg)
+{
+  static uint64_t ids[N * 2];
+  static float clicks[N];
+  fl_status st = FL_OK;
+  fl_model *model = NULL;
+  fl_dataset data;
+  float scores[N];
+  array_rows *rows = array_rows_new(5, 4, NULL);
+  float before[20];
+  (void)arg;
+  CHECK(rows);
+  CHECK_OK(fl_dataset_init(&data, sizeof data));
+  data.x_dtype = FL_DTYPE_U64;
+  data.x = ids;
+  data.targets = clicks;
+  data.n = N;
+  memcpy(before, rows->values, sizeof before);
+  FLI_TRY(build_fields(context, &model));
+  FLI_TRY(fl_model_init_weights(model, 1));
+  fli_model_set_provider(model, &array_rows_provider, rows);
+  st = fl_model_step(model, &data, 0.1f, NULL);
+  CHECK((st == FL_OK) == (memcmp(before, rows->values, sizeof before) != 0));
+  if (st == FL_OK) st = fl_model_predict(model, &data, scores, N);
+out:
+  fl_model_free(model);
+  array_rows_free(rows);
+  return st;
+}
+
+/* The same with a store, a table for each field: known rows and the model stay
+ * as they were. */
+static fl_status attach(fl_context *context, fl_embedding **out,
+                        fl_model *model)
+{
+  static const uint8_t secret[16] = {1};
+  static const uint32_t tables[2] = {1, 0};
+  fl_status st = FL_OK;
+  fl_embedding_options o;
+  fl_embedding_table_options t;
+  fl_embedding_attach_options a;
+  uint32_t table = 0;
+  CHECK_OK(fl_embedding_options_init(&o, sizeof o));
+  CHECK_OK(fl_embedding_table_options_init(&t, sizeof t));
+  CHECK_OK(fl_embedding_attach_options_init(&a, sizeof a));
+  o.secret = secret;
+  t.dim = 4;
+  a.tables = tables;
+  a.n_tables = 2;
+  FLI_TRY(fl_embedding_new(out, context, &o));
+  FLI_TRY(fl_embedding_add_table(*out, &t, &table));
+  FLI_TRY(fl_embedding_add_table(*out, &t, &table));
+  FLI_TRY(fl_embedding_attach(*out, model, &a));
+out:
+  return st;
+}
+
+static fl_status use_store(fl_context *context, void *arg)
+{
+  static uint64_t ids[N * 2];
+  static float clicks[N];
+  fl_status st = FL_OK;
+  fl_model *model = NULL;
+  fl_embedding *store = NULL;
+  fl_dataset data;
+  float scores[2][N];
+  (void)arg;
+  CHECK_OK(fl_dataset_init(&data, sizeof data));
+  data.x_dtype = FL_DTYPE_U64;
+  data.x = ids;
+  data.targets = clicks;
+  data.n = N / 2;
+  for (uint64_t i = 0; i < N * 2; i++) {
+    ids[i] = i / 2 * UINT64_C(0x9e3779b97f4a7c15);
+  }
+  FLI_TRY(build_fields(context, &model));
+  FLI_TRY(fl_model_init_weights(model, 1));
+  FLI_TRY(attach(context, &store, model));
+  FLI_TRY(fl_model_step(model, &data, 0.1f, NULL));
+  FLI_TRY(fl_model_predict(model, &data, scores[0], N / 2));
+  data.n = N; /* a larger batch, with new ids */
+  st = fl_model_step(model, &data, 0.1f, NULL);
+  if (st != FL_OK) {
+    char text[256];
+    (void)snprintf(text, sizeof text, "%s", fl_last_error());
+    data.n = N / 2;
+    if (fl_model_predict(model, &data, scores[1], N / 2) == FL_OK) {
+      CHECK_EQ_MEM(scores[0], scores[1], N / 2 * sizeof(float));
+    }
+    st = fli_error(st, "%s", text);
+  }
+out:
+  fl_embedding_free(store);
+  fl_model_free(model);
+  return st;
+}
+
 static int kinds[2] = {0, 1};
 
 static void deep_models_are_as_before(void)
 {
   oom_loop(use_deep, &kinds[0]);
   oom_loop(use_deep, &kinds[1]);
+}
+
+static void rows_are_as_before(void)
+{
+  oom_loop(use_fields, NULL);
+  oom_loop(use_store, NULL);
 }
 
 static void checkpoints(void)
@@ -296,6 +419,7 @@ int main(void)
   CHECK_CASE(building_and_reading);
   CHECK_CASE(testing_and_training);
   CHECK_CASE(deep_models_are_as_before);
+  CHECK_CASE(rows_are_as_before);
   CHECK_CASE(checkpoints);
   return check_report();
 }

@@ -11,7 +11,7 @@ import libfl
 from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
-           "feedback", "cache", "freeze", "protocol", "client", "server"]
+           "feedback", "cache", "freeze", "embedding", "protocol", "client", "server"]
 
 
 def camel(name):
@@ -117,7 +117,7 @@ def test_struct_layouts_are_the_compilers(structs, root, tmp_path):
     got = {key: int(value) for key, value in
            (line.split() for line in printed.splitlines())}
     assert got == expected
-    assert len(structs) == 43
+    assert len(structs) == 48
 
 
 def test_every_struct_declared_is_in_the_headers(structs):
@@ -160,6 +160,17 @@ def test_every_exported_symbol_has_argtypes(root):
     for name in exported:
         assert getattr(_lib.lib, name).argtypes is not None, name
     assert set(exported) == set(_lib.CHECKED) | set(_lib.PLAIN)
+
+
+def test_embeddings_enumerators_are_the_headers(headers):
+    constants = {name: int(value) for name, value in re.findall(
+        r"\bFL_EMBEDDING_(\w+) = (\d+)", headers)}
+    for name in ("MAX_CHUNKS", "MAX_TABLES"):
+        constants.pop(name)
+    kinds = (libfl.BagMode, libfl.EmbeddingPrecision,
+             libfl.EmbeddingOptimiser)
+    assert {member.name: member.value for kind in kinds
+            for member in kind} == constants
 
 
 @pytest.mark.parametrize("kind, prefix", [

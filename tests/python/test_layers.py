@@ -127,6 +127,79 @@ def test_softmax_is_over_the_last_dimension(rng):
     assert np.allclose(got, softmax(before), **CLOSE)
 
 
+SPARSE = [fl.Input((3,)), fl.SparseEmbedding(4), fl.Flatten(), fl.Dense(1),
+          fl.From("sparseembedding1"), fl.FactorisationMachine(),
+          fl.Add("dense1"), fl.BinaryCrossEntropy()]
+
+
+def test_sparse_embedding_has_no_tensor():
+    with fl.Model(SPARSE, seed=1) as model:
+        layer = model.layers()[1]
+        assert (layer.kind, layer.shape) == ("sparse_embedding", (3, 4))
+        assert layer.tensors == () and layer.parameters == 0
+        assert list(model) == ["dense1.weight", "dense1.bias"]
+        assert "sparse_embedding" in repr(model)
+        with fl.Model.from_description(model.description) as again:
+            assert again.description == model.description
+            assert [info.kind for info in again.layers()] == [
+                info.kind for info in model.layers()]
+
+
+def test_fixed_rows_are_described_as_fixed():
+    fixed = [fl.SparseEmbedding(4, trainable=False) if i == 1 else layer
+             for i, layer in enumerate(SPARSE)]
+    with fl.Model(fixed) as a, fl.Model(SPARSE) as b:
+        assert a.description != b.description
+        assert a.schema == b.schema
+
+
+@pytest.mark.parametrize("dtype", ["u8", "i8", "i4", "u1", ">u8"])
+def test_rows_of_any_ids_are_somebody_elses(dtype):
+    x, y = np.arange(6).reshape(2, 3).astype(dtype), np.ones((2, 1))
+    with fl.Model(SPARSE, seed=1) as model:
+        for use in (model.step, model.fit, model.evaluate, model.accumulate):
+            with pytest.raises(fl.NotAllowedError, match="has no rows"):
+                use(x, y)
+        with pytest.raises(fl.NotAllowedError, match="has no rows"):
+            model.predict(x)
+
+
+def test_sparse_ids_are_integers():
+    with fl.Model(SPARSE, seed=1) as model:
+        for bad, error in (([[0., 1., 2.]], TypeError),
+                           ([["a", "b", "c"]], TypeError),
+                           ([[0, 1]], ValueError)):
+            with pytest.raises(error, match="x: got"):
+                model.predict(bad)
+
+
+def test_sparse_embedding_that_is_refused_is_named():
+    for net, error in (
+            ([fl.Input((3, 4)), fl.SparseEmbedding(4, name="w")],
+             fl.DimError),
+            ([fl.Input((3,)), fl.SparseEmbedding(0, name="w")],
+             fl.ArgumentError),
+            ([fl.Input((3,)), fl.ReLU(), fl.SparseEmbedding(2, name="w")],
+             fl.NotAllowedError)):
+        with pytest.raises(error, match="sparse_embedding w"):
+            fl.Model([*net, fl.Flatten(), *HEAD, fl.MeanSquaredError()])
+
+
+@pytest.mark.parametrize("fields, width", [(2, 1), (3, 8), (9, 13)])
+def test_interactions_are_the_dot_products_of_pairs(rng, fields, width):
+    x = draw(rng, 5, fields, width)
+    exact = x.astype(np.float64)
+    rows, columns = np.tril_indices(fields, -1)
+    pairs = (exact @ exact.transpose(0, 2, 1))[:, rows, columns]
+    shape = (fields, width)
+    zero = {"positions1.weight": np.zeros(shape)}
+    got, _ = outputs([fl.Positions(), fl.PairwiseDots()], shape, x, **zero)
+    assert np.allclose(got, pairs, **CLOSE)
+    got, _ = outputs([fl.Positions(), fl.FactorisationMachine()], shape, x,
+                     **zero)
+    assert np.allclose(got, pairs.sum(1, keepdims=True), **CLOSE)
+
+
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 65])
 def test_layer_norm_has_mean_0_and_variance_1(rng, width):
     x = 3 * draw(rng, 4, 5, width) + 2

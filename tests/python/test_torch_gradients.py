@@ -104,6 +104,51 @@ def test_embedding_and_positions():
     agree(net, torch.randint(0, 11, (8, 6)), labels(8))
 
 
+class Fields(nn.Module):
+    """Of the vectors of a sample's fields, what a recommender makes."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.e = nn.Embedding(11, 8)
+        self.deep = nn.Linear(4 * 8, 5)
+        self.top = nn.Linear(5, 1)
+        if kind == "dlrm":
+            self.pairs = nn.Linear(6, 5)
+
+    def forward(self, ids):
+        v = self.e(ids)
+        h = self.deep(v.flatten(1))
+        if not hasattr(self, "pairs"):
+            return .5 * (v.sum(1) ** 2 - (v ** 2).sum(1)).sum(
+                1, keepdim=True) + self.top(F.relu(h))
+        rows, columns = torch.tril_indices(4, 4, -1)
+        z = torch.bmm(v, v.transpose(1, 2))[:, rows, columns]
+        return self.top(F.relu(h + self.pairs(z)))
+
+
+FIELDS = {
+    "fm": [fl.Flatten(), fl.Dense(5, name="deep"), fl.ReLU(),
+           fl.Dense(1, name="top"), fl.From("e"), fl.FactorisationMachine(),
+           fl.Add("top")],
+    "dlrm": [fl.Flatten(), fl.Dense(5, name="deep"), fl.From("e"),
+             fl.PairwiseDots(), fl.Dense(5, name="pairs"), fl.Add("deep"),
+             fl.ReLU(), fl.Dense(1, name="top")],
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_recommender(kind):
+    net = Fields(kind)
+    model = fl.Model([fl.Input((4,)), fl.Embedding(11, 8, name="e"),
+                      *FIELDS[kind], fl.BinaryCrossEntropy()])
+    model.load({name: value.detach().numpy()
+                for name, value in net.named_parameters()})
+    model._sources = {name: (name, tuple(value.shape))
+                      for name, value in net.named_parameters()}
+    same_gradients(model, net.double(), torch.randint(0, 11, (9, 4)),
+                   torch.rand(9, 1), F.binary_cross_entropy_with_logits)
+
+
 def test_transformer_block():
     def forward(net, x):
         x = net.up(x) + net.p

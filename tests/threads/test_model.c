@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include <fl/embedding.h>
 #include <fl/train.h>
 
 #include "base/rng.h"
@@ -191,6 +192,83 @@ static void check_model(uint32_t index, int gathers)
   free(want.weights);
 }
 
+/* ---- rows of a store ---------------------------------------------------- */
+
+enum { CLICKS = 3000, FIELDS = 3, WIDTH = 8 };
+
+static fl_model *new_recommender(fl_context *context, fl_embedding **store)
+{
+  static const uint8_t secret[16] = {1};
+  const uint64_t fields = FIELDS;
+  fl_model_builder *b = NULL;
+  fl_model *model = NULL;
+  fl_embedding_options o;
+  fl_embedding_table_options t;
+  uint32_t table = 0;
+  CHECK_OK(fl_embedding_options_init(&o, sizeof o));
+  CHECK_OK(fl_embedding_table_options_init(&t, sizeof t));
+  o.secret = secret;
+  t.dim = WIDTH;
+  CHECK_OK(fl_embedding_new(store, context, &o));
+  CHECK_OK(fl_embedding_add_table(*store, &t, &table));
+  CHECK_OK(fl_model_builder_new(&b, context));
+  CHECK_OK(fl_model_builder_input(b, &fields, 1, 1.0f, 0.0f));
+  CHECK_OK(fl_model_builder_sparse_embedding(b, "v", WIDTH));
+  CHECK_OK(fl_model_builder_pairwise_dots(b, "p"));
+  CHECK_OK(fl_model_builder_dense(b, "d", 1));
+  CHECK_OK(fl_model_builder_from(b, "v"));
+  CHECK_OK(fl_model_builder_factorisation_machine(b, "m"));
+  CHECK_OK(fl_model_builder_add(b, "s", "d"));
+  CHECK_OK(fl_model_builder_binary_cross_entropy(b, "loss"));
+  CHECK_OK(fl_model_builder_build(b, &model));
+  fl_model_builder_free(b);
+  CHECK_OK(fl_model_init_weights(model, 1));
+  CHECK_OK(fl_embedding_attach(*store, model, NULL));
+  return model;
+}
+
+static void recommend(fl_context *context, float scores[CLICKS])
+{
+  static uint64_t ids[CLICKS * FIELDS];
+  static float clicks[CLICKS];
+  fl_embedding *store = NULL;
+  fl_model *model = new_recommender(context, &store);
+  fl_dataset data;
+  fli_rng rng;
+  fli_rng_init(&rng, 5, FLI_RNG_TEST, 0, 0);
+  for (size_t i = 0; i < CLICKS * FIELDS; i++) {
+    ids[i] = fli_rng_below(&rng, 4000) * UINT64_C(0x9e3779b97f4a7c15);
+    clicks[i / FIELDS] = (float)(ids[i] & 1);
+  }
+  CHECK_OK(fl_dataset_init(&data, sizeof data));
+  data.x_dtype = FL_DTYPE_U64;
+  data.x = ids;
+  data.targets = clicks;
+  data.n = CLICKS;
+  for (int i = 0; i < STEPS; i++) {
+    CHECK_OK(fl_model_step(model, &data, 0.1f, NULL));
+  }
+  CHECK_OK(fl_model_predict(model, &data, scores, CLICKS));
+  fl_embedding_free(store);
+  fl_model_free(model);
+}
+
+static void recommenders_have_the_same_bits_for_any_number_of_threads(void)
+{
+  static const uint32_t threads[] = {1, 2, 3, 5};
+  static float want[CLICKS];
+  static float got[CLICKS];
+  recommend(NULL, want);
+  for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+    hook h = {.threads = threads[i], .order = (order)i};
+    fl_context *context = new_context(&h);
+    recommend(context, got);
+    CHECK_EQ_MEM(got, want, sizeof got);
+    CHECK(h.calls > 0);
+    fl_context_free(context);
+  }
+}
+
 static void models_have_the_same_bits_for_any_number_of_threads(void)
 {
   for (uint32_t index = 0; index < MODELS; index++) {
@@ -242,6 +320,7 @@ static void models_are_trained_side_by_side(void)
 
 int main(void)
 {
+  CHECK_CASE(recommenders_have_the_same_bits_for_any_number_of_threads);
   draw_data();
   CHECK_CASE(models_have_the_same_bits_for_any_number_of_threads);
   CHECK_CASE(gathered_gradients_have_the_same_bits);

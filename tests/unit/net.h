@@ -255,6 +255,22 @@ static inline size_t net_attention(net *t, uint32_t heads, int32_t is_causal)
   return t->from;
 }
 
+static inline size_t net_machine(net *t)
+{
+  cr_assert_eq(fl_model_builder_factorisation_machine(t->builder, net_new(t)),
+               FL_OK);
+  net_next(t, ORACLE_MACHINE, 0)->out = (oracle_shape){1, {1}};
+  return t->from;
+}
+
+static inline size_t net_dots(net *t)
+{
+  cr_assert_eq(fl_model_builder_pairwise_dots(t->builder, net_new(t)), FL_OK);
+  oracle_layer *l = net_next(t, ORACLE_DOTS, 0);
+  l->out = (oracle_shape){1, {l->in.dims[0] * (l->in.dims[0] - 1) / 2}};
+  return t->from;
+}
+
 /* `other` is a layer with a name "l<number>", not part of an attention. */
 static inline size_t net_add(net *t, size_t other)
 {

@@ -26,7 +26,9 @@ typedef enum oracle_kind {
   ORACLE_LAYER_NORM,
   ORACLE_GROUP_NORM,
   ORACLE_HEADS,
-  ORACLE_ADD
+  ORACLE_ADD,
+  ORACLE_MACHINE,
+  ORACLE_DOTS
 } oracle_kind;
 
 typedef struct oracle_shape {
@@ -283,6 +285,25 @@ static inline void oracle_head(const oracle_layer *l, const double *x,
   }
 }
 
+/* <v_i, v_j> of all pairs, by themselves or added up. */
+static inline void oracle_pairs(const oracle_layer *l, const double *x,
+                                double *y)
+{
+  size_t width = l->in.dims[1];
+  size_t pair = 0;
+  y[0] = 0.0;
+  for (size_t i = 1; i < l->in.dims[0]; i++) {
+    for (size_t j = 0; j < i; j++) {
+      double dot = 0.0;
+      for (size_t d = 0; d < width; d++) {
+        dot += x[i * width + d] * x[j * width + d];
+      }
+      if (l->kind == ORACLE_DOTS) y[pair++] = dot;
+      if (l->kind == ORACLE_MACHINE) y[0] += dot;
+    }
+  }
+}
+
 static inline void oracle_each(const oracle_layer *l, const double *x,
                                const double *other, double *y)
 {
@@ -321,6 +342,8 @@ static inline void oracle_run(const oracle_layer *l, const double *x,
       oracle_softmax(x + at, y + at, width);
     }
     break;
+  case ORACLE_MACHINE:
+  case ORACLE_DOTS: oracle_pairs(l, x, y); break;
   case ORACLE_HEADS:
     for (size_t i = 0; i < l->in.dims[0] * l->groups; i++) {
       oracle_head(l, x, y, i / l->groups, i % l->groups);

@@ -14,5 +14,7 @@ void flk_fill_avx2(flk_table *table);
 void flk_fill_avx512(flk_table *table);
 void flk_fill_sums_avx2(flk_table *table);
 void flk_fill_sums_avx512(flk_table *table);
+void flk_fill_rows_avx2(flk_table *table);
+void flk_fill_rows_avx512(flk_table *table);
 
 #endif

@@ -21,6 +21,8 @@ from .client import Client, ClientEvent, ClientEventKind
 from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
+from .embedding import (Bags, BagMode, EmbeddingOptimiser, EmbeddingPrecision,
+                        EmbeddingReport, EmbeddingStore, EmbeddingTable)
 from .feedback import Feedback, FeedbackPhase
 from .freeze import (Freeze, FreezeCriterion, FreezeEvent, FreezeEventKind,
                      FreezePlan, FreezePreset, FreezeReason, FreezeReport,
@@ -29,10 +31,11 @@ from .idx import read_idx
 from .info import Feature, build_info, has_feature, version
 from ._data import Dtype
 from .layers import (GELU, Add, Attention, AvgPool2d, BinaryCrossEntropy,
-                     Conv2d, CrossEntropy, Dense, Dropout, Embedding, Flatten,
-                     From, GroupNorm, Input, LayerNorm, MaxPool2d, Mean,
-                     MeanSquaredError, Positions, ReLU, Sigmoid, SiLU, Softmax,
-                     SoftmaxCrossEntropy, Tanh, Tensor)
+                     Conv2d, CrossEntropy, Dense, Dropout, Embedding,
+                     FactorisationMachine, Flatten, From, GroupNorm, Input,
+                     LayerNorm, MaxPool2d, Mean, MeanSquaredError,
+                     PairwiseDots, Positions, ReLU, Sigmoid, SiLU, Softmax,
+                     SoftmaxCrossEntropy, SparseEmbedding, Tanh, Tensor)
 from .loopback import Loopback
 from .model import LayerInfo, Model, TensorInfo
 from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
@@ -60,12 +63,14 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 
 __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
-    "Attention", "AvgPool2d", "BinaryCrossEntropy", "CallbackError", "CallerError",
+    "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy", "CallbackError", "CallerError",
     "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
     "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
-    "EmptyError", "EncodeReport", "EntropyError", "Evaluation", "Feature",
+    "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
+    "EmbeddingStore", "EmbeddingTable", "EmptyError", "EncodeReport",
+    "EntropyError", "Evaluation", "FactorisationMachine", "Feature",
     "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
     "FlError", "FormatError", "Freeze", "FreezeCriterion", "FreezeEvent",
     "FreezeEventKind", "FreezePlan", "FreezePreset", "FreezeReason",
@@ -75,11 +80,11 @@ __all__ = [
     "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
     "Mean", "MeanSquaredError", "MemoryPlan", "Model", "NomemError",
     "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
-    "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
+    "PairwiseDots", "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
     "Sigmoid", "SiLU", "SizeError", "Softmax", "SoftmaxCrossEntropy",
-    "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
+    "SparseEmbedding", "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
     "build_info", "cka", "from_torch", "has_feature", "merge_norms",

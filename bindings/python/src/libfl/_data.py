@@ -20,16 +20,19 @@ class Dtype(enum.IntEnum):
     F32 = 1
     U8 = 2
     I32 = 3
+    U64 = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
     """What a model takes and gives: the shapes of one sample, whether samples
-    are ids, whether what is learned are numbers instead of labels."""
+    are ids (of a table's rows, or any of 64 bits), whether what is learned are
+    numbers instead of labels."""
 
     input: tuple[int, ...] = ()
     output: tuple[int, ...] = ()
     takes_ids: bool = False
+    takes_any_ids: bool = False
     takes_targets: bool = False
     has_graph: bool = False
 
@@ -40,8 +43,9 @@ def dataset(form: Form, x: npt.ArrayLike, y: npt.ArrayLike | None,
     """Return fl_dataset, which keeps the arrays that it points to."""
     samples = _samples(form, x)
     data = _lib.init(_lib.Dataset)
-    data.x_dtype = int({"u": Dtype.U8, "i": Dtype.I32}.get(
-        samples.dtype.kind, Dtype.F32))
+    data.x_dtype = int({"uint8": Dtype.U8, "int32": Dtype.I32,
+                        "uint64": Dtype.U64}.get(samples.dtype.name,
+                                                 Dtype.F32))
     data.x = samples.ctypes.data
     data.n = len(samples)
     targets = labels = chosen = names = None
@@ -65,7 +69,9 @@ def dataset(form: Form, x: npt.ArrayLike, y: npt.ArrayLike | None,
 def _samples(form: Form, x: npt.ArrayLike) -> np.ndarray[Any, Any]:
     samples = _np.plain(x)
     shape = samples.shape
-    if form.takes_ids:
+    if form.takes_any_ids:
+        samples = _np.u64(samples, "x")
+    elif form.takes_ids:
         samples = _np.i32(samples, "x")
     elif samples.dtype != np.uint8:
         samples = _np.f32(samples, "x")

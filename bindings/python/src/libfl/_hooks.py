@@ -18,9 +18,10 @@ Report = Callable[[Callable[[], None]], None]
 
 class ModelResource(Resource):
     """A model's handle, and what may not go before it. `attached`: the
-    controller that freezes its modules, and that one's cache."""
+    controller that freezes its modules, and that one's cache; `rows`: the
+    store of its sparse embedding."""
 
-    __slots__ = ("hook", "is_training", "attached", "__weakref__")
+    __slots__ = ("hook", "is_training", "attached", "rows", "__weakref__")
 
     def __init__(self, pointer: Any, free: Callable[[Any], None],
                  keep: tuple[object, ...]) -> None:
@@ -28,6 +29,7 @@ class ModelResource(Resource):
         self.hook: GradientHook | None = None
         self.is_training = False
         self.attached: tuple[Resource, Resource | None] | None = None
+        self.rows: Resource | None = None
 
 
 def relay(report: Report | None, work: Callable[[], None]) -> bool:

@@ -67,6 +67,16 @@ def i32(x: npt.ArrayLike, name: str, shape: tuple[int, ...] | None = None
     return np.require(array, np.int32, ["C", "A"])
 
 
+def u64(x: npt.ArrayLike, name: str) -> npt.NDArray[np.uint64]:
+    """Return ids as a C-contiguous aligned uint64 array, signed ones by their
+    bits: PyTorch's are signed, and any id will do."""
+    array = plain(x)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got dtype {array.dtype}, want integers")
+    wide = np.int64 if array.dtype.kind == "i" else np.uint64
+    return np.require(array, wide, ["C", "A"]).view(np.uint64)
+
+
 def output(out: F32Array | None, name: str, shape: Sequence[int]) -> F32Array:
     """Return memory to write into: the caller's if it fits, else new."""
     if out is None:

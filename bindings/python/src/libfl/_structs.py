@@ -53,6 +53,7 @@ Context = _opaque("fl_context")
 Model = _opaque("fl_model")
 ModelBuilder = _opaque("fl_model_builder")
 Partial = _opaque("fl_partial")
+Embedding = _opaque("fl_embedding")
 Feedback = _opaque("fl_feedback")
 Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
@@ -289,6 +290,44 @@ class CacheStatus(Struct):
                 ("n_samples", c_uint64), ("n_values", c_uint64),
                 ("rows", c_uint64), ("bytes", c_uint64), ("hits", c_uint64),
                 ("misses", c_uint64)]
+
+
+# ---- embedding.h -----------------------------------------------------------
+
+
+class EmbeddingOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("optimiser", c_uint32),
+                ("byte_budget", c_uint64), ("seed", c_uint64),
+                ("secret", U8P), ("epsilon", c_float),
+                ("initial_square", c_float), ("decay", c_float),
+                ("hysteresis", c_float), ("sample_every", c_uint32),
+                ("is_global", c_uint32)]
+
+
+class EmbeddingTableOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("dim", c_uint32),
+                ("chunks", c_uint32), ("precision", c_uint32),
+                ("sketch_counters", c_uint64), ("prune_from", c_uint64),
+                ("share", c_float), ("init_scale", c_float),
+                ("admit_after", c_uint32), ("keep_for", c_uint32)]
+
+
+class EmbeddingBags(Struct):
+    _fields_ = [("struct_size", c_uint32), ("mode", c_uint32),
+                ("ids", U64P), ("n_ids", c_uint64), ("offsets", U64P),
+                ("n_bags", c_uint64), ("weights", F32P)]
+
+
+class EmbeddingReport(Struct):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("evicted", c_uint64), ("grown", c_uint64),
+                ("rows_lost", c_uint64), ("rows_gained", c_uint64),
+                ("bytes_moved", c_uint64), ("blocks_returned", c_uint64)]
+
+
+class EmbeddingAttachOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("table", c_uint32),
+                ("tables", U32P), ("n_tables", c_uint32), ("rate", c_float)]
 
 
 # ---- freeze.h --------------------------------------------------------------

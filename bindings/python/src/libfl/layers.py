@@ -321,6 +321,26 @@ class Embedding:
 
 
 @dataclasses.dataclass(frozen=True)
+class SparseEmbedding:
+    """Rows of any number of ids: ids [fields] to [fields, width]. The layer
+    before it is the model's input, which no other one takes then, and samples
+    are integers of 64 bits, signed ones by their bits. It has no tensor: rows are those of an
+    embedding that is attached to the model, without which NotAllowedError is
+    what training and scores raise. They are updated batch by batch:
+    ConflictError from accumulate. `width` >= 1."""
+
+    width: int
+    name: str = ""
+    trainable: bool = True
+
+    def _add(self, builder: Builder, name: str) -> None:
+        lib.fl_model_builder_trainable(builder.pointer, int(self.trainable))
+        lib.fl_model_builder_sparse_embedding(
+            builder.pointer, _text(name),
+            _args.u64(self.width, f"{name}: width"))
+
+
+@dataclasses.dataclass(frozen=True)
 class Positions:
     """Add a trained vector to each position of a sequence."""
 
@@ -331,6 +351,31 @@ class Positions:
     def _add(self, builder: Builder, name: str) -> None:
         builder.tensors_of(self, name)
         lib.fl_model_builder_positions(builder.pointer, _text(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorisationMachine:
+    """Vectors of two fields or more, [fields, width], to the sum of the dot
+    products of all pairs, [1] (Rendle, 2010). With dense layers on the same
+    vectors, by way of From and Add, it is DeepFM."""
+
+    name: str = ""
+
+    def _add(self, builder: Builder, name: str) -> None:
+        lib.fl_model_builder_factorisation_machine(builder.pointer,
+                                                   _text(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairwiseDots:
+    """The dot product of each pair of vectors (DLRM: Naumov et al., 2019),
+    [fields, width] to [fields (fields - 1) / 2]: (1, 0), (2, 0), (2, 1) ...;
+    two fields or more."""
+
+    name: str = ""
+
+    def _add(self, builder: Builder, name: str) -> None:
+        lib.fl_model_builder_pairwise_dots(builder.pointer, _text(name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -462,9 +507,10 @@ class Tensor:
 
 Layer = Union[
     Input, From, Add, Flatten, Dense, Conv2d, MaxPool2d, AvgPool2d, Mean,
-    ReLU, GELU, SiLU, Tanh, Sigmoid, Softmax, Dropout, Embedding, Positions,
-    LayerNorm, GroupNorm, Attention, SoftmaxCrossEntropy, CrossEntropy,
-    MeanSquaredError, BinaryCrossEntropy, Tensor]
+    ReLU, GELU, SiLU, Tanh, Sigmoid, Softmax, Dropout, Embedding,
+    SparseEmbedding, Positions, FactorisationMachine, PairwiseDots, LayerNorm,
+    GroupNorm, Attention, SoftmaxCrossEntropy, CrossEntropy, MeanSquaredError,
+    BinaryCrossEntropy, Tensor]
 
 
 def add_all(builder: Builder, layers: Sequence[Layer]) -> None:

@@ -99,6 +99,7 @@ class Model(Training):
             self._form = _data.Form(
                 layers[0].shape, layers[-1].shape,
                 any(layer.kind == "embedding" for layer in layers),
+                any(layer.kind == "sparse_embedding" for layer in layers),
                 layers[-1].kind in _LOSSES_OF_NUMBERS, True)
         else:
             self._form = _data.Form()

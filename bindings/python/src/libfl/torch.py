@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models made of PyTorch modules: `libfl.from_torch(module, sample)`.
+"""Models made of PyTorch modules: `libfl.from_torch(module, sample)`; and a
+PyTorch module over an embedding table, `libfl.torch.EmbeddingBag`.
 
 Imported when it is asked for; the package does not need PyTorch. The module
 is traced (torch.fx), each call becomes a layer of libfl, and the result is
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import _torch_calls as _torch_calls  # files the handlers
 from ._err import UnsupportedError
+from ._torch_embedding import EmbeddingBag as EmbeddingBag
 from ._torch_layers import Converter, Weight, layer_kind
 from ._torch_trace import run, torch, trace
 from .context import Context

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a batch's ids have in common: their entries, found in windows so that
+ * the lines of many buckets are on their way at once, and which ids are the
+ * same. */
+#include "embedding/hash.h"
+
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/size.h"
+
+/* Buckets of ids are asked for. */
+void fli_window_begin(fli_window *window, const fl_embedding *embedding,
+                      const fli_table *table, const uint64_t *ids,
+                      uint32_t *hashes)
+{
+  for (size_t i = 0; i < window->n; i++) {
+    uint64_t hash = fli_mix(embedding->mix, ids[i]);
+    fli_segment *segment = fli_segment_of(table, hash);
+    uint32_t first = fli_first_bucket(hash, segment->n_buckets);
+    uint32_t second = fli_second_bucket(hash, segment->n_buckets);
+    window->first[i] = segment->entries + (size_t)first * FLI_BUCKET;
+    window->second[i] = segment->entries + (size_t)second * FLI_BUCKET;
+    hashes[i] = (uint32_t)hash;
+    FLI_PREFETCH(window->first[i]);
+  }
+}
+
+/* Without branches on what a bucket has. */
+void fli_window_find(fli_window *window, const uint64_t *ids,
+                     fli_entry **entries)
+{
+  uint32_t missing[FLI_WINDOW];
+  size_t n_missing = 0;
+  for (size_t i = 0; i < window->n; i++) {
+    uint32_t match = fli_bucket_match(window->first[i], ids[i]);
+    entries[i] = window->first[i] + fli_match_place(match);
+    missing[n_missing] = (uint32_t)i;
+    n_missing += match == 0;
+  }
+  for (size_t i = 0; i < n_missing; i++)
+    FLI_PREFETCH(window->second[missing[i]]);
+  for (size_t i = 0; i < n_missing; i++) {
+    uint32_t at = missing[i];
+    entries[at] = fli_bucket_find(window->second[at], ids[at]);
+  }
+}
+
+void fli_batch_find(const fl_embedding *embedding, fli_table *table,
+                    const fl_embedding_bags *bags)
+{
+  fli_batch *batch = &table->batch;
+  size_t n = (size_t)bags->n_ids;
+  if (n > 0) memcpy(batch->ids, bags->ids, n * sizeof *batch->ids);
+  for (size_t at = 0; at < n; at += FLI_WINDOW) {
+    fli_window window = {.n = n - at < FLI_WINDOW ? n - at : FLI_WINDOW};
+    fli_window_begin(&window, embedding, table, bags->ids + at,
+                     batch->hashes + at);
+    fli_window_find(&window, bags->ids + at, batch->entries + at);
+    for (size_t i = at; i < at + window.n; i++)
+      batch->wheres[i] =
+          batch->entries[i] ? fli_entry_where(batch->entries[i]) : 0;
+  }
+  batch->n_ids = n;
+  batch->layout = embedding->layout;
+}
+
+/* ---- the same ids -------------------------------------------------------- */
+
+/* Number the different ids in the order in which they come, and count them in
+ * first[number + 1]. */
+static void number_ids(fli_batch *batch)
+{
+  const uint32_t mask = (uint32_t)batch->map_capacity - 1;
+  uint32_t n_unique = 0;
+  memset(batch->map, 0, batch->map_capacity * sizeof *batch->map);
+  for (size_t i = 0; i < batch->n_ids; i++) {
+    uint32_t at = batch->hashes[i] & mask;
+    uint32_t number;
+    while ((number = batch->map[at]) != 0 &&
+           batch->ids[batch->firsts[number - 1]] != batch->ids[i])
+      at = (at + 1) & mask;
+    if (number == 0) {
+      number = ++n_unique;
+      batch->map[at] = number;
+      batch->firsts[number - 1] = (uint32_t)i;
+      batch->first[number] = 0;
+    }
+    batch->first[number]++;
+    batch->unique[i] = number - 1;
+  }
+  batch->first[0] = 0;
+  batch->n_unique = n_unique;
+}
+
+static float factor_of(const fl_embedding_bags *bags, uint64_t i, float mean)
+{
+  return bags->weights ? mean * bags->weights[i] : mean;
+}
+
+void fli_batch_group(fli_batch *batch, const fl_embedding_bags *bags)
+{
+  const int has_factors = bags->weights || bags->mode == FL_EMBEDDING_MEAN;
+  number_ids(batch);
+  /* From counts to where the next one goes; then it is where each ends. */
+  uint32_t sum = 0;
+  for (size_t u = 0; u < batch->n_unique; u++) {
+    uint32_t count = batch->first[u + 1];
+    batch->first[u + 1] = sum;
+    sum += count;
+  }
+  for (uint64_t bag = 0; bag < bags->n_bags; bag++) {
+    uint64_t begin = fli_bag_begin(bags, bag);
+    uint64_t end = fli_bag_begin(bags, bag + 1);
+    float mean =
+        bags->mode == FL_EMBEDDING_MEAN ? 1.0f / (float)(end - begin) : 1.0f;
+    for (uint64_t i = begin; i < end; i++) {
+      uint32_t at = batch->first[batch->unique[i] + 1]++;
+      batch->order[at] = (uint32_t)bag;
+      if (has_factors) batch->factors[at] = factor_of(bags, i, mean);
+    }
+  }
+}
+
+/* ---- memory -------------------------------------------------------------- */
+
+/* The arrays, in one block. */
+static size_t lay_out(fli_batch *batch, uint8_t *block, uint32_t chunks)
+{
+  size_t at = 0;
+  const size_t n = batch->capacity;
+  struct part {
+    void **array;
+    size_t bytes;
+  } parts[] = {
+      {(void **)&batch->ids, n * sizeof *batch->ids},
+      {(void **)&batch->entries, n * sizeof *batch->entries},
+      {(void **)&batch->wheres, n * sizeof *batch->wheres},
+      {(void **)&batch->hashes, n * sizeof *batch->hashes},
+      {(void **)&batch->unique, n * sizeof *batch->unique},
+      {(void **)&batch->order, n * sizeof *batch->order},
+      {(void **)&batch->factors, n * sizeof *batch->factors},
+      {(void **)&batch->first, (n + 1) * sizeof *batch->first},
+      {(void **)&batch->firsts, n * sizeof *batch->firsts},
+      {(void **)&batch->increments, n * chunks * sizeof *batch->increments},
+      {(void **)&batch->map, batch->map_capacity * sizeof *batch->map},
+  };
+  for (size_t i = 0; i < FLI_COUNT_OF(parts); i++) {
+    if (block) *parts[i].array = block + at;
+    at += (parts[i].bytes + 63) / 64 * 64;
+  }
+  return at;
+}
+
+fl_status fli_batch_reserve(fl_embedding *embedding, fli_table *table, size_t n)
+{
+  fli_batch *batch = &table->batch;
+  if (n <= batch->capacity && batch->block) return FL_OK;
+  fli_batch larger = {.capacity = n};
+  /* 64 + 4 x chunks bytes an id at most. */
+  if (n > SIZE_MAX / 128) return fli_nomem(SIZE_MAX);
+  for (larger.map_capacity = 16; larger.map_capacity < 2 * n;)
+    larger.map_capacity *= 2;
+  larger.bytes = lay_out(&larger, NULL, table->chunks);
+  larger.block = fli_alloc(embedding->context, larger.bytes, 1);
+  if (!larger.block) return fli_nomem(larger.bytes);
+  (void)lay_out(&larger, larger.block, table->chunks);
+  fli_batch_free(embedding, table);
+  *batch = larger;
+  return FL_OK;
+}
+
+void fli_batch_free(fl_embedding *embedding, fli_table *table)
+{
+  fli_free(embedding->context, table->batch.block, table->batch.bytes);
+  table->batch = (fli_batch){0};
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lookups beside training. A reader waits for nobody and takes no lock: it
+ * counts itself in, so that no segment or block that it may have found is given
+ * back, and reads a row only to drop the result when the segment's sequence
+ * says that the entry was changed meanwhile. A row may so be a mix of before
+ * and after a step of training, but never that of another id. Reading values
+ * while they are written is meant; it is the one place where it happens
+ * (add_row). */
+#include "embedding/hash.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fpguard.h"
+
+enum { LINE = 64 };
+
+/* Where a row is, as of a sequence. */
+typedef struct glimpse {
+  const fli_segment *segment;
+  uint32_t sequence;
+  uint32_t where;
+} glimpse;
+
+/* Sums of a bag: next = now + a row, and becomes now when the row was good. */
+typedef struct read_run {
+  const fl_embedding *embedding;
+  const fli_table *table;
+  const fl_embedding_bags *bags;
+  float *now;
+  float *next;
+  float *out;
+  uint64_t bag; /* at hand */
+  uint64_t end; /* of it */
+} read_run;
+
+static fli_segment *current_segment(const fli_table *table, uint64_t hash,
+                                    uint32_t *sequence)
+{
+  for (;;) {
+    fli_segment *segment = fli_segment_of(table, hash);
+    *sequence = atomic_load_explicit(&segment->sequence, memory_order_acquire);
+    if (!(*sequence & 1)) return segment;
+  }
+}
+
+static uint32_t where_in(fli_entry *bucket, uint64_t id)
+{
+  uint32_t where = 0;
+  for (int i = 0; i < FLI_BUCKET; i++) {
+    if (fli_entry_id(&bucket[i]) == id) where |= fli_entry_where(&bucket[i]);
+  }
+  return where;
+}
+
+static uint32_t where_of(fli_segment *segment, uint64_t id, uint64_t hash)
+{
+  uint32_t bucket = fli_first_bucket(hash, segment->n_buckets);
+  uint32_t where = where_in(segment->entries + bucket * FLI_BUCKET, id);
+  if (where) return where;
+  bucket = fli_second_bucket(hash, segment->n_buckets);
+  return where_in(segment->entries + bucket * FLI_BUCKET, id);
+}
+
+static int is_still_so(const glimpse *seen)
+{
+  atomic_thread_fence(memory_order_acquire);
+  return atomic_load_explicit(&seen->segment->sequence, memory_order_relaxed) ==
+         seen->sequence;
+}
+
+static glimpse look(const read_run *run, uint64_t id)
+{
+  glimpse seen;
+  uint64_t hash = fli_mix(run->embedding->mix, id);
+  do {
+    fli_segment *segment = current_segment(run->table, hash, &seen.sequence);
+    seen.segment = segment;
+    seen.where = where_of(segment, id, hash);
+  } while (!is_still_so(&seen));
+  return seen;
+}
+
+/* sum = now + factor row */
+FLI_READS_RACING
+static void add_row(float *sum, const float *now, const float *row,
+                    float factor, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    sum[i] = now[i] + factor * row[i];
+}
+
+static const uint8_t *row_of(const read_run *run, uint32_t where)
+{
+  const fli_pool *pool = run->table->pools[fli_where_count(where)];
+  return fli_pool_row(pool, where & FLI_INDEX_MASK);
+}
+
+static void add_chunks(read_run *run, uint32_t where, float factor)
+{
+  const fli_table *table = run->table;
+  const float *row = (const float *)(const void *)row_of(run, where);
+  const size_t n = table->chunk_floats;
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    if (where >> (FLI_MASK_SHIFT + k) & 1) {
+      add_row(run->next + k * n, run->now + k * n, row, factor, n);
+      row += n;
+    } else {
+      memcpy(run->next + k * n, run->now + k * n, n * sizeof *row);
+    }
+  }
+}
+
+static void add_id(read_run *run, glimpse seen, uint64_t id, float factor)
+{
+  for (;;) {
+    if (seen.where == 0) return;
+    add_chunks(run, seen.where, factor);
+    if (is_still_so(&seen)) break;
+    seen = look(run, id);
+  }
+  float *now = run->now;
+  run->now = run->next;
+  run->next = now;
+}
+
+static void begin_bag(read_run *run)
+{
+  run->end = fli_bag_begin(run->bags, run->bag + 1);
+  memset(run->now, 0, run->table->dim * sizeof *run->now);
+}
+
+static void end_bag(read_run *run)
+{
+  const size_t dim = run->table->dim;
+  float *out = run->out + run->bag * dim;
+  uint64_t n = run->end - fli_bag_begin(run->bags, run->bag);
+  const float factor =
+      run->bags->mode == FL_EMBEDDING_MEAN && n > 0 ? 1.0f / (float)n : 1.0f;
+  for (size_t i = 0; i < dim; i++)
+    out[i] = factor * run->now[i];
+}
+
+/* Where the rows of ids first..first + n - 1 are, which are on their way then.
+ */
+static void look_ahead(const read_run *run, uint64_t first, size_t n,
+                       glimpse *seen)
+{
+  const uint64_t *ids = run->bags->ids + first;
+  for (size_t i = 0; i < n; i++) {
+    uint64_t hash = fli_mix(run->embedding->mix, ids[i]);
+    fli_segment *segment = fli_segment_of(run->table, hash);
+    FLI_PREFETCH(segment->entries +
+                 FLI_BUCKET * fli_first_bucket(hash, segment->n_buckets));
+  }
+  for (size_t i = 0; i < n; i++) {
+    seen[i] = look(run, ids[i]);
+    if (seen[i].where == 0) continue;
+    const fli_pool *pool = run->table->pools[fli_where_count(seen[i].where)];
+    const uint8_t *row = row_of(run, seen[i].where);
+    for (size_t at = 0; at < pool->extent_bytes; at += LINE)
+      FLI_PREFETCH(row + at);
+  }
+}
+
+/* A window has ids of one bag or of many, as they come. */
+static void add_window(read_run *run, uint64_t first, size_t n)
+{
+  const fl_embedding_bags *bags = run->bags;
+  glimpse seen[FLI_WINDOW];
+  look_ahead(run, first, n, seen);
+  for (size_t i = 0; i < n; i++) {
+    while (first + i == run->end) {
+      end_bag(run);
+      run->bag++;
+      begin_bag(run);
+    }
+    add_id(run, seen[i], bags->ids[first + i],
+           bags->weights ? bags->weights[first + i] : 1.0f);
+  }
+}
+
+static void read_bags(read_run *run)
+{
+  const uint64_t n_ids = run->bags->n_ids;
+  if (run->bags->n_bags == 0) return;
+  begin_bag(run);
+  for (uint64_t i = 0; i < n_ids; i += FLI_WINDOW) {
+    size_t n = n_ids - i < FLI_WINDOW ? (size_t)(n_ids - i) : FLI_WINDOW;
+    uint32_t epoch = fli_readers_enter(run->embedding->readers);
+    add_window(run, i, n);
+    fli_readers_leave(run->embedding->readers, epoch);
+  }
+  for (;;) {
+    end_bag(run);
+    if (++run->bag == run->bags->n_bags) return;
+    begin_bag(run);
+  }
+}
+
+fl_status fl_embedding_lookup(const fl_embedding *embedding, uint32_t table,
+                              const fl_embedding_bags *given, float *out)
+{
+  fl_embedding_bags bags;
+  fli_fpguard guard;
+  float sums[2][FLI_DIM_MAX];
+  fli_clear_error();
+  fl_status st = fli_bags_load(&bags, given);
+  if (st == FL_OK) st = fli_bags_check(embedding, table, &bags, out);
+  if (st != FL_OK) return st;
+  read_run run = {.embedding = embedding,
+                  .table = embedding->tables[table],
+                  .bags = &bags,
+                  .now = sums[0],
+                  .next = sums[1],
+                  .out = out};
+  fli_fpguard_enter(&guard);
+  read_bags(&run);
+  fli_fpguard_leave(&guard);
+  return FL_OK;
+}
