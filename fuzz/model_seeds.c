@@ -222,7 +222,9 @@ static void pretend(fl_model *model, uint32_t n_batches)
   optimiser->updates = 4;
   model->place = (fli_fit_place){.epoch = 1, .step_in_epoch = 1, .seed = 77};
   if (n_batches == 0) return;
-  FUZZ_CHECK(fli_workspace_gather(model, 1) == FL_OK);
+  model->workspace.wants_gradient = 1;
+  FUZZ_CHECK(fli_workspace_reserve(model, 1, 1) == FL_OK);
+  model->workspace.wants_gradient = 0;
   model->workspace.n_batches = n_batches;
   for (uint64_t i = 0; i < model->workspace.n_gradient; i++) {
     model->workspace.gradient[i] = 0.5f - 0.0625f * (float)i;
