@@ -19,7 +19,8 @@ FORBIDDEN = set("""printf fprintf vprintf vfprintf puts putchar fputs
 fputc putc fwrite perror fopen open abort exit _exit
 getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
-D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "freeze",
+D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "cache",
+              "freeze",
               "client", "server"]
 
 
