@@ -347,6 +347,10 @@ static fl_status add_freeze(struct run *run)
   options.steps_per_epoch = steps_per_epoch(config, config->samples);
   options.total_steps = options.steps_per_epoch * config->epochs;
   options.is_pretrained = 1;
+  /* Measured beside the next step, where there is a thread for it. */
+  if (options.criterion == FL_FREEZE_PLASTICITY ||
+      options.criterion == FL_FREEZE_RELATIVE_PLASTICITY)
+    options.lag = 1;
   for (uint32_t i = 0; i < training->n_stages; i++) {
     double step = training->stages[i].epoch * (double)options.steps_per_epoch;
     fixed[i].step = (uint64_t)(step + .5);

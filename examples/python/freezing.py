@@ -99,6 +99,7 @@ def controller(model, cache, options):
         model, options.criterion, preset=options.preset,
         steps_per_epoch=per_epoch, total_steps=per_epoch * options.epochs,
         is_pretrained=True, cache=cache,
+        lag=1 if options.criterion.endswith("plasticity") else None,
         fixed=fixed if options.criterion == "fixed" else None)
 
 

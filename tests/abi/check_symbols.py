@@ -19,8 +19,8 @@ FORBIDDEN = set("""printf fprintf vprintf vfprintf puts putchar fputs
 fputc putc fwrite perror fopen open abort exit _exit
 getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
-D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "freeze",
-              "cohort", "client", "server"]
+D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "cache",
+              "freeze", "cohort", "client", "server"]
 
 
 def symbols(path, options):
