@@ -14,8 +14,10 @@ static void put_states(const char *folder, const char *kind, uint8_t rule,
     const char *name;
     size_t at;
     uint8_t to;
-  } lies[] = {{"bad-fields", 0, 0x8f}, {"bad-key", 36, 0x7f},
-              {"bad-rng", 37, 0xc0},   {"bad-members", 80, 0xff},
+  } lies[] = {{"bad-fields", 0, 0x8f},
+              {"bad-key", 36, 0x7f},
+              {"bad-rng", 37, 0xc0},
+              {"bad-members", 80, 0xff},
               {"bad-count", 72, 0xff}};
   char name[64];
   fli_bytes payload;

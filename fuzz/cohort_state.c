@@ -28,8 +28,8 @@ static void go_on(fl_cohort_set *set)
   FUZZ_CHECK(fl_cohort_set_leave(set, slot) == FL_OK);
   for (uint32_t i = 0; i < JOB_CAP; i++) {
     const fli_leaf *leaf = &set->leaves[i];
-    FUZZ_CHECK(!leaf->is_alive || (isfinite(leaf->loss) &&
-                                   isfinite(leaf->variance)));
+    FUZZ_CHECK(!leaf->is_alive ||
+               (isfinite(leaf->loss) && isfinite(leaf->variance)));
   }
 }
 

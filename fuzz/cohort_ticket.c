@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A ticket that a client brings: twice, as it is, and with the tag that belongs
- * to it, so that the parser behind the tag is reached. The client is then there,
- * in a cohort that is alive, and can train. */
+ * to it, so that the parser behind the tag is reached. The client is then
+ * there, in a cohort that is alive, and can train. */
 #include "cohort_job.h"
 
 #include "cohort/cohort.h"
@@ -15,8 +15,7 @@ static void come(const uint8_t *ticket, size_t n)
   int32_t counts = 7;
   uint8_t *copy = fuzz_exact_copy(ticket, n);
   FUZZ_CHECK(fl_cohort_set_leave(set, 2) == FL_OK);
-  FUZZ_CHECK(fl_cohort_set_join(set, 2, 900, copy, n, &slot, &counts) ==
-             FL_OK);
+  FUZZ_CHECK(fl_cohort_set_join(set, 2, 900, copy, n, &slot, &counts) == FL_OK);
   FUZZ_CHECK(counts == 0 || counts == 1);
   FUZZ_CHECK(slot == 2 && set->leaves[set->members[slot].leaf].is_alive);
   free(copy);

@@ -93,6 +93,8 @@ typedef struct fli_leaf {
   uint32_t first_vote; /* oldest */
   double loss;         /* trailing median; -1: none */
   double variance;
+  double limit; /* of a loss, above which it is a spike; as of the last
+                   decision, so that reports may look at any leaf's */
   float agreement;
   float gap;
   float *buffer;    /* FLI_COHORT_BUFFER x dim, NULL until needed; a ring */
@@ -254,8 +256,9 @@ static inline void fli_member_reset(fli_member *member)
 
 /* ---- route.c ---- */
 
-/* A loss above it is a spike; infinite: none is. */
+/* A loss above it is a spike; infinite: none is. By what is known now. */
 double fli_leaf_limit(const fl_cohort_set *set, const fli_leaf *leaf);
+void fli_limits_renew(fl_cohort_set *set);
 /* NULL: the leaf is in none. */
 fli_trial *fli_trial_of(fl_cohort_set *set, uint32_t leaf);
 int fli_trial_is_open(const fl_cohort_set *set, const fli_trial *trial,

@@ -186,6 +186,7 @@ fl_status fl_cohort_set_decide(fl_cohort_set *set)
   fli_fpguard_enter(&guard);
   if (is_sketch) decide_sketch(set, scratch);
   if (set->options.rule == FL_COHORT_AUXO) st = decide_auxo(set);
+  fli_limits_renew(set);
   fli_fpguard_leave(&guard);
   if (scratch) fli_free(set->context, scratch, bytes);
   if (st != FL_OK) return st;

@@ -147,7 +147,7 @@ static fl_status check_cohort(const fl_cohort_set *set, reading *in,
                               const fli_member *member)
 {
   const fl_cohort_report *r = in->report;
-  const double limit = fli_leaf_limit(set, &set->leaves[member->leaf]);
+  const double limit = set->leaves[member->leaf].limit;
   int compares = r->n_probes >= 2 && set->options.rule != FL_COHORT_AUXO;
   int has_to = set->options.rule == FL_COHORT_LOSS ||
                fli_member_is(member, FLI_MEMBER_UNKNOWN);
@@ -288,7 +288,7 @@ static void apply(fl_cohort_set *set, const reading *in, uint32_t slot)
   fli_member *member = &set->members[slot];
   fli_pending pending = {.slot = slot, .loss = NAN};
   double measured = in->is_choice ? in->best : in->own;
-  double limit = fli_leaf_limit(set, in->leaf);
+  double limit = in->leaf->limit;
   if (r->has_trained) measured = r->loss;
   int has_compared = 0;
   if (in->is_choice) {

@@ -19,6 +19,12 @@ double fli_leaf_limit(const fl_cohort_set *set, const fli_leaf *leaf)
   return leaf->loss + (double)set->options.spike * sqrt(leaf->variance);
 }
 
+void fli_limits_renew(fl_cohort_set *set)
+{
+  for (uint32_t i = 0; i < set->options.cap; i++)
+    set->leaves[i].limit = fli_leaf_limit(set, &set->leaves[i]);
+}
+
 fli_trial *fli_trial_of(fl_cohort_set *set, uint32_t leaf)
 {
   for (uint32_t i = 0; i < set->n_trials; i++) {
@@ -92,9 +98,8 @@ fl_status fl_cohort_set_route(fl_cohort_set *set, uint32_t slot, uint32_t round,
   fl_status st = fli_cohort_check_slot(set, slot);
   if (st != FL_OK) return st;
   const fli_member *member = &set->members[slot];
-  double limit = set->options.asks_first
-                     ? fli_leaf_limit(set, &set->leaves[member->leaf])
-                     : INFINITY;
+  double limit =
+      set->options.asks_first ? set->leaves[member->leaf].limit : INFINITY;
   route.struct_size = sizeof route;
   route.cohort = member->leaf;
   route.chooses = route.n_probes = 0;

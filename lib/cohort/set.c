@@ -54,6 +54,7 @@ void fli_leaf_renew(fli_leaf *leaf, uint32_t round, uint32_t wait,
   leaf->n_buffer = leaf->first_row = leaf->n_votes = leaf->first_vote = 0;
   leaf->loss = -1.0;
   leaf->variance = 0.0;
+  leaf->limit = INFINITY;
   leaf->agreement = leaf->gap = NAN;
 }
 

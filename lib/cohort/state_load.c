@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "base/fpguard.h"
 #include "wire/container.h"
 #include "wire/reader.h"
 
@@ -446,6 +447,7 @@ fl_status fl_cohort_set_load(fl_cohort_set *set, const fl_reader *reader)
   fl_status st = FL_OK;
   fl_cohort_set *fresh = NULL;
   fli_bytes payload;
+  fli_fpguard guard;
   uint32_t version;
   fli_clear_error();
   if (!set || !reader || !reader->read)
@@ -456,6 +458,9 @@ fl_status fl_cohort_set_load(fl_cohort_set *set, const fl_reader *reader)
                              &payload));
   FLI_TRY(make_empty(&fresh, set));
   FLI_TRY(read_set(fresh, &payload));
+  fli_fpguard_enter(&guard);
+  fli_limits_renew(fresh);
+  fli_fpguard_leave(&guard);
   fl_cohort_set old = *set;
   *set = *fresh;
   *fresh = old;

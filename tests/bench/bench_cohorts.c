@@ -183,6 +183,7 @@ static void print(const run *r, const curve *c, double seconds)
   printf("models_down_per_upload %.3f\n", (double)r->down / (double)r->up);
   printf("eval_models_down_per_upload %.3f\n",
          (double)r->eval_down / (double)r->up);
+  run_print_cohorts(r);
   printf("seconds %.1f\n", seconds);
 }
 

@@ -140,6 +140,9 @@ double run_train(run *r, uint32_t client, uint32_t model);
 /* Models move by the mean of their round's updates. */
 void run_average(run *r);
 
+/* Loss and members by group of each cohort, if the rule has any. */
+void run_print_cohorts(const run *r);
+
 extern const rule rule_sketch;
 extern const rule rule_auxo;
 extern const rule rule_loss;

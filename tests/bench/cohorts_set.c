@@ -98,6 +98,23 @@ static void follow(run *r)
   }
 }
 
+void run_print_cohorts(const run *r)
+{
+  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
+    uint32_t counts[COHORTS_GROUPS] = {0};
+    fl_cohort_info info;
+    cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
+    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
+    if (!info.is_alive) continue;
+    for (uint32_t i = 0; i < r->w->n; i++) {
+      if (member_of(r, i).cohort == m) counts[r->w->group[i]]++;
+    }
+    printf("cohort_%u_loss %.6f\n", m, info.loss);
+    printf("cohort_%u_members %u/%u/%u/%u\n", m, counts[0], counts[1],
+           counts[2], counts[3]);
+  }
+}
+
 /* ---- a client ------------------------------------------------------------ */
 
 /* What a client has been sent, and has measured. */

@@ -18,6 +18,8 @@ from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    UnsupportedError, VersionError)
 from .cache import ActivationCache, CacheDtype, CacheStatus
 from .client import Client, ClientEvent, ClientEventKind
+from .cohort import (CohortEvent, CohortEventKind, CohortInfo, CohortMember,
+                     CohortPlan, CohortRoute, CohortRule, CohortSet, Sketcher)
 from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
@@ -65,7 +67,9 @@ __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
     "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy", "CallbackError", "CallerError",
     "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
-    "Codec", "CodecOptions", "Compressor", "ConflictError", "Constant",
+    "Codec", "CodecOptions", "CohortEvent", "CohortEventKind", "CohortInfo",
+    "CohortMember", "CohortPlan", "CohortRoute", "CohortRule", "CohortSet",
+    "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
     "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
@@ -83,7 +87,7 @@ __all__ = [
     "PairwiseDots", "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
-    "Sigmoid", "SiLU", "SizeError", "Softmax", "SoftmaxCrossEntropy",
+    "Sigmoid", "SiLU", "SizeError", "Sketcher", "Softmax", "SoftmaxCrossEntropy",
     "SparseEmbedding", "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",

@@ -17,9 +17,11 @@ import pathlib
 import sys
 import threading
 from ctypes import CDLL, POINTER, Structure, c_char_p
-from ctypes import c_uint8, c_void_p, cast
+from ctypes import c_void_p
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
+from ctypes import c_uint8 as c_uint8
+from ctypes import cast as cast
 from ctypes import c_double as c_double
 from ctypes import c_float as c_float
 from ctypes import c_int32 as c_int32
@@ -172,6 +174,27 @@ CHECKED: dict[str, list[Any]] = {
     "fl_feedback_save": [Feedback, POINTER(Writer)],
     "fl_feedback_restore": [POINTER(Feedback), Compressor,
                             POINTER(FeedbackOptions), POINTER(Reader)],
+    "fl_cohort_set_new": [POINTER(CohortSet), Context, POINTER(CohortOptions)],
+    "fl_cohort_set_join": [CohortSet, c_uint64, c_uint32, U8P, c_size_t, U32P,
+                           I32P],
+    "fl_cohort_set_leave": [CohortSet, c_uint32],
+    "fl_cohort_set_find": [CohortSet, c_uint64, U32P],
+    "fl_cohort_set_copy_ticket": [CohortSet, c_uint32, U8P, c_size_t, SizeP],
+    "fl_cohort_set_get_member": [CohortSet, c_uint32, POINTER(CohortMember)],
+    "fl_cohort_set_route": [CohortSet, c_uint32, c_uint32, c_double,
+                            POINTER(CohortRoute)],
+    "fl_cohort_set_report": [CohortSet, c_uint32, POINTER(CohortReport)],
+    "fl_cohort_set_end_round": [CohortSet, c_uint32, c_uint32],
+    "fl_cohort_set_decide": [CohortSet],
+    "fl_cohort_set_poll": [CohortSet, POINTER(CohortEvent)],
+    "fl_cohort_set_get_info": [CohortSet, c_uint32, POINTER(CohortInfo)],
+    "fl_cohort_set_plan": [CohortSet, c_uint32, c_uint32, U32P, c_uint32],
+    "fl_cohort_set_pick": [CohortSet, POINTER(CohortPick), U32P, U32P],
+    "fl_cohort_set_save": [CohortSet, POINTER(Writer)],
+    "fl_cohort_set_load": [CohortSet, POINTER(Reader)],
+    "fl_sketcher_new": [POINTER(Sketcher), Context, c_uint64, c_uint64,
+                        c_uint32],
+    "fl_sketcher_write": [Sketcher, F32P, c_uint64, U8P, c_size_t, SizeP],
     "fl_cache_new": [POINTER(Cache), Context, POINTER(CacheOptions)],
     "fl_cache_begin": [Cache, U8P, c_uint64, c_uint64],
     "fl_cache_put": [Cache, U64P, c_uint32, F32P],
@@ -289,6 +312,13 @@ INITIALISED: dict[type[Structure], str] = {
     FreezeReport: "fl_freeze_report_init",
     FreezeAttachOptions: "fl_freeze_attach_options_init",
     FreezeEvent: "fl_freeze_event_init",
+    CohortOptions: "fl_cohort_options_init",
+    CohortMember: "fl_cohort_member_init",
+    CohortRoute: "fl_cohort_route_init",
+    CohortReport: "fl_cohort_report_init",
+    CohortEvent: "fl_cohort_event_init",
+    CohortInfo: "fl_cohort_info_init",
+    CohortPick: "fl_cohort_pick_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",
@@ -348,6 +378,11 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_cache_free": (None, [Cache]),
     "fl_cache_has": (c_int32, [Cache, U64P, c_uint32]),
     "fl_freeze_free": (None, [Freeze]),
+    "fl_cohort_set_free": (None, [CohortSet]),
+    "fl_cohort_set_client_count": (c_uint32, [CohortSet]),
+    "fl_cohort_set_count": (c_uint32, [CohortSet]),
+    "fl_cohort_set_cap": (c_uint32, [CohortSet]),
+    "fl_sketcher_free": (None, [Sketcher]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),

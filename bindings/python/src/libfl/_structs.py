@@ -13,6 +13,7 @@ from ._args import whole
 
 Status = c_int32
 F32P = POINTER(c_float)
+F64P = POINTER(c_double)
 I32P = POINTER(c_int32)
 U8P = POINTER(c_uint8)
 U16P = POINTER(c_uint16)
@@ -48,6 +49,7 @@ Buffer = _opaque("fl_buffer")
 Cache = _opaque("fl_cache")
 Cancel = _opaque("fl_cancel")
 Client = _opaque("fl_client")
+CohortSet = _opaque("fl_cohort_set")
 Compressor = _opaque("fl_compressor")
 Context = _opaque("fl_context")
 Model = _opaque("fl_model")
@@ -57,6 +59,7 @@ Embedding = _opaque("fl_embedding")
 Feedback = _opaque("fl_feedback")
 Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
+Sketcher = _opaque("fl_sketcher")
 
 
 # ---- base.h ----------------------------------------------------------------
@@ -386,6 +389,78 @@ class FreezeEvent(Struct):
                 ("threshold", c_double), ("raw", c_double),
                 ("first_active", c_uint32), ("reason", c_uint32),
                 ("version", c_uint64), ("text", c_char_p)]
+
+
+# ---- cohort.h --------------------------------------------------------------
+
+COHORT_NONE = 2**32 - 1
+COHORT_KEY_BYTES = 32
+COHORT_TICKET_BYTES = 48
+COHORT_MAX = 64
+
+
+class CohortOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("rule", c_uint32),
+                ("seed", c_uint64), ("job", c_uint64), ("key", U8P),
+                ("clients", c_uint32), ("cap", c_uint32), ("dim", c_uint32),
+                ("floor", c_float), ("min_members", c_uint32),
+                ("min_participants", c_uint32), ("spike", c_float),
+                ("asks_first", c_uint32), ("evidence", c_uint32),
+                ("agreement", c_float), ("gap", c_float), ("reseed", c_uint32),
+                ("settle", c_uint32), ("wait", c_uint32),
+                ("trial_start", c_uint32), ("trial_length", c_uint32),
+                ("trial_probes", c_uint32), ("trial_most", c_uint32),
+                ("trial_margin", c_float), ("trial_share", c_float),
+                ("trial_sure", c_float), ("trial_win", c_float),
+                ("trial_lump", c_float), ("trial_again", c_float),
+                ("merge", c_float), ("forget", c_uint32),
+                ("is_published", c_uint32), ("splits", U32P),
+                ("n_splits", c_uint32), ("reserved", c_uint32)]
+
+
+class CohortMember(Struct):
+    _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
+                ("other", c_uint32), ("is_unknown", c_uint32),
+                ("seen", c_uint32), ("last", c_uint32), ("score", c_float),
+                ("reserved", c_uint32)]
+
+
+class CohortRoute(Struct):
+    _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
+                ("chooses", c_uint32), ("n_probes", c_uint32),
+                ("limit", c_double), ("probes", c_uint32 * COHORT_MAX)]
+
+
+class CohortReport(Struct):
+    _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
+                ("round", c_uint32), ("n_probes", c_uint32), ("sketch", U8P),
+                ("sketch_size", c_size_t), ("feature", F32P),
+                ("loss", c_double), ("has_trained", c_uint32),
+                ("reserved", c_uint32), ("probes", U32P),
+                ("losses", F64P)]
+
+
+class CohortEvent(Struct):
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32),
+                ("round", c_uint32), ("cohort", c_uint32), ("child", c_uint32),
+                ("n_probes", c_uint32), ("weight", c_uint64),
+                ("child_weight", c_uint64), ("win", c_float),
+                ("lump", c_float)]
+
+
+class CohortInfo(Struct):
+    _fields_ = [("struct_size", c_uint32), ("is_alive", c_uint32),
+                ("rounds", c_uint32), ("round", c_uint32),
+                ("sibling", c_uint32), ("unknown", c_uint32),
+                ("members", c_uint64), ("loss", c_double),
+                ("deviation", c_double), ("agreement", c_float),
+                ("gap", c_float)]
+
+
+class CohortPick(Struct):
+    _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
+                ("round", c_uint32), ("want", c_uint32), ("online", U8P),
+                ("n_bytes", c_size_t)]
 
 
 # ---- client.h --------------------------------------------------------------

@@ -17,7 +17,8 @@ class Feature(enum.IntEnum):
     CLIENT = 4
     SERVER = 5
     FREEZE = 6
-    EMBEDDING = 7
+    COHORT = 7
+    EMBEDDING = 8
 
 
 def version() -> str:
