@@ -382,6 +382,15 @@ static inline fli_segment *fli_segments_next(const fli_table *table,
   return segment;
 }
 
+/* ---- precisions (precision.c) -------------------------------------------- */
+
+uint32_t fli_chunk_bytes(uint32_t precision, uint32_t floats);
+/* Chunks of an extent, one behind the other. `name`: of random numbers. */
+void fli_chunks_decode(const fli_table *table, const uint8_t *src, float *dst,
+                       uint32_t n_chunks);
+void fli_chunks_encode(const fli_table *table, uint8_t *dst, const float *src,
+                       uint32_t n_chunks, uint64_t name);
+
 /* ---- rows (rows.c) ------------------------------------------------------- */
 
 /* All values of a row, zeros where there is none. */
@@ -392,6 +401,6 @@ int fli_row_bytes_are_finite(const fli_table *table, const uint8_t *bytes,
                              size_t n);
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
-                  uint64_t id, float *row);
+                  uint64_t id, uint8_t *row);
 
 #endif
