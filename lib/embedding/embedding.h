@@ -360,8 +360,8 @@ enum { FLI_ROW_BYTES = 22 }; /* entry at the usual load, and accumulator */
 
 /* Whether the row is too young to lose anything. */
 int fli_row_is_kept(const fli_table *table, uint32_t where);
-void fli_measure(const fl_embedding *embedding, const fli_table *table,
-                 fli_levels *levels);
+void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
+                        fli_levels *levels);
 uint64_t fli_table_bytes(const fli_table *table);
 /* Let every table's quota and plan be what the budget allows (quota.c). */
 void fli_plan_all(fl_embedding *embedding, fli_plan *plans);

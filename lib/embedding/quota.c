@@ -90,8 +90,8 @@ static void count_dropped(const fli_table *table, fli_levels *levels)
   }
 }
 
-void fli_measure(const fl_embedding *embedding, const fli_table *table,
-                 fli_levels *levels)
+void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
+                        fli_levels *levels)
 {
   uint64_t at = 0, n = 0;
   fli_segment *segment;
@@ -188,7 +188,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
   int tops[FL_EMBEDDING_MAX_TABLES];
   fli_levels levels;
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     tops[i] = percentile_of(&levels);
     for (int k = 0; k < FLI_LEVELS; k++)
       sums[k - tops[i] + FLI_LEVELS - 1] += levels.live[k] + levels.wanted[k];
@@ -199,7 +199,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
     sum += sums[--from];
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
     fli_table *table = embedding->tables[i];
-    fli_measure(embedding, table, &levels);
+    fli_levels_measure(embedding, table, &levels);
     table->quota = 0;
     for (int k = 0; k < FLI_LEVELS; k++) {
       if (k - tops[i] + FLI_LEVELS - 1 >= from)
@@ -260,7 +260,7 @@ void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
   fli_levels levels;
   uint64_t capacity = capacity_of(embedding);
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     plans[i].demand = fli_table_bytes(embedding->tables[i]);
     for (int k = 1; k < FLI_LEVELS; k++)
       plans[i].demand += levels.wanted[k];
@@ -275,7 +275,7 @@ void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
     share_out(embedding, plans, capacity);
   }
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     plan_table(embedding, embedding->tables[i], &levels, &plans[i]);
   }
 }
