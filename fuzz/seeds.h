@@ -18,5 +18,7 @@ void seeds_put_freezes(const char *folder);
 void seeds_put_models(const char *folder);
 /* Seeds of cache_file. */
 void seeds_put_caches(const char *folder);
+/* Seeds of embedding_load and embedding_delta. */
+void seeds_put_embeddings(const char *folder);
 
 #endif

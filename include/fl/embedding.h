@@ -245,6 +245,8 @@ typedef struct fl_embedding_statistics {
   uint64_t ids_asked; /**< by fl_embedding_forward; not saved, nor is
                            the next one */
   uint64_t ids_hit;   /**< that had a row before */
+  uint32_t dim;       /**< of one table: values of a row; of all: 0 */
+  uint32_t reserved;
 } fl_embedding_statistics;
 FL_API fl_status
 fl_embedding_statistics_init(fl_embedding_statistics *statistics, size_t size);

@@ -138,7 +138,8 @@ static fl_status read_table(fl_embedding *e, fli_in *in)
   float scale = fli_in_f32(in);
   uint32_t admit_level = fli_in_u32(in);
   uint64_t quota = fli_in_u64(in);
-  if (base < 0 || base > 2039 - 256 || !(scale > 0) || admit_level > 255 ||
+  if (base < 0 || base > 2039 - 256 ||
+      !(scale > 0x1p-120f && scale < 0x1p100f) || admit_level > 255 ||
       counters % 2 != 0 || counters > (uint64_t)2 * UINT32_MAX ||
       n_candidate_buckets > UINT32_MAX / 64)
     fli_in_fail(in, FL_E_RANGE, "a table");
