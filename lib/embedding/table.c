@@ -203,6 +203,7 @@ void fl_embedding_free(fl_embedding *embedding)
     free_table(embedding, embedding->tables[i]);
   for (uint32_t i = 0; i < embedding->n_pools; i++)
     fli_pool_free(embedding, embedding->pools[i]);
+  fli_tombstones_free(embedding);
   fli_embedding_give(embedding, embedding->readers, sizeof *embedding->readers);
   fli_wipe(embedding, sizeof *embedding);
   fli_free(context, embedding, sizeof *embedding);
