@@ -224,6 +224,8 @@ void fli_pool_free(fl_embedding *embedding, fli_pool *pool);
 fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,
                        uint32_t *out);
 void fli_pool_give(fli_pool *pool, uint32_t index);
+fli_room fli_pool_fit_list(fl_embedding *embedding, fli_pool *pool,
+                           uint32_t n_blocks, int does_dip);
 /* The last block comes or goes. */
 fli_room fli_pool_add_block(fl_embedding *embedding, fli_pool *pool,
                             int does_dip);

@@ -86,6 +86,7 @@ static void write_pool(fli_out *out, const fli_pool *pool)
 {
   fli_out_u32(out, pool->n_made);
   fli_out_u32(out, pool->n_blocks);
+  fli_out_u32(out, pool->blocks_capacity);
   fli_out_u32(out, pool->n_free);
   fli_out_u32(out, pool->free_first);
   for (uint32_t i = 0; i < pool->n_made; i++)
