@@ -253,9 +253,12 @@ static fl_status check_table(fl_embedding_table_options *options)
                      "1e-6..1e6, 0..1e6",
                      (double)options->share, (double)options->init_scale);
   }
-  if (options->keep_for > 3) {
-    return fli_error(FL_E_OPTIONS, "embedding: keep_for, got %u, want 0..3",
-                     (unsigned)options->keep_for);
+  if (options->keep_for > 3 || options->admit_after > 255) {
+    return fli_error(FL_E_OPTIONS,
+                     "embedding: keep_for %u, admit_after %u, want 0..3, "
+                     "0..255",
+                     (unsigned)options->keep_for,
+                     (unsigned)options->admit_after);
   }
   return FL_OK;
 }
