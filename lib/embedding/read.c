@@ -29,6 +29,9 @@ typedef struct read_run {
   const fl_embedding_bags *bags;
   float *now;
   float *next;
+  uint64_t bag; /* whose sum it is */
+  uint64_t end; /* where its ids do */
+  float *out;
 } read_run;
 
 static fli_segment *current_segment(const fli_table *table, uint64_t hash,
@@ -41,11 +44,13 @@ static fli_segment *current_segment(const fli_table *table, uint64_t hash,
   }
 }
 
-static uint32_t where_in(fli_entry *bucket, uint64_t id)
+/* A place that is free may have any id: it has no mask. */
+static uint32_t where_in(const fli_entry *bucket, uint64_t id)
 {
   uint32_t where = 0;
   for (int i = 0; i < FLI_BUCKET; i++) {
-    if (fli_entry_id(&bucket[i]) == id) where |= fli_entry_where(&bucket[i]);
+    uint32_t all = 0u - (uint32_t)(fli_entry_id(&bucket[i]) == id);
+    where |= fli_entry_where(&bucket[i]) & all;
   }
   return where;
 }
@@ -66,10 +71,9 @@ static int is_still_so(const glimpse *seen)
          seen->sequence;
 }
 
-static glimpse look(const read_run *run, uint64_t id)
+static glimpse look(const read_run *run, uint64_t id, uint64_t hash)
 {
   glimpse seen;
-  uint64_t hash = fli_mix(run->embedding->mix, id);
   do {
     fli_segment *segment = current_segment(run->table, hash, &seen.sequence);
     seen.segment = segment;
@@ -129,32 +133,59 @@ static void add_chunks(read_run *run, uint32_t where, float factor)
   }
 }
 
-static void add_id(read_run *run, glimpse seen, uint64_t id, float factor)
+static void add_id(read_run *run, glimpse seen, uint64_t id, uint64_t hash,
+                   float factor)
 {
   for (;;) {
     if (seen.where == 0) return;
     add_chunks(run, seen.where, factor);
     if (is_still_so(&seen)) break;
-    seen = look(run, id);
+    seen = look(run, id, hash);
   }
   float *now = run->now;
   run->now = run->next;
   run->next = now;
 }
 
-/* Ids first..first + n - 1, all of one bag. */
+/* ---- bags ---------------------------------------------------------------- */
+
+static void begin_bag(read_run *run)
+{
+  run->end = fli_bag_begin(run->bags, run->bag + 1);
+  memset(run->now, 0, run->table->dim * sizeof *run->now);
+}
+
+static void end_bag(read_run *run)
+{
+  const size_t dim = run->table->dim;
+  float *out = run->out + run->bag * dim;
+  const uint64_t n = run->end - fli_bag_begin(run->bags, run->bag);
+  const float factor =
+      run->bags->mode == FL_EMBEDDING_MEAN && n > 0 ? 1.0f / (float)n : 1.0f;
+  for (size_t i = 0; i < dim; i++)
+    out[i] = factor * run->now[i];
+}
+
+static void ask_buckets(const read_run *run, const uint64_t *ids, size_t n,
+                        uint64_t *hashes)
+{
+  for (size_t i = 0; i < n; i++) {
+    hashes[i] = fli_mix(run->embedding->mix, ids[i]);
+    fli_segment *segment = fli_segment_of(run->table, hashes[i]);
+    uint32_t first = fli_first_bucket(hashes[i], segment->n_buckets);
+    FLI_PREFETCH(segment->entries + (size_t)first * FLI_BUCKET);
+  }
+}
+
+/* Ids first..first + n - 1, of any number of bags. */
 static void add_window(read_run *run, uint64_t first, size_t n)
 {
   const fl_embedding_bags *bags = run->bags;
   glimpse seen[FLI_WINDOW];
+  uint64_t hashes[FLI_WINDOW];
+  ask_buckets(run, bags->ids + first, n, hashes);
   for (size_t i = 0; i < n; i++) {
-    uint64_t hash = fli_mix(run->embedding->mix, bags->ids[first + i]);
-    fli_segment *segment = fli_segment_of(run->table, hash);
-    FLI_PREFETCH(segment->entries +
-                 FLI_BUCKET * fli_first_bucket(hash, segment->n_buckets));
-  }
-  for (size_t i = 0; i < n; i++) {
-    seen[i] = look(run, bags->ids[first + i]);
+    seen[i] = look(run, bags->ids[first + i], hashes[i]);
     if (seen[i].where == 0) continue;
     const fli_pool *pool = run->table->pools[fli_where_count(seen[i].where)];
     const uint8_t *row = row_of(run, seen[i].where);
@@ -162,29 +193,32 @@ static void add_window(read_run *run, uint64_t first, size_t n)
       FLI_PREFETCH(row + at);
   }
   for (size_t i = 0; i < n; i++) {
-    add_id(run, seen[i], bags->ids[first + i],
+    while (first + i == run->end) {
+      end_bag(run);
+      run->bag++;
+      begin_bag(run);
+    }
+    add_id(run, seen[i], bags->ids[first + i], hashes[i],
            bags->weights ? bags->weights[first + i] : 1.0f);
   }
 }
 
-static void read_bag(read_run *run, uint64_t bag, float *out)
+static void read_bags(read_run *run)
 {
   const fl_embedding_bags *bags = run->bags;
-  const size_t dim = run->table->dim;
-  uint64_t begin = fli_bag_begin(bags, bag);
-  uint64_t end = fli_bag_begin(bags, bag + 1);
-  memset(run->now, 0, dim * sizeof *run->now);
-  for (uint64_t i = begin; i < end; i += FLI_WINDOW) {
-    size_t n = end - i < FLI_WINDOW ? (size_t)(end - i) : FLI_WINDOW;
+  if (bags->n_bags == 0) return;
+  begin_bag(run);
+  for (uint64_t i = 0; i < bags->n_ids; i += FLI_WINDOW) {
+    uint64_t left = bags->n_ids - i;
     uint32_t epoch = fli_readers_enter(run->embedding->readers);
-    add_window(run, i, n);
+    add_window(run, i, left < FLI_WINDOW ? (size_t)left : FLI_WINDOW);
     fli_readers_leave(run->embedding->readers, epoch);
   }
-  const float factor = bags->mode == FL_EMBEDDING_MEAN && end > begin
-                           ? 1.0f / (float)(end - begin)
-                           : 1.0f;
-  for (size_t i = 0; i < dim; i++)
-    out[i] = factor * run->now[i];
+  for (;;) {
+    end_bag(run);
+    if (++run->bag == bags->n_bags) break;
+    begin_bag(run);
+  }
 }
 
 fl_status fl_embedding_lookup(const fl_embedding *embedding, uint32_t table,
@@ -197,10 +231,14 @@ fl_status fl_embedding_lookup(const fl_embedding *embedding, uint32_t table,
   fl_status st = fli_bags_load(&bags, given);
   if (st == FL_OK) st = fli_bags_check(embedding, table, &bags, out);
   if (st != FL_OK) return st;
-  read_run run = {embedding, embedding->tables[table], &bags, sums[0], sums[1]};
+  read_run run = {.embedding = embedding,
+                  .table = embedding->tables[table],
+                  .bags = &bags,
+                  .now = sums[0],
+                  .next = sums[1],
+                  .out = out};
   fli_fpguard_enter(&guard);
-  for (uint64_t bag = 0; bag < bags.n_bags; bag++)
-    read_bag(&run, bag, out + bag * run.table->dim);
+  read_bags(&run);
   fli_fpguard_leave(&guard);
   return FL_OK;
 }
