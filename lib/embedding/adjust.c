@@ -170,8 +170,8 @@ static void give_to_row(adjusting *run, fli_segment *segment, fli_entry *entry)
 {
   const fli_table *table = run->table;
   uint32_t where = fli_entry_where(entry);
-  if (where == 0) return;
   uint32_t mask = where >> FLI_MASK_SHIFT, wanted = mask;
+  if (mask == 0 || mask + 1 == 1u << table->chunks) return;
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (entry->utility[k] > run->plan->winner) wanted |= 1u << k;
   }

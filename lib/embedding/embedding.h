@@ -305,12 +305,17 @@ typedef struct fli_window {
   size_t n;
   fli_entry *first[FLI_WINDOW]; /* buckets */
   fli_entry *second[FLI_WINDOW];
+  size_t n_missing; /* ids that are not in their first bucket */
+  uint32_t missing[FLI_WINDOW];
 } fli_window;
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
                       const fli_table *table, const uint64_t *ids,
                       uint32_t *hashes);
 void fli_window_find(fli_window *window, const uint64_t *ids,
                      fli_entry **entries);
+/* What find has asked memory for once more. */
+void fli_window_find_rest(fli_window *window, const uint64_t *ids,
+                          fli_entry **entries);
 /* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);

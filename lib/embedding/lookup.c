@@ -168,23 +168,27 @@ static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
 {
   const uint64_t *ids = run->bags->ids;
   size_t n_missing = 0;
-  fli_window window = {.n = window_size(first, last)};
-  row_window rows[2] = {{.n = 0}};
+  fli_window windows[2];
+  row_window rows[2];
   int now = 0;
-  fli_window_begin(&window, run->embedding, run->table, ids + first,
+  windows[0].n = window_size(first, last);
+  rows[1].n = 0;
+  fli_window_begin(&windows[0], run->embedding, run->table, ids + first,
                    run->hashes + first);
-  for (uint64_t i = first; i < last; i += rows[!now].n) {
+  for (uint64_t i = first; i < last; now = !now) {
+    fli_window *window = &windows[now], *ahead = &windows[!now];
+    const uint64_t next = i + window->n;
     rows[now].first = i;
-    rows[now].n = window.n;
-    fli_window_find(&window, ids + i, run->entries + i);
+    rows[now].n = window->n;
+    fli_window_find(window, ids + i, run->entries + i);
+    ahead->n = window_size(next, last);
+    fli_window_begin(ahead, run->embedding, run->table, ids + next,
+                     run->hashes + next);
+    fli_window_find_rest(window, ids + i, run->entries + i);
     n_missing +=
         ask_rows(run->table, &rows[now], run->entries + i, run->wheres + i);
-    uint64_t next = i + window.n;
-    window.n = window_size(next, last);
-    fli_window_begin(&window, run->embedding, run->table, ids + next,
-                     run->hashes + next);
-    now = !now;
-    add_window(at, &rows[now]);
+    if (rows[!now].n > 0) add_window(at, &rows[!now]);
+    i = next;
   }
   add_window(at, &rows[!now]);
   return n_missing;

@@ -9,7 +9,7 @@
 
 #include "embedding/utility.h"
 
-enum { SEGMENTS_MIN = 64, NINETY_FIVE = 95 };
+enum { SEGMENTS_MIN = 16, /* of a sample */ NINETY_FIVE = 95 };
 
 int fli_row_is_kept(const fli_table *table, uint32_t where)
 {
