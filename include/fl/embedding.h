@@ -78,6 +78,9 @@ typedef struct fl_embedding_options {
   /** Rank tables against each other: one threshold for all, utilities over
    * each table's 95th percentile; 0 (default): each table keeps its share. */
   uint32_t is_global;
+  /** Ids evicted since the last version that are remembered for deltas, 16
+   * bytes each; default 0: no deltas. */
+  uint64_t tombstones;
 } fl_embedding_options;
 FL_API fl_status fl_embedding_options_init(fl_embedding_options *options,
                                            size_t size);
@@ -123,6 +126,8 @@ typedef struct fl_embedding_bags {
   const float *weights; /**< [n_ids], finite; NULL = 1 */
 } fl_embedding_bags;
 FL_API fl_status fl_embedding_bags_init(fl_embedding_bags *bags, size_t size);
+
+/* ---- lookups and training ------------------------------------------------ */
 
 /** Read: out[n_bags, dim]. Unknown ids and pruned chunks are zeros. Nothing
  * changes, no memory is taken. */
@@ -197,7 +202,94 @@ fl_embedding_attach(fl_embedding *embedding, fl_model *model,
  * attached to it, or in the middle of a step. */
 FL_API fl_status fl_embedding_detach(fl_embedding *embedding, fl_model *model);
 
-/* rows, statistics, save/load, deltas: to be written */
+/* ---- rows ---------------------------------------------------------------- */
+
+/** How many ids of a table hold at least one chunk. 0: no such table. */
+FL_API uint64_t fl_embedding_row_count(const fl_embedding *embedding,
+                                       uint32_t table);
+/** Copy the ids that hold a chunk, in no particular order; (ids, capacity,
+ * &needed) as everywhere. FL_E_NOT_FOUND: no such table; FL_E_SIZE. */
+FL_API fl_status fl_embedding_copy_ids(const fl_embedding *embedding,
+                                       uint32_t table, uint64_t *ids,
+                                       uint64_t capacity, uint64_t *needed);
+/** Copy one row: values[dim], zeros where a chunk is pruned; *mask: bit k set
+ * for chunk k. Either may be NULL. FL_E_NOT_FOUND: the id has no chunk. */
+FL_API fl_status fl_embedding_copy_row(const fl_embedding *embedding,
+                                       uint32_t table, uint64_t id,
+                                       float *values, uint32_t *mask);
+
+/* ---- statistics ---------------------------------------------------------- */
+
+typedef struct fl_embedding_statistics {
+  uint32_t struct_size;
+  uint32_t n_tables;
+  uint64_t byte_budget;   /**< 0: none */
+  uint64_t bytes_used;    /**< of it: what follows, up to bytes_fixed */
+  uint64_t bytes_values;  /**< of chunks that ids hold */
+  uint64_t bytes_squares; /**< AdaGrad's, of rows */
+  uint64_t bytes_entries; /**< buckets of ids, utilities in them; free
+                               places, too */
+  uint64_t bytes_sketch;  /**< sketches and candidates */
+  uint64_t bytes_free;    /**< of blocks: extents that nobody has */
+  uint64_t bytes_fixed;   /**< handle, tables, lists of blocks, tombstones */
+  uint64_t bytes_scratch; /**< of batches, outside of the budget */
+  uint64_t rows;          /**< ids that hold a chunk */
+  uint64_t chunks;
+  uint64_t rows_by_chunks[FL_EMBEDDING_MAX_CHUNKS]; /**< 1, 2, 3, 4 chunks */
+  uint64_t steps; /**< calls of fl_embedding_backward */
+  uint64_t adjusts;
+  uint64_t evicted; /**< chunks; all adjusts together, and so on */
+  uint64_t grown;
+  uint64_t rows_lost;
+  uint64_t rows_gained;
+  uint64_t ids_asked; /**< by fl_embedding_forward; not saved, nor is
+                           the next one */
+  uint64_t ids_hit;   /**< that had a row before */
+} fl_embedding_statistics;
+FL_API fl_status
+fl_embedding_statistics_init(fl_embedding_statistics *statistics, size_t size);
+/** Of one table, or with FL_AUTO of all. Bytes of values, squares, entries,
+ * sketch, scratch, rows, chunks and ids are the table's, all else is of the
+ * whole. FL_E_NOT_FOUND: no such table. */
+FL_API fl_status
+fl_embedding_get_statistics(const fl_embedding *embedding, uint32_t table,
+                            fl_embedding_statistics *statistics);
+
+/* ---- saving -------------------------------------------------------------- */
+
+/** Write everything: rows, accumulators, utilities, sketches, secret. Loaded
+ * again, training goes on with the same bits as without a break. There is no
+ * second copy: what the writer takes comes from the tables, a few KiB at a
+ * time. Begins a new version. FL_E_IO: the version is the old one.
+ * Determinism: D1 (a function of what is in it). */
+FL_API fl_status fl_embedding_save(fl_embedding *embedding,
+                                   const fl_writer *writer);
+/** Make a handle of what was saved. byte_budget: 0 = the saved one; else it
+ * bounds what the bytes can make this call take, and stays the budget.
+ * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE,
+ * FL_E_TOO_LARGE: damaged or foreign; FL_E_LIMIT: does not fit; FL_E_IO. */
+FL_API fl_status fl_embedding_load(fl_embedding **out, fl_context *context,
+                                   const fl_reader *reader,
+                                   uint64_t byte_budget);
+/** The version that was saved, loaded or reached by a delta last; never 0 when
+ * there is one. Two handles of the same version had the same rows then. */
+FL_API uint64_t fl_embedding_version(const fl_embedding *embedding);
+/** Write what has changed since version `since`, which has to be the last one:
+ * rows and evicted ids. Begins a new version. FL_E_STALE: it is another one;
+ * FL_E_STATE: more ids were evicted than options.tombstones (save it whole);
+ * FL_E_IO: the version is the old one. */
+FL_API fl_status fl_embedding_save_delta(fl_embedding *embedding,
+                                         uint64_t since,
+                                         const fl_writer *writer);
+/** Change rows as a delta says. For handles that serve: rows, accumulators and
+ * utilities become those of the sender; sketches and candidates stay. What the
+ * handle trained itself since its version is lost in the rows that the delta
+ * has. FL_E_STALE: the delta is of another version; FL_E_SCHEMA: other tables;
+ * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE:
+ * damaged; nothing changed so far. FL_E_LIMIT, FL_E_NOMEM: there was no room
+ * half way, the handle is of no version (0), only a whole one helps. */
+FL_API fl_status fl_embedding_apply_delta(fl_embedding *embedding,
+                                          const fl_reader *reader);
 
 #ifdef __cplusplus
 }

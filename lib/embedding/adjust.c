@@ -91,6 +91,7 @@ static void drop_row(adjusting *run, fli_segment *segment, fli_entry *entry)
   for (uint32_t k = 0; k < table->chunks; k++)
     sum += fli_utility_of(entry->utility[k], table->base);
   fli_sketch_raise(table, hash, sum);
+  fli_tombstone_add(run->embedding, table->index, fli_entry_id(entry));
   fli_hash_move(table, segment, entry, 0);
   fli_pool_give(table->pools[fli_where_count(where)], where & FLI_INDEX_MASK);
   table->n_chunks -= fli_where_count(where);
@@ -250,9 +251,14 @@ static void age_row(const fli_table *table, fli_entry *entry, uint32_t lower)
 {
   uint32_t where = fli_entry_where(entry);
   if (where == 0) return;
-  if (table->keep_for > 0 && (where & FLI_AGE_MASK) != FLI_AGE_MASK)
-    atomic_store_explicit(&entry->where, where + (1u << FLI_AGE_SHIFT),
+  if (table->keep_for > 0 && (where & FLI_AGE_MASK) != FLI_AGE_MASK) {
+    atomic_store_explicit(&entry->where,
+                          (where + (1u << FLI_AGE_SHIFT)) | FLI_IS_CHANGED,
                           memory_order_relaxed);
+  } else if (lower > 0) {
+    atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
+                          memory_order_relaxed);
+  }
   for (int k = 0; k < FLI_CHUNKS_MAX && lower > 0; k++) {
     uint8_t *level = &entry->utility[k];
     *level = *level > lower ? (uint8_t)(*level - lower) : 0;
@@ -315,6 +321,16 @@ static fl_status adjust_tables(fl_embedding *embedding,
   return was_refused ? fli_nomem(embedding->block_bytes) : FL_OK;
 }
 
+static void add_report(fl_embedding_report *sum, const fl_embedding_report *one)
+{
+  sum->evicted += one->evicted;
+  sum->grown += one->grown;
+  sum->rows_lost += one->rows_lost;
+  sum->rows_gained += one->rows_gained;
+  sum->bytes_moved += one->bytes_moved;
+  sum->blocks_returned += one->blocks_returned;
+}
+
 fl_status fl_embedding_adjust(fl_embedding *embedding,
                               fl_embedding_report *report)
 {
@@ -332,6 +348,7 @@ fl_status fl_embedding_adjust(fl_embedding *embedding,
   fl_status st = adjust_tables(embedding, &done);
   embedding->layout++;
   embedding->n_adjusts++;
+  add_report(&embedding->totals, &done);
   fli_fpguard_leave(&guard);
   if (report)
     (void)fli_options_store(report, &done, sizeof done, "embedding report");

@@ -58,6 +58,9 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
     fli_window_begin(&window, embedding, table, bags->ids + at,
                      batch->hashes + at);
     fli_window_find(&window, bags->ids + at, batch->entries + at);
+    for (size_t i = at; i < at + window.n; i++)
+      batch->wheres[i] =
+          batch->entries[i] ? fli_entry_where(batch->entries[i]) : 0;
   }
   batch->n_ids = n;
   batch->layout = embedding->layout;
@@ -133,6 +136,7 @@ static size_t lay_out(fli_batch *batch, uint8_t *block, uint32_t chunks)
   } parts[] = {
       {(void **)&batch->ids, n * sizeof *batch->ids},
       {(void **)&batch->entries, n * sizeof *batch->entries},
+      {(void **)&batch->wheres, n * sizeof *batch->wheres},
       {(void **)&batch->hashes, n * sizeof *batch->hashes},
       {(void **)&batch->unique, n * sizeof *batch->unique},
       {(void **)&batch->order, n * sizeof *batch->order},

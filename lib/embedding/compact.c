@@ -83,14 +83,9 @@ static uint64_t drop_blocks(fl_embedding *embedding, fli_pool *pool)
 {
   uint32_t n_kept = pool->limit >> pool->shift;
   uint64_t dropped = pool->n_blocks - n_kept;
-  fli_block *blocks = atomic_load(&pool->blocks);
   pool->n_made = pool->limit < pool->n_made ? pool->limit : pool->n_made;
-  while (pool->n_blocks > n_kept) {
-    pool->n_blocks--;
-    fli_embedding_retire(embedding, atomic_load(&blocks[pool->n_blocks]),
-                         pool->block_bytes);
-    atomic_store(&blocks[pool->n_blocks], NULL);
-  }
+  while (pool->n_blocks > n_kept)
+    fli_pool_drop_block(embedding, pool);
   return dropped;
 }
 

@@ -69,6 +69,7 @@ typedef struct fli_directory {
 typedef struct fli_pool {
   uint32_t extent_bytes;
   uint32_t group_bytes;
+  int has_floats; /* values are float32, not bytes */
   uint32_t shift;
   uint32_t n_blocks;
   uint32_t blocks_capacity;
@@ -90,6 +91,7 @@ typedef struct fli_batch {
   uint64_t layout;     /* they are where they are while this is the same */
   uint64_t *ids;
   fli_entry **entries; /* of every id; NULL: none */
+  uint32_t *wheres;    /* what they said; 0: none */
   uint32_t *hashes;
   uint32_t *unique;  /* which of the different ids it is */
   uint32_t *order;   /* bags by unique id */
@@ -102,6 +104,12 @@ typedef struct fli_batch {
   uint8_t *block; /* has all arrays */
   size_t bytes;
 } fli_batch;
+
+/* An id that lost its last chunk since the last version. */
+typedef struct fli_tombstone {
+  uint64_t id;
+  uint32_t table;
+} fli_tombstone;
 
 /* An id without a chunk that may be worth some. */
 typedef struct fli_candidate {
@@ -135,6 +143,8 @@ typedef struct fli_table {
   uint8_t charge;      /* levels that a row's first chunk is worth less, for
                           it bears the entry */
   uint64_t quota;      /* bytes that the table's rows may take */
+  uint64_t asked;      /* ids in forward, since the handle was made */
+  uint64_t hits;       /* of them, that had a row */
   /* Only under a budget: 2 rows of counters (levels), the same of touches, and
    * buckets of candidates. */
   size_t sketch_width;
@@ -173,6 +183,10 @@ struct fl_embedding {
   fli_table *tables[FL_EMBEDDING_MAX_TABLES];
   fli_pool *pools[FL_EMBEDDING_MAX_TABLES * FLI_CHUNKS_MAX];
   fli_readers *readers;
+  fl_embedding_report totals; /* of all adjusts */
+  uint64_t version;
+  fli_tombstone *tombstones; /* [options.tombstones] */
+  uint64_t n_tombstones;     /* more than there are: some were forgotten */
   struct fli_attached *attached; /* to models; attach.c */
 };
 
@@ -204,12 +218,16 @@ typedef enum fli_room {
 
 /* The pool of that size, made if there is none. FL_E_NOMEM, FL_E_LIMIT. */
 fl_status fli_pool_get(fl_embedding *embedding, uint32_t extent_bytes,
-                       fli_pool **out);
+                       int has_floats, fli_pool **out);
 void fli_pool_free(fl_embedding *embedding, fli_pool *pool);
 /* An extent of zeros, as its accumulator is. */
 fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,
                        uint32_t *out);
 void fli_pool_give(fli_pool *pool, uint32_t index);
+/* The last block comes or goes. */
+fli_room fli_pool_add_block(fl_embedding *embedding, fli_pool *pool,
+                            int does_dip);
+void fli_pool_drop_block(fl_embedding *embedding, fli_pool *pool);
 
 static inline uint8_t *fli_pool_group(const fli_pool *pool, uint32_t index)
 {
@@ -236,9 +254,17 @@ static inline float *fli_pool_square(const fli_pool *pool, uint32_t index)
 /* ---- ids (hash.c) -------------------------------------------------------- */
 
 fl_status fli_hash_new(fl_embedding *embedding, fli_table *table);
+/* For load: a segment of its own, and a directory of what came in order of the
+ * hash. FL_E_NOMEM, FL_E_LIMIT. */
+fl_status fli_segment_new(fl_embedding *embedding, uint32_t n_buckets,
+                          uint32_t depth, fli_segment **out);
+void fli_segment_free(fl_embedding *embedding, fli_segment *segment);
+fl_status fli_hash_set(fl_embedding *embedding, fli_table *table,
+                       fli_segment *const *segments, uint32_t n);
 void fli_hash_free(fl_embedding *embedding, fli_table *table);
 /* NULL: it is not there. */
 fli_entry *fli_hash_find(const fli_table *table, uint64_t id, uint64_t hash);
+fli_entry *fli_segment_find(fli_segment *segment, uint64_t id, uint64_t hash);
 /* Put an entry for an id that is not there; its `where` is not 0. Other
  * entries may move: embedding->layout changes. *out may be NULL. */
 fli_room fli_hash_insert(fl_embedding *embedding, fli_table *table, uint64_t id,
@@ -293,6 +319,9 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
 fl_status fli_sketch_new(fl_embedding *embedding, fli_table *table,
                          size_t counters, size_t n_candidates);
 void fli_sketch_free(fl_embedding *embedding, fli_table *table);
+/* Arrays as a saved table has them; sizes are in the table. */
+size_t fli_candidate_bytes(const fli_table *table);
+size_t fli_dropped_bytes(const fli_table *table);
 /* An id without an entry got these increments, already scaled. */
 void fli_sketch_add(fli_table *table, uint64_t id, uint64_t hash,
                     const float *increments, uint64_t chance);
@@ -302,6 +331,14 @@ void fli_sketch_raise(fli_table *table, uint64_t hash, float utility);
 int fli_sketch_admits(const fli_table *table, uint64_t hash);
 /* After an adjust: levels sink, candidates are gone. */
 void fli_sketch_lower(fli_table *table, uint32_t levels);
+
+/* ---- tables (table.c) ---------------------------------------------------- */
+
+/* A table without sketch; it is the last one of the embedding. */
+fl_status fli_table_add(fl_embedding *embedding,
+                        const fl_embedding_table_options *options,
+                        fli_table **out);
+void fli_tombstone_add(fl_embedding *embedding, uint32_t table, uint64_t id);
 
 /* ---- adjust -------------------------------------------------------------- */
 
@@ -349,10 +386,25 @@ static inline fli_segment *fli_segments_next(const fli_table *table,
   return segment;
 }
 
+/* ---- precisions (precision.c) -------------------------------------------- */
+
+uint32_t fli_chunk_bytes(uint32_t precision, uint32_t floats);
+/* Chunks of an extent, one behind the other. `name`: of random numbers. */
+void fli_chunks_decode(const fli_table *table, const uint8_t *src, float *dst,
+                       uint32_t n_chunks);
+void fli_chunks_encode(const fli_table *table, uint8_t *dst, const float *src,
+                       uint32_t n_chunks, uint64_t name);
+
 /* ---- rows (rows.c) ------------------------------------------------------- */
 
+/* All values of a row, zeros where there is none. */
+void fli_row_read(const fli_table *table, uint32_t where, float *values);
+/* Whether the values of an extent are finite; `bytes`: as they are saved. */
+int fli_row_is_finite(const fli_table *table, const uint8_t *row, size_t n);
+int fli_row_bytes_are_finite(const fli_table *table, const uint8_t *bytes,
+                             size_t n);
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
-                  uint64_t id, float *row);
+                  uint64_t id, uint8_t *row);
 
 #endif

@@ -303,14 +303,18 @@ void fli_hash_free(fl_embedding *embedding, fli_table *table)
   fli_embedding_give(embedding, directory, directory_bytes(directory->depth));
 }
 
-fli_entry *fli_hash_find(const fli_table *table, uint64_t id, uint64_t hash)
+fli_entry *fli_segment_find(fli_segment *segment, uint64_t id, uint64_t hash)
 {
-  fli_segment *segment = fli_segment_of(table, hash);
   uint32_t bucket = fli_first_bucket(hash, segment->n_buckets);
   fli_entry *entry = fli_bucket_find(bucket_at(segment, bucket), id);
   if (entry) return entry;
   bucket = fli_second_bucket(hash, segment->n_buckets);
   return fli_bucket_find(bucket_at(segment, bucket), id);
+}
+
+fli_entry *fli_hash_find(const fli_table *table, uint64_t id, uint64_t hash)
+{
+  return fli_segment_find(fli_segment_of(table, hash), id, hash);
 }
 
 fli_room fli_hash_insert(fl_embedding *embedding, fli_table *table, uint64_t id,
@@ -376,4 +380,47 @@ fli_room fli_hash_shrink(fl_embedding *embedding, fli_table *table)
     replace(embedding, table, hash, both);
   }
   return FLI_ROOM;
+}
+
+/* ---- for load ------------------------------------------------------------ */
+
+fl_status fli_segment_new(fl_embedding *embedding, uint32_t n_buckets,
+                          uint32_t depth, fli_segment **out)
+{
+  fli_room room;
+  *out = new_segment(embedding, n_buckets, depth, 1, &room);
+  if (room == FLI_NO_MEMORY) return fli_nomem(bytes_of(n_buckets));
+  if (room == FLI_ROOM) return FL_OK;
+  return fli_error(FL_E_LIMIT, "embedding: the budget is too small");
+}
+
+void fli_segment_free(fl_embedding *embedding, fli_segment *segment)
+{
+  fli_embedding_give(embedding, segment, bytes_of(segment->n_buckets));
+}
+
+fl_status fli_hash_set(fl_embedding *embedding, fli_table *table,
+                       fli_segment *const *segments, uint32_t n)
+{
+  int no_memory;
+  uint32_t depth = 0;
+  for (uint32_t i = 0; i < n; i++)
+    depth = segments[i]->depth > depth ? segments[i]->depth : depth;
+  fli_directory *directory =
+      fli_embedding_take(embedding, directory_bytes(depth), 1, &no_memory);
+  if (!directory && no_memory) return fli_nomem(directory_bytes(depth));
+  if (!directory)
+    return fli_error(FL_E_LIMIT, "embedding: the budget is too small");
+  directory->depth = depth;
+  fli_hash_free(embedding, table);
+  table->segment_bytes = 0;
+  table->n_segments = n;
+  size_t at = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    table->segment_bytes += bytes_of(segments[i]->n_buckets);
+    for (size_t k = (size_t)1 << (depth - segments[i]->depth); k > 0; k--)
+      atomic_init(&directory->segments[at++], segments[i]);
+  }
+  atomic_store(&table->directory, directory);
+  return FL_OK;
 }

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "embedding/utility.h"
 
-static size_t candidate_bytes(const fli_table *table)
+size_t fli_candidate_bytes(const fli_table *table)
 {
   return (size_t)table->n_candidate_buckets * FLI_BUCKET *
          sizeof *table->candidates;
@@ -29,7 +29,7 @@ static fl_status take(fl_embedding *embedding, void **out, size_t bytes)
                    bytes);
 }
 
-static size_t dropped_bytes(const fli_table *table)
+size_t fli_dropped_bytes(const fli_table *table)
 {
   return (size_t)FLI_DROPPED_BYTES * FLI_BUCKET * table->n_candidate_buckets;
 }
@@ -42,10 +42,10 @@ fl_status fli_sketch_new(fl_embedding *embedding, fli_table *table,
   table->n_candidate_buckets =
       (uint32_t)((n_candidates + FLI_BUCKET - 1) / FLI_BUCKET);
   if (table->n_candidate_buckets > 0) {
-    st = take(embedding, &memory, candidate_bytes(table));
+    st = take(embedding, &memory, fli_candidate_bytes(table));
     if (st != FL_OK) return st;
     table->candidates = memory;
-    st = take(embedding, &memory, dropped_bytes(table));
+    st = take(embedding, &memory, fli_dropped_bytes(table));
     if (st != FL_OK) return st;
     table->dropped_bits = memory;
   }
@@ -64,8 +64,8 @@ void fli_sketch_free(fl_embedding *embedding, fli_table *table)
 {
   fli_embedding_give(embedding, table->touches, 2 * table->sketch_width);
   fli_embedding_give(embedding, table->sketch, 2 * table->sketch_width);
-  fli_embedding_give(embedding, table->dropped_bits, dropped_bytes(table));
-  fli_embedding_give(embedding, table->candidates, candidate_bytes(table));
+  fli_embedding_give(embedding, table->dropped_bits, fli_dropped_bytes(table));
+  fli_embedding_give(embedding, table->candidates, fli_candidate_bytes(table));
 }
 
 /* Places of an id's two counters. */
@@ -104,7 +104,7 @@ static void drop(fli_table *table, const fli_candidate *candidate)
 {
   uint8_t level = top_of(candidate->levels);
   if (level < table->admit_level + FLI_DROPPED_ABOVE) return;
-  uint64_t n_bits = (uint64_t)dropped_bytes(table) * 8;
+  uint64_t n_bits = (uint64_t)fli_dropped_bytes(table) * 8;
   uint64_t name =
       fli_scatter(candidate->id + level / FLI_DROPPED_LEVELS * FLI_ODD);
   uint64_t bit = (name >> 32) * n_bits >> 32;
@@ -189,8 +189,8 @@ void fli_sketch_lower(fli_table *table, uint32_t levels)
 {
   size_t n_used = 0;
   if (table->candidates) {
-    memset(table->candidates, 0, candidate_bytes(table));
-    memset(table->dropped_bits, 0, dropped_bytes(table));
+    memset(table->candidates, 0, fli_candidate_bytes(table));
+    memset(table->dropped_bits, 0, fli_dropped_bytes(table));
     memset(table->dropped, 0, sizeof table->dropped);
   }
   for (size_t i = 0; i < 2 * table->sketch_width && levels > 0; i++) {

@@ -24,11 +24,13 @@ static void plan_blocks(const fl_embedding *embedding, fli_pool *pool)
 }
 
 fl_status fli_pool_get(fl_embedding *embedding, uint32_t extent_bytes,
-                       fli_pool **out)
+                       int has_floats, fli_pool **out)
 {
   int no_memory;
   for (uint32_t i = 0; i < embedding->n_pools; i++) {
-    if (embedding->pools[i]->extent_bytes != extent_bytes) continue;
+    if (embedding->pools[i]->extent_bytes != extent_bytes ||
+        embedding->pools[i]->has_floats != has_floats)
+      continue;
     *out = embedding->pools[i];
     return FL_OK;
   }
@@ -36,6 +38,7 @@ fl_status fli_pool_get(fl_embedding *embedding, uint32_t extent_bytes,
   if (!pool && no_memory) return fli_nomem(sizeof *pool);
   if (!pool) return fli_error(FL_E_LIMIT, "embedding: the budget is too small");
   pool->extent_bytes = extent_bytes;
+  pool->has_floats = has_floats;
   pool->free_first = FLI_NONE;
   plan_blocks(embedding, pool);
   embedding->pools[embedding->n_pools++] = pool;
@@ -52,11 +55,15 @@ void fli_pool_free(fl_embedding *embedding, fli_pool *pool)
   fli_embedding_give(embedding, pool, sizeof *pool);
 }
 
-static fli_room grow_list(fl_embedding *embedding, fli_pool *pool, int does_dip)
+/* A list that is as long as that many blocks want it, by doubling. */
+static fli_room fit_list(fl_embedding *embedding, fli_pool *pool,
+                         uint32_t n_blocks, int does_dip)
 {
   int no_memory;
-  uint32_t capacity =
-      pool->blocks_capacity ? 2 * pool->blocks_capacity : BLOCKS_FIRST;
+  uint32_t capacity = BLOCKS_FIRST;
+  while (capacity < n_blocks)
+    capacity *= 2;
+  if (capacity == pool->blocks_capacity) return FLI_ROOM;
   fli_block *old = atomic_load(&pool->blocks);
   fli_block *blocks = fli_embedding_take(embedding, capacity * sizeof *blocks,
                                          does_dip, &no_memory);
@@ -70,21 +77,31 @@ static fli_room grow_list(fl_embedding *embedding, fli_pool *pool, int does_dip)
   return FLI_ROOM;
 }
 
-static fli_room add_block(fl_embedding *embedding, fli_pool *pool, int does_dip)
+fli_room fli_pool_add_block(fl_embedding *embedding, fli_pool *pool,
+                            int does_dip)
 {
   int no_memory;
   if (pool->n_blocks >= 1u << (FLI_INDEX_BITS - pool->shift))
     return FLI_NO_ROOM;
-  if (pool->n_blocks == pool->blocks_capacity) {
-    fli_room room = grow_list(embedding, pool, does_dip);
-    if (room != FLI_ROOM) return room;
-  }
+  fli_room room = fit_list(embedding, pool, pool->n_blocks + 1, does_dip);
+  if (room != FLI_ROOM) return room;
   uint8_t *block =
       fli_embedding_take(embedding, pool->block_bytes, does_dip, &no_memory);
   if (!block) return no_memory ? FLI_NO_MEMORY : FLI_NO_ROOM;
   atomic_store(&atomic_load(&pool->blocks)[pool->n_blocks], block);
   pool->n_blocks++;
   return FLI_ROOM;
+}
+
+void fli_pool_drop_block(fl_embedding *embedding, fli_pool *pool)
+{
+  fli_block *blocks = atomic_load(&pool->blocks);
+  pool->n_blocks--;
+  fli_embedding_retire(embedding, atomic_load(&blocks[pool->n_blocks]),
+                       pool->block_bytes);
+  atomic_store(&blocks[pool->n_blocks], NULL);
+  /* It may stay long when there is no memory for a short one. */
+  (void)fit_list(embedding, pool, pool->n_blocks, 1);
 }
 
 fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,
@@ -95,22 +112,23 @@ fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,
     uint8_t *row = fli_pool_row(pool, *out);
     pool->free_first = fli_load_u32(row);
     pool->n_free--;
-    memset(row, 0, pool->extent_bytes);
-    *fli_pool_square(pool, *out) = 0;
+    fli_store_u32(row, 0);
     return FLI_ROOM;
   }
   if (pool->n_made == pool->n_blocks << pool->shift) {
-    fli_room room = add_block(embedding, pool, does_dip);
+    fli_room room = fli_pool_add_block(embedding, pool, does_dip);
     if (room != FLI_ROOM) return room;
   }
   *out = pool->n_made++;
   return FLI_ROOM;
 }
 
-/* The chain's number lies where the row was: a lookup that still reads it
- * finds out by the segment's sequence. */
+/* Nothing of the row stays, and the chain's number lies where it was: a lookup
+ * that still reads it finds out by the segment's sequence. */
 void fli_pool_give(fli_pool *pool, uint32_t index)
 {
+  memset(fli_pool_row(pool, index), 0, pool->extent_bytes);
+  *fli_pool_square(pool, index) = 0;
   fli_store_u32(fli_pool_row(pool, index), pool->free_first);
   pool->free_first = index;
   pool->n_free++;

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "crypto/crypto.h"
+#include "embedding/saved.h"
 #include "embedding/utility.h"
 
 enum {
@@ -177,6 +178,11 @@ fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
   embedding->block_bytes = block_bytes_of(embedding->budget);
   set_reserve(embedding);
   embedding->layout = 1; /* 0 is that of an empty batch */
+  st = fli_tombstones_new(embedding, options.tombstones);
+  if (st != FL_OK) {
+    fl_embedding_free(embedding);
+    return st;
+  }
   *out = embedding;
   return FL_OK;
 }
@@ -233,9 +239,11 @@ static fl_status check_table(fl_embedding_table_options *options)
 {
   fl_status st = check_shape(options);
   if (st != FL_OK) return st;
-  if (options->precision != FL_EMBEDDING_F32) {
-    return fli_error(FL_E_OPTIONS, "embedding: precision, got %u",
-                     (unsigned)options->precision);
+  if (options->precision < FL_EMBEDDING_F32 ||
+      options->precision > FL_EMBEDDING_I8) {
+    return fli_error(FL_E_OPTIONS, "embedding: precision, got %u, want %d..%d",
+                     (unsigned)options->precision, FL_EMBEDDING_F32,
+                     FL_EMBEDDING_I8);
   }
   if (!is_within(options->share, 1e-6f, 1e6f) ||
       !is_within(options->init_scale, 0, 1e6f)) {
@@ -258,7 +266,7 @@ static void set_shape(fli_table *table,
   table->chunks = options->chunks;
   table->chunk_floats = options->dim / options->chunks;
   table->precision = options->precision;
-  table->chunk_bytes = table->chunk_floats * (uint32_t)sizeof(float);
+  table->chunk_bytes = fli_chunk_bytes(table->precision, table->chunk_floats);
   table->admit_after = options->admit_after;
   table->keep_for = options->keep_for;
   table->share = options->share;
@@ -279,7 +287,7 @@ static void set_shape(fli_table *table,
 static fl_status add_sketch(fl_embedding *embedding, fli_table *table,
                             const fl_embedding_table_options *options)
 {
-  const uint64_t budget = embedding->budget / (embedding->n_tables + 1u);
+  const uint64_t budget = embedding->budget / embedding->n_tables;
   uint64_t counters = options->sketch_counters;
   uint64_t candidates = budget / CANDIDATES_IN_BUDGET / sizeof(fli_candidate);
   if (embedding->budget == UINT64_MAX) return FL_OK;
@@ -290,18 +298,13 @@ static fl_status add_sketch(fl_embedding *embedding, fli_table *table,
   return fli_sketch_new(embedding, table, (size_t)counters, (size_t)candidates);
 }
 
-fl_status fl_embedding_add_table(fl_embedding *embedding,
-                                 const fl_embedding_table_options *given,
-                                 uint32_t *out)
+fl_status fli_table_add(fl_embedding *embedding,
+                        const fl_embedding_table_options *given,
+                        fli_table **out)
 {
   int no_memory;
-  fl_embedding_table_options options = table_defaults;
-  fli_clear_error();
-  if (!embedding || !out)
-    return fli_error(FL_E_ARGUMENT, "embedding: got NULL");
-  fl_status st = fli_options_load(&options, sizeof options, given,
-                                  "embedding table options");
-  if (st == FL_OK) st = check_table(&options);
+  fl_embedding_table_options options = *given;
+  fl_status st = check_table(&options);
   if (st != FL_OK) return st;
   if (embedding->n_tables == FL_EMBEDDING_MAX_TABLES) {
     return fli_error(FL_E_LIMIT, "embedding: it has %d tables",
@@ -315,14 +318,38 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
   table->index = embedding->n_tables;
   set_shape(table, &options);
   st = fli_hash_new(embedding, table);
-  if (st == FL_OK) st = add_sketch(embedding, table, &options);
-  for (uint32_t k = 1; k <= table->chunks && st == FL_OK; k++)
-    st = fli_pool_get(embedding, k * table->chunk_bytes, &table->pools[k]);
+  for (uint32_t k = 1; k <= table->chunks && st == FL_OK; k++) {
+    st = fli_pool_get(embedding, k * table->chunk_bytes,
+                      table->precision == FL_EMBEDDING_F32, &table->pools[k]);
+  }
   if (st != FL_OK) {
     free_table(embedding, table);
     return st;
   }
   embedding->tables[embedding->n_tables++] = table;
+  *out = table;
+  return FL_OK;
+}
+
+fl_status fl_embedding_add_table(fl_embedding *embedding,
+                                 const fl_embedding_table_options *given,
+                                 uint32_t *out)
+{
+  fli_table *table;
+  fl_embedding_table_options options = table_defaults;
+  fli_clear_error();
+  if (!embedding || !out)
+    return fli_error(FL_E_ARGUMENT, "embedding: got NULL");
+  fl_status st = fli_options_load(&options, sizeof options, given,
+                                  "embedding table options");
+  if (st == FL_OK) st = fli_table_add(embedding, &options, &table);
+  if (st != FL_OK) return st;
+  st = add_sketch(embedding, table, &options);
+  if (st != FL_OK) {
+    embedding->n_tables--;
+    free_table(embedding, table);
+    return st;
+  }
   *out = table->index;
   return FL_OK;
 }

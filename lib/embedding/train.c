@@ -14,7 +14,13 @@
 #include "embedding/utility.h"
 #include "kernels/kernels.h"
 
-enum { TASK_ROWS = 1024, AHEAD = 8, LINE = 64, GATHER = 64 };
+enum {
+  TASK_ROWS = 1024,
+  LINE = 64,
+  GATHER = 64,
+  BLOCK_ROWS = 16,
+  BLOCK_FLOATS = 4096
+};
 
 typedef struct train_run {
   fl_embedding *embedding;
@@ -83,71 +89,156 @@ static void add_utility(const train_run *run, size_t u, fli_entry *entry,
   }
 }
 
-static void train_row(const train_run *run, size_t u)
+/* Rows that are trained together, one kind of work after the other: each row's
+ * sums, roots and divisions would wait for each other, those of many rows do
+ * not. */
+typedef struct row_block {
+  size_t first; /* unique id */
+  size_t n;
+  const float *gradients[BLOCK_ROWS];
+  float steps[BLOCK_ROWS];
+  float squares[BLOCK_ROWS][FLI_CHUNKS_MAX];
+  float sums[BLOCK_FLOATS];
+} row_block;
+
+static uint32_t where_at(const train_run *run, size_t u)
 {
-  const fli_table *table = run->table;
-  const size_t n = table->chunk_floats;
-  fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
-  float sum[FLI_DIM_MAX];
-  float squares[FLI_CHUNKS_MAX], live = 0;
-  const float *gradient = sum_gradients(run, u, sum);
-  uint32_t where = entry ? fli_entry_where(entry) : 0;
-  uint32_t mask = where >> FLI_MASK_SHIFT;
-  run->kernels->chunk_squares(squares, gradient, table->chunks, n);
-  for (uint32_t k = 0; k < table->chunks; k++)
-    live += mask >> k & 1 ? squares[k] : 0.0f;
-  if (!(live <= FLT_MAX)) {
-    /* So large that its square is no number: it says nothing. */
-    memset(squares, 0, sizeof squares);
-    entry = NULL;
-  }
-  if (run->has_utility) add_utility(run, u, entry, squares);
-  if (!entry) return;
-  if (!(where & FLI_IS_CHANGED))
-    atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
-                          memory_order_relaxed);
-  const uint32_t count = fli_count_of(mask);
-  const fli_pool *pool = table->pools[count];
-  float *row = (float *)(void *)fli_pool_row(pool, where & FLI_INDEX_MASK);
-  float step = step_of(run, fli_pool_square(pool, where & FLI_INDEX_MASK),
-                       live / (float)(count * n));
-  if (count == table->chunks) {
-    run->kernels->row_step(row, gradient, step, table->dim);
-    return;
-  }
-  for (uint32_t k = 0; k < table->chunks; k++) {
-    if (!(mask >> k & 1)) continue;
-    run->kernels->row_step(row, gradient + k * n, step, n);
-    row += n;
-  }
+  const fli_batch *batch = &run->table->batch;
+  return batch->wheres[batch->firsts[u]];
 }
 
-/* What train_row will want: the entry is likely there since forward. */
 static void prefetch(const train_run *run, size_t u)
 {
   const fli_table *table = run->table;
-  const fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
-  uint32_t where = entry ? fli_entry_where(entry) : 0;
+  uint32_t where = where_at(run, u);
   if (where == 0) return;
   const fli_pool *pool = table->pools[fli_where_count(where)];
   const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
   for (size_t at = 0; at < pool->extent_bytes; at += LINE)
     FLI_PREFETCH(row + at);
   FLI_PREFETCH(fli_pool_square(pool, where & FLI_INDEX_MASK));
+  if (run->has_utility)
+    FLI_PREFETCH(table->batch.entries[table->batch.firsts[u]]);
+}
+
+/* Gradients, their squares by chunk, and where what they do is said. */
+static void measure_rows(const train_run *run, row_block *block)
+{
+  const fli_table *table = run->table;
+  for (size_t i = 0; i < block->n; i++) {
+    block->gradients[i] =
+        sum_gradients(run, block->first + i, block->sums + i * table->dim);
+    run->kernels->chunk_squares(block->squares[i], block->gradients[i],
+                                table->chunks, table->chunk_floats);
+  }
+}
+
+/* Mean square over live chunks; not finite: the row has none, or a gradient so
+ * large that it says nothing. */
+static float mean_square(const fli_table *table, const float *squares,
+                         uint32_t mask)
+{
+  float sum = 0;
+  for (uint32_t k = 0; k < table->chunks; k++)
+    sum += mask >> k & 1 ? squares[k] : 0.0f;
+  return sum / (float)(fli_count_of(mask) * table->chunk_floats);
+}
+
+/* steps: < 0 for rows that stay as they are. */
+static void plan_steps(const train_run *run, row_block *block)
+{
+  const fli_table *table = run->table;
+  for (size_t i = 0; i < block->n; i++) {
+    uint32_t where = where_at(run, block->first + i);
+    uint32_t mask = where >> FLI_MASK_SHIFT;
+    float mean = mean_square(table, block->squares[i], mask);
+    block->steps[i] = -1.0f;
+    if (!(mean <= FLT_MAX)) continue;
+    float *square = fli_pool_square(table->pools[fli_count_of(mask)],
+                                    where & FLI_INDEX_MASK);
+    block->steps[i] = step_of(run, square, mean);
+  }
+}
+
+static void add_utilities(const train_run *run, row_block *block)
+{
+  const fli_batch *batch = &run->table->batch;
+  for (size_t i = 0; i < block->n; i++) {
+    size_t u = block->first + i;
+    fli_entry *entry = batch->entries[batch->firsts[u]];
+    if (where_at(run, u) != 0 && block->steps[i] < 0)
+      memset(block->squares[i], 0, sizeof block->squares[i]);
+    add_utility(run, u, entry, block->squares[i]);
+  }
+}
+
+static void step_chunks(const train_run *run, float *row, uint32_t mask,
+                        const float *gradient, float step)
+{
+  const size_t n = run->table->chunk_floats;
+  for (uint32_t k = 0; k < run->table->chunks; k++) {
+    if (!(mask >> k & 1)) continue;
+    run->kernels->row_step(row, gradient + k * n, step, n);
+    row += n;
+  }
+}
+
+static void step_row(const train_run *run, size_t u, const float *gradient,
+                     float step)
+{
+  const fli_table *table = run->table;
+  uint32_t where = where_at(run, u), mask = where >> FLI_MASK_SHIFT;
+  const uint32_t count = fli_count_of(mask);
+  uint8_t *bytes = fli_pool_row(table->pools[count], where & FLI_INDEX_MASK);
+  float decoded[FLI_DIM_MAX];
+  float *row = (float *)(void *)bytes;
+  if (table->precision != FL_EMBEDDING_F32) {
+    row = decoded;
+    fli_chunks_decode(table, bytes, row, count);
+  }
+  if (!(where & FLI_IS_CHANGED)) {
+    fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
+    atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
+                          memory_order_relaxed);
+  }
+  if (count == table->chunks) {
+    run->kernels->row_step(row, gradient, step, table->dim);
+  } else {
+    step_chunks(run, row, mask, gradient, step);
+  }
+  if (table->precision == FL_EMBEDDING_F32) return;
+  uint64_t id = table->batch.ids[table->batch.firsts[u]];
+  fli_chunks_encode(table, bytes, row, count,
+                    fli_scatter(run->name + id * FLI_ODD));
+}
+
+static void train_block(const train_run *run, row_block *block)
+{
+  measure_rows(run, block);
+  plan_steps(run, block);
+  if (run->has_utility) add_utilities(run, block);
+  for (size_t i = 0; i < block->n; i++) {
+    if (block->steps[i] >= 0)
+      step_row(run, block->first + i, block->gradients[i], block->steps[i]);
+  }
 }
 
 static void train_rows(void *arg, uint64_t index)
 {
   const train_run *run = arg;
   const fli_batch *batch = &run->table->batch;
+  const size_t fit = BLOCK_FLOATS / run->table->dim;
+  const size_t each = fit < BLOCK_ROWS ? fit : BLOCK_ROWS;
+  row_block block;
   size_t begin = (size_t)index * TASK_ROWS;
   size_t end =
       batch->n_unique - begin < TASK_ROWS ? batch->n_unique : begin + TASK_ROWS;
-  for (size_t u = begin; u < end; u++) {
-    if (u + 2 * AHEAD < end)
-      FLI_PREFETCH(batch->entries[batch->firsts[u + 2 * AHEAD]]);
-    if (u + AHEAD < end) prefetch(run, u + AHEAD);
-    train_row(run, u);
+  size_t asked = begin;
+  for (block.first = begin; block.first < end; block.first += block.n) {
+    block.n = end - block.first < each ? end - block.first : each;
+    for (; asked < end && asked < block.first + 2 * each; asked++)
+      prefetch(run, asked);
+    train_block(run, &block);
   }
 }
 

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Loading what save.c wrote. Bytes are hostile: memory is taken as they come,
+ * and nothing is believed that the store's own rules do not say: every extent
+ * is free or has one owner, every id lies where its hash allows, numbers are
+ * finite. Until an entry claims it, an extent's accumulator carries a sign. */
+#include "embedding/hash.h"
+#include "embedding/stream.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/context.h"
+#include "base/error.h"
+#include "embedding/saved.h"
+#include "kernels/kernels.h"
+
+enum { ARRAY_FIRST = 65536, TOMBSTONES_MAX = 1 << 20 };
+
+static fl_status no_room(int no_memory, size_t bytes)
+{
+  if (no_memory) return fli_nomem(bytes);
+  return fli_error(FL_E_LIMIT, "embedding: the budget is too small");
+}
+
+/* An array of n bytes that grows as they come; *out is within the budget. */
+static void read_array(fl_embedding *e, fli_in *in, uint64_t n, uint8_t **out)
+{
+  uint64_t done = 0;
+  while (done < n && in->status == FL_OK) {
+    uint64_t next = done ? 2 * done : ARRAY_FIRST;
+    int no_memory;
+    if (next > n) next = n;
+    uint8_t *grown = NULL;
+    if (next <= SIZE_MAX)
+      grown = fli_embedding_take(e, (size_t)next, 1, &no_memory);
+    if (!grown) {
+      in->status = no_room(next > SIZE_MAX || no_memory, (size_t)next);
+      break;
+    }
+    if (done) memcpy(grown, *out, (size_t)done);
+    fli_embedding_give(e, *out, (size_t)done);
+    *out = grown;
+    fli_in_bytes(in, grown + done, (size_t)(next - done));
+    done = next;
+  }
+  if (in->status == FL_OK) return;
+  fli_embedding_give(e, *out, (size_t)done);
+  *out = NULL;
+}
+
+/* ---- options and tables -------------------------------------------------- */
+
+static fl_status read_options(fli_in *in, fl_context *context,
+                              uint64_t byte_budget, fl_embedding **out,
+                              uint32_t *n_tables)
+{
+  fl_embedding_options options;
+  uint8_t secret[16];
+  (void)fl_embedding_options_init(&options, sizeof options);
+  options.optimiser = fli_in_u32(in);
+  options.byte_budget = fli_in_u64(in);
+  options.seed = fli_in_u64(in);
+  fli_in_bytes(in, secret, sizeof secret);
+  options.secret = secret;
+  options.epsilon = fli_in_f32(in);
+  options.initial_square = fli_in_f32(in);
+  options.decay = fli_in_f32(in);
+  options.hysteresis = fli_in_f32(in);
+  options.sample_every = fli_in_u32(in);
+  options.is_global = fli_in_u32(in);
+  uint64_t n_tombstones = fli_in_u64(in);
+  uint64_t step = fli_in_u64(in), n_adjusts = fli_in_u64(in);
+  *n_tables = fli_in_u32(in);
+  if (*n_tables > FL_EMBEDDING_MAX_TABLES)
+    fli_in_fail(in, FL_E_TOO_LARGE, "tables");
+  /* A lie about ids that nobody has sent yet. */
+  if (!byte_budget && n_tombstones > TOMBSTONES_MAX)
+    fli_in_fail(in, FL_E_TOO_LARGE, "tombstones, without a byte_budget");
+  if (in->status != FL_OK) return in->status;
+  fl_status st = fl_embedding_new(out, context, &options);
+  if (st == FL_E_OPTIONS) st = FL_E_RANGE; /* the text says which */
+  if (st != FL_OK) return st;
+  (*out)->step = step;
+  (*out)->n_adjusts = n_adjusts;
+  if (byte_budget) {
+    if (byte_budget < (*out)->bytes_used) return no_room(0, 0);
+    (*out)->budget = (*out)->options.byte_budget = byte_budget;
+  }
+  (*out)->options.tombstones = n_tombstones;
+  return fli_tombstones_new(*out, n_tombstones);
+}
+
+static void read_candidates(fl_embedding *e, fli_table *table, fli_in *in)
+{
+  uint8_t *bytes = NULL;
+  const size_t n = (size_t)table->n_candidate_buckets * FLI_BUCKET;
+  read_array(e, in, fli_candidate_bytes(table), &bytes);
+  table->candidates = (fli_candidate *)(void *)bytes;
+  for (size_t i = 0; i < n && bytes; i++) {
+    /* Fields are where the struct has them, but for their byte order. */
+    const uint8_t *at = bytes + i * sizeof(fli_candidate);
+    fli_candidate candidate = {.id = fli_load_u64(at),
+                               .is_there = fli_load_u32(at + 12) == 1};
+    memcpy(candidate.levels, at + 8, sizeof candidate.levels);
+    table->candidates[i] = candidate;
+  }
+  if (n > 0) read_array(e, in, fli_dropped_bytes(table), &table->dropped_bits);
+  for (size_t i = 0; i < FLI_COUNT_OF(table->dropped) && n > 0; i++)
+    table->dropped[i] = fli_in_u32(in);
+}
+
+static void read_sketch(fl_embedding *e, fli_table *table, fli_in *in,
+                        uint64_t counters)
+{
+  if (counters > 0) read_array(e, in, counters, &table->sketch);
+  if (table->sketch) table->sketch_width = (size_t)counters / 2;
+  if (table->sketch && table->admit_after > 1)
+    read_array(e, in, counters, &table->touches);
+}
+
+static fl_status read_table(fl_embedding *e, fli_in *in)
+{
+  fl_embedding_table_options options;
+  fli_table *table;
+  (void)fl_embedding_table_options_init(&options, sizeof options);
+  options.dim = fli_in_u32(in);
+  options.chunks = fli_in_u32(in);
+  options.precision = fli_in_u32(in);
+  options.admit_after = fli_in_u32(in);
+  options.keep_for = fli_in_u32(in);
+  options.share = fli_in_f32(in);
+  options.init_scale = fli_in_f32(in);
+  options.prune_from = fli_in_u64(in);
+  uint64_t counters = fli_in_u64(in);
+  uint32_t n_candidate_buckets = fli_in_u32(in);
+  int32_t base = (int32_t)fli_in_u32(in);
+  float scale = fli_in_f32(in);
+  uint32_t admit_level = fli_in_u32(in);
+  uint64_t quota = fli_in_u64(in);
+  if (base < 0 || base > 2039 - 256 || !(scale > 0) || admit_level > 255 ||
+      counters % 2 != 0 || counters > (uint64_t)2 * UINT32_MAX ||
+      n_candidate_buckets > UINT32_MAX / 64)
+    fli_in_fail(in, FL_E_RANGE, "a table");
+  if (in->status != FL_OK) return in->status;
+  fl_status st = fli_table_add(e, &options, &table);
+  if (st != FL_OK)
+    return st == FL_E_OPTIONS || st == FL_E_DIM ? FL_E_RANGE : st;
+  table->base = base;
+  table->scale = scale;
+  table->admit_level = (uint8_t)admit_level;
+  table->quota = quota;
+  read_sketch(e, table, in, counters);
+  if (in->status == FL_OK) {
+    table->n_candidate_buckets = n_candidate_buckets;
+    read_candidates(e, table, in);
+    if (!table->candidates || !table->dropped_bits) {
+      /* What is freed is what is there. */
+      fli_embedding_give(e, table->candidates, fli_candidate_bytes(table));
+      table->candidates = NULL;
+      table->n_candidate_buckets = 0;
+    }
+  }
+  return in->status;
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+static void read_row(fli_in *in, fli_pool *pool, uint32_t index)
+{
+  uint8_t bytes[FLI_DIM_MAX * sizeof(float)];
+  uint8_t *row = fli_pool_row(pool, index);
+  float square = fli_in_f32(in);
+  if (square < 0) fli_in_fail(in, FL_E_RANGE, "an accumulator");
+  *fli_pool_square(pool, index) = -fabsf(square); /* not claimed yet */
+  fli_in_bytes(in, bytes, pool->extent_bytes);
+  if (pool->has_floats) {
+    flk_kernels()->f32_load((float *)(void *)row, bytes,
+                            pool->extent_bytes / sizeof(float));
+  } else {
+    memcpy(row, bytes, pool->extent_bytes);
+  }
+}
+
+static fl_status read_pool(fl_embedding *e, fli_pool *pool, fli_in *in)
+{
+  uint32_t n_made = fli_in_u32(in), n_blocks = fli_in_u32(in);
+  const uint32_t each = 1u << pool->shift;
+  pool->n_free = fli_in_u32(in);
+  pool->free_first = fli_in_u32(in);
+  /* At most one block is there that nothing is in. */
+  if (n_made > 1u << FLI_INDEX_BITS || pool->n_free > n_made ||
+      n_blocks < n_made / each + (n_made % each > 0) ||
+      n_blocks > n_made / each + 2)
+    fli_in_fail(in, FL_E_RANGE, "a pool");
+  while (in->status == FL_OK && pool->n_made < n_made) {
+    if (pool->n_made % each == 0) {
+      fli_room room = fli_pool_add_block(e, pool, 1);
+      if (room != FLI_ROOM) return no_room(room == FLI_NO_MEMORY, 0);
+    }
+    read_row(in, pool, pool->n_made++);
+  }
+  while (in->status == FL_OK && pool->n_blocks < n_blocks) {
+    fli_room room = fli_pool_add_block(e, pool, 1);
+    if (room != FLI_ROOM) return no_room(room == FLI_NO_MEMORY, 0);
+  }
+  return in->status;
+}
+
+/* 0 when it is not there, or has an owner. */
+static int claim(fli_pool *pool, uint32_t index)
+{
+  if (index >= pool->n_made) return 0;
+  float *square = fli_pool_square(pool, index);
+  if (!signbit(*square)) return 0;
+  *square = -*square;
+  return 1;
+}
+
+static fl_status claim_free(fli_pool *pool)
+{
+  uint32_t index = pool->free_first;
+  for (uint32_t i = 0; i < pool->n_free; i++) {
+    if (!claim(pool, index))
+      return fli_error(FL_E_FORMAT, "embedding: saved one: free extents");
+    uint8_t *row = fli_pool_row(pool, index);
+    uint32_t next = fli_load_u32(row);
+    memset(row, 0, pool->extent_bytes);
+    *fli_pool_square(pool, index) = 0;
+    fli_store_u32(row, next);
+    index = next;
+  }
+  if (index != FLI_NONE)
+    return fli_error(FL_E_FORMAT, "embedding: saved one: free extents");
+  for (uint32_t i = 0; i < pool->n_made; i++) {
+    if (signbit(*fli_pool_square(pool, i)))
+      return fli_error(FL_E_FORMAT, "embedding: saved one: a row is nobody's");
+  }
+  return FL_OK;
+}
+
+/* ---- segments ------------------------------------------------------------ */
+
+static int is_row_finite(const fli_table *table, const fli_pool *pool,
+                         uint32_t index)
+{
+  return fli_row_is_finite(table, fli_pool_row(pool, index),
+                           pool->extent_bytes);
+}
+
+static void read_entry(fl_embedding *e, fli_table *table, fli_segment *segment,
+                       uint64_t prefix, fli_in *in)
+{
+  uint32_t at = fli_in_u32(in);
+  uint64_t id = fli_in_u64(in), hash = fli_mix(e->mix, id);
+  uint32_t where = fli_in_u32(in), bucket = at / FLI_BUCKET;
+  uint8_t utility[FLI_CHUNKS_MAX];
+  fli_in_bytes(in, utility, sizeof utility);
+  const uint32_t depth = segment->depth, n = segment->n_buckets;
+  if (in->status != FL_OK) return;
+  if (bucket >= n || where >> FLI_MASK_SHIFT == 0 || (where & FLI_IS_CHANGED) ||
+      where >> FLI_MASK_SHIFT >> table->chunks != 0 ||
+      fli_entry_where(&segment->entries[at]) != 0 ||
+      (hash ^ prefix) >> 1 >> (63 - depth) != 0 ||
+      (bucket != fli_first_bucket(hash, n) &&
+       bucket != fli_second_bucket(hash, n)) ||
+      fli_segment_find(segment, id, hash)) {
+    fli_in_fail(in, FL_E_FORMAT, "an id is not where it could be");
+    return;
+  }
+  fli_pool *pool = table->pools[fli_where_count(where)];
+  if (!claim(pool, where & FLI_INDEX_MASK)) {
+    fli_in_fail(in, FL_E_FORMAT, "a row of two ids");
+    return;
+  }
+  if (!is_row_finite(table, pool, where & FLI_INDEX_MASK)) {
+    fli_in_fail(in, FL_E_NOT_FINITE, "a row");
+    return;
+  }
+  fli_entry *entry = &segment->entries[at];
+  atomic_store(&entry->id, id);
+  atomic_store(&entry->where, where);
+  memcpy(entry->utility, utility, sizeof utility);
+  segment->n_used++;
+  table->n_rows++;
+  table->n_chunks += fli_where_count(where);
+}
+
+static fl_status read_segment(fl_embedding *e, fli_table *table,
+                              uint64_t prefix, fli_segment **out, fli_in *in)
+{
+  uint32_t depth = fli_in_u32(in), n_buckets = fli_in_u32(in);
+  uint32_t n_used = fli_in_u32(in);
+  /* Never that empty. */
+  if (depth > FLI_DEPTH_MAX || n_buckets == 0 || n_buckets > 16 + n_used ||
+      n_buckets > 1u << 24 || n_used > n_buckets * FLI_BUCKET)
+    fli_in_fail(in, FL_E_RANGE, "a segment");
+  if (in->status != FL_OK) return in->status;
+  if (n_buckets > 4 * e->segment_buckets)
+    return fli_error(FL_E_RANGE, "embedding: saved one: a segment");
+  fl_status st = fli_segment_new(e, n_buckets, depth, out);
+  if (st != FL_OK) return st;
+  for (uint32_t i = 0; i < n_used && in->status == FL_OK; i++)
+    read_entry(e, table, *out, prefix, in);
+  return in->status;
+}
+
+/* Segments cover all hashes in order; what is read is listed beside, until a
+ * directory can be made that is not larger than they warrant. */
+static fl_status read_segments(fl_embedding *e, fli_table *table, fli_in *in)
+{
+  void *list = NULL;
+  size_t capacity = 0, n = 0;
+  uint64_t prefix = 0, depth_most = 0;
+  uint32_t n_segments = fli_in_u32(in);
+  fl_status st = in->status;
+  for (; st == FL_OK && n < n_segments; n++) {
+    st = fli_grow(e->context, &list, &capacity, n + 1, sizeof(fli_segment *));
+    if (st != FL_OK) break;
+    fli_segment **segment = (fli_segment **)list + n;
+    *segment = NULL;
+    st = read_segment(e, table, prefix, segment, in);
+    if (!*segment) break;
+    uint64_t depth = (*segment)->depth;
+    uint64_t step = depth ? (uint64_t)1 << (64 - depth) : 0;
+    int is_last = n + 1 == n_segments;
+    if (st == FL_OK &&
+        ((prefix & (step - 1)) != 0 || (prefix + step == 0) != is_last))
+      st = fli_error(FL_E_FORMAT, "embedding: saved one: order of segments");
+    prefix += step;
+    depth_most = depth > depth_most ? depth : depth_most;
+  }
+  if (st == FL_OK && (n == 0 || (uint64_t)1 << depth_most > 64 + 16 * n))
+    st = fli_error(FL_E_FORMAT, "embedding: saved one: depth of segments");
+  if (st == FL_OK) st = fli_hash_set(e, table, list, (uint32_t)n);
+  for (size_t i = 0; i < n && st != FL_OK; i++)
+    fli_segment_free(e, ((fli_segment **)list)[i]);
+  fli_free(e->context, list, capacity * sizeof(fli_segment *));
+  return st;
+}
+
+/* ---- public -------------------------------------------------------------- */
+
+static fl_status read_all(fl_embedding *e, uint32_t n_tables, fli_in *in)
+{
+  fl_status st = FL_OK;
+  for (uint32_t t = 0; t < n_tables && st == FL_OK; t++)
+    st = read_table(e, in);
+  for (uint32_t p = 0; p < e->n_pools && st == FL_OK; p++)
+    st = read_pool(e, e->pools[p], in);
+  for (uint32_t t = 0; t < n_tables && st == FL_OK; t++)
+    st = read_segments(e, e->tables[t], in);
+  for (uint32_t p = 0; p < e->n_pools && st == FL_OK; p++)
+    st = claim_free(e->pools[p]);
+  if (st == FL_OK) st = fli_in_end(in, &e->version);
+  return st;
+}
+
+fl_status fl_embedding_load(fl_embedding **out, fl_context *context,
+                            const fl_reader *reader, uint64_t byte_budget)
+{
+  fli_in in = {.copy = NULL};
+  fl_embedding *embedding = NULL;
+  uint32_t n_tables = 0;
+  fli_clear_error();
+  if (!out || !reader || !reader->read)
+    return fli_error(FL_E_ARGUMENT, "embedding: got NULL");
+  fl_status st = fli_crypto_init();
+  if (st != FL_OK) return st;
+  fli_in_begin(&in, reader, FLI_SAVED_WHOLE);
+  st = read_options(&in, context, byte_budget, &embedding, &n_tables);
+  if (st == FL_OK) st = read_all(embedding, n_tables, &in);
+  if (st != FL_OK) {
+    fl_embedding_free(embedding);
+    return st;
+  }
+  *out = embedding;
+  return FL_OK;
+}
