@@ -185,8 +185,8 @@ struct fl_embedding {
   fli_readers *readers;
   fl_embedding_report totals; /* of all adjusts */
   uint64_t version;
-  fli_tombstone *tombstones; /* [options.tombstones] */
-  uint64_t n_tombstones;     /* more than there are: some were forgotten */
+  fli_tombstone *tombstones;     /* [options.tombstones] */
+  uint64_t n_tombstones;         /* more than there are: some were forgotten */
   struct fli_attached *attached; /* to models; attach.c */
 };
 
