@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes the seeds of frames, reader, container, and those in sum_seeds.c,
- * weight_seeds.c, model_seeds.c and freeze_seeds.c: one of each message, and
+ * weight_seeds.c, model_seeds.c, freeze_seeds.c and embedding_seeds.c: one of
+ * each message, and
  * the lies that a parser must not believe. The same program always writes the
  * same files, so the folder in the repository can be checked against it.
  *
@@ -233,5 +234,6 @@ int main(int argc, char **argv)
   seeds_put_caches(folder);
   seeds_put_freezes(folder);
   seeds_put_cohorts(folder);
+  seeds_put_embeddings(folder);
   return is_different;
 }

@@ -18,14 +18,19 @@
  *
  * Metadata counts: tables, hash buckets, utilities, accumulators, sketch and
  * free space are all within the budget, which is never exceeded, at no moment
- * (the batch's own scratch apart, which is as large as the largest batch).
+ * (the batch's own scratch apart: up to 80 bytes for each id of the largest
+ * batch and table, see fl_embedding_statistics). At most 2^25 rows of all
+ * tables together can have the same number of bytes.
  *
  * Thread-safety: one call at a time per fl_embedding, but for
  * fl_embedding_lookup, of which any number may run beside each other and
- * beside one of the others (a row that is trained meanwhile may read as a mix
- * of before and after). Determinism: D1, and the same bits for any number of
- * the host's threads; which ids and chunks are kept is a function of seed,
- * ids and gradients.
+ * beside one of the others, fl_embedding_free and fl_embedding_add_table
+ * excepted (a row that is trained meanwhile may read as a mix of before and
+ * after, never as that of another id). The calling thread waits for such
+ * lookups before it gives memory back, for as long as 64 ids take.
+ * Determinism: D1, and the same bits for any number of the host's threads;
+ * which ids and chunks are kept is a function of seed, secret, ids and
+ * gradients.
  */
 #ifndef FL_EMBEDDING_H
 #define FL_EMBEDDING_H
@@ -66,11 +71,12 @@ typedef struct fl_embedding_options {
   uint64_t byte_budget; /**< everything, all tables; 0 = no bound (default) */
   uint64_t seed;        /**< of first values and of what is sampled */
   /** 16 bytes that mix ids before they are hashed, so that nobody can choose
-   * ids that collide; NULL = from the context's entropy. Saved with it. */
+   * ids that collide; NULL = from the context's entropy. Saved with it. Ties
+   * between equal utilities depend on it. */
   const uint8_t *secret;
   float epsilon;         /**< of AdaGrad; default 1e-8 */
   float initial_square;  /**< of AdaGrad; default 0 */
-  float decay;           /**< of utilities per adjust, 0..1; default .98 */
+  float decay;           /**< of utilities per adjust, .01..1; default .98 */
   float hysteresis;      /**< >= 1: a chunk returns with this x threshold;
                               default 1.3 */
   uint32_t sample_every; /**< of how many rows one is sampled for the
@@ -90,26 +96,31 @@ typedef struct fl_embedding_table_options {
   uint32_t dim;       /**< 4..1024, a multiple of 4 x chunks */
   uint32_t chunks;    /**< 1, 2 or 4; default 0: 4 where dim allows */
   uint32_t precision; /**< default F32 */
-  /** Counters of the sketch that ranks ids without a chunk, as 2 rows of half
-   * as many; 0 = none: such ids are forgotten. Default FL_AUTO: 1/50 of the
-   * bytes that the table may take. */
+  /** Counters (bytes) of the sketch that ranks ids without a chunk, as 2 rows
+   * of half as many; 0 = none: such ids are forgotten after each batch.
+   * Default FL_AUTO: 1/50 of the budget over the number of tables so far. */
   uint64_t sketch_counters;
   uint64_t prune_from;  /**< ids: smaller tables are not pruned while there is
                              room elsewhere; default 65536 */
   float share;          /**< of the budget, relative to the other tables;
                              default 1 */
   float init_scale;     /**< standard deviation of first values; default .01 */
-  uint32_t admit_after; /**< touches (by the sketch) before an id may get
-                             chunks; default 1 */
+  uint32_t admit_after; /**< 0..255: in that many batches (by the sketch) an
+                             id has to be before it gets chunks; default 1 */
   uint32_t keep_for;    /**< 0..3 adjusts for which a new row is not
                              pruned; default 0 */
 } fl_embedding_table_options;
 FL_API fl_status fl_embedding_table_options_init(
     fl_embedding_table_options *options, size_t size);
 
+/** Make a store without tables. `options` may be NULL: no budget. FL_E_LIMIT:
+ * the budget is too small for the handle; FL_E_ENTROPY.
+ * Ownership: the caller frees it; it keeps the context alive. */
 FL_API fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
                                   const fl_embedding_options *options);
 FL_API void fl_embedding_free(fl_embedding *embedding);
+/** Add a table; *table numbers them from 0. FL_E_DIM: the shape; FL_E_LIMIT: 64
+ * tables, or the budget is too small. Tables may be added at any time. */
 FL_API fl_status fl_embedding_add_table(
     fl_embedding *embedding, const fl_embedding_table_options *options,
     uint32_t *table);
@@ -130,12 +141,16 @@ FL_API fl_status fl_embedding_bags_init(fl_embedding_bags *bags, size_t size);
 /* ---- lookups and training ------------------------------------------------ */
 
 /** Read: out[n_bags, dim]. Unknown ids and pruned chunks are zeros. Nothing
- * changes, no memory is taken. */
+ * changes, no memory is taken. Of bags that are not as they should be:
+ * FL_E_DIM (no bag for ids, or not the same number for each), FL_E_RANGE
+ * (offsets), FL_E_NOT_FINITE (weights), FL_E_TOO_LARGE (2^31 ids or bags);
+ * FL_E_NOT_FOUND: no such table.
+ * Thread-safety: any number at once, see above. */
 FL_API fl_status fl_embedding_lookup(const fl_embedding *embedding,
                                      uint32_t table,
                                      const fl_embedding_bags *bags, float *out);
 /** The same in training: ids that are new get all their chunks while there is
- * room. */
+ * room. FL_E_NOMEM: the host had none; rows that came before stay. */
 FL_API fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                                       const fl_embedding_bags *bags,
                                       float *out);
@@ -159,7 +174,10 @@ typedef struct fl_embedding_report {
 } fl_embedding_report;
 FL_API fl_status fl_embedding_report_init(fl_embedding_report *report,
                                           size_t size);
-/** Give the budget to the chunks that are worth most. `report` may be NULL. */
+/** Give the budget to the chunks that are worth most: what ids without a chunk
+ * and pruned chunks are worth against the lowest of those that are kept.
+ * Without a budget there is nothing to do. `report` may be NULL. FL_E_NOMEM: it
+ * did what it could without, and all is in order. */
 FL_API fl_status fl_embedding_adjust(fl_embedding *embedding,
                                      fl_embedding_report *report);
 
@@ -245,6 +263,8 @@ typedef struct fl_embedding_statistics {
   uint64_t ids_asked; /**< by fl_embedding_forward; not saved, nor is
                            the next one */
   uint64_t ids_hit;   /**< that had a row before */
+  uint32_t dim;       /**< of one table: values of a row; of all: 0 */
+  uint32_t reserved;
 } fl_embedding_statistics;
 FL_API fl_status
 fl_embedding_statistics_init(fl_embedding_statistics *statistics, size_t size);

@@ -58,7 +58,8 @@ typedef struct fl_optimiser_options {
                             gradient is scaled down to; 0..1e30, 0 = none, the
                             default */
   uint32_t accumulate; /**< batches per update, whose gradients are averaged;
-                            >= 1, default 1 */
+                            >= 1, default 1; 1 where rows of a sparse embedding
+                            are trained */
   uint32_t schedule;   /**< FL_SCHEDULE_*; default constant */
   uint32_t warmup;     /**< updates over which the rate of the schedule is
                             multiplied by 1/warmup, 2/warmup, ...; default 0 */
@@ -94,7 +95,9 @@ FL_API fl_status fl_model_get_progress(const fl_model *model, uint64_t *updates,
  * model's gradient, which starts at zero. Errors as for fl_model_step, after
  * which the gradient is as it was; `loss` may be NULL. Gradients are gathered
  * from then on (see fl_model_step), which takes 4 bytes per trained weight; a
- * step adds its batch to them and updates when there are `accumulate`. */
+ * step adds its batch to them and updates when there are `accumulate`.
+ * FL_E_CONFLICT: rows of a sparse embedding are trained, whose gradients are
+ * not gathered. */
 FL_API fl_status fl_model_accumulate(fl_model *model, const fl_dataset *data,
                                      double *loss);
 /** Borrow the gradient accumulated so far, a sum over batches, laid out like
@@ -119,7 +122,8 @@ FL_API fl_status fl_model_update(fl_model *model, float learning_rate);
  * is put where nothing is trained does not count. A negative status ends the
  * step with it, a positive one with FL_E_CALLBACK, weights unchanged, the
  * gradient dropped. The hook may read the model; what trains it or changes its
- * settings is FL_E_STATE meanwhile. Runs on the calling thread. */
+ * settings is FL_E_STATE meanwhile, and so are scores where rows of a sparse
+ * embedding are trained. Runs on the calling thread. */
 typedef fl_status (*fl_gradient_fn)(float *gradient, const float *weights,
                                     uint64_t count, void *user);
 /** Set or, with NULL, take away the hook; `user` is handed to it. With a hook

@@ -24,6 +24,8 @@ fl_status fl_embedding_report_init(fl_embedding_report *report, size_t size)
                           sizeof report_defaults);
 }
 
+#define SCALE_MAX 0x1p60f
+
 typedef struct adjusting {
   fl_embedding *embedding;
   fli_table *table;
@@ -168,8 +170,8 @@ static void give_to_row(adjusting *run, fli_segment *segment, fli_entry *entry)
 {
   const fli_table *table = run->table;
   uint32_t where = fli_entry_where(entry);
-  if (where == 0) return;
   uint32_t mask = where >> FLI_MASK_SHIFT, wanted = mask;
+  if (mask == 0 || mask + 1 == 1u << table->chunks) return;
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (entry->utility[k] > run->plan->winner) wanted |= 1u << k;
   }
@@ -270,13 +272,15 @@ static void age_row(const fli_table *table, fli_entry *entry, uint32_t lower)
 static void decay(const fl_embedding *embedding, fli_table *table,
                   const fli_plan *plan)
 {
-  enum { FAR = 32, OCTAVE = 8 };
+  enum { FAR = 32, OCTAVE = 8, SCALE_OCTAVES = 20 };
   uint32_t lower = 0;
   uint64_t at = 0;
   fli_segment *segment;
   table->scale /= embedding->options.decay;
   if (plan->middle >= FLI_LEVEL_MIDDLE + FAR)
     lower = (uint32_t)(plan->middle - FLI_LEVEL_MIDDLE) / OCTAVE * OCTAVE;
+  if (table->scale > SCALE_MAX && lower < SCALE_OCTAVES * OCTAVE)
+    lower = SCALE_OCTAVES * OCTAVE; /* nothing was trained for long */
   for (uint32_t i = 0; i < lower; i += OCTAVE)
     table->scale *= 0.5f;
   int admit = plan->winner + (plan->is_tight ? table->charge : 0) - (int)lower;

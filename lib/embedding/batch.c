@@ -31,18 +31,23 @@ void fli_window_begin(fli_window *window, const fl_embedding *embedding,
 void fli_window_find(fli_window *window, const uint64_t *ids,
                      fli_entry **entries)
 {
-  uint32_t missing[FLI_WINDOW];
   size_t n_missing = 0;
   for (size_t i = 0; i < window->n; i++) {
     uint32_t match = fli_bucket_match(window->first[i], ids[i]);
     entries[i] = window->first[i] + fli_match_place(match);
-    missing[n_missing] = (uint32_t)i;
+    window->missing[n_missing] = (uint32_t)i;
     n_missing += match == 0;
   }
   for (size_t i = 0; i < n_missing; i++)
-    FLI_PREFETCH(window->second[missing[i]]);
-  for (size_t i = 0; i < n_missing; i++) {
-    uint32_t at = missing[i];
+    FLI_PREFETCH(window->second[window->missing[i]]);
+  window->n_missing = n_missing;
+}
+
+void fli_window_find_rest(fli_window *window, const uint64_t *ids,
+                          fli_entry **entries)
+{
+  for (size_t i = 0; i < window->n_missing; i++) {
+    uint32_t at = window->missing[i];
     entries[at] = fli_bucket_find(window->second[at], ids[at]);
   }
 }
@@ -58,6 +63,7 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
     fli_window_begin(&window, embedding, table, bags->ids + at,
                      batch->hashes + at);
     fli_window_find(&window, bags->ids + at, batch->entries + at);
+    fli_window_find_rest(&window, bags->ids + at, batch->entries + at);
     for (size_t i = at; i < at + window.n; i++)
       batch->wheres[i] =
           batch->entries[i] ? fli_entry_where(batch->entries[i]) : 0;

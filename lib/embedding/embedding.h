@@ -184,7 +184,7 @@ struct fl_embedding {
   fli_pool *pools[FL_EMBEDDING_MAX_TABLES * FLI_CHUNKS_MAX];
   fli_readers *readers;
   struct fli_attached *attached; /* to models; attach.c */
-  fl_embedding_report totals; /* of all adjusts */
+  fl_embedding_report totals;    /* of all adjusts */
   uint64_t version;
   fli_tombstone *tombstones; /* [options.tombstones] */
   uint64_t n_tombstones;     /* more than there are: some were forgotten */
@@ -224,6 +224,8 @@ void fli_pool_free(fl_embedding *embedding, fli_pool *pool);
 fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,
                        uint32_t *out);
 void fli_pool_give(fli_pool *pool, uint32_t index);
+fli_room fli_pool_fit_list(fl_embedding *embedding, fli_pool *pool,
+                           uint32_t n_blocks, int does_dip);
 /* The last block comes or goes. */
 fli_room fli_pool_add_block(fl_embedding *embedding, fli_pool *pool,
                             int does_dip);
@@ -303,12 +305,17 @@ typedef struct fli_window {
   size_t n;
   fli_entry *first[FLI_WINDOW]; /* buckets */
   fli_entry *second[FLI_WINDOW];
+  size_t n_missing; /* ids that are not in their first bucket */
+  uint32_t missing[FLI_WINDOW];
 } fli_window;
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
                       const fli_table *table, const uint64_t *ids,
                       uint32_t *hashes);
 void fli_window_find(fli_window *window, const uint64_t *ids,
                      fli_entry **entries);
+/* What find has asked memory for once more. */
+void fli_window_find_rest(fli_window *window, const uint64_t *ids,
+                          fli_entry **entries);
 /* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
@@ -365,8 +372,8 @@ enum { FLI_ROW_BYTES = 22 }; /* entry at the usual load, and accumulator */
 
 /* Whether the row is too young to lose anything. */
 int fli_row_is_kept(const fli_table *table, uint32_t where);
-void fli_embedding_measure(const fl_embedding *embedding,
-                           const fli_table *table, fli_levels *levels);
+void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
+                        fli_levels *levels);
 uint64_t fli_table_bytes(const fli_table *table);
 /* Let every table's quota and plan be what the budget allows (quota.c). */
 void fli_plan_all(fl_embedding *embedding, fli_plan *plans);
@@ -387,6 +394,15 @@ static inline fli_segment *fli_segments_next(const fli_table *table,
   return segment;
 }
 
+/* ---- precisions (precision.c) -------------------------------------------- */
+
+uint32_t fli_chunk_bytes(uint32_t precision, uint32_t floats);
+/* Chunks of an extent, one behind the other. `name`: of random numbers. */
+void fli_chunks_decode(const fli_table *table, const uint8_t *src, float *dst,
+                       uint32_t n_chunks);
+void fli_chunks_encode(const fli_table *table, uint8_t *dst, const float *src,
+                       uint32_t n_chunks, uint64_t name);
+
 /* ---- rows (rows.c) ------------------------------------------------------- */
 
 /* All values of a row, zeros where there is none. */
@@ -397,6 +413,6 @@ int fli_row_bytes_are_finite(const fli_table *table, const uint8_t *bytes,
                              size_t n);
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
-                  uint64_t id, float *row);
+                  uint64_t id, uint8_t *row);
 
 #endif

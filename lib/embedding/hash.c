@@ -230,25 +230,27 @@ static uint32_t more_buckets(const fl_embedding *embedding, uint32_t n)
   return embedding->budget == UINT64_MAX ? n + n / 2 : n + n / 8 + 1;
 }
 
+/* The directory comes last: one that is deeper than any segment would stay, and
+ * a store that is loaded has none. */
 static fli_room split(fl_embedding *embedding, fli_table *table, uint64_t hash)
 {
   fli_room room = FLI_ROOM;
   fli_segment *segment = fli_segment_of(table, hash);
-  if (segment->depth == atomic_load(&table->directory)->depth)
-    room = double_directory(embedding, table);
-  if (room != FLI_ROOM) return room;
   fli_segment *halves[2] = {NULL, NULL};
   uint32_t n_buckets = more_buckets(embedding, segment->n_buckets) / 2 + 1;
-  halves[0] = make_segment(embedding, segment, 0, n_buckets, &room);
-  if (halves[0])
-    halves[1] = make_segment(embedding, segment, 1, n_buckets, &room);
-  if (!halves[1]) {
-    if (halves[0])
-      fli_embedding_give(embedding, halves[0], bytes_of(halves[0]->n_buckets));
-    return room;
+  for (uint32_t i = 0; i < 2 && room == FLI_ROOM; i++)
+    halves[i] = make_segment(embedding, segment, i, n_buckets, &room);
+  if (halves[1] && segment->depth == atomic_load(&table->directory)->depth)
+    room = double_directory(embedding, table);
+  if (halves[1] && room == FLI_ROOM) {
+    replace(embedding, table, hash, halves);
+    return FLI_ROOM;
   }
-  replace(embedding, table, hash, halves);
-  return FLI_ROOM;
+  for (int i = 0; i < 2; i++) {
+    if (halves[i])
+      fli_embedding_give(embedding, halves[i], bytes_of(halves[i]->n_buckets));
+  }
+  return room;
 }
 
 static fli_room grow(fl_embedding *embedding, fli_table *table, uint64_t hash)

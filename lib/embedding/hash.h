@@ -73,20 +73,17 @@ static inline uint64_t fli_entry_id(const fli_entry *entry)
   return atomic_load_explicit(&entry->id, memory_order_relaxed);
 }
 
+static inline uint32_t fli_entry_is(const fli_entry *entry, uint64_t id)
+{
+  uint32_t is_its = fli_entry_id(entry) == id;
+  return is_its & (uint32_t)(fli_entry_where(entry) != 0);
+}
+
 /* Bit i: entry i of the bucket is the id's. One at most. */
 static inline uint32_t fli_bucket_match(const fli_entry *bucket, uint64_t id)
 {
-  return (uint32_t)((fli_entry_id(&bucket[0]) == id) &
-                    (fli_entry_where(&bucket[0]) != 0)) |
-         (uint32_t)((fli_entry_id(&bucket[1]) == id) &
-                    (fli_entry_where(&bucket[1]) != 0))
-             << 1 |
-         (uint32_t)((fli_entry_id(&bucket[2]) == id) &
-                    (fli_entry_where(&bucket[2]) != 0))
-             << 2 |
-         (uint32_t)((fli_entry_id(&bucket[3]) == id) &
-                    (fli_entry_where(&bucket[3]) != 0))
-             << 3;
+  return fli_entry_is(&bucket[0], id) | fli_entry_is(&bucket[1], id) << 1 |
+         fli_entry_is(&bucket[2], id) << 2 | fli_entry_is(&bucket[3], id) << 3;
 }
 
 /* Which bit of a match is set: chance would not be predicted. */

@@ -15,7 +15,7 @@
 #include "embedding/saved.h"
 #include "kernels/kernels.h"
 
-enum { ARRAY_FIRST = 65536, TOMBSTONES_MAX = 1 << 20 };
+enum { ARRAY_FIRST = 65536, TOMBSTONES_MAX = 1 << 20, LIST_MAX = 4096 };
 
 static fl_status no_room(int no_memory, size_t bytes)
 {
@@ -138,7 +138,8 @@ static fl_status read_table(fl_embedding *e, fli_in *in)
   float scale = fli_in_f32(in);
   uint32_t admit_level = fli_in_u32(in);
   uint64_t quota = fli_in_u64(in);
-  if (base < 0 || base > 2039 - 256 || !(scale > 0) || admit_level > 255 ||
+  if (base < 0 || base > 2039 - 256 ||
+      !(scale > 0x1p-120f && scale < 0x1p100f) || admit_level > 255 ||
       counters % 2 != 0 || counters > (uint64_t)2 * UINT32_MAX ||
       n_candidate_buckets > UINT32_MAX / 64)
     fli_in_fail(in, FL_E_RANGE, "a table");
@@ -185,14 +186,22 @@ static void read_row(fli_in *in, fli_pool *pool, uint32_t index)
 static fl_status read_pool(fl_embedding *e, fli_pool *pool, fli_in *in)
 {
   uint32_t n_made = fli_in_u32(in), n_blocks = fli_in_u32(in);
+  uint32_t capacity = fli_in_u32(in);
   const uint32_t each = 1u << pool->shift;
   pool->n_free = fli_in_u32(in);
   pool->free_first = fli_in_u32(in);
-  /* At most one block is there that nothing is in. */
+  /* At most one block is there that nothing is in. A pool that was larger has
+   * the list of then. */
   if (n_made > 1u << FLI_INDEX_BITS || pool->n_free > n_made ||
       n_blocks < n_made / each + (n_made % each > 0) ||
-      n_blocks > n_made / each + 2)
+      n_blocks > n_made / each + 2 ||
+      (capacity > LIST_MAX && capacity / 2 >= n_blocks))
     fli_in_fail(in, FL_E_RANGE, "a pool");
+  /* As long a list as there was, for it is in the budget. */
+  if (in->status == FL_OK && capacity > 0) {
+    fli_room room = fli_pool_fit_list(e, pool, capacity, 1);
+    if (room != FLI_ROOM) return no_room(room == FLI_NO_MEMORY, capacity);
+  }
   while (in->status == FL_OK && pool->n_made < n_made) {
     if (pool->n_made % each == 0) {
       fli_room room = fli_pool_add_block(e, pool, 1);

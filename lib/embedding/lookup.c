@@ -71,14 +71,33 @@ static void add_some_chunks(const fli_table *table, float *out,
   }
 }
 
+static void add_decoded(const fli_table *table, float *out,
+                        const uint8_t *bytes, uint32_t mask, float factor)
+{
+  float row[FLI_DIM_MAX];
+  if (mask == 0) return;
+  fli_chunks_decode(table, bytes, row, fli_count_of(mask));
+  add_some_chunks(table, out, row, mask, factor);
+}
+
 /* Ids first..first + n - 1 of a bag, whose rows are known. */
 static void add_rows(const bag_at *at, uint64_t first, size_t n,
-                     const uint32_t *masks, const float *const *rows)
+                     const uint32_t *masks, const uint8_t *const *bytes)
 {
+  /* They are floats, in tables that have them. */
+  const float *rows[FLI_WINDOW];
   const fli_table *table = at->run->table;
   const uint32_t whole = (1u << table->chunks) - 1;
   const float *weights = at->run->bags->weights;
   if (weights) weights += first;
+  if (table->precision != FL_EMBEDDING_F32) {
+    for (size_t i = 0; i < n; i++)
+      add_decoded(table, at->out, bytes[i], masks[i],
+                  weights ? weights[i] : 1.0f);
+    return;
+  }
+  for (size_t i = 0; i < n; i++)
+    rows[i] = (const float *)(const void *)bytes[i];
   for (size_t i = 0; i < n;) {
     size_t count = 0;
     while (i + count < n && masks[i + count] == whole)
@@ -100,7 +119,7 @@ typedef struct row_window {
   uint64_t first; /* id */
   size_t n;
   uint32_t masks[FLI_WINDOW];
-  const float *rows[FLI_WINDOW];
+  const uint8_t *rows[FLI_WINDOW];
 } row_window;
 
 static size_t ask_rows(const fli_table *table, row_window *window,
@@ -117,7 +136,7 @@ static size_t ask_rows(const fli_table *table, row_window *window,
     const fli_pool *pool = table->pools[fli_count_of(window->masks[i])];
     const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
     prefetch_row(row, pool->extent_bytes);
-    window->rows[i] = (const float *)(const void *)row;
+    window->rows[i] = row;
   }
   return n_missing;
 }
@@ -149,23 +168,27 @@ static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
 {
   const uint64_t *ids = run->bags->ids;
   size_t n_missing = 0;
-  fli_window window = {.n = window_size(first, last)};
-  row_window rows[2] = {{.n = 0}};
+  fli_window windows[2];
+  row_window rows[2];
   int now = 0;
-  fli_window_begin(&window, run->embedding, run->table, ids + first,
+  windows[0].n = window_size(first, last);
+  rows[1].n = 0;
+  fli_window_begin(&windows[0], run->embedding, run->table, ids + first,
                    run->hashes + first);
-  for (uint64_t i = first; i < last; i += rows[!now].n) {
+  for (uint64_t i = first; i < last; now = !now) {
+    fli_window *window = &windows[now], *ahead = &windows[!now];
+    const uint64_t next = i + window->n;
     rows[now].first = i;
-    rows[now].n = window.n;
-    fli_window_find(&window, ids + i, run->entries + i);
+    rows[now].n = window->n;
+    fli_window_find(window, ids + i, run->entries + i);
+    ahead->n = window_size(next, last);
+    fli_window_begin(ahead, run->embedding, run->table, ids + next,
+                     run->hashes + next);
+    fli_window_find_rest(window, ids + i, run->entries + i);
     n_missing +=
         ask_rows(run->table, &rows[now], run->entries + i, run->wheres + i);
-    uint64_t next = i + window.n;
-    window.n = window_size(next, last);
-    fli_window_begin(&window, run->embedding, run->table, ids + next,
-                     run->hashes + next);
-    now = !now;
-    add_window(at, &rows[now]);
+    if (rows[!now].n > 0) add_window(at, &rows[!now]);
+    i = next;
   }
   add_window(at, &rows[!now]);
   return n_missing;
@@ -212,8 +235,7 @@ static fli_room add_row(fl_embedding *embedding, fli_table *table, uint64_t id)
   fli_room room = fli_pool_take(embedding, pool, 0, &index);
   if (room != FLI_ROOM) return room;
   uint32_t mask = (1u << table->chunks) - 1;
-  fli_row_init(embedding, table, id,
-               (float *)(void *)fli_pool_row(pool, index));
+  fli_row_init(embedding, table, id, fli_pool_row(pool, index));
   *fli_pool_square(pool, index) = embedding->options.initial_square;
   room =
       fli_hash_insert(embedding, table, id,

@@ -9,7 +9,7 @@
 
 #include "embedding/utility.h"
 
-enum { SEGMENTS_MIN = 64, NINETY_FIVE = 95 };
+enum { SEGMENTS_MIN = 16, /* of a sample */ NINETY_FIVE = 95 };
 
 int fli_row_is_kept(const fli_table *table, uint32_t where)
 {
@@ -91,8 +91,8 @@ static void count_dropped(const fli_table *table, fli_levels *levels)
   }
 }
 
-void fli_embedding_measure(const fl_embedding *embedding,
-                           const fli_table *table, fli_levels *levels)
+void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
+                        fli_levels *levels)
 {
   uint64_t at = 0, n = 0;
   fli_segment *segment;
@@ -196,7 +196,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
   int tops[FL_EMBEDDING_MAX_TABLES];
   fli_levels levels;
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_embedding_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     tops[i] = percentile_of(&levels, NINETY_FIVE);
     for (int k = 0; k < FLI_LEVELS; k++)
       sums[k - tops[i] + FLI_LEVELS - 1] += levels.live[k] + levels.wanted[k];
@@ -209,7 +209,7 @@ static void share_by_level(fl_embedding *embedding, uint64_t capacity)
     sum += sums[--from];
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
     fli_table *table = embedding->tables[i];
-    fli_embedding_measure(embedding, table, &levels);
+    fli_levels_measure(embedding, table, &levels);
     table->quota = 0;
     for (int k = 0; k < FLI_LEVELS; k++) {
       table->quota += levels.kept[k];
@@ -271,7 +271,7 @@ void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
   fli_levels levels;
   uint64_t capacity = capacity_of(embedding);
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_embedding_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     plans[i].demand = fli_table_bytes(embedding->tables[i]);
     for (int k = 1; k < FLI_LEVELS; k++)
       plans[i].demand += levels.wanted[k];
@@ -283,7 +283,7 @@ void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
     share_out(embedding, plans, capacity);
   }
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
-    fli_embedding_measure(embedding, embedding->tables[i], &levels);
+    fli_levels_measure(embedding, embedding->tables[i], &levels);
     plan_table(embedding, embedding->tables[i], &levels, &plans[i]);
   }
 }

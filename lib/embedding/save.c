@@ -86,14 +86,14 @@ static void write_pool(fli_out *out, const fli_pool *pool)
 {
   fli_out_u32(out, pool->n_made);
   fli_out_u32(out, pool->n_blocks);
+  fli_out_u32(out, pool->blocks_capacity);
   fli_out_u32(out, pool->n_free);
   fli_out_u32(out, pool->free_first);
   for (uint32_t i = 0; i < pool->n_made; i++)
     write_row(out, pool, i);
 }
 
-static void write_segment(fli_out *out, const fli_table *table,
-                          const fli_segment *segment)
+static void write_segment(fli_out *out, const fli_segment *segment)
 {
   fli_out_u32(out, segment->depth);
   fli_out_u32(out, segment->n_buckets);
@@ -121,7 +121,7 @@ static void write_all(fli_out *out, const fl_embedding *e)
     const fli_segment *segment;
     fli_out_u32(out, e->tables[t]->n_segments);
     while ((segment = fli_segments_next(e->tables[t], &at)) != NULL)
-      write_segment(out, e->tables[t], segment);
+      write_segment(out, segment);
   }
 }
 

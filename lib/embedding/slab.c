@@ -55,15 +55,15 @@ void fli_pool_free(fl_embedding *embedding, fli_pool *pool)
   fli_embedding_give(embedding, pool, sizeof *pool);
 }
 
-/* A list that is as long as that many blocks want it, by doubling. */
-static fli_room fit_list(fl_embedding *embedding, fli_pool *pool,
-                         uint32_t n_blocks, int does_dip)
+/* Room in the list for that many blocks, by doubling. */
+fli_room fli_pool_fit_list(fl_embedding *embedding, fli_pool *pool,
+                           uint32_t n_blocks, int does_dip)
 {
   int no_memory;
   uint32_t capacity = BLOCKS_FIRST;
   while (capacity < n_blocks)
     capacity *= 2;
-  if (capacity == pool->blocks_capacity) return FLI_ROOM;
+  if (capacity <= pool->blocks_capacity) return FLI_ROOM;
   fli_block *old = atomic_load(&pool->blocks);
   fli_block *blocks = fli_embedding_take(embedding, capacity * sizeof *blocks,
                                          does_dip, &no_memory);
@@ -83,7 +83,8 @@ fli_room fli_pool_add_block(fl_embedding *embedding, fli_pool *pool,
   int no_memory;
   if (pool->n_blocks >= 1u << (FLI_INDEX_BITS - pool->shift))
     return FLI_NO_ROOM;
-  fli_room room = fit_list(embedding, pool, pool->n_blocks + 1, does_dip);
+  fli_room room =
+      fli_pool_fit_list(embedding, pool, pool->n_blocks + 1, does_dip);
   if (room != FLI_ROOM) return room;
   uint8_t *block =
       fli_embedding_take(embedding, pool->block_bytes, does_dip, &no_memory);
@@ -100,8 +101,6 @@ void fli_pool_drop_block(fl_embedding *embedding, fli_pool *pool)
   fli_embedding_retire(embedding, atomic_load(&blocks[pool->n_blocks]),
                        pool->block_bytes);
   atomic_store(&blocks[pool->n_blocks], NULL);
-  /* It may stay long when there is no memory for a short one. */
-  (void)fit_list(embedding, pool, pool->n_blocks, 1);
 }
 
 fli_room fli_pool_take(fl_embedding *embedding, fli_pool *pool, int does_dip,

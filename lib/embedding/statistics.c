@@ -143,6 +143,7 @@ fl_status fl_embedding_get_statistics(const fl_embedding *embedding,
   if (table != FL_AUTO) {
     fl_status st = check_table(embedding, table);
     if (st != FL_OK) return st;
+    sum.dim = embedding->tables[table]->dim;
   }
   add_whole(embedding, &sum);
   for (uint32_t t = 0; t < embedding->n_tables; t++) {

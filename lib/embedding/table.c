@@ -204,6 +204,7 @@ void fl_embedding_free(fl_embedding *embedding)
     free_table(embedding, embedding->tables[i]);
   for (uint32_t i = 0; i < embedding->n_pools; i++)
     fli_pool_free(embedding, embedding->pools[i]);
+  fli_tombstones_free(embedding);
   fli_embedding_give(embedding, embedding->readers, sizeof *embedding->readers);
   fli_wipe(embedding, sizeof *embedding);
   fli_free(context, embedding, sizeof *embedding);
@@ -239,9 +240,11 @@ static fl_status check_table(fl_embedding_table_options *options)
 {
   fl_status st = check_shape(options);
   if (st != FL_OK) return st;
-  if (options->precision != FL_EMBEDDING_F32) {
-    return fli_error(FL_E_OPTIONS, "embedding: precision, got %u",
-                     (unsigned)options->precision);
+  if (options->precision < FL_EMBEDDING_F32 ||
+      options->precision > FL_EMBEDDING_I8) {
+    return fli_error(FL_E_OPTIONS, "embedding: precision, got %u, want %d..%d",
+                     (unsigned)options->precision, FL_EMBEDDING_F32,
+                     FL_EMBEDDING_I8);
   }
   if (!is_within(options->share, 1e-6f, 1e6f) ||
       !is_within(options->init_scale, 0, 1e6f)) {
@@ -250,9 +253,12 @@ static fl_status check_table(fl_embedding_table_options *options)
                      "1e-6..1e6, 0..1e6",
                      (double)options->share, (double)options->init_scale);
   }
-  if (options->keep_for > 3) {
-    return fli_error(FL_E_OPTIONS, "embedding: keep_for, got %u, want 0..3",
-                     (unsigned)options->keep_for);
+  if (options->keep_for > 3 || options->admit_after > 255) {
+    return fli_error(FL_E_OPTIONS,
+                     "embedding: keep_for %u, admit_after %u, want 0..3, "
+                     "0..255",
+                     (unsigned)options->keep_for,
+                     (unsigned)options->admit_after);
   }
   return FL_OK;
 }
@@ -264,7 +270,7 @@ static void set_shape(fli_table *table,
   table->chunks = options->chunks;
   table->chunk_floats = options->dim / options->chunks;
   table->precision = options->precision;
-  table->chunk_bytes = table->chunk_floats * (uint32_t)sizeof(float);
+  table->chunk_bytes = fli_chunk_bytes(table->precision, table->chunk_floats);
   table->admit_after = options->admit_after;
   table->keep_for = options->keep_for;
   table->share = options->share;

@@ -172,15 +172,30 @@ static void add_utilities(const train_run *run, row_block *block)
   }
 }
 
+static void step_chunks(const train_run *run, float *row, uint32_t mask,
+                        const float *gradient, float step)
+{
+  const size_t n = run->table->chunk_floats;
+  for (uint32_t k = 0; k < run->table->chunks; k++) {
+    if (!(mask >> k & 1)) continue;
+    run->kernels->row_step(row, gradient + k * n, step, n);
+    row += n;
+  }
+}
+
 static void step_row(const train_run *run, size_t u, const float *gradient,
                      float step)
 {
   const fli_table *table = run->table;
-  const size_t n = table->chunk_floats;
   uint32_t where = where_at(run, u), mask = where >> FLI_MASK_SHIFT;
   const uint32_t count = fli_count_of(mask);
-  float *row = (float *)(void *)fli_pool_row(table->pools[count],
-                                             where & FLI_INDEX_MASK);
+  uint8_t *bytes = fli_pool_row(table->pools[count], where & FLI_INDEX_MASK);
+  float decoded[FLI_DIM_MAX];
+  float *row = (float *)(void *)bytes;
+  if (table->precision != FL_EMBEDDING_F32) {
+    row = decoded;
+    fli_chunks_decode(table, bytes, row, count);
+  }
   if (!(where & FLI_IS_CHANGED)) {
     fli_entry *entry = table->batch.entries[table->batch.firsts[u]];
     atomic_store_explicit(&entry->where, where | FLI_IS_CHANGED,
@@ -188,13 +203,13 @@ static void step_row(const train_run *run, size_t u, const float *gradient,
   }
   if (count == table->chunks) {
     run->kernels->row_step(row, gradient, step, table->dim);
-    return;
+  } else {
+    step_chunks(run, row, mask, gradient, step);
   }
-  for (uint32_t k = 0; k < table->chunks; k++) {
-    if (!(mask >> k & 1)) continue;
-    run->kernels->row_step(row, gradient + k * n, step, n);
-    row += n;
-  }
+  if (table->precision == FL_EMBEDDING_F32) return;
+  uint64_t id = table->batch.ids[table->batch.firsts[u]];
+  fli_chunks_encode(table, bytes, row, count,
+                    fli_scatter(run->name + id * FLI_ODD));
 }
 
 static void train_block(const train_run *run, row_block *block)

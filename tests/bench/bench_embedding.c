@@ -192,6 +192,76 @@ static void bench(uint64_t rows, uint32_t dim, int is_zipf)
   fflush(stdout);
 }
 
+/* ---- under a budget ------------------------------------------------------ */
+
+/* Time of steps and of adjusts, added to what is there. */
+static void train(fl_embedding *e, uint32_t table, size_t batches,
+                  double *steps, double *adjusts)
+{
+  for (size_t i = 1; i <= batches; i++) {
+    double begin = now();
+    fl_embedding_bags bags = batch_at(i);
+    must(fl_embedding_forward(e, table, &bags, out) == FL_OK, "forward");
+    must(fl_embedding_backward(e, table, &bags, gradient, 0.01f) == FL_OK,
+         "backward");
+    double middle = now();
+    *steps += middle - begin;
+    if (i % ADJUST_EVERY != 0) continue;
+    must(fl_embedding_adjust(e, NULL) == FL_OK, "adjust");
+    *adjusts += now() - middle;
+  }
+}
+
+/* Bytes of chunks, and of what they need at the load of .9 that buckets have
+ * when they are full. */
+static double live_share(const fl_embedding_statistics *s)
+{
+  double entries = (double)s->rows * 16.0 / 0.9;
+  if (entries > (double)s->bytes_entries) entries = (double)s->bytes_entries;
+  return 100.0 *
+         ((double)(s->bytes_values + s->bytes_squares + s->bytes_sketch +
+                   s->bytes_fixed) +
+          entries) /
+         (double)s->byte_budget;
+}
+
+static void bench_budget(uint64_t rows, uint32_t dim, uint32_t percent)
+{
+  enum { SOME = 1000 };
+  uint32_t table;
+  double steps = 0, adjusts = 0, first = 0, none = 0;
+  char name[64];
+  fl_embedding_statistics s;
+  uint64_t budget = rows * (dim * 4 + 22) / 100 * percent;
+  snprintf(name, sizeof name, "%" PRIu64 "x%u_keep_%u_pct", rows, (unsigned)dim,
+           (unsigned)percent);
+  fl_embedding *e = make(dim, budget, &table);
+  fill_stream(rows, 1, 0, 0);
+  train(e, table, SOME, &first, &none);
+  for (uint64_t pass = 1; pass <= 3; pass++) {
+    fill_stream(rows, 1, pass, 0);
+    train(e, table, SOME, &steps, &adjusts);
+  }
+  printf("step_%s %.1f\n", name, steps / (3.0 * SOME * IDS));
+  printf("adjust_share_pct_%s %.2f\n", name, 100 * adjusts / (steps + adjusts));
+  must(fl_embedding_statistics_init(&s, sizeof s) == FL_OK, "statistics");
+  must(fl_embedding_get_statistics(e, table, &s) == FL_OK, "statistics");
+  printf("bytes_per_stored_float_%s %.2f\n", name,
+         4.0 * (double)s.bytes_used / (double)s.bytes_values);
+  printf("mean_live_dimension_%s %.1f\n", name,
+         (double)s.bytes_values / 4 / (double)s.rows);
+  for (uint64_t pass = 4; pass <= 6 && percent < 100; pass++) {
+    fill_stream(rows, 1, pass, rows / 2);
+    train(e, table, SOME + SOME / 10, &first, &none);
+  }
+  must(fl_embedding_get_statistics(e, table, &s) == FL_OK, "statistics");
+  /* A budget that is not full says nothing. */
+  if (percent < 100)
+    printf("budget_live_share_pct_%s %.1f\n", name, live_share(&s));
+  fflush(stdout);
+  fl_embedding_free(e);
+}
+
 /* ---- the machine's limit ------------------------------------------------- */
 
 static void bench_limit(uint32_t bytes)
@@ -284,6 +354,9 @@ int main(int argc, char **argv)
       if (only_rows && only_rows != all_rows[r]) continue;
       bench(all_rows[r], dims[d], 1);
       bench(all_rows[r], dims[d], 0);
+      if (is_quick || all_rows[r] < 1000000) continue;
+      bench_budget(all_rows[r], dims[d], 100);
+      bench_budget(all_rows[r], dims[d], 10);
     }
   }
   free(stream);

@@ -39,8 +39,9 @@ typedef struct quality_result {
   double auc;
   double seconds;   /* of processor time, the training */
   double adjusting; /* of it */
-  uint64_t bytes;   /* what the store holds at the end, all of it */
-  uint64_t peak;    /* at most */
+  uint64_t bytes;   /* of the budget, at the end */
+  uint64_t scratch; /* beside it, of a batch */
+  uint64_t peak;    /* of all, at most */
   uint64_t budget;  /* that it was given; 0 = none */
   uint64_t evicted; /* chunks */
   uint64_t grown;

@@ -50,9 +50,10 @@ static const char help[] =
     "  budget                    4 chunks of 4, --budget bytes in all\n"
     "  auc_METHOD, spread_METHOD    mean over the seeds, largest - smallest\n"
     "  loss_METHOD                  auc_full_16 - auc_METHOD\n"
-    "  mb_METHOD, peak_mb_METHOD    of the store, all that it has allocated, "
-    "at\n"
-    "                               the end and at most, MB of 10^6 bytes\n"
+    "  mb_METHOD                    of the store at the end, all that counts\n"
+    "                               for a budget, MB of 10^6 bytes\n"
+    "  scratch_mb_METHOD            of a batch, beside it\n"
+    "  peak_mb_METHOD               of both, at most\n"
     "  budget_mb_METHOD, array_mb_METHOD   what it was given; a plain array "
     "of\n"
     "                               the same rows with accumulators\n"
@@ -262,8 +263,9 @@ static void print_method(const struct clicks *clicks,
   printf("auc_%s %.4f\nspread_%s %.4f\n", name, sum / n, name, high - low);
   if (!isnan(auc_full_16))
     printf("loss_%s %.4f\n", name, auc_full_16 - sum / n);
-  printf("mb_%s %.2f\npeak_mb_%s %.2f\n", name, 1e-6 * (double)last->bytes,
-         name, 1e-6 * (double)peak);
+  printf("mb_%s %.2f\nscratch_mb_%s %.2f\n", name, 1e-6 * (double)last->bytes,
+         name, 1e-6 * (double)last->scratch);
+  printf("peak_mb_%s %.2f\n", name, 1e-6 * (double)peak);
   if (last->budget > 0) {
     printf("budget_mb_%s %.2f\n", name, 1e-6 * (double)last->budget);
     printf("churn_%s %.0f\n", name, (double)evicted / n);

@@ -249,6 +249,19 @@ uint64_t quality_array_bytes(const struct clicks *clicks,
   return rows * 4 * (dim + 1);
 }
 
+static void measure(const trainer *t, quality_result *result)
+{
+  fl_embedding_statistics statistics;
+  quality_must(fl_embedding_statistics_init(&statistics, sizeof statistics),
+               "statistics");
+  quality_must(fl_embedding_get_statistics(t->store, FL_AUTO, &statistics),
+               "statistics");
+  result->bytes = statistics.bytes_used;
+  result->scratch = statistics.bytes_scratch;
+  quality_must(fl_context_get_memory(t->context, NULL, &result->peak),
+               "memory");
+}
+
 void quality_train(const struct clicks *clicks, const quality_recipe *recipe,
                    const quality_method *method, uint64_t seed,
                    quality_result *result)
@@ -269,8 +282,7 @@ void quality_train(const struct clicks *clicks, const quality_recipe *recipe,
   result->seconds = now() - begin;
   result->auc = test(&t);
   result->budget = budget_of(&t);
-  quality_must(fl_context_get_memory(t.context, &result->bytes, &result->peak),
-               "memory");
+  measure(&t, result);
   fl_model_free(t.model);
   fl_embedding_free(t.store);
   fl_context_free(t.context);

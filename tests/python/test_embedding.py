@@ -282,6 +282,111 @@ def test_representations_say_what_it_is(store):
         assert repr(fl.Bags([[1, 2]])) == "<libfl.Bags 1 of 2 ids, sum>"
 
 
+# ---- rows, statistics, saving ----------------------------------------------
+
+@pytest.fixture
+def trained(store, rng):
+    """Return (store, table) that have learned something."""
+    with store(byte_budget=60_000, seed=3, tombstones=1000) as made:
+        table = made.add_table(16, prune_from=0)
+        train(table, rng)
+        yield made, table
+
+
+def train(table, rng, steps=20, ids=400):
+    for step in range(1, steps + 1):
+        bags = rng.zipf(1.2, (32, 5)).astype(np.uint64) % ids
+        table.forward(bags)
+        table.backward(bags, rng.normal(size=(32, 16)), rate=.05)
+        if step % 5 == 0:
+            table.store.adjust()
+
+
+def test_rows_are_listed_and_read_one_by_one(trained):
+    made, table = trained
+    ids = table.ids()
+    assert len(ids) == len(table) == table.statistics.rows > 0
+    assert len(set(ids.tolist())) == len(ids)
+    for i, whole in zip(ids, table.lookup(ids[:, None])):
+        values, mask = table.row(i)
+        assert (values == whole).all()
+        for chunk in range(4):
+            if not mask >> chunk & 1:
+                assert (values[4 * chunk:4 * chunk + 4] == 0).all()
+    with pytest.raises(fl.NotFoundError):
+        table.row(10**9)
+    assert made.tables[0].dim == 16 and len(made.tables) == 1
+
+
+def test_empty_tables_are_tables(store):
+    with store() as made:
+        table = made.add_table(DIM)
+        assert bool(table) and len(table) == 0 and table.ids().size == 0
+
+
+def test_statistics_add_up(trained):
+    made, table = trained
+    all_of_it, one = made.statistics, table.statistics
+    assert all_of_it.byte_budget == 60_000 >= all_of_it.bytes_used
+    assert all_of_it.bytes_used == sum(
+        getattr(all_of_it, f"bytes_{kind}") for kind in
+        ("values", "squares", "entries", "sketch", "free", "fixed"))
+    assert all_of_it.steps == 20 and all_of_it.adjusts == 4
+    assert sum(one.rows_by_chunks) == one.rows == len(table)
+    assert sum(n * (k + 1) for k, n in enumerate(one.rows_by_chunks)
+               ) == one.chunks
+    assert 0 < one.ids_hit < one.ids_asked == 20 * 32 * 5
+
+
+def test_loaded_store_goes_on_as_if_nothing_had_been(trained, tmp_path,
+                                                     context):
+    made, table = trained
+    version = made.save(tmp_path / "store")
+    assert version == made.version != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    with fl.EmbeddingStore.load(tmp_path / "store", context=context) as again:
+        assert again.version == version
+        other, = again.tables
+        assert (table.dim, len(table)) == (other.dim, len(other))
+        for each in (table, other):
+            train(each, np.random.default_rng(8))
+        ids = np.arange(400)[:, None]
+        assert (table.lookup(ids) == other.lookup(ids)).all()
+        assert table.statistics.chunks == other.statistics.chunks
+
+
+def test_delta_brings_another_store_up_to_date(trained, rng, tmp_path):
+    made, table = trained
+    first = made.save(tmp_path / "store")
+    loaded = fl.EmbeddingStore.load(tmp_path / "store")
+    with loaded as served:
+        train(table, rng)
+        with open(tmp_path / "delta", "wb") as file:
+            second = made.save_delta(file, first)
+        assert served.apply_delta(tmp_path / "delta") == second != first
+        ids = np.arange(400)[:, None]
+        assert (served.tables[0].lookup(ids) == table.lookup(ids)).all()
+        with pytest.raises(fl.StaleError):
+            served.apply_delta(tmp_path / "delta")
+    with pytest.raises(fl.StaleError):
+        made.save_delta(tmp_path / "other", first)
+    assert not (tmp_path / "other").exists()
+
+
+def test_files_that_are_none_are_refused(trained, tmp_path):
+    made, _ = trained
+    made.save(tmp_path / "store")
+    data = (tmp_path / "store").read_bytes()
+    for wrong in (b"", data[:100], data[:-1], b"x" + data[1:]):
+        (tmp_path / "wrong").write_bytes(wrong)
+        with pytest.raises(fl.PeerDataError):
+            fl.EmbeddingStore.load(tmp_path / "wrong")
+    with pytest.raises(fl.ResourceError):
+        fl.EmbeddingStore.load(tmp_path / "store", byte_budget=2000)
+    with pytest.raises(FileNotFoundError):
+        fl.EmbeddingStore.load(tmp_path / "nowhere")
+
+
 # ---- as a layer of a model -------------------------------------------------
 
 def recommender(width=DIM, fields=3):

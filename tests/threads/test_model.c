@@ -196,12 +196,10 @@ static void check_model(uint32_t index, int gathers)
 
 enum { CLICKS = 3000, FIELDS = 3, WIDTH = 8 };
 
-static fl_model *new_recommender(fl_context *context, fl_embedding **store)
+static fl_embedding *new_store(fl_context *context)
 {
   static const uint8_t secret[16] = {1};
-  const uint64_t fields = FIELDS;
-  fl_model_builder *b = NULL;
-  fl_model *model = NULL;
+  fl_embedding *store = NULL;
   fl_embedding_options o;
   fl_embedding_table_options t;
   uint32_t table = 0;
@@ -209,8 +207,16 @@ static fl_model *new_recommender(fl_context *context, fl_embedding **store)
   CHECK_OK(fl_embedding_table_options_init(&t, sizeof t));
   o.secret = secret;
   t.dim = WIDTH;
-  CHECK_OK(fl_embedding_new(store, context, &o));
-  CHECK_OK(fl_embedding_add_table(*store, &t, &table));
+  CHECK_OK(fl_embedding_new(&store, context, &o));
+  CHECK_OK(fl_embedding_add_table(store, &t, &table));
+  return store;
+}
+
+static fl_model *new_recommender(fl_context *context, fl_embedding *store)
+{
+  const uint64_t fields = FIELDS;
+  fl_model_builder *b = NULL;
+  fl_model *model = NULL;
   CHECK_OK(fl_model_builder_new(&b, context));
   CHECK_OK(fl_model_builder_input(b, &fields, 1, 1.0f, 0.0f));
   CHECK_OK(fl_model_builder_sparse_embedding(b, "v", WIDTH));
@@ -223,16 +229,14 @@ static fl_model *new_recommender(fl_context *context, fl_embedding **store)
   CHECK_OK(fl_model_builder_build(b, &model));
   fl_model_builder_free(b);
   CHECK_OK(fl_model_init_weights(model, 1));
-  CHECK_OK(fl_embedding_attach(*store, model, NULL));
+  CHECK_OK(fl_embedding_attach(store, model, NULL));
   return model;
 }
 
-static void recommend(fl_context *context, float scores[CLICKS])
+static fl_dataset draw_clicks(void)
 {
   static uint64_t ids[CLICKS * FIELDS];
   static float clicks[CLICKS];
-  fl_embedding *store = NULL;
-  fl_model *model = new_recommender(context, &store);
   fl_dataset data;
   fli_rng rng;
   fli_rng_init(&rng, 5, FLI_RNG_TEST, 0, 0);
@@ -245,6 +249,14 @@ static void recommend(fl_context *context, float scores[CLICKS])
   data.x = ids;
   data.targets = clicks;
   data.n = CLICKS;
+  return data;
+}
+
+static void recommend(fl_context *context, float scores[CLICKS])
+{
+  fl_embedding *store = new_store(context);
+  fl_model *model = new_recommender(context, store);
+  fl_dataset data = draw_clicks();
   for (int i = 0; i < STEPS; i++) {
     CHECK_OK(fl_model_step(model, &data, 0.1f, NULL));
   }
@@ -267,6 +279,48 @@ static void recommenders_have_the_same_bits_for_any_number_of_threads(void)
     CHECK(h.calls > 0);
     fl_context_free(context);
   }
+}
+
+typedef struct scoring {
+  fl_model *model;
+  const fl_dataset *data;
+  float scores[CLICKS];
+  uint64_t n_bad;
+} scoring;
+
+static void *score(void *arg)
+{
+  scoring *s = arg;
+  for (int i = 0; i < 20; i++) {
+    CHECK_OK(fl_model_predict(s->model, s->data, s->scores, CLICKS));
+    for (size_t k = 0; k < CLICKS; k++) {
+      s->n_bad += !(s->scores[k] > -1e3f && s->scores[k] < 1e3f);
+    }
+  }
+  return NULL;
+}
+
+/* Each of two models is one thread's; the rows, which are made meanwhile, are
+ * both's. */
+static void scores_of_a_model_beside_steps_of_another(void)
+{
+  static scoring s;
+  fl_dataset data = draw_clicks();
+  fl_embedding *store = new_store(NULL);
+  fl_model *trained = new_recommender(NULL, store);
+  pthread_t thread;
+  s = (scoring){.model = new_recommender(NULL, store), .data = &data};
+  if (pthread_create(&thread, NULL, score, &s) != 0) exit(1);
+  for (uint64_t n = 100; n <= CLICKS; n += 100) {
+    fl_dataset batch = data;
+    batch.n = n;
+    CHECK_OK(fl_model_step(trained, &batch, 0.1f, NULL));
+  }
+  pthread_join(thread, NULL);
+  CHECK_EQ_U64(s.n_bad, 0);
+  fl_model_free(s.model);
+  fl_model_free(trained);
+  fl_embedding_free(store);
 }
 
 static void models_have_the_same_bits_for_any_number_of_threads(void)
@@ -320,6 +374,7 @@ static void models_are_trained_side_by_side(void)
 
 int main(void)
 {
+  CHECK_CASE(scores_of_a_model_beside_steps_of_another);
   CHECK_CASE(recommenders_have_the_same_bits_for_any_number_of_threads);
   draw_data();
   CHECK_CASE(models_have_the_same_bits_for_any_number_of_threads);

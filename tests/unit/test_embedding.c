@@ -337,3 +337,78 @@ Test(embedding, options_out_of_range_are_refused)
   cr_assert_eq(fl_embedding_add_table(e, &table, &t), FL_E_OPTIONS);
   fl_embedding_free(e);
 }
+
+/* ---- fewer bits ---------------------------------------------------------- */
+
+/* Towards 1 by steps far below the grid: chance takes them there. */
+static double trained_mean(uint32_t precision)
+{
+  enum { N = 64, DIM = 16 };
+  static float out[N * DIM], gradient[N * DIM];
+  uint64_t ids[N];
+  uint32_t t;
+  fl_embedding_table_options options;
+  fl_embedding *e = embedding_of(NULL, 0, 0);
+  (void)fl_embedding_table_options_init(&options, sizeof options);
+  options.dim = DIM;
+  options.precision = precision;
+  cr_assert_eq(fl_embedding_add_table(e, &options, &t), FL_OK);
+  for (uint64_t i = 0; i < N; i++)
+    ids[i] = i * i;
+  fl_embedding_bags bags = bags_of(ids, N, NULL, N);
+  for (int step = 0; step < 2000; step++) {
+    cr_assert_eq(fl_embedding_forward(e, t, &bags, out), FL_OK);
+    for (size_t i = 0; i < N * DIM; i++)
+      gradient[i] = -1.0f;
+    cr_assert_eq(fl_embedding_backward(e, t, &bags, gradient, 0.0005f), FL_OK);
+  }
+  double sum = 0;
+  cr_assert_eq(fl_embedding_lookup(e, t, &bags, out), FL_OK);
+  for (size_t i = 0; i < N * DIM; i++)
+    sum += (double)out[i];
+  float again[N * DIM];
+  cr_assert_eq(fl_embedding_forward(e, t, &bags, again), FL_OK);
+  cr_assert_eq(memcmp(out, again, sizeof out), 0);
+  fl_embedding_free(e);
+  return sum / (N * DIM);
+}
+
+Test(embedding, small_steps_are_not_lost_in_fewer_bits)
+{
+  cr_assert_float_eq(trained_mean(FL_EMBEDDING_F32), 1.0, 0.002);
+  cr_assert_float_eq(trained_mean(FL_EMBEDDING_BF16), 1.0, 0.01);
+  cr_assert_float_eq(trained_mean(FL_EMBEDDING_I8), 1.0, 0.01);
+}
+
+Test(embedding, chunks_survive_in_every_precision)
+{
+  float values[64], back[64];
+  fli_rng rng;
+  fli_rng_init(&rng, 4, FLI_RNG_TEST, 0, 0);
+  for (size_t i = 0; i < 64; i++)
+    values[i] = fli_rng_f32(&rng) - 0.5f;
+  values[17] = 0, values[18] = -0.0f;
+  for (uint32_t precision = 1; precision <= 3; precision++) {
+    fli_table table = {.chunk_floats = 16, .precision = precision};
+    uint8_t bytes[256];
+    table.chunk_bytes = fli_chunk_bytes(precision, 16);
+    cr_assert_eq(table.chunk_bytes, precision == 1   ? 64
+                                    : precision == 2 ? 32
+                                                     : 20);
+    fli_chunks_encode(&table, bytes, values, 4, 99);
+    fli_chunks_decode(&table, bytes, back, 4);
+    for (size_t i = 0; i < 64; i++) {
+      float near = precision == 1 ? 0 : precision == 2 ? 0.004f : 0.0041f;
+      cr_assert_leq(fabsf(values[i] - back[i]), near, "%u: %zu",
+                    (unsigned)precision, i);
+    }
+    cr_assert_eq(back[17], 0);
+    /* Extremes stay finite, and what is too small for a scale is 0. */
+    float extremes[16] = {3.4e38f, -3.4e38f};
+    fli_chunks_encode(&table, bytes, extremes, 1, 1);
+    cr_assert(fli_row_is_finite(&table, bytes, table.chunk_bytes));
+    float tiny[16] = {1e-44f};
+    fli_chunks_encode(&table, bytes, tiny, 1, 1);
+    cr_assert(fli_row_is_finite(&table, bytes, table.chunk_bytes));
+  }
+}

@@ -5,7 +5,7 @@
 
 /* The oracle is the array of test_recommender.c, with the store's first
  * values. */
-Test(embedding_attach, fit_is_that_of_an_array_of_rows)
+Test(embedding_fit, fit_is_that_of_an_array_of_rows)
 {
   static float first[IDS * WIDTH];
   static float rows[IDS * WIDTH];
@@ -60,13 +60,13 @@ static void check_learning(recommender_kind kind)
   free(c);
 }
 
-Test(embedding_attach, recommenders_learn_clicks)
+Test(embedding_fit, recommenders_learn_clicks)
 {
   check_learning(DEEP_FM);
   check_learning(DLRM);
 }
 
-Test(embedding_attach, scores_make_no_rows)
+Test(embedding_fit, scores_make_no_rows)
 {
   static float rows[IDS * WIDTH];
   static const float zeros[IDS * WIDTH];
@@ -105,7 +105,7 @@ static fl_status adjust(const fl_fit_progress *progress, void *user)
 }
 
 /* Twice as many ids as the budget has room for. */
-Test(embedding_attach, host_adjusts_between_two_steps_of_a_fit)
+Test(embedding_fit, host_adjusts_between_two_steps_of_a_fit)
 {
   clicks *c = clicks_new(1);
   adjusting a = {0};
@@ -145,7 +145,7 @@ Test(embedding_attach, host_adjusts_between_two_steps_of_a_fit)
 
 /* Rows are the embedding's: a checkpoint of the model neither has nor changes
  * them. */
-Test(embedding_attach, checkpoints_leave_rows_as_they_are)
+Test(embedding_fit, checkpoints_leave_rows_as_they_are)
 {
   static float rows[2][IDS * WIDTH];
   clicks *c = clicks_new(1);
@@ -173,5 +173,45 @@ Test(embedding_attach, checkpoints_leave_rows_as_they_are)
   fl_buffer_free(buffer);
   fl_model_free(model);
   fl_embedding_free(e);
+  free(c);
+}
+
+/* A model's checkpoint and a saved embedding together are where training was:
+ * it goes on to the same bits. */
+Test(embedding_fit, model_and_store_that_were_saved_go_on_together)
+{
+  static float scores[2][CLICKS];
+  clicks *c = clicks_new(1);
+  fl_embedding *stores[2] = {
+      store_new(NULL, FL_EMBEDDING_ROW_ADAGRAD, 1, WIDTH)};
+  fl_model *models[2] = {recommender_new(NULL, DLRM, 1),
+                         recommender_new(NULL, DLRM, 1)};
+  fl_buffer *buffers[2] = {NULL, NULL};
+  fl_writer writer;
+  fl_reader reader;
+  cr_assert_eq(fl_embedding_attach(stores[0], models[0], NULL), FL_OK);
+  (void)fit(models[0], &c->data, 1, 0.1f);
+  for (int i = 0; i < 2; i++) {
+    cr_assert_eq(fl_buffer_new(&buffers[i], NULL), FL_OK);
+  }
+  cr_assert_eq(fl_buffer_as_writer(buffers[0], &writer), FL_OK);
+  cr_assert_eq(fl_model_save_checkpoint(models[0], &writer), FL_OK);
+  cr_assert_eq(fl_buffer_as_writer(buffers[1], &writer), FL_OK);
+  cr_assert_eq(fl_embedding_save(stores[0], &writer), FL_OK);
+  cr_assert_eq(fl_buffer_as_reader(buffers[0], &reader), FL_OK);
+  cr_assert_eq(fl_model_load_checkpoint(models[1], &reader), FL_OK);
+  cr_assert_eq(fl_buffer_as_reader(buffers[1], &reader), FL_OK);
+  cr_assert_eq(fl_embedding_load(&stores[1], NULL, &reader, 0), FL_OK, "%s",
+               fl_last_error());
+  cr_assert_eq(fl_embedding_attach(stores[1], models[1], NULL), FL_OK);
+  for (int i = 0; i < 2; i++) {
+    (void)fit(models[i], &c->data, 1, 0.1f);
+    cr_assert_eq(fl_model_predict(models[i], &c->data, scores[i], CLICKS),
+                 FL_OK);
+    fl_buffer_free(buffers[i]);
+    fl_embedding_free(stores[i]);
+    fl_model_free(models[i]);
+  }
+  cr_assert_arr_eq(scores[0], scores[1], sizeof scores[0]);
   free(c);
 }

@@ -19,6 +19,8 @@ typedef struct batch {
 
 static batch b;
 
+static uint32_t precision_of_second = FL_EMBEDDING_F32;
+
 static fl_embedding *with_tombstones(uint64_t budget, uint64_t n)
 {
   fl_embedding *e = NULL;
@@ -37,6 +39,7 @@ static fl_embedding *with_tombstones(uint64_t budget, uint64_t n)
   table.keep_for = 1;
   cr_assert_eq(fl_embedding_add_table(e, &table, &t), FL_OK);
   table.chunks = 2;
+  table.precision = precision_of_second;
   table.admit_after = 2;
   cr_assert_eq(fl_embedding_add_table(e, &table, &t), FL_OK);
   return e;
@@ -136,6 +139,10 @@ static void loaded_goes_on(uint64_t budget)
 Test(embedding_save, loaded_trains_on_as_without_a_break)
 {
   loaded_goes_on(0);
+  loaded_goes_on(256 * KIB);
+  precision_of_second = FL_EMBEDDING_BF16;
+  loaded_goes_on(256 * KIB);
+  precision_of_second = FL_EMBEDDING_I8;
   loaded_goes_on(256 * KIB);
 }
 

@@ -24,7 +24,8 @@ from .compress import (Codec, CodecOptions, Compressor, EncodeReport, Partial,
                        Scale, ThcMode, merge_norms)
 from .context import Cancel, Context
 from .embedding import (Bags, BagMode, EmbeddingOptimiser, EmbeddingPrecision,
-                        EmbeddingReport, EmbeddingStore, EmbeddingTable)
+                        EmbeddingReport, EmbeddingStatistics, EmbeddingStore,
+                        EmbeddingTable)
 from .feedback import Feedback, FeedbackPhase
 from .freeze import (Freeze, FreezeCriterion, FreezeEvent, FreezeEventKind,
                      FreezePlan, FreezePreset, FreezeReason, FreezeReport,
@@ -73,7 +74,7 @@ __all__ = [
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
     "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
-    "EmbeddingStore", "EmbeddingTable", "EmptyError", "EncodeReport",
+    "EmbeddingStatistics", "EmbeddingStore", "EmbeddingTable", "EmptyError", "EncodeReport",
     "EntropyError", "Evaluation", "FactorisationMachine", "Feature",
     "Feedback", "FeedbackPhase", "FitProgress", "FitResult", "Flatten",
     "FlError", "FormatError", "Freeze", "FreezeCriterion", "FreezeEvent",

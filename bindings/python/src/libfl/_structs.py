@@ -304,7 +304,7 @@ class EmbeddingOptions(Struct):
                 ("secret", U8P), ("epsilon", c_float),
                 ("initial_square", c_float), ("decay", c_float),
                 ("hysteresis", c_float), ("sample_every", c_uint32),
-                ("is_global", c_uint32)]
+                ("is_global", c_uint32), ("tombstones", c_uint64)]
 
 
 class EmbeddingTableOptions(Struct):
@@ -326,6 +326,20 @@ class EmbeddingReport(Struct):
                 ("evicted", c_uint64), ("grown", c_uint64),
                 ("rows_lost", c_uint64), ("rows_gained", c_uint64),
                 ("bytes_moved", c_uint64), ("blocks_returned", c_uint64)]
+
+
+class EmbeddingStatistics(Struct):
+    _fields_ = [("struct_size", c_uint32), ("n_tables", c_uint32),
+                *((name, c_uint64) for name in (
+                    "byte_budget", "bytes_used", "bytes_values",
+                    "bytes_squares", "bytes_entries", "bytes_sketch",
+                    "bytes_free", "bytes_fixed", "bytes_scratch", "rows",
+                    "chunks")),
+                ("rows_by_chunks", c_uint64 * 4),
+                *((name, c_uint64) for name in (
+                    "steps", "adjusts", "evicted", "grown", "rows_lost",
+                    "rows_gained", "ids_asked", "ids_hit")),
+                ("dim", c_uint32), ("reserved", c_uint32)]
 
 
 class EmbeddingAttachOptions(Struct):

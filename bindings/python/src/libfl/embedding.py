@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from . import _args, _lib, _np
 from ._handle import Handle
-from ._lib import byref, c_uint32, lib
+from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
 from .context import Context, lease_of
 from .model import Model
+from .weights import File, opened
 
 SECRET_BYTES = 16
+ALL_TABLES = 2**32 - 1  # FL_AUTO
 
 
 class BagMode(enum.IntEnum):
@@ -135,8 +137,39 @@ class EmbeddingReport:
     blocks_returned: int
 
 
+@dataclasses.dataclass(frozen=True)
+class EmbeddingStatistics:
+    """Of a table, or of the whole store. `bytes_used` of `byte_budget` (0:
+    none) are values, squares (AdaGrad's), entries, sketch, free and fixed;
+    scratch is outside of it. `rows_by_chunks`: rows of 1, 2, 3, 4 chunks.
+    `evicted` to `rows_gained`: of all adjusts. `ids_hit` of `ids_asked` by
+    forward had a row before."""
+
+    byte_budget: int
+    bytes_used: int
+    bytes_values: int
+    bytes_squares: int
+    bytes_entries: int
+    bytes_sketch: int
+    bytes_free: int
+    bytes_fixed: int
+    bytes_scratch: int
+    rows: int
+    chunks: int
+    rows_by_chunks: tuple[int, ...]
+    steps: int
+    adjusts: int
+    evicted: int
+    grown: int
+    rows_lost: int
+    rows_gained: int
+    ids_asked: int
+    ids_hit: int
+
+
 class EmbeddingTable:
-    """One table of a store, which it keeps open."""
+    """One table of a store, which it keeps open. len() is the number of its
+    rows: ids that hold a chunk."""
 
     def __init__(self, store: EmbeddingStore, index: int, dim: int) -> None:
         self._store, self.index, self.dim = store, index, dim
@@ -176,6 +209,38 @@ class EmbeddingTable:
             self._store._handle, self.index, byref(given._struct),
             _np.f32_pointer(values), float(rate))
 
+    def ids(self) -> npt.NDArray[np.uint64]:
+        """Return the ids that hold a chunk, in no particular order."""
+        found = np.empty(len(self), np.uint64)
+        needed = c_uint64()
+        lib.fl_embedding_copy_ids(self._store._handle, self.index,
+                                  _np.u64_pointer(found), found.size,
+                                  byref(needed))
+        return found[:needed.value]
+
+    def row(self, id: int) -> tuple[F32Array, int]:
+        """Return an id's row, zeros where a chunk is pruned, and which chunks
+        are not, as bits. NotFoundError: it holds none."""
+        values = np.empty(self.dim, np.float32)
+        mask = c_uint32()
+        lib.fl_embedding_copy_row(self._store._handle, self.index,
+                                  _args.u64(id, "id"),
+                                  _np.f32_pointer(values), byref(mask))
+        return values, mask.value
+
+    @property
+    def statistics(self) -> EmbeddingStatistics:
+        return _statistics(_of(self._store._handle, self.index))
+
+    def __len__(self) -> int:
+        count: int = lib.fl_embedding_row_count(self._store._handle,
+                                                self.index)
+        return count
+
+    def __bool__(self) -> bool:
+        """An empty table is one."""
+        return True
+
     def __repr__(self) -> str:
         return f"<libfl.EmbeddingTable {self.index}: rows of {self.dim}>"
 
@@ -186,7 +251,8 @@ class EmbeddingStore(Handle):
     `byte_budget`: of everything, all tables and what describes them; 0 =
     none. `optimiser`: row_adagrad or sgd. `seed`: of first values and of what
     is sampled. `secret`: 16 bytes that ids are mixed with; drawn when there
-    are none. What is None is left to the library.
+    are none. `tombstones`: evicted ids that are remembered for deltas. What
+    is None is left to the library.
     """
 
     def __init__(self, *, byte_budget: int = 0,
@@ -196,6 +262,7 @@ class EmbeddingStore(Handle):
                  initial_square: float | None = None,
                  decay: float | None = None, hysteresis: float | None = None,
                  sample_every: int | None = None, is_global: bool = False,
+                 tombstones: int = 0,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.EmbeddingOptions)
         options.optimiser = _choice(EmbeddingOptimiser, optimiser,
@@ -210,6 +277,7 @@ class EmbeddingStore(Handle):
         _fill(options, epsilon=epsilon, initial_square=initial_square,
               decay=decay, hysteresis=hysteresis, sample_every=sample_every)
         options.is_global = int(is_global)
+        options.tombstones = tombstones
         pointer, lease = lease_of(context)
         self._own(_lib.new(_lib.Embedding, lib.fl_embedding_new, pointer,
                            byref(options)), lib.fl_embedding_free, lease)
@@ -243,6 +311,17 @@ class EmbeddingStore(Handle):
                                    byref(index))
         return EmbeddingTable(self, index.value, options.dim)
 
+    @property
+    def tables(self) -> tuple[EmbeddingTable, ...]:
+        """The tables, in the order in which they were made."""
+        count = _of(self._handle, ALL_TABLES).n_tables
+        return tuple(EmbeddingTable(self, i, _of(self._handle, i).dim)
+                     for i in range(count))
+
+    @property
+    def statistics(self) -> EmbeddingStatistics:
+        return _statistics(_of(self._handle, ALL_TABLES))
+
     def adjust(self) -> EmbeddingReport:
         """Give the budget to the chunks that are worth most: every 50..1000
         batches."""
@@ -251,6 +330,59 @@ class EmbeddingStore(Handle):
         return EmbeddingReport(*(
             getattr(report, field.name)
             for field in dataclasses.fields(EmbeddingReport)))
+
+    # ---- saving --------------------------------------------------------
+
+    def save(self, file: File) -> int:
+        """Write everything; loaded again, training goes on with the same
+        bits. A path's old file stays until the new one is whole. Return the
+        new version."""
+        return self._save(lib.fl_embedding_save, file)
+
+    def save_delta(self, file: File, since: int) -> int:
+        """Write what has changed since version `since`, the last one. Return
+        the new version. StaleError: it is another one; NotAllowedError: more
+        ids were evicted than `tombstones`."""
+        return self._save(lib.fl_embedding_save_delta, file,
+                          _args.u64(since, "since"))
+
+    def _save(self, function: Any, file: File, *rest: int) -> int:
+        with opened(file, "wb") as stream:
+            writer = _lib.writer_of(stream)
+            function(self._handle, *rest, byref(writer))
+        return self.version
+
+    @classmethod
+    def load(cls, file: File, *,
+             byte_budget: int = 0,
+             context: Context | None = None) -> EmbeddingStore:
+        """Make a store of what was saved. `byte_budget`: 0 = the saved one;
+        else also what the call itself may take."""
+        pointer, lease = lease_of(context)
+        store = cls.__new__(cls)
+        with opened(file, "rb") as stream:
+            reader = _lib.reader_of(stream)
+            handle = _lib.new(_lib.Embedding, lib.fl_embedding_load, pointer,
+                              byref(reader),
+                              _args.u64(byte_budget, "byte_budget"))
+        store._own(handle, lib.fl_embedding_free, lease)
+        return store
+
+    def apply_delta(self, file: File) -> int:
+        """Change rows as a delta says, and return the version. StaleError:
+        it is of another version than this store."""
+        with opened(file, "rb") as stream:
+            reader = _lib.reader_of(stream)
+            lib.fl_embedding_apply_delta(self._handle, byref(reader))
+        return self.version
+
+    @property
+    def version(self) -> int:
+        """What was saved, loaded or reached by a delta last; 0 = nothing."""
+        version: int = lib.fl_embedding_version(self._handle)
+        return version
+
+    # ---- behind a model ------------------------------------------------
 
     def attach(self, model: Model,
                tables: EmbeddingTable | Sequence[EmbeddingTable], *,
@@ -286,6 +418,20 @@ class EmbeddingStore(Handle):
         if table.store is not self:
             raise ValueError(f"tables: {table!r} is another store's")
         return table.index
+
+
+def _of(handle: Any, table: int) -> Any:
+    """The statistics of a table, or of all, as C has them."""
+    statistics = _lib.init(_lib.EmbeddingStatistics)
+    lib.fl_embedding_get_statistics(handle, table, byref(statistics))
+    return statistics
+
+
+def _statistics(found: Any) -> EmbeddingStatistics:
+    values = {field.name: getattr(found, field.name)
+              for field in dataclasses.fields(EmbeddingStatistics)}
+    values["rows_by_chunks"] = tuple(found.rows_by_chunks)
+    return EmbeddingStatistics(**values)
 
 
 def _fill(options: Any, **values: Any) -> None:

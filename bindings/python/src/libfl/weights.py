@@ -55,7 +55,7 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         read. A path's old file stays until the new one is whole.
         NotFiniteError names the tensor; ConflictError: one is called
         "__metadata__"."""
-        with _opened(file, "wb") as stream:
+        with opened(file, "wb") as stream:
             writer = _lib.writer_of(stream)
             lib.fl_model_save_weights(self._handle, byref(writer))
 
@@ -71,7 +71,7 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         report.is_loaded = taken.ctypes.data_as(_lib.U8P)
         report.capacity = len(self)
         flags = 0 if strict else _ALLOW_MISSING | _ALLOW_EXTRA
-        with _opened(file, "rb") as stream:
+        with opened(file, "rb") as stream:
             reader = _lib.reader_of(stream)
             lib.fl_model_load_weights(self._handle, byref(reader), flags,
                                       byref(report))
@@ -86,7 +86,7 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         the hook nor the memory limit. A path's old file stays until the new
         one is whole. A progress function may do so, too. NotFiniteError: a
         weight, a moment or a gradient; TooLargeError: above 2**30 values."""
-        with _opened(file, "wb") as stream:
+        with opened(file, "wb") as stream:
             writer = _lib.writer_of(stream)
             lib.fl_model_save_checkpoint(self._handle, byref(writer))
 
@@ -95,14 +95,14 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         (SchemaError); what was accumulated is dropped. `fit` with the same
         data and options and resume=True then goes on at the step where it was
         written. PeerDataError: it is damaged, or no checkpoint."""
-        with _opened(file, "rb") as stream:
+        with opened(file, "rb") as stream:
             reader = _lib.reader_of(stream)
             lib.fl_model_load_checkpoint(self._unseen(), byref(reader))
 
     def save_npz(self, file: File) -> None:
         """Write all tensors as an .npz archive for numpy.load. A path's old
         file stays until the new one is whole."""
-        with _opened(file, "wb") as stream, \
+        with opened(file, "wb") as stream, \
                 zipfile.ZipFile(stream, "w") as archive:
             # As numpy.savez, which cannot have an array called "file".
             for name, value in self.items():
@@ -114,7 +114,7 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         """Set tensors by name from an .npz archive, all or nothing, as
         load_weights does. Arrays of Python objects are refused. ValueError:
         names or a shape; NotFiniteError; zipfile.BadZipFile: no archive."""
-        with _opened(file, "rb") as stream, \
+        with opened(file, "rb") as stream, \
                 zipfile.ZipFile(stream) as archive:
             members = _members(archive)
             loaded = [name for name in self if name in members]
@@ -167,7 +167,7 @@ def _checked(name: str, array: np.ndarray[Any, Any],
 
 
 @contextlib.contextmanager
-def _opened(file: File, mode: str) -> Iterator[IO[bytes]]:
+def opened(file: File, mode: str) -> Iterator[IO[bytes]]:
     """Open a path, or pass an open file on. What is written goes to a file
     beside the path, which then takes its place."""
     if not isinstance(file, (str, os.PathLike)):
