@@ -17,6 +17,7 @@ class Feature(enum.IntEnum):
     CLIENT = 4
     SERVER = 5
     FREEZE = 6
+    EMBEDDING = 7
 
 
 def version() -> str:
