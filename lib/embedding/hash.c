@@ -225,13 +225,17 @@ static fli_room double_directory(fl_embedding *embedding, fli_table *table)
   return FLI_ROOM;
 }
 
-static uint32_t more_buckets(const fl_embedding *embedding, uint32_t n)
+/* Far from the budget's end space is cheaper than writing segments anew. */
+static int is_roomy(const fl_embedding *embedding)
 {
-  return embedding->budget == UINT64_MAX ? n + n / 2 : n + n / 8 + 1;
+  return embedding->bytes_used < embedding->budget / 4 * 3;
 }
 
-/* The directory comes last: one that is deeper than any segment would stay, and
- * a store that is loaded has none. */
+static uint32_t more_buckets(const fl_embedding *embedding, uint32_t n)
+{
+  return is_roomy(embedding) ? n + n / 2 : n + n / 8 + 1;
+}
+
 static fli_room split(fl_embedding *embedding, fli_table *table, uint64_t hash)
 {
   fli_room room = FLI_ROOM;
@@ -240,9 +244,11 @@ static fli_room split(fl_embedding *embedding, fli_table *table, uint64_t hash)
   uint32_t n_buckets = more_buckets(embedding, segment->n_buckets) / 2 + 1;
   for (uint32_t i = 0; i < 2 && room == FLI_ROOM; i++)
     halves[i] = make_segment(embedding, segment, i, n_buckets, &room);
-  if (halves[1] && segment->depth == atomic_load(&table->directory)->depth)
+  /* No longer a directory than segments want, whatever fails. */
+  if (room == FLI_ROOM &&
+      segment->depth == atomic_load(&table->directory)->depth)
     room = double_directory(embedding, table);
-  if (halves[1] && room == FLI_ROOM) {
+  if (room == FLI_ROOM) {
     replace(embedding, table, hash, halves);
     return FLI_ROOM;
   }
@@ -374,6 +380,9 @@ fli_room fli_hash_shrink(fl_embedding *embedding, fli_table *table)
     first = at;
     uint32_t n_buckets = segment->n_used * 5 / (4 * FLI_BUCKET) + 2;
     if (n_buckets + n_buckets / 8 + 1 >= segment->n_buckets) continue;
+    /* Half full is good enough then; load.c refuses a quarter. */
+    if (is_roomy(embedding) && segment->n_used >= 2 * segment->n_buckets)
+      continue;
     fli_room room = FLI_ROOM;
     fli_segment *smaller =
         make_segment(embedding, segment, 2, n_buckets, &room);

@@ -25,7 +25,7 @@ enum {
   IDS = BAGS * EACH,
   BATCHES = 64,
   RUNS_MAX = 99,
-  ADJUST_EVERY = 200
+  ADJUST_EVERY = 500
 };
 
 static const char help[] =

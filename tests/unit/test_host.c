@@ -92,6 +92,7 @@ Test(host, features_are_known_or_absent)
   cr_assert_eq(fl_feature(FL_FEATURE_SERVER), 1);
   cr_assert_eq(fl_feature(FL_FEATURE_FREEZE), 1);
   cr_assert_eq(fl_feature(FL_FEATURE_COHORT), 1);
+  cr_assert_eq(fl_feature(FL_FEATURE_EMBEDDING), 1);
   cr_assert_eq(fl_feature(0), 0);
   cr_assert_eq(fl_feature(UINT32_MAX), 0);
 }
