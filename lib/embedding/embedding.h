@@ -233,9 +233,9 @@ void fli_pool_drop_block(fl_embedding *embedding, fli_pool *pool);
 
 static inline uint8_t *fli_pool_group(const fli_pool *pool, uint32_t index)
 {
-  fli_block *blocks = atomic_load_explicit(&pool->blocks, memory_order_relaxed);
+  fli_block *blocks = atomic_load_explicit(&pool->blocks, memory_order_acquire);
   uint8_t *block =
-      atomic_load_explicit(&blocks[index >> pool->shift], memory_order_relaxed);
+      atomic_load_explicit(&blocks[index >> pool->shift], memory_order_acquire);
   uint32_t in_block = index & ((1u << pool->shift) - 1u);
   return block + (size_t)(in_block / FLI_GROUP) * pool->group_bytes;
 }
