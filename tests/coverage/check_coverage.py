@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from cases import ROOT, Cases
 
 # Issue -> number of lines that its section must have.
-LINES = {"E2": 61, "E3": 32, "E4": 29, "E5": 55, "E7": 32}
+LINES = {"E2": 61, "E3": 32, "E4": 29, "E5": 57, "E6": 25,
+         "E7": 32}
 
 
 def rows(text):
