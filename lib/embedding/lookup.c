@@ -9,7 +9,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
-#include "kernels/kernels.h"
+#include "kernels/rows.h"
 
 enum { TASK_IDS = 4096, LINE = 64 };
 
@@ -62,11 +62,11 @@ static void prefetch_row(const uint8_t *row, size_t bytes)
 static void add_some_chunks(const fli_table *table, float *out,
                             const float *row, uint32_t mask, float factor)
 {
-  const flk_table *kernels = flk_kernels();
+  const flk_rows *kernels = flk_rows_kernels();
   for (uint32_t k = 0; k < table->chunks; k++) {
     if (!(mask >> k & 1)) continue;
-    kernels->rows_add(out + (size_t)k * table->chunk_floats, &row, &factor, 1,
-                      table->chunk_floats);
+    kernels->add(out + (size_t)k * table->chunk_floats, &row, &factor, 1,
+                 table->chunk_floats);
     row += table->chunk_floats;
   }
 }
@@ -103,7 +103,7 @@ static void add_rows(const bag_at *at, uint64_t first, size_t n,
     while (i + count < n && masks[i + count] == whole)
       count++;
     if (count > 0) {
-      flk_kernels()->rows_add(at->out, rows + i, weights ? weights + i : NULL,
+      flk_rows_kernels()->add(at->out, rows + i, weights ? weights + i : NULL,
                               count, table->dim);
       i += count;
       continue;

@@ -13,6 +13,7 @@
 #include "base/fpguard.h"
 #include "embedding/utility.h"
 #include "kernels/kernels.h"
+#include "kernels/rows.h"
 
 enum {
   TASK_ROWS = 1024,
@@ -25,7 +26,7 @@ enum {
 typedef struct train_run {
   fl_embedding *embedding;
   fli_table *table;
-  const flk_table *kernels;
+  const flk_rows *kernels;
   const float *gradient;
   int has_factors;
   float rate;
@@ -49,8 +50,8 @@ static const float *sum_gradients(const train_run *run, size_t u, float *sum)
     uint32_t n = end - at < GATHER ? end - at : GATHER;
     for (uint32_t i = 0; i < n; i++)
       rows[i] = run->gradient + batch->order[at + i] * dim;
-    run->kernels->rows_add(
-        sum, rows, run->has_factors ? batch->factors + at : NULL, n, dim);
+    run->kernels->add(sum, rows, run->has_factors ? batch->factors + at : NULL,
+                      n, dim);
     at += n;
   }
   return sum;
@@ -128,8 +129,8 @@ static void measure_rows(const train_run *run, row_block *block)
   for (size_t i = 0; i < block->n; i++) {
     block->gradients[i] =
         sum_gradients(run, block->first + i, block->sums + i * table->dim);
-    run->kernels->chunk_squares(block->squares[i], block->gradients[i],
-                                table->chunks, table->chunk_floats);
+    run->kernels->squares(block->squares[i], block->gradients[i], table->chunks,
+                          table->chunk_floats);
   }
 }
 
@@ -178,7 +179,7 @@ static void step_chunks(const train_run *run, float *row, uint32_t mask,
   const size_t n = run->table->chunk_floats;
   for (uint32_t k = 0; k < run->table->chunks; k++) {
     if (!(mask >> k & 1)) continue;
-    run->kernels->row_step(row, gradient + k * n, step, n);
+    run->kernels->step(row, gradient + k * n, step, n);
     row += n;
   }
 }
@@ -202,7 +203,7 @@ static void step_row(const train_run *run, size_t u, const float *gradient,
                           memory_order_relaxed);
   }
   if (count == table->chunks) {
-    run->kernels->row_step(row, gradient, step, table->dim);
+    run->kernels->step(row, gradient, step, table->dim);
   } else {
     step_chunks(run, row, mask, gradient, step);
   }
@@ -333,7 +334,7 @@ fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
   train_run run = {
       .embedding = embedding,
       .table = t,
-      .kernels = flk_kernels(),
+      .kernels = flk_rows_kernels(),
       .gradient = gradient,
       .has_factors = bags.weights || bags.mode == FL_EMBEDDING_MEAN,
       .rate = rate,

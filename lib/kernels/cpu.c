@@ -38,9 +38,6 @@ void flk_fill_shared(flk_table *table)
       .abs_max = flk_abs_max_c,
       .fixed_add = flk_fixed_add_c,
       .fixed_load = flk_fixed_load_c,
-      .rows_add = flk_rows_add_c,
-      .row_step = flk_row_step_c,
-      .chunk_squares = flk_chunk_squares_c,
   };
 }
 
@@ -57,11 +54,9 @@ static void fill(void)
   if (!flk_has_avx2()) return;
   flk_fill_avx2(&best);
   flk_fill_sums_avx2(&best);
-  flk_fill_rows_avx2(&best);
   if (!flk_has_avx512()) return;
   flk_fill_avx512(&best);
   flk_fill_sums_avx512(&best);
-  flk_fill_rows_avx512(&best);
 #endif
 }
 

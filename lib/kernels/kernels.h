@@ -183,16 +183,6 @@ typedef struct flk_table {
   void (*fixed_add)(uint8_t *lanes, const float *x, size_t n, double factor);
   /* dst = (float)(lane * factor), in double; the product fits float32. */
   void (*fixed_load)(float *dst, const uint8_t *lanes, size_t n, double factor);
-
-  /* Rows of n values, n a multiple of 4. sum += factors[r] rows[r], in the
-   * order of r; factors NULL: all 1. */
-  void (*rows_add)(float *sum, const float *const *rows, const float *factors,
-                   size_t n_rows, size_t n);
-  /* row -= factor gradient */
-  void (*row_step)(float *row, const float *gradient, float factor, size_t n);
-  /* sums[k] = sum of squares of n values from x[k n] on, in 4 lanes that are
-   * folded 0 + 2, 1 + 3. In float32: may be infinite. */
-  void (*chunk_squares)(float *sums, const float *x, size_t n_chunks, size_t n);
 } flk_table;
 
 /* The best table for this machine. Thread-safe, static. */
@@ -273,11 +263,5 @@ float flk_abs_max_c(const float *x, size_t n);
 void flk_fixed_add_c(uint8_t *lanes, const float *x, size_t n, double factor);
 void flk_fixed_load_c(float *dst, const uint8_t *lanes, size_t n,
                       double factor);
-
-void flk_rows_add_c(float *sum, const float *const *rows, const float *factors,
-                    size_t n_rows, size_t n);
-void flk_row_step_c(float *row, const float *gradient, float factor, size_t n);
-void flk_chunk_squares_c(float *sums, const float *x, size_t n_chunks,
-                         size_t n);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernels of rows_c.c with the compilers' vectors of ROWS_BYTES, which a
+/* The kernels of rows.c with the compilers' vectors of ROWS_BYTES, which a
  * file of some instruction set has defined. Multiply and add stay apart, as
- * everywhere in kernels.h. */
+ * everywhere in rows.h. */
 #ifndef FLK_ROWS_BODY_H
 #define FLK_ROWS_BODY_H
 
-#include "kernels/kernels.h"
+#include "kernels/rows.h"
 
 typedef float rows_vec
     __attribute__((vector_size(ROWS_BYTES), aligned(4), may_alias));
@@ -83,11 +83,9 @@ static void chunk_squares(float *sums, const float *x, size_t n_chunks,
   }
 }
 
-static void fill_rows(flk_table *table)
-{
-  table->rows_add = rows_add;
-  table->row_step = row_step;
-  table->chunk_squares = chunk_squares;
-}
+#define ROWS_TABLE                                              \
+  {                                                             \
+    .add = rows_add, .step = row_step, .squares = chunk_squares \
+  }
 
 #endif

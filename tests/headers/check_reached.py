@@ -35,7 +35,7 @@ def called_in_python():
     for path in sorted(PACKAGE.glob("*.py")):
         names |= set(re.findall(r"\b(?:lib|library)\.(fl_\w+)",
                                 path.read_text()))
-    table = re.search(r"^INITIALISED.*?^}", (PACKAGE / "_lib.py").read_text(),
+    table = re.search(r"^INITIALISED.*?^}", (PACKAGE / "_signatures.py").read_text(),
                       re.S | re.M)
     return names | set(re.findall(r'"(fl_\w+_init)"', table.group(0)))
 

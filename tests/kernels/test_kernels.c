@@ -477,56 +477,6 @@ static void greatest_magnitude_sees_nan(void)
   CHECK(isinf(kernels->abs_max(x, 20)));
 }
 
-/* All lengths that rows may have up to 160, against the C functions. */
-static void rows_add_in_the_order_of_rows(void)
-{
-  enum { ROWS = 5, LONG = 160 };
-  float got[LONG], want[LONG], factors[ROWS] = {1, -0.5f, 3, 0.1f, 1e-3f};
-  const float *rows[ROWS];
-  for (size_t n = 4; n <= LONG; n += 4) {
-    for (size_t n_rows = 0; n_rows <= ROWS; n_rows++) {
-      for (size_t r = 0; r < n_rows; r++)
-        rows[r] = values + 1 + 7 * r;
-      for (int has_factors = 0; has_factors < 2; has_factors++) {
-        memcpy(got, values + 50, sizeof got);
-        memcpy(want, got, sizeof got);
-        const float *f = has_factors ? factors : NULL;
-        kernels->rows_add(got, rows, f, n_rows, n);
-        flk_rows_add_c(want, rows, f, n_rows, n);
-        CHECK_EQ_MEM(got, want, sizeof got);
-      }
-    }
-  }
-}
-
-static void row_steps_are_not_fused(void)
-{
-  enum { LONG = 160 };
-  float got[LONG], want[LONG];
-  for (size_t n = 4; n <= LONG; n += 4) {
-    memcpy(got, values + 3, sizeof got);
-    memcpy(want, got, sizeof got);
-    kernels->row_step(got, values + 40, 0.1f, n);
-    flk_row_step_c(want, values + 40, 0.1f, n);
-    CHECK_EQ_MEM(got, want, sizeof got);
-  }
-}
-
-static void squares_of_chunks_have_four_lanes(void)
-{
-  for (size_t n = 4; n <= 64; n += 4) {
-    float got[5] = {0}, want[5] = {0};
-    kernels->chunk_squares(got, values + 1, 4, n);
-    flk_chunk_squares_c(want, values + 1, 4, n);
-    CHECK_EQ_MEM(got, want, sizeof got);
-  }
-  const float x[8] = {1, 2, 3, 4, 0x1p70f, 0, 0, 0};
-  float sums[2];
-  kernels->chunk_squares(sums, x, 2, 4);
-  CHECK_EQ_F64(sums[0], 30.0);
-  CHECK(isinf(sums[1]));
-}
-
 static void run(const flk_table *table)
 {
   kernels = table;
@@ -546,9 +496,6 @@ static void run(const flk_table *table)
   CHECK_CASE(fixed_point_rounds_to_even);
   CHECK_CASE(scaling_clamps_to_the_bound);
   CHECK_CASE(greatest_magnitude_sees_nan);
-  CHECK_CASE(rows_add_in_the_order_of_rows);
-  CHECK_CASE(row_steps_are_not_fused);
-  CHECK_CASE(squares_of_chunks_have_four_lanes);
 }
 
 int main(void)

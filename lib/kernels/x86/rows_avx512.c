@@ -5,7 +5,4 @@
 #include "kernels/rows_body.h"
 #include "kernels/x86/x86.h"
 
-void flk_fill_rows_avx512(flk_table *table)
-{
-  fill_rows(table);
-}
+const flk_rows flk_rows_avx512 = ROWS_TABLE;

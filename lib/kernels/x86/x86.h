@@ -5,6 +5,7 @@
 #define FLK_X86_X86_H
 
 #include "kernels/kernels.h"
+#include "kernels/rows.h"
 
 /* AVX2, FMA; AVX-512 F, BW, DQ, VL. */
 int flk_has_avx2(void);
@@ -14,7 +15,7 @@ void flk_fill_avx2(flk_table *table);
 void flk_fill_avx512(flk_table *table);
 void flk_fill_sums_avx2(flk_table *table);
 void flk_fill_sums_avx512(flk_table *table);
-void flk_fill_rows_avx2(flk_table *table);
-void flk_fill_rows_avx512(flk_table *table);
+extern const flk_rows flk_rows_avx2;
+extern const flk_rows flk_rows_avx512;
 
 #endif
