@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from typing import Iterator, Mapping
+from typing import Any, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -105,15 +105,10 @@ def _some(number: int) -> int | None:
     return None if number == _lib.COHORT_NONE else number
 
 
-def _named(kind: type[enum.IntEnum], value: str | int, name: str) -> int:
-    if not isinstance(value, str):
-        return int(kind(value))
-    try:
-        return int(kind[value.upper()])
-    except KeyError:
-        names = ", ".join(item.name.lower() for item in kind)
-        raise ValueError(f"{name}: got {value!r}, want one of {names}"
-                         ) from None
+def _u32s(values: Collection[int], name: str) -> Any:
+    """For C, with room for one at least."""
+    return (c_uint32 * max(len(values), 1))(
+        *(_args.u32(value, name) for value in values))
 
 
 class Sketcher(Handle):
@@ -149,16 +144,16 @@ class CohortSet(Handle):
 
     def __init__(self, rule: str | CohortRule = CohortRule.SKETCH, *,
                  seed: int = 0, job: int = 0, key: BytesLike | None = None,
-                 splits: npt.ArrayLike = (), context: Context | None = None,
+                 splits: Sequence[int] = (), context: Context | None = None,
                  **options: float) -> None:
         values = _lib.init(_lib.CohortOptions)
-        values.rule = _named(CohortRule, rule, "rule")
+        values.rule = _args.choice(CohortRule, rule, "rule")
         values.seed = _args.u64(seed, "seed")
         values.job = _args.u64(job, "job")
-        kept = np.ascontiguousarray(splits, dtype=np.uint32)
-        if kept.size:
-            values.splits = _lib.cast(kept.ctypes.data, _lib.U32P)
-            values.n_splits = kept.size
+        kept = _u32s(splits, "splits")
+        if splits:
+            values.splits = _lib.cast(kept, _lib.U32P)
+            values.n_splits = len(splits)
         if key is not None:
             pointer, n = _np.data(key, "key")
             if n != _lib.COHORT_KEY_BYTES:
@@ -178,7 +173,10 @@ class CohortSet(Handle):
 
     def join(self, client: int, *, round: int = 0,
              ticket: BytesLike | None = None) -> int:
-        """Find or add a client, by a number that names it; return its slot."""
+        """Find or add a client, by a number that names it; return its slot.
+        A ticket that does not count (forged, of another client or job, too
+        old) makes no error but a newcomer: member(slot).last is 0.
+        """
         slot, counts = c_uint32(), c_int32()
         pointer, n = (None, 0) if ticket is None else _np.data(ticket,
                                                                "ticket")
@@ -248,7 +246,7 @@ class CohortSet(Handle):
             array = _np.f32(feature, "feature", None)
             values.feature = _np.f32_pointer(array)
         told = dict(probes or {})
-        cohorts = (c_uint32 * max(len(told), 1))(*told.keys())
+        cohorts = _u32s(told, "probes")
         losses = (c_double * max(len(told), 1))(*told.values())
         if told:
             values.n_probes = len(told)
@@ -306,7 +304,7 @@ class CohortSet(Handle):
         """Share `total` participants among the cohorts, by number."""
         counts = (c_uint32 * self.cap)()
         lib.fl_cohort_set_plan(self._handle, _args.u32(total, "total"),
-                               _named(CohortPlan, by, "by"), counts,
+                               _args.choice(CohortPlan, by, "by"), counts,
                                len(counts))
         return tuple(counts)
 
@@ -316,14 +314,14 @@ class CohortSet(Handle):
         values = _lib.init(_lib.CohortPick)
         values.cohort = _args.u32(cohort, "cohort")
         values.round = _args.u32(round, "round")
-        values.want = _args.u32(want, "want")
+        values.want = min(_args.u32(want, "want"), self.n_clients)
         bits = None
         if online is not None:
             bits = np.packbits(np.asarray(online, dtype=bool),
                                bitorder="little")
             values.online = _lib.cast(bits.ctypes.data, _lib.U8P)
             values.n_bytes = bits.size
-        slots, n = (c_uint32 * max(want, 1))(), c_uint32()
+        slots, n = (c_uint32 * max(values.want, 1))(), c_uint32()
         lib.fl_cohort_set_pick(self._handle, byref(values), slots, byref(n))
         return tuple(slots[:n.value])
 
