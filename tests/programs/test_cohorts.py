@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """cohorts from outside: groups are found, and what is shown is recorded."""
+import importlib.util
 import json
 import re
 import signal
@@ -8,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from programs import BUILD, ENVIRONMENT, make_data, run_script, wait_for, want
+from programs import (BUILD, ENVIRONMENT, ROOT, make_data, run_script,
+                      wait_for, want)
 
 PROGRAM = BUILD / "examples" / "cohorts"
 SCENARIOS = ["perm", "permskew", "rot", "drift", "imbalanced", "iid",
@@ -108,6 +110,24 @@ def the_record_has_every_line_of_the_table():
             sums = [sum(group) for group in zip(*line["cohorts"].values())]
             want(sums == [75, 75, 75, 75], line)
         want(rounds[-1]["leaves"] == 2, rounds)
+
+
+def the_record_is_a_tree_that_can_be_drawn():
+    sys.path.insert(0, str(ROOT / "examples"))
+    plots = importlib.import_module("plot_cohorts")
+    with _Folder() as folder:
+        folder.run(*FOUND, "--compare", "--record=record")
+        lines = (folder.path / "record").read_text().splitlines()
+        record = plots.Record.parse(lines)
+        want(list(record.curves) == ["sketch", "fedavg", "oracle"])
+        want(record.tree.clients == 300 and record.last == 60)
+        kept = [branch for branch in record.tree.branches
+                if branch.decided is not None]
+        want(len(kept) == 3 and all(branch.rounds for branch in kept), lines)
+        if importlib.util.find_spec("matplotlib"):
+            picture = folder.path / "tree.png"
+            plots.main([str(folder.path / "record"), str(picture)])
+            want(picture.read_bytes().startswith(b"\x89PNG"))
 
 
 def the_same_seed_tells_the_same():
