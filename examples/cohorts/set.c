@@ -165,12 +165,14 @@ static void train_client(run *r, uint32_t client, uint32_t t)
   report(r, client, t, &v, &what);
 }
 
-/* Nobody trains: some clients, each in its turn, tell losses. */
+/* Nobody trains: some clients, each in its turn, tell losses, until as many
+ * models were sent as the round will train. */
 static void evaluate_some(run *r, uint32_t t)
 {
   fl_cohort_report what;
+  const uint64_t most = r->eval_down + r->per_round;
   if (fl_cohort_set_count(r->set) < 2) return;
-  for (uint32_t i = 0; i < r->evaluated; i++) {
+  for (uint32_t i = 0; i < r->evaluated && r->eval_down < most; i++) {
     uint32_t client = r->asked[r->next_asked++ % r->w->n];
     visit v = visit_client(r, client, t);
     r->eval_down += v.down;

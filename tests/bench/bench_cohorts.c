@@ -39,15 +39,20 @@ static void usage(const char *what)
   exit(2);
 }
 
+static uint32_t cohort_of(const run *r, uint32_t client)
+{
+  fl_cohort_member member;
+  cohorts_must(fl_cohort_member_init(&member, sizeof member), "member");
+  cohorts_must(fl_cohort_set_get_member(r->set, client, &member), "member");
+  return member.cohort;
+}
+
 static void print_event(run *r, const fl_cohort_event *e)
 {
   uint32_t sides[2][COHORTS_GROUPS] = {{0}};
   for (uint32_t i = 0; i < r->w->n; i++) {
-    fl_cohort_member member;
-    cohorts_must(fl_cohort_member_init(&member, sizeof member), "member");
-    cohorts_must(fl_cohort_set_get_member(r->set, i, &member), "member");
-    if (member.cohort == e->cohort) sides[0][r->w->group[i]]++;
-    if (member.cohort == e->child) sides[1][r->w->group[i]]++;
+    if (cohort_of(r, i) == e->cohort) sides[0][r->w->group[i]]++;
+    if (cohort_of(r, i) == e->child) sides[1][r->w->group[i]]++;
   }
   fprintf(stderr,
           "%3u %-6s %u %u  win %.2f lump %.2f n %u  %u/%u/%u/%u "
@@ -182,6 +187,24 @@ static void print_reached(const char *level, uint32_t round)
   }
 }
 
+/* Loss and members by group of each cohort, if the rule has any. */
+static void print_cohorts(const run *r)
+{
+  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
+    uint32_t counts[COHORTS_GROUPS] = {0};
+    fl_cohort_info info;
+    cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
+    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
+    if (!info.is_alive) continue;
+    for (uint32_t i = 0; i < r->w->n; i++) {
+      if (cohort_of(r, i) == m) counts[r->w->group[i]]++;
+    }
+    printf("cohort_%u_loss %.6f\n", m, info.loss);
+    printf("cohort_%u_members %u/%u/%u/%u\n", m, counts[0], counts[1],
+           counts[2], counts[3]);
+  }
+}
+
 static void print(const run *r, const curve *c, double seconds)
 {
   printf("mean %.4f\nworst10 %.4f\nhonest_mean %.4f\njain %.4f\n", c->last.mean,
@@ -193,6 +216,7 @@ static void print(const run *r, const curve *c, double seconds)
   printf("models_down_per_upload %.3f\n", (double)r->down / (double)r->up);
   printf("eval_models_down_per_upload %.3f\n",
          (double)r->eval_down / (double)r->up);
+  print_cohorts(r);
   printf("seconds %.1f\n", seconds);
 }
 

@@ -9,23 +9,32 @@
 #define PEOPLE_MUST(call) CHECK_OK(call)
 #include "cohort_people.h"
 
-enum { CLIENTS = 400, FIRST = 60, ROUNDS = 30, PARTS = 2 };
+enum { CLIENTS = 400, FIRST = 60, ROUNDS = 30, PARTS = 2, PER_ROUND = 25 };
 
 typedef struct part {
   people p; /* a copy: draws of its own, the same set */
   uint32_t cohort;
   uint32_t round;
+  uint32_t clients[PER_ROUND];
 } part;
+
+/* Before the threads run: only reports and ends of rounds may meet. */
+static void choose_clients(part *q)
+{
+  uint32_t n = 0;
+  for (uint32_t i = q->round * 7 % CLIENTS; n < PER_ROUND;
+       i = (i + 3) % CLIENTS) {
+    if (people_member(&q->p, i).cohort == q->cohort) q->clients[n++] = i;
+  }
+}
 
 static void *run_part(void *arg)
 {
   part *q = arg;
-  uint32_t n = 0;
-  for (uint32_t i = q->round * 7 % CLIENTS; n < 25; i = (i + 3) % CLIENTS) {
+  for (uint32_t k = 0; k < PER_ROUND; k++) {
+    const uint32_t i = q->clients[k];
     fl_cohort_report report;
     uint8_t sketch[PEOPLE_DIM / 2];
-    if (people_member(&q->p, i).cohort != q->cohort) continue;
-    n++;
     people_sketch(&q->p, i, sketch);
     CHECK_OK(fl_cohort_report_init(&report, sizeof report));
     report.cohort = q->cohort;
@@ -45,8 +54,11 @@ static void run(people *p, int is_parallel)
   for (uint32_t t = FIRST + 1; t <= FIRST + ROUNDS; t++) {
     pthread_t threads[PARTS];
     for (uint32_t k = 0; k < PARTS; k++) {
-      parts[k] = (part){*p, k, t};
+      parts[k] = (part){.p = *p, .cohort = k, .round = t};
       parts[k].p.state = t * 10 + k;
+      choose_clients(&parts[k]);
+    }
+    for (uint32_t k = 0; k < PARTS; k++) {
       if (!is_parallel) run_part(&parts[k]);
       if (is_parallel)
         CHECK(pthread_create(&threads[k], NULL, run_part, &parts[k]) == 0);
