@@ -117,10 +117,10 @@ typedef struct fl_cohort_options {
   float trial_margin;    /**< log loss ratio to win, >= 0; default .05 */
   float trial_share;     /**< and share of the median ratio; default .33 */
   float trial_sure;      /**< kept if so many win; default .95 */
-  float trial_win;       /**< or so many, and ... default .87 */
-  float trial_lump;      /**< ... the lump is above; default .83 */
+  float trial_win;       /**< or so many, and ... default .9 */
+  float trial_lump;      /**< ... the lump is above; default .85 */
   float trial_again; /**< if both are at least this, look once more, and keep
-                          it if it is sure and above the lump; default .75
+                          it if it is sure and the lump above .9; default .75
                           */
   float merge;       /**< cohorts are one when the median |log loss ratio| of 30
                           clients' comparisons is below, >= 0; default .12 */

@@ -14,6 +14,7 @@ enum {
 };
 
 #define HOME_SHARE .5
+#define LUMP_AGAIN .9f /* wanted at a second look */
 
 /* ---- gathering ----------------------------------------------------------- */
 
@@ -180,8 +181,9 @@ static verdict judge(const fl_cohort_options *o, const fli_trial *trial)
   if (n >= TRIAL_LEAST) v.win = (float)((double)wins / n);
   v.lump = (float)fli_gap_of(values, n);
   int is_sure = v.win >= o->trial_sure, has_lumps = v.lump > o->trial_lump;
+  int is_apart = v.lump > fmaxf(o->trial_lump, LUMP_AGAIN);
   v.is_kept = trial->is_extended
-                  ? is_sure && has_lumps
+                  ? is_sure && is_apart
                   : is_sure || (v.win >= o->trial_win && has_lumps);
   return v;
 }

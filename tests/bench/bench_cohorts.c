@@ -112,6 +112,8 @@ static void be_reference(run *r)
   r->options.asks_first = 0;
   r->options.spike = 2.0f;
   r->options.agreement = .9f;
+  r->options.trial_win = .8f;
+  r->options.trial_lump = .83f;
   r->options.min_members = 1;
 }
 
