@@ -19,7 +19,7 @@
 #include "common/record.h"
 #include "common/settings.h"
 
-enum { RULES_MOST = 3, CLIENTS_LEAST = 20, CLIENTS_MOST = 1000000 };
+enum { RULES_MOST = 3, CLIENTS_LEAST = 20, CLIENTS_MOST = 100000 };
 
 struct config {
   char data[SETTING_TEXT_BYTES], scenario[SETTING_TEXT_BYTES];
@@ -65,7 +65,7 @@ static const struct setting table[] = {
      "groups are known (sketch)"},
     {"clients", SETTING_COUNT, AT(clients), CLIENTS_LEAST, CLIENTS_MOST, NULL,
      "N", "clients (1000)"},
-    {"samples", SETTING_COUNT, AT(samples), 0, 100000, NULL, "N",
+    {"samples", SETTING_COUNT, AT(samples), 0, 10000, NULL, "N",
      "images of a client to train on; 0 = 60, of disjoint 40 (0)"},
     {"participants", SETTING_COUNT, AT(participants), 1, CLIENTS_MOST, NULL,
      "N", "clients that train in a round (50)"},

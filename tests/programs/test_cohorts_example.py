@@ -192,8 +192,8 @@ def ctrl_c_leaves_a_whole_record():
 def what_is_wrong_is_named():
     with _Folder() as folder:
         for option in ("--scenario=x", "--rule=x", "--clients=19",
-                       "--rounds=0", "--every=0", "--participants=1001",
-                       "--seed=-1"):
+                       "--clients=100001", "--rounds=0", "--every=0",
+                       "--participants=100001", "--seed=-1"):
             output = folder.run(option, status=2)
             want(option.split("=", 1)[0] in output, option, output)
         output = folder.run("--participants=21", "--clients=20", status=2)
