@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CohortSet and Sketcher: two groups of generated clients."""
 import copy
+import inspect
 import math
 
 import numpy as np
@@ -146,8 +147,30 @@ def test_bad_reports_say_what_is_wrong(people):
         people.set.route(N, 41)
 
 
+def test_every_option_of_c_has_its_keyword():
+    fields = {name for name, *_ in fl._lib.CohortOptions._fields_}
+    keywords = set(inspect.signature(fl.CohortSet).parameters) - {"context"}
+    assert fields - keywords == {"struct_size", "n_splits", "reserved"}
+    assert keywords <= fields
+    given = dict(
+        clients=7, cap=3, dim=32, floor=.1, min_members=2,
+        min_participants=3, spike=1, asks_first=False, evidence=11,
+        agreement=.5, gap=.5, reseed=3, settle=2, wait=2, trial_start=3,
+        trial_length=4, trial_probes=11, trial_most=12, trial_margin=.1,
+        trial_share=.1, trial_sure=.9, trial_win=.8, trial_lump=.7,
+        trial_again=.6, merge=.2, forget=9)
+    with fl.CohortSet(**given) as cohorts, fl.CohortSet() as plain:
+        assert cohorts.cap == 3
+        state = cohorts.save()
+        with pytest.raises(fl.ConflictError):
+            plain.load(state)
+        with fl.CohortSet(**given) as same:
+            same.load(bytearray(state))
+            assert same.save() == state
+
+
 def test_options_are_checked():
-    with pytest.raises(TypeError, match="no option 'colour'"):
+    with pytest.raises(TypeError, match="colour"):
         fl.CohortSet(colour=3)
     with pytest.raises(ValueError, match="sketch, auxo, loss"):
         fl.CohortSet("magic")

@@ -136,22 +136,60 @@ class Sketcher(Handle):
         return bytes(out)
 
 
+def _options_of(rule: str | CohortRule, given: Mapping[str, float | None]
+                ) -> Any:
+    values = _lib.init(_lib.CohortOptions)
+    values.rule = _args.choice(CohortRule, rule, "rule")
+    for name, value in given.items():
+        if value is not None:
+            setattr(values, name, value)
+    return values
+
+
 class CohortSet(Handle):
     """Takes what clients tell and says which cohorts there are; models are
     the caller's. `rule`: "sketch", "auxo" or "loss". `key`: 32 bytes that
-    authenticate tickets. Other options are those of cohort.h, by name.
+    authenticate tickets. Options have the names of fl_cohort_options; None is
+    the default.
     """
 
     def __init__(self, rule: str | CohortRule = CohortRule.SKETCH, *,
                  seed: int = 0, job: int = 0, key: BytesLike | None = None,
-                 splits: Sequence[int] = (), context: Context | None = None,
-                 **options: float) -> None:
-        values = _lib.init(_lib.CohortOptions)
-        values.rule = _args.choice(CohortRule, rule, "rule")
-        values.seed = _args.u64(seed, "seed")
-        values.job = _args.u64(job, "job")
+                 clients: int | None = None, cap: int | None = None,
+                 dim: int | None = None, floor: float | None = None,
+                 min_members: int | None = None,
+                 min_participants: int | None = None,
+                 spike: float | None = None, asks_first: bool | None = None,
+                 evidence: int | None = None, agreement: float | None = None,
+                 gap: float | None = None, reseed: int | None = None,
+                 settle: int | None = None, wait: int | None = None,
+                 trial_start: int | None = None,
+                 trial_length: int | None = None,
+                 trial_probes: int | None = None,
+                 trial_most: int | None = None,
+                 trial_margin: float | None = None,
+                 trial_share: float | None = None,
+                 trial_sure: float | None = None,
+                 trial_win: float | None = None,
+                 trial_lump: float | None = None,
+                 trial_again: float | None = None,
+                 merge: float | None = None, forget: int | None = None,
+                 is_published: bool = False, splits: Sequence[int] = (),
+                 context: Context | None = None) -> None:
+        values = _options_of(rule, dict(
+            seed=seed, job=job, clients=clients, cap=cap, dim=dim,
+            floor=floor, min_members=min_members,
+            min_participants=min_participants, spike=spike,
+            asks_first=asks_first, evidence=evidence, agreement=agreement,
+            gap=gap, reseed=reseed, settle=settle, wait=wait,
+            trial_start=trial_start, trial_length=trial_length,
+            trial_probes=trial_probes, trial_most=trial_most,
+            trial_margin=trial_margin, trial_share=trial_share,
+            trial_sure=trial_sure, trial_win=trial_win,
+            trial_lump=trial_lump, trial_again=trial_again, merge=merge,
+            forget=forget, is_published=is_published))
         kept = _u32s(splits, "splits")
-        if splits:
+        if len(splits) > 0:
             values.splits = _lib.cast(kept, _lib.U32P)
             values.n_splits = len(splits)
         if key is not None:
@@ -160,11 +198,6 @@ class CohortSet(Handle):
                 raise ValueError(f"key: got {n} bytes, want "
                                  f"{_lib.COHORT_KEY_BYTES}")
             values.key = pointer
-        known = {name for name, _ in _lib.CohortOptions._fields_}
-        for name, value in options.items():
-            if name not in known - {"struct_size", "reserved", "n_splits"}:
-                raise TypeError(f"CohortSet() has no option {name!r}")
-            setattr(values, name, value)
         owner, lease = lease_of(context)
         self._own(_lib.new(_lib.CohortSet, lib.fl_cohort_set_new, owner,
                            byref(values)), lib.fl_cohort_set_free, lease)
@@ -332,4 +365,5 @@ class CohortSet(Handle):
 
     def load(self, state: bytes) -> None:
         """Take back what `save` gave, with the same options."""
-        _state.load(lib.fl_cohort_set_load, self._handle, state)
+        _state.load(lib.fl_cohort_set_load, self._handle,
+                    bytes(memoryview(state)))
