@@ -8,19 +8,15 @@ threshold over steps, and where modules were frozen.
 RECORD is what `freezing --record` writes; pictures end in .png, .svg or .pdf.
 Needs matplotlib (Debian: python3-matplotlib).
 """
-import argparse
 import collections
-import json
 import math
-import pathlib
-import sys
+
+import plotting
 
 KEYS = ("step", "kind", "module", "value", "threshold", "raw", "first_active",
         "reason")
-KINDS = (".pdf", ".png", ".svg")
-# Okabe and Ito.
-VALUE, RAW, THRESHOLD, FROZEN, UNFROZEN = ("#0072B2", "#999999", "#D55E00",
-                                           "#009E73", "#CC79A7")
+VALUE, RAW, THRESHOLD = plotting.BLUE, plotting.GREY, plotting.ORANGE
+FROZEN, UNFROZEN = plotting.GREEN, plotting.PINK
 
 
 class Module:
@@ -63,12 +59,7 @@ class Record:
     def parse(cls, lines):
         """ValueError names the line that is no event."""
         record = cls()
-        for number, line in enumerate(lines, 1):
-            try:
-                event = json.loads(line)
-                record.add({key: event[key] for key in KEYS})
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"line {number}: {error!r}") from None
+        plotting.read(lines, KEYS, record.add)
         if not record.modules and not record.changes:
             raise ValueError("no evaluation and no change in it")
         return record
@@ -138,36 +129,8 @@ def draw(pyplot, record, title):
     return figure
 
 
-def picture(text):
-    path = pathlib.Path(text)
-    if path.suffix not in KINDS:
-        raise argparse.ArgumentTypeError(
-            f"{text}: want a name that ends in {', '.join(KINDS)}")
-    return path
-
-
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=pathlib.Path)
-    parser.add_argument("pictures", type=picture, nargs="+")
-    options = parser.parse_args(argv)
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        sys.exit("plot_freezing.py: needs matplotlib, which is not installed "
-                 "(Debian: python3-matplotlib)")
-    matplotlib.rcParams["svg.hashsalt"] = "libfl"
-    try:
-        record = Record.parse(options.record.read_text().splitlines())
-        figure = draw(pyplot, record, options.record.name)
-        for path in options.pictures:
-            figure.savefig(path, dpi=150, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        sys.exit(f"plot_freezing.py: {options.record}: {error}")
+    plotting.main("plot_freezing.py", __doc__, Record.parse, draw, argv)
 
 
 if __name__ == "__main__":

@@ -40,12 +40,12 @@ int record_open(struct record *record, const char *path)
   return 0;
 }
 
-static void write_number(FILE *file, const char *key, double value)
+void record_number(struct record *record, const char *key, double value)
 {
   if (isfinite(value))
-    fprintf(file, "\"%s\": %.9g, ", key, value);
+    fprintf(record->file, "\"%s\": %.9g, ", key, value);
   else
-    fprintf(file, "\"%s\": null, ", key);
+    fprintf(record->file, "\"%s\": null, ", key);
 }
 
 void record_event(struct record *record, const fl_freeze_event *event)
@@ -55,9 +55,9 @@ void record_event(struct record *record, const fl_freeze_event *event)
   fprintf(file, "{\"step\": %llu, \"kind\": \"%s\", \"module\": %u, ",
           (unsigned long long)event->step, record_kind(event->kind),
           event->module);
-  write_number(file, "value", event->value);
-  write_number(file, "threshold", event->threshold);
-  write_number(file, "raw", event->raw);
+  record_number(record, "value", event->value);
+  record_number(record, "threshold", event->threshold);
+  record_number(record, "raw", event->raw);
   fprintf(file,
           "\"below\": %u, \"first_active\": %u, \"reason\": \"%s\", "
           "\"version\": %llu}\n",

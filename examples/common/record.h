@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a freeze controller did, in a file: an event a line, each a JSON
+/* What happened in a training, in a file: an event a line, each a JSON
  * object. */
 #ifndef EXAMPLES_RECORD_H
 #define EXAMPLES_RECORD_H
@@ -16,6 +16,9 @@ struct record {
 /* Replace the file at `path`, which has to stay; 0, or -1 with a line on
  * standard error. */
 int record_open(struct record *record, const char *path);
+/* A member of the object under way, and a comma; what is not finite is null. */
+void record_number(struct record *record, const char *key, double value);
+/* What a freeze controller did. */
 void record_event(struct record *record, const fl_freeze_event *event);
 /* 0, or -1 with a line on standard error: some of it is not in the file. */
 int record_close(struct record *record);

@@ -11,7 +11,7 @@
  *   --evaluated N (clients asked for losses per round) --splits A,B (auxo)
  *   --reference 1 (the prototype's rule to the letter) --published 1 (auxo)
  *   --verbose 1 (what is decided) --set NAME=VALUE (an option of the rule) */
-#include "cohorts.h"
+#include "cohorts/cohorts.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,9 +19,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/compiler.h"
+#include "cohort/cohort.h"
 
-enum { PARTICIPANTS = 4000, DRIFT_AT = 100, ROUNDS = 200, EVERY = 5 };
+enum { CLIENTS = 1000, DRIFT_AT = 100, ROUNDS = 200, EVERY = 5 };
 
 typedef struct settings {
   const char *scenario;
@@ -37,6 +37,29 @@ static void usage(const char *what)
 {
   fprintf(stderr, "bench_cohorts: %s: see the top of the source\n", what);
   exit(2);
+}
+
+static uint32_t cohort_of(const run *r, uint32_t client)
+{
+  fl_cohort_member member;
+  cohorts_must(fl_cohort_member_init(&member, sizeof member), "member");
+  cohorts_must(fl_cohort_set_get_member(r->set, client, &member), "member");
+  return member.cohort;
+}
+
+static void print_event(run *r, const fl_cohort_event *e)
+{
+  uint32_t sides[2][COHORTS_GROUPS] = {{0}};
+  for (uint32_t i = 0; i < r->w->n; i++) {
+    if (cohort_of(r, i) == e->cohort) sides[0][r->w->group[i]]++;
+    if (cohort_of(r, i) == e->child) sides[1][r->w->group[i]]++;
+  }
+  fprintf(stderr,
+          "%3u %-6s %u %u  win %.2f lump %.2f n %u  %u/%u/%u/%u "
+          "%u/%u/%u/%u\n",
+          e->round, event_name(e->kind), e->cohort, e->child, (double)e->win,
+          (double)e->lump, e->n_probes, sides[0][0], sides[0][1], sides[0][2],
+          sides[0][3], sides[1][0], sides[1][1], sides[1][2], sides[1][3]);
 }
 
 static void set_option(fl_cohort_options *o, const char *text)
@@ -70,7 +93,7 @@ static void set_option(fl_cohort_options *o, const char *text)
   const char *value = strchr(text, '=');
   if (!value) usage(text);
   const size_t n = (size_t)(value - text);
-  for (size_t i = 0; i < FLI_COUNT_OF(names); i++) {
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     if (strlen(names[i].name) != n || strncmp(names[i].name, text, n) != 0)
       continue;
     if (names[i].share) *names[i].share = strtof(value + 1, NULL);
@@ -123,7 +146,7 @@ static void read_setting(settings *s, run *r, const char *name,
   } else if (strcmp(name, "--evaluated") == 0) {
     r->evaluated = number;
   } else if (strcmp(name, "--verbose") == 0) {
-    r->is_verbose = number != 0;
+    r->on_event = number ? print_event : NULL;
   } else if (strcmp(name, "--published") == 0) {
     r->options.is_published = number;
   } else if (strcmp(name, "--splits") == 0) {
@@ -146,22 +169,14 @@ typedef struct curve {
 static void score(run *r, const rule *how, uint32_t t, curve *c)
 {
   static const double levels[3] = {.75, .80, .83};
-  float *models[COHORTS_CAP] = {NULL};
-  double *accuracy = cohorts_get(r->w->n, sizeof *accuracy);
-  how->view(r, models);
-  net_score(r->net, r->w, models, r->assign, accuracy);
-  c->last = figures_of(r->w, r->assign, accuracy);
-  c->leaves = 0;
-  for (uint32_t m = 0; m < COHORTS_CAP; m++)
-    c->leaves += models[m] != NULL;
-  for (uint32_t i = 0; i < FLI_COUNT_OF(levels); i++) {
+  c->last = run_score(r, how, &c->leaves);
+  for (uint32_t i = 0; i < sizeof levels / sizeof *levels; i++) {
     if (c->last.mean >= levels[i] && c->reached[i] == 0) c->reached[i] = t;
   }
-  if (r->is_verbose) {
+  if (r->on_event) {
     fprintf(stderr, "%3u mean %.4f worst10 %.4f ari %.3f leaves %u\n", t,
             c->last.mean, c->last.worst10, c->last.ari, c->leaves);
   }
-  free(accuracy);
 }
 
 static void print_reached(const char *level, uint32_t round)
@@ -171,6 +186,24 @@ static void print_reached(const char *level, uint32_t round)
     printf("never\n");
   } else {
     printf("%u\n", round);
+  }
+}
+
+/* Loss and members by group of each cohort, if the rule has any. */
+static void print_cohorts(const run *r)
+{
+  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
+    uint32_t counts[COHORTS_GROUPS] = {0};
+    fl_cohort_info info;
+    cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
+    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
+    if (!info.is_alive) continue;
+    for (uint32_t i = 0; i < r->w->n; i++) {
+      if (cohort_of(r, i) == m) counts[r->w->group[i]]++;
+    }
+    printf("cohort_%u_loss %.6f\n", m, info.loss);
+    printf("cohort_%u_members %u/%u/%u/%u\n", m, counts[0], counts[1],
+           counts[2], counts[3]);
   }
 }
 
@@ -185,35 +218,15 @@ static void print(const run *r, const curve *c, double seconds)
   printf("models_down_per_upload %.3f\n", (double)r->down / (double)r->up);
   printf("eval_models_down_per_upload %.3f\n",
          (double)r->eval_down / (double)r->up);
-  run_print_cohorts(r);
+  print_cohorts(r);
   printf("seconds %.1f\n", seconds);
 }
 
-static void open_run(run *r, world *w)
+/* What the rule chose last, also for those who have not trained since. */
+static void place_auxo(run *r)
 {
-  r->w = w;
-  r->net = net_new();
-  r->update = cohorts_get(COHORTS_WEIGHTS, sizeof *r->update);
-  r->order = cohorts_get(w->n, sizeof *r->order);
-  r->assign = cohorts_get(w->n, sizeof *r->assign);
-  r->participants = stream_of(PARTICIPANTS, w->seed);
-}
-
-static void close_run(run *r)
-{
-  for (uint32_t m = 0; m < COHORTS_CAP; m++) {
-    free(r->models[m]);
-    free(r->sums[m]);
-    free(r->joined[m]);
-  }
-  fl_cohort_set_free(r->set);
-  fl_sketcher_free(r->sketcher);
-  fl_model_free(r->net);
-  free(r->update);
-  free(r->feature);
-  free(r->order);
-  free(r->asked);
-  free(r->assign);
+  for (uint32_t i = 0; i < r->w->n; i++)
+    r->assign[i] = r->set->assigned[i];
 }
 
 int main(int argc, char **argv)
@@ -228,17 +241,21 @@ int main(int argc, char **argv)
                 .rounds = ROUNDS,
                 .every = EVERY};
   const clock_t begun = clock();
-  cohorts_must(fl_cohort_options_init(&r.options, sizeof r.options), "options");
-  r.evaluated = 40;
+  struct images images;
+  run_init(&r);
+  r.place = place_auxo;
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 >= argc) usage(argv[i]);
     read_setting(&s, &r, argv[i], argv[i + 1]);
   }
   const rule *how = rule_find(s.rule);
   if (!how) usage(s.rule);
-  if (!world_open(&w, s.scenario, s.seed, s.data)) usage(s.scenario);
+  if (images_load(&images, s.data)) return 1;
+  const world_options where = {
+      .scenario = s.scenario, .seed = s.seed, .clients = CLIENTS};
+  if (!world_open(&w, &images, &where)) usage(s.scenario);
   r.is_corrupting = strcmp(s.scenario, "corrupt") == 0;
-  open_run(&r, &w);
+  run_open(&r, &w);
   how->begin(&r);
   for (uint32_t t = 1; t <= s.rounds; t++) {
     if (t == DRIFT_AT && strcmp(s.scenario, "drift") == 0) world_drift(&w);
@@ -246,7 +263,8 @@ int main(int argc, char **argv)
     if (t % s.every == 0 || t == s.rounds) score(&r, how, t, &c);
   }
   print(&r, &c, (double)(clock() - begun) / CLOCKS_PER_SEC);
-  close_run(&r);
+  run_close(&r);
   world_close(&w);
+  images_free(&images);
   return 0;
 }

@@ -37,7 +37,7 @@ def _is_prototypes(scenario, seed, down, cohorts, decisions):
              f"cohort {number}: got {got}, want {members}, {loss}")
     want(f"cohort_{len(cohorts)}_loss" not in figures, figures)
     want(figures["models_down_per_upload"] == down, figures)
-    got = re.findall(r"^ *(\d+) (trial|kept|again|undo|moved|merged) +"
+    got = re.findall(r"^ *(\d+) (trial|kept|again|undone|moved|merged) +"
                      r"(\d+) (\d+) .* n (\d+)", errors, re.M)
     want(got == decisions, f"got {got}, want {decisions}")
 

@@ -180,6 +180,16 @@ def test_examples_say_what_is_missing_and_what_they_take(root, tmp_path,
         assert said(*bad)[0] == 2
 
 
+def test_cohorts_finds_its_groups_in_60_lines(root):
+    text = (root / "examples" / "python" / "cohorts.py").read_text()
+    assert len(text.splitlines()) <= 60
+    output = run(root, "cohorts.py")
+    kinds = re.findall(r"^round \d+: (\w+) \d \d$", output, re.M)
+    assert kinds.count("KEPT") == 3
+    assert "4 models" in output and accuracies(output)[0] > 95
+    assert float(re.search(r"worst 10 % ([\d.]+)%", output).group(1)) > 85
+
+
 def test_compress_numpy_shows_size_and_error(root):
     rows = re.findall(r"^(\w+) +([\d.]+) bits .* ([\d.e+-]+)$",
                       run(root, "compress_numpy.py"), re.M)

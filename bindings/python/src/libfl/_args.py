@@ -2,6 +2,7 @@
 """Numbers and text on their way into C, where each has its size and end."""
 from __future__ import annotations
 
+import enum
 import operator
 from typing import Any
 
@@ -24,6 +25,18 @@ def u32(value: Any, name: str) -> int:
 
 def u64(value: Any, name: str) -> int:
     return whole(value, 2**64 - 1, name)
+
+
+def choice(kind: type[enum.IntEnum], value: Any, name: str) -> int:
+    """Take a member, or its name in any case."""
+    if isinstance(value, str):
+        try:
+            return int(kind[value.upper()])
+        except KeyError:
+            names = ", ".join(member.name.lower() for member in kind)
+            raise ValueError(f"{name}: got {value!r}, want one of {names}"
+                             ) from None
+    return u32(value, name)
 
 
 def c_text(value: str, name: str) -> bytes:

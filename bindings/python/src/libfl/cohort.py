@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from typing import Iterator, Mapping
+from typing import Any, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -105,15 +105,10 @@ def _some(number: int) -> int | None:
     return None if number == _lib.COHORT_NONE else number
 
 
-def _named(kind: type[enum.IntEnum], value: str | int, name: str) -> int:
-    if not isinstance(value, str):
-        return int(kind(value))
-    try:
-        return int(kind[value.upper()])
-    except KeyError:
-        names = ", ".join(item.name.lower() for item in kind)
-        raise ValueError(f"{name}: got {value!r}, want one of {names}"
-                         ) from None
+def _u32s(values: Collection[int], name: str) -> Any:
+    """For C, with room for one at least."""
+    return (c_uint32 * max(len(values), 1))(
+        *(_args.u32(value, name) for value in values))
 
 
 class Sketcher(Handle):
@@ -141,35 +136,68 @@ class Sketcher(Handle):
         return bytes(out)
 
 
+def _options_of(rule: str | CohortRule, given: Mapping[str, float | None]
+                ) -> Any:
+    values = _lib.init(_lib.CohortOptions)
+    values.rule = _args.choice(CohortRule, rule, "rule")
+    for name, value in given.items():
+        if value is not None:
+            setattr(values, name, value)
+    return values
+
+
 class CohortSet(Handle):
     """Takes what clients tell and says which cohorts there are; models are
     the caller's. `rule`: "sketch", "auxo" or "loss". `key`: 32 bytes that
-    authenticate tickets. Other options are those of cohort.h, by name.
+    authenticate tickets. Options have the names of fl_cohort_options; None is
+    the default.
     """
 
     def __init__(self, rule: str | CohortRule = CohortRule.SKETCH, *,
                  seed: int = 0, job: int = 0, key: BytesLike | None = None,
-                 splits: npt.ArrayLike = (), context: Context | None = None,
-                 **options: float) -> None:
-        values = _lib.init(_lib.CohortOptions)
-        values.rule = _named(CohortRule, rule, "rule")
-        values.seed = _args.u64(seed, "seed")
-        values.job = _args.u64(job, "job")
-        kept = np.ascontiguousarray(splits, dtype=np.uint32)
-        if kept.size:
-            values.splits = _lib.cast(kept.ctypes.data, _lib.U32P)
-            values.n_splits = kept.size
+                 clients: int | None = None, cap: int | None = None,
+                 dim: int | None = None, floor: float | None = None,
+                 min_members: int | None = None,
+                 min_participants: int | None = None,
+                 spike: float | None = None, asks_first: bool | None = None,
+                 evidence: int | None = None, agreement: float | None = None,
+                 gap: float | None = None, reseed: int | None = None,
+                 settle: int | None = None, wait: int | None = None,
+                 trial_start: int | None = None,
+                 trial_length: int | None = None,
+                 trial_probes: int | None = None,
+                 trial_most: int | None = None,
+                 trial_margin: float | None = None,
+                 trial_share: float | None = None,
+                 trial_sure: float | None = None,
+                 trial_win: float | None = None,
+                 trial_lump: float | None = None,
+                 trial_again: float | None = None,
+                 merge: float | None = None, forget: int | None = None,
+                 is_published: bool = False, splits: Sequence[int] = (),
+                 context: Context | None = None) -> None:
+        values = _options_of(rule, dict(
+            seed=seed, job=job, clients=clients, cap=cap, dim=dim,
+            floor=floor, min_members=min_members,
+            min_participants=min_participants, spike=spike,
+            asks_first=asks_first, evidence=evidence, agreement=agreement,
+            gap=gap, reseed=reseed, settle=settle, wait=wait,
+            trial_start=trial_start, trial_length=trial_length,
+            trial_probes=trial_probes, trial_most=trial_most,
+            trial_margin=trial_margin, trial_share=trial_share,
+            trial_sure=trial_sure, trial_win=trial_win,
+            trial_lump=trial_lump, trial_again=trial_again, merge=merge,
+            forget=forget, is_published=is_published))
+        kept = _u32s(splits, "splits")
+        if len(splits) > 0:
+            values.splits = _lib.cast(kept, _lib.U32P)
+            values.n_splits = len(splits)
         if key is not None:
             pointer, n = _np.data(key, "key")
             if n != _lib.COHORT_KEY_BYTES:
                 raise ValueError(f"key: got {n} bytes, want "
                                  f"{_lib.COHORT_KEY_BYTES}")
             values.key = pointer
-        known = {name for name, _ in _lib.CohortOptions._fields_}
-        for name, value in options.items():
-            if name not in known - {"struct_size", "reserved", "n_splits"}:
-                raise TypeError(f"CohortSet() has no option {name!r}")
-            setattr(values, name, value)
         owner, lease = lease_of(context)
         self._own(_lib.new(_lib.CohortSet, lib.fl_cohort_set_new, owner,
                            byref(values)), lib.fl_cohort_set_free, lease)
@@ -178,7 +206,10 @@ class CohortSet(Handle):
 
     def join(self, client: int, *, round: int = 0,
              ticket: BytesLike | None = None) -> int:
-        """Find or add a client, by a number that names it; return its slot."""
+        """Find or add a client, by a number that names it; return its slot.
+        A ticket that does not count (forged, of another client or job, too
+        old) makes no error but a newcomer: member(slot).last is 0.
+        """
         slot, counts = c_uint32(), c_int32()
         pointer, n = (None, 0) if ticket is None else _np.data(ticket,
                                                                "ticket")
@@ -248,7 +279,7 @@ class CohortSet(Handle):
             array = _np.f32(feature, "feature", None)
             values.feature = _np.f32_pointer(array)
         told = dict(probes or {})
-        cohorts = (c_uint32 * max(len(told), 1))(*told.keys())
+        cohorts = _u32s(told, "probes")
         losses = (c_double * max(len(told), 1))(*told.values())
         if told:
             values.n_probes = len(told)
@@ -306,7 +337,7 @@ class CohortSet(Handle):
         """Share `total` participants among the cohorts, by number."""
         counts = (c_uint32 * self.cap)()
         lib.fl_cohort_set_plan(self._handle, _args.u32(total, "total"),
-                               _named(CohortPlan, by, "by"), counts,
+                               _args.choice(CohortPlan, by, "by"), counts,
                                len(counts))
         return tuple(counts)
 
@@ -316,14 +347,14 @@ class CohortSet(Handle):
         values = _lib.init(_lib.CohortPick)
         values.cohort = _args.u32(cohort, "cohort")
         values.round = _args.u32(round, "round")
-        values.want = _args.u32(want, "want")
+        values.want = min(_args.u32(want, "want"), self.n_clients)
         bits = None
         if online is not None:
             bits = np.packbits(np.asarray(online, dtype=bool),
                                bitorder="little")
             values.online = _lib.cast(bits.ctypes.data, _lib.U8P)
             values.n_bytes = bits.size
-        slots, n = (c_uint32 * max(want, 1))(), c_uint32()
+        slots, n = (c_uint32 * max(values.want, 1))(), c_uint32()
         lib.fl_cohort_set_pick(self._handle, byref(values), slots, byref(n))
         return tuple(slots[:n.value])
 
@@ -334,4 +365,5 @@ class CohortSet(Handle):
 
     def load(self, state: bytes) -> None:
         """Take back what `save` gave, with the same options."""
-        _state.load(lib.fl_cohort_set_load, self._handle, state)
+        _state.load(lib.fl_cohort_set_load, self._handle,
+                    bytes(memoryview(state)))

@@ -144,18 +144,6 @@ class FreezeStep:
         self.loss: float | None = None
 
 
-def _choice(kind: type[enum.IntEnum], value: Any, name: str) -> int:
-    """Take a member, or its name in any case."""
-    if isinstance(value, str):
-        try:
-            return int(kind[value.upper()])
-        except KeyError:
-            names = ", ".join(member.name.lower() for member in kind)
-            raise ValueError(f"{name}: got {value!r}, want one of {names}"
-                             ) from None
-    return _args.u32(value, name)
-
-
 def _rows(x: npt.ArrayLike, name: str) -> F32Array:
     """One row a sample."""
     array = _np.f32(x, name)
@@ -440,7 +428,7 @@ def options_of(criterion: FreezeCriterion | str = FreezeCriterion.GRADNORM,
     choices: dict[str, type[enum.IntEnum]] = {
         "preset": FreezePreset, "reports": FreezeCriterion}
     options = _lib.init(_lib.FreezeOptions)
-    options.criterion = _choice(FreezeCriterion, criterion, "criterion")
+    options.criterion = _args.choice(FreezeCriterion, criterion, "criterion")
     names = {name for name, *_ in _lib.FreezeOptions._fields_}
     for name, value in given.items():
         if name not in names:
@@ -448,7 +436,7 @@ def options_of(criterion: FreezeCriterion | str = FreezeCriterion.GRADNORM,
         if value is None:
             continue
         if name in choices:
-            value = _choice(choices[name], value, name)
+            value = _args.choice(choices[name], value, name)
         elif isinstance(value, bool):
             value = int(value)
         setattr(options, name, value)

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parts of bench_cohorts: a population of clients in four groups whose data
- * disagree, and what a rule makes of them. All functions end the program on
- * failure, with the reason. Random streams are those of the recipe in
- * docs/design/cohort.md. */
-#ifndef BENCH_COHORTS_H
-#define BENCH_COHORTS_H
+/* A population of clients in four groups whose data disagree, and what a rule
+ * makes of them: for the program of this folder, and for bench_cohorts. All
+ * functions end the program on failure, with the reason. Random streams are
+ * those of the recipe in docs/design/cohort.md. */
+#ifndef EXAMPLES_COHORTS_H
+#define EXAMPLES_COHORTS_H
 
 #include <fl/cohort.h>
 #include <fl/train.h>
 
-#include "common/idx.h"
+#include "common/images.h"
 
 enum {
   COHORTS_GROUPS = 4,
   COHORTS_CLASSES = 10,
   COHORTS_PIXELS = 784,
   COHORTS_HIDDEN = 64,
-  COHORTS_TEST = 100,     /* images of a client */
-  COHORTS_PER_ROUND = 50, /* participants */
+  COHORTS_TEST = 100, /* images of a client */
   COHORTS_CAP = FL_COHORT_MAX,
   COHORTS_WEIGHTS = COHORTS_HIDDEN * (COHORTS_PIXELS + 1) +
                     COHORTS_CLASSES * (COHORTS_HIDDEN + 1)
@@ -26,7 +25,7 @@ enum {
 void cohorts_must(fl_status st, const char *what);
 void *cohorts_get(size_t count, size_t size);
 
-/* ---- streams (cohorts_world.c) ---- */
+/* ---- streams (world.c) ---- */
 
 typedef struct stream {
   uint64_t state;
@@ -38,35 +37,41 @@ double stream_unit(stream *s);
 /* Shuffles the first k of n items so that they are a draw of k. */
 void stream_pick(stream *s, uint32_t *items, uint32_t n, uint32_t k);
 
-/* ---- the population (cohorts_world.c) ---- */
+/* ---- the population (world.c) ---- */
 
 typedef struct world {
+  const struct images *images;
   uint64_t seed;
   uint32_t n;       /* clients */
   uint32_t samples; /* of each, to train on */
   int is_turned;    /* by group: images; else labels, or neither */
   int is_shifted;
-  uint32_t *group;     /* [n] */
-  uint8_t *x;          /* [n, samples, pixels] */
-  int32_t *y;          /* [n, samples] */
-  uint32_t *places;    /* [n, samples] in the training set */
-  uint32_t *tests;     /* [n, COHORTS_TEST] in the test set */
-  uint8_t *is_corrupt; /* [n] */
-  struct idx_set train;
-  struct idx_set test;
+  uint32_t *group;                 /* [n] */
+  uint8_t *x;                      /* [n, samples, pixels] */
+  int32_t *y;                      /* [n, samples] */
+  uint32_t *places;                /* [n, samples] in the training set */
+  uint32_t *tests;                 /* [n, COHORTS_TEST] in the test set */
+  uint8_t *is_corrupt;             /* [n] */
   uint8_t *turned[COHORTS_GROUPS]; /* test images by group; NULL = as they are
                                     */
 } world;
 
-/* 0 when there is no such scenario. */
-int world_open(world *w, const char *scenario, uint64_t seed,
-               const char *folder);
+typedef struct world_options {
+  const char *scenario;
+  uint64_t seed;
+  uint32_t clients;
+  uint32_t samples; /* 0: 60, of disjoint 40 */
+} world_options;
+
+/* 0 when there is no such scenario. `images` has to stay. */
+int world_open(world *w, const struct images *images,
+               const world_options *options);
 void world_close(world *w);
 /* 30 % of the clients move to the next group. */
 void world_drift(world *w);
 fl_dataset world_client(const world *w, uint32_t client);
 
-/* ---- training and scores (cohorts_model.c) ---- */
+/* ---- training and scores (net.c) ---- */
 
 /* The one model all clients take turns with. */
 fl_model *net_new(void);
@@ -93,9 +98,10 @@ typedef struct figures {
 figures figures_of(const world *w, const uint32_t *assign,
                    const double *accuracy);
 
-/* ---- a run (cohorts_rules.c, cohorts_set.c) ---- */
+/* ---- a run (rules.c, set.c) ---- */
 
-typedef struct run {
+typedef struct run run;
+struct run {
   world *w;
   fl_model *net;
   float *models[COHORTS_CAP]; /* NULL: none */
@@ -112,16 +118,19 @@ typedef struct run {
   uint64_t eval_down;
   /* options */
   int is_reference; /* the reference's rule to the letter, no EVALUATE */
-  int is_verbose;
   int is_corrupting;
+  uint32_t per_round; /* participants */
   uint32_t evaluated; /* clients asked per round's EVALUATE phase */
   fl_cohort_options options;
+  void (*on_event)(run *r, const fl_cohort_event *event); /* NULL: none */
+  /* AUXO: where clients are, in `assign`; NULL: where they train next. */
+  void (*place)(run *r);
   /* SKETCH, AUXO, LOSS */
   fl_cohort_set *set;
   fl_sketcher *sketcher;
   uint32_t *asked; /* order of EVALUATE phases */
   uint32_t next_asked;
-} run;
+};
 
 typedef struct rule {
   const char *name;
@@ -133,6 +142,14 @@ typedef struct rule {
 /* NULL when there is none of that name. */
 const rule *rule_find(const char *name);
 
+/* Options and hooks are set, or all is 0: 50 participants, 40 are evaluated,
+ * and the set's defaults. */
+void run_init(run *r);
+void run_open(run *r, world *w);
+void run_close(run *r);
+/* What r->assign says now, and how many models that are. */
+figures run_score(run *r, const rule *how, uint32_t *leaves);
+
 void run_model(run *r, uint32_t model, const float *weights);
 void run_pick(run *r, uint32_t k);
 /* Train `client` from a model; its update is added to the model's sum. */
@@ -140,11 +157,11 @@ double run_train(run *r, uint32_t client, uint32_t model);
 /* Models move by the mean of their round's updates. */
 void run_average(run *r);
 
-/* Loss and members by group of each cohort, if the rule has any. */
-void run_print_cohorts(const run *r);
-
 extern const rule rule_sketch;
 extern const rule rule_auxo;
 extern const rule rule_loss;
+
+/* "trial", "kept" .. */
+const char *event_name(uint32_t kind);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL = 3000, BATCH = 10, ALL_TEST = 10000 };
+enum { MODEL = 3000, BATCH = 10 };
 
 #define RATE .05f
 #define MEAN .2860
@@ -90,24 +90,26 @@ double net_loss(fl_model *net, const world *w, uint32_t client,
 static void classify(fl_model *net, const world *w, const float *weights,
                      uint32_t group, uint32_t *classes)
 {
-  fl_dataset data = w->test.data;
+  fl_dataset data = w->images->test.data;
   (void)put(net, weights);
   data.y = NULL;
   data.sample_size = 0;
   if (w->turned[group]) data.x = w->turned[group];
-  cohorts_must(fl_model_predict_top(net, &data, 1, classes, NULL, ALL_TEST),
-               "classes");
+  cohorts_must(
+      fl_model_predict_top(net, &data, 1, classes, NULL, w->images->test.n),
+      "classes");
 }
 
-static double accuracy_of(const world *w, uint32_t client,
-                          const uint32_t *classes)
+static double score_client(const world *w, uint32_t client,
+                           const uint32_t *classes)
 {
   static const uint32_t shifts[COHORTS_GROUPS] = {0, 2, 5, 7};
   const uint32_t by = w->is_shifted ? shifts[w->group[client]] : 0;
   uint32_t hits = 0;
   for (uint32_t j = 0; j < COHORTS_TEST; j++) {
     uint32_t place = w->tests[client * COHORTS_TEST + j];
-    hits += classes[place] == (w->test.labels[place] + by) % COHORTS_CLASSES;
+    hits += classes[place] ==
+            (w->images->test.labels[place] + by) % COHORTS_CLASSES;
   }
   return (double)hits / COHORTS_TEST;
 }
@@ -120,10 +122,10 @@ void net_score(fl_model *net, const world *w, float *const *models,
     uint32_t model = assign[i], group = w->is_turned ? w->group[i] : 0;
     uint32_t **known = &classes[model][group];
     if (!*known) {
-      *known = cohorts_get(ALL_TEST, sizeof **known);
+      *known = cohorts_get(w->images->test.n, sizeof **known);
       classify(net, w, models[model], group, *known);
     }
-    accuracy[i] = accuracy_of(w, i, *known);
+    accuracy[i] = score_client(w, i, *known);
   }
   for (uint32_t m = 0; m < COHORTS_CAP; m++) {
     for (uint32_t g = 0; g < COHORTS_GROUPS; g++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What rules of bench_cohorts share, and the two that look at no numbers: one
+/* What rules share, and the two that look at no numbers: one
  * model for all, and a model for each true group. */
 #include "cohorts.h"
 
@@ -7,7 +7,56 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOISE = 10000, FLIPPED = 2 };
+enum { PARTICIPANTS = 4000, NOISE = 10000, FLIPPED = 2 };
+
+void run_init(run *r)
+{
+  cohorts_must(fl_cohort_options_init(&r->options, sizeof r->options),
+               "options");
+  r->per_round = 50;
+  r->evaluated = 40;
+}
+
+void run_open(run *r, world *w)
+{
+  r->w = w;
+  r->net = net_new();
+  r->update = cohorts_get(COHORTS_WEIGHTS, sizeof *r->update);
+  r->order = cohorts_get(w->n, sizeof *r->order);
+  r->assign = cohorts_get(w->n, sizeof *r->assign);
+  r->participants = stream_of(PARTICIPANTS, w->seed);
+}
+
+void run_close(run *r)
+{
+  for (uint32_t m = 0; m < COHORTS_CAP; m++) {
+    free(r->models[m]);
+    free(r->sums[m]);
+    free(r->joined[m]);
+  }
+  fl_cohort_set_free(r->set);
+  fl_sketcher_free(r->sketcher);
+  fl_model_free(r->net);
+  free(r->update);
+  free(r->feature);
+  free(r->order);
+  free(r->asked);
+  free(r->assign);
+}
+
+figures run_score(run *r, const rule *how, uint32_t *leaves)
+{
+  float *models[COHORTS_CAP] = {NULL};
+  double *accuracy = cohorts_get(r->w->n, sizeof *accuracy);
+  how->view(r, models);
+  net_score(r->net, r->w, models, r->assign, accuracy);
+  figures f = figures_of(r->w, r->assign, accuracy);
+  *leaves = 0;
+  for (uint32_t m = 0; m < COHORTS_CAP; m++)
+    *leaves += models[m] != NULL;
+  free(accuracy);
+  return f;
+}
 
 void run_model(run *r, uint32_t model, const float *weights)
 {
@@ -98,8 +147,8 @@ static void begin_groups(run *r)
 
 static void train_all(run *r)
 {
-  run_pick(r, COHORTS_PER_ROUND);
-  for (uint32_t i = 0; i < COHORTS_PER_ROUND; i++)
+  run_pick(r, r->per_round);
+  for (uint32_t i = 0; i < r->per_round; i++)
     (void)run_train(r, r->order[i], r->assign[r->order[i]]);
   run_average(r);
 }

@@ -4,11 +4,8 @@
 #include "cohorts.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "cohort/cohort.h"
 
 enum { CLUSTER = 7000, SKETCH = 8000, ASKED = 11000, MODEL_STEP = 7919 };
 
@@ -61,22 +58,11 @@ static void average_into(float *kept, const float *gone, double a, double b)
   }
 }
 
-static void print_event(const run *r, const fl_cohort_event *e)
+const char *event_name(uint32_t kind)
 {
-  static const char *const names[] = {"?",    "trial", "kept",   "again",
-                                      "undo", "moved", "merged", "split"};
-  uint32_t sides[2][COHORTS_GROUPS] = {{0}};
-  for (uint32_t i = 0; i < r->w->n; i++) {
-    uint32_t cohort = member_of(r, i).cohort;
-    if (cohort == e->cohort) sides[0][r->w->group[i]]++;
-    if (cohort == e->child) sides[1][r->w->group[i]]++;
-  }
-  fprintf(stderr,
-          "%3u %-6s %u %u  win %.2f lump %.2f n %u  %u/%u/%u/%u "
-          "%u/%u/%u/%u\n",
-          e->round, names[e->kind], e->cohort, e->child, (double)e->win,
-          (double)e->lump, e->n_probes, sides[0][0], sides[0][1], sides[0][2],
-          sides[0][3], sides[1][0], sides[1][1], sides[1][2], sides[1][3]);
+  static const char *const names[] = {"?",      "trial", "kept",   "again",
+                                      "undone", "moved", "merged", "split"};
+  return names[kind < sizeof names / sizeof *names ? kind : 0];
 }
 
 static void follow(run *r)
@@ -84,7 +70,7 @@ static void follow(run *r)
   fl_cohort_event e;
   cohorts_must(fl_cohort_event_init(&e, sizeof e), "event");
   while (fl_cohort_set_poll(r->set, &e) == FL_OK) {
-    if (r->is_verbose) print_event(r, &e);
+    if (r->on_event) r->on_event(r, &e);
     if (e.kind == FL_COHORT_TRIAL || e.kind == FL_COHORT_SPLIT)
       run_model(r, e.child, r->models[e.cohort]);
     if (e.kind == FL_COHORT_UNDONE || e.kind == FL_COHORT_MERGED) {
@@ -95,23 +81,6 @@ static void follow(run *r)
         e.kind == FL_COHORT_MOVED) {
       drop(r, e.child);
     }
-  }
-}
-
-void run_print_cohorts(const run *r)
-{
-  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
-    uint32_t counts[COHORTS_GROUPS] = {0};
-    fl_cohort_info info;
-    cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
-    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
-    if (!info.is_alive) continue;
-    for (uint32_t i = 0; i < r->w->n; i++) {
-      if (member_of(r, i).cohort == m) counts[r->w->group[i]]++;
-    }
-    printf("cohort_%u_loss %.6f\n", m, info.loss);
-    printf("cohort_%u_members %u/%u/%u/%u\n", m, counts[0], counts[1],
-           counts[2], counts[3]);
   }
 }
 
@@ -201,7 +170,7 @@ static void train_client(run *r, uint32_t client, uint32_t t)
 static void evaluate_some(run *r, uint32_t t)
 {
   fl_cohort_report what;
-  const uint64_t most = r->eval_down + COHORTS_PER_ROUND;
+  const uint64_t most = r->eval_down + r->per_round;
   if (fl_cohort_set_count(r->set) < 2) return;
   for (uint32_t i = 0; i < r->evaluated && r->eval_down < most; i++) {
     uint32_t client = r->asked[r->next_asked++ % r->w->n];
@@ -249,8 +218,8 @@ static void end_all(run *r, uint32_t t)
 static void round_sketch(run *r, uint32_t t)
 {
   if (!r->is_reference) evaluate_some(r, t);
-  run_pick(r, COHORTS_PER_ROUND);
-  for (uint32_t i = 0; i < COHORTS_PER_ROUND; i++)
+  run_pick(r, r->per_round);
+  for (uint32_t i = 0; i < r->per_round; i++)
     train_client(r, r->order[i], t);
   end_all(r, t);
 }
@@ -322,7 +291,7 @@ static void round_auxo(run *r, uint32_t t)
   const uint32_t n_cohorts = fl_cohort_set_count(r->set);
   for (uint32_t m = 0; m < n_cohorts; m++) {
     const uint32_t round = t * COHORTS_CAP + m;
-    uint32_t n = 0, want = COHORTS_PER_ROUND / n_cohorts;
+    uint32_t n = 0, want = r->per_round / n_cohorts;
     for (uint32_t i = 0; i < r->w->n; i++) {
       if (member_of(r, i).cohort == m) r->order[n++] = i;
     }
@@ -339,8 +308,12 @@ static void round_auxo(run *r, uint32_t t)
 static void view_auxo(run *r, float **models)
 {
   memcpy(models, r->models, sizeof r->models);
+  if (r->place) {
+    r->place(r);
+    return;
+  }
   for (uint32_t i = 0; i < r->w->n; i++)
-    r->assign[i] = r->set->assigned[i];
+    r->assign[i] = member_of(r, i).cohort;
 }
 
 /* ---- LOSS ---------------------------------------------------------------- */
@@ -354,8 +327,8 @@ static void begin_loss(run *r)
 
 static void round_loss(run *r, uint32_t t)
 {
-  run_pick(r, COHORTS_PER_ROUND);
-  for (uint32_t i = 0; i < COHORTS_PER_ROUND; i++)
+  run_pick(r, r->per_round);
+  for (uint32_t i = 0; i < r->per_round; i++)
     train_client(r, r->order[i], t);
   end_all(r, t);
 }
