@@ -5,8 +5,8 @@
   plot.py FIGURES PICTURE...
 
 FIGURES are `key value` lines with auc_NAME_N and mb_NAME, N being a number: of
-values, percent or megabytes. tests/bench/quality_embedding prints them (other
-lines are passed over). Names with the same beginning are one curve; a line
+values, percent or megabytes. The recommender example records them, and
+tests/bench/quality_embedding prints them (other lines are passed over). Names with the same beginning are one curve; a line
 stands from the worst to the best seed, auc_NAME_N_sSEED. Of tables without a
 bound a plain array is what counts, array_mb_NAME. Pictures end in .png, .svg or
 .pdf. Needs matplotlib (Debian: python3-matplotlib).
@@ -26,7 +26,8 @@ MARKERS = "osD^v<>x"
 TITLES = {"full": "all rows", "hash": "ids folded, all fields",
           "fold": "ids folded, large fields", "row": "whole rows, sketch",
           "exact": "chunks, all ids counted", "sketch": "chunks, sketch",
-          "same": "chunks, sketch, bytes of a plain array"}
+          "budget": "chunks within a budget",
+         "same": "chunks, sketch, bytes of a plain array"}
 
 Point = collections.namedtuple("Point", "megabytes auc lowest highest")
 
@@ -52,7 +53,7 @@ def curves(found):
     """{name: [Point, ...] by megabytes}; ValueError without any."""
     result = collections.defaultdict(list)
     for key, auc in found.items():
-        match = re.fullmatch(r"auc_(([a-z]+)_\d+)", key)
+        match = re.fullmatch(r"auc_(([a-z]+)_\d+(?:\.\d+)?)", key)
         if not match:
             continue
         method, name = match.groups()
@@ -63,7 +64,7 @@ def curves(found):
             raise ValueError(f"{method}: got an AUC of {auc} at {megabytes} "
                              f"MB")
         seeds = [value for other, value in found.items()
-                 if re.fullmatch(rf"auc_{method}_s\d+", other)] or [auc]
+                 if re.fullmatch(rf"auc_{re.escape(method)}_s\d+", other)] or [auc]
         result[name].append(Point(megabytes, auc, min(seeds), max(seeds)))
     if not result:
         raise ValueError("no line of auc_NAME_N in it")

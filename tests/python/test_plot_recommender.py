@@ -50,6 +50,13 @@ def test_curves_are_the_names_by_megabytes(plot):
     assert curves["sketch"] == [(1.4, .78, .78, .78), (6.1, .79, .79, .79)]
 
 
+def test_megabytes_may_have_decimals(plot):
+    lines = ["auc_budget_0.5 .7", "auc_budget_0.5_s1 .6", "mb_budget_0.5 .4",
+             "auc_budget_0x5_s1 .1", "auc_budget_1.25 .8", "mb_budget_1.25 1"]
+    assert plot.curves(plot.figures(lines)) == {
+        "budget": [(.4, .7, .6, .6), (1, .8, .8, .8)]}
+
+
 def test_pictures_are_drawn(plot, path, tmp_path, capsys):
     png, svg = tmp_path / "a.png", tmp_path / "a.svg"
     plot.main([str(path), str(png), str(svg)])
