@@ -233,12 +233,13 @@ typedef struct fl_cohort_report {
 } fl_cohort_report;
 FL_API fl_status fl_cohort_report_init(fl_cohort_report *report, size_t size);
 /** Take what a client tells. On failure nothing has changed: FL_E_NOT_FINITE: a
- * loss or feature is NaN or infinite; FL_E_RANGE: a negative loss, a feature
- * that is all zeros, probes that are none or twice there; FL_E_DIM: the size of
- * the sketch, or none; FL_E_STALE: a cohort that is no more, or a round that is
- * over or not the open one; FL_E_CONFLICT: a cohort that it was not routed to;
- * FL_E_DUPLICATE: it has trained in this round; FL_E_STATE: the cohort's round
- * has ended, decide first. */
+ * loss or feature is NaN or infinite; FL_E_RANGE: a loss below 0 or above 1e30,
+ * a feature that is all zeros, probes that are none or twice there; FL_E_DIM:
+ * the size of the sketch, or none; FL_E_STALE: a cohort that is no more, or a
+ * round that is over or not the open one; FL_E_CONFLICT: a cohort that it was
+ * not routed to; FL_E_DUPLICATE: it has trained in this round, or, untrained,
+ * has chosen this cohort before in it; FL_E_STATE: the cohort's round has
+ * ended, decide first. */
 FL_API fl_status fl_cohort_set_report(fl_cohort_set *set, uint32_t slot,
                                       const fl_cohort_report *report);
 

@@ -52,6 +52,7 @@ typedef struct fli_vote {
 
 /* A comparison: a client of the leaf measured leaf `other`, too. */
 typedef struct fli_ratio {
+  uint32_t slot;
   uint32_t other;
   float value; /* ln(loss there / loss here) */
 } fli_ratio;

@@ -13,6 +13,8 @@
 #include "base/options.h"
 
 #define LEAST_LOSS 1e-12
+/* So that squares and ratios of losses are finite. */
+#define MOST_LOSS 1e30
 
 /* What a report says, found while checking it. */
 typedef struct reading {
@@ -35,8 +37,9 @@ static fl_status check_loss(const char *what, double loss)
 {
   if (!isfinite(loss))
     return fli_error(FL_E_NOT_FINITE, "cohorts: %s, got %g", what, loss);
-  if (loss < 0.0)
-    return fli_error(FL_E_RANGE, "cohorts: %s, got %g, want >= 0", what, loss);
+  if (loss < 0.0 || loss > MOST_LOSS)
+    return fli_error(FL_E_RANGE, "cohorts: %s, got %g, want 0..%g", what, loss,
+                     MOST_LOSS);
   return FL_OK;
 }
 
@@ -142,6 +145,21 @@ static double loss_of(const fl_cohort_report *r, uint32_t cohort)
   return NAN;
 }
 
+/* One client's comparisons are not to count as those of many. One that trains
+ * does so once in a round. */
+static fl_status check_once(const reading *in, uint32_t slot)
+{
+  const fl_cohort_report *r = in->report;
+  const fli_ratio *items = in->leaf->ratios.items;
+  if (r->has_trained) return FL_OK;
+  for (size_t i = 0; i < in->leaf->ratios.n; i++) {
+    if (items[i].slot != slot) continue;
+    return fli_error(FL_E_DUPLICATE, "cohorts: it has compared in round %u",
+                     (unsigned)r->round);
+  }
+  return FL_OK;
+}
+
 /* Whether it was routed there, or chose. */
 static fl_status check_cohort(const fl_cohort_set *set, reading *in,
                               const fli_member *member)
@@ -156,7 +174,8 @@ static fl_status check_cohort(const fl_cohort_set *set, reading *in,
   if (set->options.rule == FL_COHORT_LOSS && !compares && set->n_alive > 1)
     return fli_error(FL_E_CONFLICT, "cohorts: want the losses of all models");
   if (in->is_choice) {
-    if (loss_of(r, r->cohort) <= in->best) return FL_OK;
+    if (loss_of(r, r->cohort) <= in->best)
+      return check_once(in, (uint32_t)(member - set->members));
     return fli_error(FL_E_CONFLICT, "cohorts: cohort %u has not the least loss",
                      (unsigned)r->cohort);
   }
@@ -211,15 +230,15 @@ static double log_ratio(double above, double below)
   return fli_ln(fmax(above, LEAST_LOSS) / fmax(below, LEAST_LOSS));
 }
 
-static void push_ratios(const reading *in)
+static void push_ratios(const reading *in, uint32_t slot)
 {
   const fl_cohort_report *r = in->report;
   fli_list *list = &in->leaf->ratios;
   fli_ratio *items = list->items;
   for (uint32_t i = 0; i < r->n_probes; i++) {
     if (r->probes[i] == r->cohort) continue;
-    items[list->n++] =
-        (fli_ratio){r->probes[i], (float)log_ratio(r->losses[i], in->best)};
+    items[list->n++] = (fli_ratio){slot, r->probes[i],
+                                   (float)log_ratio(r->losses[i], in->best)};
   }
 }
 
@@ -240,7 +259,7 @@ static void choose(fl_cohort_set *set, const reading *in, fli_member *member)
   fli_member_set(member, FLI_MEMBER_UNKNOWN, is_young);
   if (is_young) return;
   member->other = FLI_COHORT_NO_LEAF;
-  push_ratios(in);
+  push_ratios(in, (uint32_t)(member - set->members));
 }
 
 static uint8_t third_of(const fl_cohort_report *r, const fli_trial *trial)

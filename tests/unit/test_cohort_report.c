@@ -64,6 +64,46 @@ Test(cohort_report, losses_that_are_none_change_nothing)
   people_close(&p);
 }
 
+/* Their squares, or what they are to a loss of 0, would be no numbers. */
+Test(cohort_report, losses_too_large_change_nothing)
+{
+  people p;
+  good g;
+  open_two(&p);
+  make_good(&p, &g);
+  g.report.loss = 1.0001e30;
+  is_refused(&p, &g.report, FL_E_RANGE);
+  make_good(&p, &g);
+  g.losses[0] = 1e300;
+  is_refused(&p, &g.report, FL_E_RANGE);
+  people_close(&p);
+}
+
+Test(cohort_report, largest_losses_leave_a_state_that_loads)
+{
+  people p;
+  fl_cohort_report report;
+  uint8_t sketch[PEOPLE_DIM / 2];
+  size_t n;
+  open_groups(&p, 7, 200, 2);
+  for (uint32_t i = 0; i < 20; i++) {
+    people_sketch(&p, i, sketch);
+    PEOPLE_MUST(fl_cohort_report_init(&report, sizeof report));
+    report.round = 1;
+    report.sketch = sketch;
+    report.sketch_size = sizeof sketch;
+    report.loss = i % 2 ? 1e30 : 0.0;
+    PEOPLE_MUST(fl_cohort_set_report(p.set, i, &report));
+  }
+  PEOPLE_MUST(fl_cohort_set_end_round(p.set, 0, 1));
+  PEOPLE_MUST(fl_cohort_set_decide(p.set));
+  cr_assert(isfinite(info_of(&p, 0).deviation));
+  uint8_t *bytes = bytes_of(p.set, &n);
+  PEOPLE_MUST(load_bytes(p.set, bytes, n));
+  free(bytes);
+  people_close(&p);
+}
+
 Test(cohort_report, sketches_of_another_size_change_nothing)
 {
   people p;
@@ -149,6 +189,29 @@ Test(cohort_report, second_one_in_a_round_is_a_duplicate)
   /* Another round than the open one. */
   g.report.round = ROUND + 1;
   IS(fl_cohort_set_report(p.set, 2, &g.report), FL_E_STALE);
+  people_close(&p);
+}
+
+/* One client that is above the limit whatever the model, and says so as often
+ * as a merge wants comparisons. */
+Test(cohort_report, one_client_alone_merges_no_cohorts)
+{
+  people p;
+  good g;
+  open_two(&p);
+  make_good(&p, &g);
+  g.report.has_trained = 0;
+  g.losses[0] = g.losses[1] = 1000.0;
+  PEOPLE_MUST(fl_cohort_set_report(p.set, 0, &g.report));
+  for (uint32_t i = 0; i < 40; i++)
+    IS(fl_cohort_set_report(p.set, 0, &g.report), FL_E_DUPLICATE);
+  for (uint32_t m = 0; m < 2; m++)
+    PEOPLE_MUST(fl_cohort_set_end_round(p.set, m, ROUND));
+  PEOPLE_MUST(fl_cohort_set_decide(p.set));
+  cr_assert_eq(fl_cohort_set_count(p.set), 2);
+  /* It may in the next round. */
+  g.report.round = ROUND + 1;
+  PEOPLE_MUST(fl_cohort_set_report(p.set, 0, &g.report));
   people_close(&p);
 }
 
