@@ -256,7 +256,8 @@ typedef struct fl_embedding_statistics {
   uint64_t rows_by_chunks[FL_EMBEDDING_MAX_CHUNKS]; /**< 1, 2, 3, 4 chunks */
   uint64_t steps; /**< calls of fl_embedding_backward */
   uint64_t adjusts;
-  uint64_t evicted; /**< chunks; all adjusts together, and so on */
+  uint64_t evicted; /**< chunks; all adjusts since the handle was made, as
+                         the next three; not saved */
   uint64_t grown;
   uint64_t rows_lost;
   uint64_t rows_gained;

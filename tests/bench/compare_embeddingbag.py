@@ -10,7 +10,7 @@ its steps are forward, backward with a given gradient of the output, and
             gradient names after it is coalesced
   adagrad   torch.optim.Adagrad
 libfl's are fl_embedding_lookup, and fl_embedding_forward + _backward (row-wise
-AdaGrad, utilities included) on a store whose budget has no bound and that
+AdaGrad) on a store whose budget has no bound, which keeps no utilities, and that
 holds all rows: ids are hashed and looked for, where PyTorch's are places.
 
 Sides take turns within a round; times are medians of --runs rounds, ratios are

@@ -2,6 +2,7 @@
 /* Rows of embedding tables: every version against plain C, byte for byte. */
 #include "check.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/rng.h"
