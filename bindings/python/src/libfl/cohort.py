@@ -170,6 +170,8 @@ class CohortSet(Handle):
             if name not in known - {"struct_size", "reserved", "n_splits"}:
                 raise TypeError(f"CohortSet() has no option {name!r}")
             setattr(values, name, value)
+        self._n_feature = (int(values.dim) if values.rule == CohortRule.AUXO
+                           else None)
         owner, lease = lease_of(context)
         self._own(_lib.new(_lib.CohortSet, lib.fl_cohort_set_new, owner,
                            byref(values)), lib.fl_cohort_set_free, lease)
@@ -245,9 +247,10 @@ class CohortSet(Handle):
         if sketch is not None:
             values.sketch, values.sketch_size = _np.data(sketch, "sketch")
         if feature is not None:
-            array = _np.f32(feature, "feature", None)
+            array = _np.f32(feature, "feature", self._n_feature)
             values.feature = _np.f32_pointer(array)
-        told = dict(probes or {})
+        told = {_args.u32(at, "probes"): value
+                for at, value in (probes or {}).items()}
         cohorts = (c_uint32 * max(len(told), 1))(*told.keys())
         losses = (c_double * max(len(told), 1))(*told.values())
         if told:
@@ -323,7 +326,8 @@ class CohortSet(Handle):
                                bitorder="little")
             values.online = _lib.cast(bits.ctypes.data, _lib.U8P)
             values.n_bytes = bits.size
-        slots, n = (c_uint32 * max(want, 1))(), c_uint32()
+        room = min(values.want, self.n_clients)
+        slots, n = (c_uint32 * max(room, 1))(), c_uint32()
         lib.fl_cohort_set_pick(self._handle, byref(values), slots, byref(n))
         return tuple(slots[:n.value])
 
