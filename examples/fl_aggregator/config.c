@@ -44,7 +44,7 @@ static const struct setting table[] = {
      "learning rate of the participants"},
     {"lr-schedule", SETTING_TEXT, AT(lr_schedule), 0, 0, "constant|cosine",
      "NAME", "cosine: the rate falls from lr to lr-end over the rounds"},
-    {"lr-end", SETTING_REAL, AT(lr_end), 0, 1000, NULL, "X",
+    {"lr-end", SETTING_REAL, AT(lr_end), 0, 1, NULL, "X",
      "what part of lr a cosine ends at"},
     {"seed", SETTING_COUNT, AT(seed), 0, SEEDS, NULL, "N",
      "seed of the initial model and of all draws"},

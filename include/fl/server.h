@@ -128,7 +128,7 @@ typedef struct fl_job_options {
    * plan names its round's rate. */
   uint32_t rate_schedule; /**< FL_SCHEDULE_*; default constant */
   uint32_t rate_warmup;   /**< rounds; default 0 */
-  float rate_factor;      /**< 0..1e6, default .1 */
+  float rate_factor;      /**< 0..1, default .1 */
   uint32_t rate_period;   /**< rounds; 0 = as many as the job has (default) */
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);

@@ -13,7 +13,6 @@
 /* What PLAN can carry. */
 #define FLI_MAX_SAMPLES (UINT64_C(1) << 40)
 enum { FLI_MAX_PASSES = 1000000 };
-#define RATE_FACTOR_MAX 1e6f
 
 static fl_job_options defaults(void)
 {
@@ -103,10 +102,9 @@ static fl_status check_numbers(const fl_job_options *options)
   if (!isfinite(options->learning_rate) || options->learning_rate < 0.0f)
     return fli_error(FL_E_OPTIONS, "learning_rate: got %g, want >= 0",
                      (double)options->learning_rate);
-  if (!(options->rate_factor >= 0.0f &&
-        options->rate_factor <= RATE_FACTOR_MAX))
-    return fli_error(FL_E_OPTIONS, "rate_factor: got %g, want 0..%g",
-                     (double)options->rate_factor, (double)RATE_FACTOR_MAX);
+  if (!(options->rate_factor >= 0.0f && options->rate_factor <= 1.0f))
+    return fli_error(FL_E_OPTIONS, "rate_factor: got %g, want 0..1",
+                     (double)options->rate_factor);
   if (!isfinite(options->server_learning_rate) ||
       options->server_learning_rate <= 0.0f)
     return fli_error(FL_E_OPTIONS, "server_learning_rate: got %g, want > 0",

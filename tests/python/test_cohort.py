@@ -194,6 +194,29 @@ def test_auxo_takes_features_and_planned_splits(rng):
         assert auxo.cohorts == (0, 1)
 
 
+def test_features_have_dim_values(rng):
+    with fl.CohortSet("auxo", dim=10) as auxo:
+        auxo.join(1)
+        for n in (0, 9, 11):
+            with pytest.raises(ValueError, match="want 10"):
+                auxo.report(0, 0, 1, loss=1.0, feature=np.ones(n))
+        auxo.report(0, 0, 1, loss=1.0, feature=np.ones(10))
+
+
+def test_numbers_that_do_not_fit_are_refused(people):
+    cohort = people.set.member(0).cohort
+    with pytest.raises((ValueError, OverflowError)):
+        people.set.report(0, cohort, 41, probes={cohort + 2**32: 1.0})
+    with pytest.raises((ValueError, OverflowError)):
+        fl.CohortSet(cap=2**32 + 4)
+    with pytest.raises((ValueError, OverflowError)):
+        fl.CohortSet(cap=-1)
+
+
+def test_more_are_wanted_than_there_are(people):
+    assert len(people.set.pick(0, 9, 2**32 - 1)) == people.set.info(0).members
+
+
 def test_evaluation_reports_have_no_loss_of_training(people):
     cohort = people.set.member(0).cohort
     last = people.set.member(0).last

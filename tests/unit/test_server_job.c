@@ -45,6 +45,7 @@ CHANGE(no_batch, o->batch_size = 0)
 CHANGE(nan_rate, o->learning_rate = NAN)
 CHANGE(unknown_schedule, o->rate_schedule = 3)
 CHANGE(negative_factor, o->rate_factor = -0.1f)
+CHANGE(large_factor, o->rate_factor = 1.5f)
 CHANGE(nan_factor, o->rate_factor = NAN)
 CHANGE(no_server_rate, o->server_learning_rate = 0.0f)
 CHANGE(full_momentum, o->server_momentum = 1.0f)
@@ -69,6 +70,7 @@ Test(server_job, options_out_of_range_are_refused)
   cr_expect_eq(add_with(unprintable_name), FL_E_ARGUMENT);
   cr_expect_eq(add_with(unknown_schedule), FL_E_OPTIONS);
   cr_expect_eq(add_with(negative_factor), FL_E_OPTIONS);
+  cr_expect_eq(add_with(large_factor), FL_E_OPTIONS);
   cr_expect_eq(add_with(nan_factor), FL_E_OPTIONS);
   cr_expect_eq(add_with(small_draw), FL_E_OPTIONS);
   cr_expect_eq(add_with(nan_draw), FL_E_OPTIONS);

@@ -198,6 +198,8 @@ class CohortSet(Handle):
                 raise ValueError(f"key: got {n} bytes, want "
                                  f"{_lib.COHORT_KEY_BYTES}")
             values.key = pointer
+        self._n_feature = (int(values.dim) if values.rule == CohortRule.AUXO
+                           else None)
         owner, lease = lease_of(context)
         self._own(_lib.new(_lib.CohortSet, lib.fl_cohort_set_new, owner,
                            byref(values)), lib.fl_cohort_set_free, lease)
@@ -276,7 +278,7 @@ class CohortSet(Handle):
         if sketch is not None:
             values.sketch, values.sketch_size = _np.data(sketch, "sketch")
         if feature is not None:
-            array = _np.f32(feature, "feature", None)
+            array = _np.f32(feature, "feature", self._n_feature)
             values.feature = _np.f32_pointer(array)
         told = dict(probes or {})
         cohorts = _u32s(told, "probes")
@@ -354,7 +356,8 @@ class CohortSet(Handle):
                                bitorder="little")
             values.online = _lib.cast(bits.ctypes.data, _lib.U8P)
             values.n_bytes = bits.size
-        slots, n = (c_uint32 * max(values.want, 1))(), c_uint32()
+        room = min(values.want, self.n_clients)
+        slots, n = (c_uint32 * max(room, 1))(), c_uint32()
         lib.fl_cohort_set_pick(self._handle, byref(values), slots, byref(n))
         return tuple(slots[:n.value])
 
