@@ -25,6 +25,7 @@ fl_status fl_embedding_report_init(fl_embedding_report *report, size_t size)
 }
 
 #define SCALE_MAX 0x1p60f
+#define SCALE_MIN 0x1p-90f /* 24 octaves at a time: load.c wants 2^-120 */
 
 typedef struct adjusting {
   fl_embedding *embedding;
@@ -277,7 +278,7 @@ static void decay(const fl_embedding *embedding, fli_table *table,
   uint64_t at = 0;
   fli_segment *segment;
   table->scale /= embedding->options.decay;
-  if (plan->middle >= FLI_LEVEL_MIDDLE + FAR)
+  if (plan->middle >= FLI_LEVEL_MIDDLE + FAR && table->scale > SCALE_MIN)
     lower = (uint32_t)(plan->middle - FLI_LEVEL_MIDDLE) / OCTAVE * OCTAVE;
   if (table->scale > SCALE_MAX && lower < SCALE_OCTAVES * OCTAVE)
     lower = SCALE_OCTAVES * OCTAVE; /* nothing was trained for long */

@@ -165,16 +165,13 @@ static void make_room(fl_embedding *e)
     (void)fli_hash_shrink(e, e->tables[t]);
 }
 
-/* In another extent than it has, so that lookups see the one or the other. */
-static fli_room put_row(fl_embedding *e, fli_table *table, const new_row *row)
+/* In another extent than it has, so that lookups see the one or the other.
+ * Without room nothing has changed. */
+static fli_room try_row(fl_embedding *e, fli_table *table, const new_row *row)
 {
   uint32_t index, count = fli_where_count(row->where);
   fli_pool *pool = table->pools[count];
   fli_room room = fli_pool_take(e, pool, 1, &index);
-  if (room == FLI_NO_ROOM) {
-    make_room(e);
-    room = fli_pool_take(e, pool, 1, &index);
-  }
   if (room != FLI_ROOM) return room;
   fill_extent(pool, index, row);
   uint64_t hash = fli_mix(e->mix, row->id);
@@ -187,10 +184,6 @@ static fli_room put_row(fl_embedding *e, fli_table *table, const new_row *row)
     table->n_chunks -= fli_where_count(old);
   } else {
     room = fli_hash_insert(e, table, row->id, row->where | index, &entry);
-    if (room == FLI_NO_ROOM) {
-      make_room(e);
-      room = fli_hash_insert(e, table, row->id, row->where | index, &entry);
-    }
     if (room != FLI_ROOM) {
       fli_pool_give(pool, index);
       return room;
@@ -199,6 +192,16 @@ static fli_room put_row(fl_embedding *e, fli_table *table, const new_row *row)
   memcpy(entry->utility, row->utility, sizeof entry->utility);
   table->n_chunks += count;
   return FLI_ROOM;
+}
+
+/* Room is made between tries only: it takes blocks away whose extents no entry
+ * has, so nobody may hold one. */
+static fli_room put_row(fl_embedding *e, fli_table *table, const new_row *row)
+{
+  fli_room room = try_row(e, table, row);
+  if (room != FLI_NO_ROOM) return room;
+  make_room(e);
+  return try_row(e, table, row);
 }
 
 static void read_row(fl_embedding *e, fli_table *table, fli_in *in,

@@ -77,6 +77,8 @@ static fl_status read_options(fli_in *in, fl_context *context,
   /* A lie about ids that nobody has sent yet. */
   if (!byte_budget && n_tombstones > TOMBSTONES_MAX)
     fli_in_fail(in, FL_E_TOO_LARGE, "tombstones, without a byte_budget");
+  if (n_tombstones > SIZE_MAX / sizeof(fli_tombstone))
+    fli_in_fail(in, FL_E_TOO_LARGE, "tombstones");
   if (in->status != FL_OK) return in->status;
   fl_status st = fl_embedding_new(out, context, &options);
   if (st == FL_E_OPTIONS) st = FL_E_RANGE; /* the text says which */
@@ -192,10 +194,10 @@ static fl_status read_pool(fl_embedding *e, fli_pool *pool, fli_in *in)
   pool->free_first = fli_in_u32(in);
   /* At most one block is there that nothing is in. A pool that was larger has
    * the list of then. */
+  const uint32_t most = 1u << (FLI_INDEX_BITS - pool->shift);
   if (n_made > 1u << FLI_INDEX_BITS || pool->n_free > n_made ||
       n_blocks < n_made / each + (n_made % each > 0) ||
-      n_blocks > n_made / each + 2 ||
-      (capacity > LIST_MAX && capacity / 2 >= n_blocks))
+      n_blocks > n_made / each + 2 || (capacity > LIST_MAX && capacity > most))
     fli_in_fail(in, FL_E_RANGE, "a pool");
   /* As long a list as there was, for it is in the budget. */
   if (in->status == FL_OK && capacity > 0) {

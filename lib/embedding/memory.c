@@ -43,6 +43,10 @@ uint32_t fli_readers_enter(fli_readers *readers)
 {
   uint32_t epoch = atomic_load(&readers->epoch) & 1;
   atomic_fetch_add(&readers->n[epoch], 1);
+  /* What is read next must not be from before the count was there to be seen:
+   * the writer unlinks first and then looks at it. Loads that acquire may go
+   * before an increment, on ARM for one. */
+  atomic_thread_fence(memory_order_seq_cst);
   return epoch;
 }
 

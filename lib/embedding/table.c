@@ -187,6 +187,13 @@ fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
   return FL_OK;
 }
 
+/* Pools that no table has come to need. */
+static void drop_pools(fl_embedding *embedding, uint32_t n_kept)
+{
+  while (embedding->n_pools > n_kept)
+    fli_pool_free(embedding, embedding->pools[--embedding->n_pools]);
+}
+
 static void free_table(fl_embedding *embedding, fli_table *table)
 {
   fli_batch_free(embedding, table);
@@ -307,6 +314,7 @@ fl_status fli_table_add(fl_embedding *embedding,
                         fli_table **out)
 {
   int no_memory;
+  const uint32_t n_pools = embedding->n_pools;
   fl_embedding_table_options options = *given;
   fl_status st = check_table(&options);
   if (st != FL_OK) return st;
@@ -327,6 +335,7 @@ fl_status fli_table_add(fl_embedding *embedding,
                       table->precision == FL_EMBEDDING_F32, &table->pools[k]);
   }
   if (st != FL_OK) {
+    drop_pools(embedding, n_pools);
     free_table(embedding, table);
     return st;
   }
@@ -344,6 +353,7 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
   fli_clear_error();
   if (!embedding || !out)
     return fli_error(FL_E_ARGUMENT, "embedding: got NULL");
+  const uint32_t n_pools = embedding->n_pools;
   fl_status st = fli_options_load(&options, sizeof options, given,
                                   "embedding table options");
   if (st == FL_OK) st = fli_table_add(embedding, &options, &table);
@@ -351,6 +361,7 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
   st = add_sketch(embedding, table, &options);
   if (st != FL_OK) {
     embedding->n_tables--;
+    drop_pools(embedding, n_pools);
     free_table(embedding, table);
     return st;
   }
