@@ -5,9 +5,11 @@ import importlib
 import importlib.util
 import json
 import re
+import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import libfl as fl
@@ -188,6 +190,71 @@ def test_cohorts_finds_its_groups_in_60_lines(root):
     assert kinds.count("KEPT") == 3
     assert "4 models" in output and accuracies(output)[0] > 95
     assert float(re.search(r"worst 10 % ([\d.]+)%", output).group(1)) > 85
+
+
+@pytest.fixture(scope="session")
+def clicks(tmp_path_factory):
+    """Rows of three fields, as prepare.py has them: the label is whether two
+    of them agree."""
+    rng = np.random.default_rng(4)
+    values = rng.integers(0, (20, 20, 30000), (16000, 3)).astype("<u4")
+    labels = (values[:, 0] % 2 == values[:, 1] % 2).astype(np.uint8)
+    path = tmp_path_factory.mktemp("clicks") / "rows"
+    path.write_bytes(
+        b"FLCLICKS" + struct.pack("<IIQQIIQ", 1, 3, 16000, 14000, 0, 0,
+                                  48 + 3 * 24 + 16000 * 13)
+        + b"".join(struct.pack("<16sQ", b"field", n)
+                   for n in (20, 20, 30000))
+        + values.tobytes() + labels.tobytes())
+    return path
+
+
+def test_recommender_learns_within_its_budget(root, clicks):
+    text = (root / "examples" / "python" / "recommender.py").read_text()
+    assert len(text.splitlines()) <= 100
+    output = run(root, "recommender.py", clicks, "--budget", ".3",
+                 "--epochs", "6")
+    lines = [tuple(map(float, found)) for found in re.findall(
+        r"^step \d+: loss ([\d.]+), AUC ([\d.]+), ([\d.]+) MB, (\d+) rows$",
+        output, re.M)]
+    assert len(lines) == 10
+    for (first, *_), (loss, auc, size, rows) in (
+            (lines[0], lines[4]), (lines[5], lines[9])):
+        assert loss < first and auc > .6
+    assert size <= .3 < lines[4][2] and 0 < rows < lines[4][3]
+    full, small, size = map(float, re.search(
+        r"^AUC ([\d.]+) with all rows, ([\d.]+) in ([\d.]+) MB$", output,
+        re.M).groups())
+    assert (full, small, size) == (lines[4][1], lines[9][1], lines[9][2])
+
+
+def test_recommender_makes_rows_up(root):
+    output = run(root, "recommender.py", "--rows", "60000", "--epochs", "2",
+                 "--budget", "1")
+    full, small = map(float, re.search(
+        r"^AUC ([\d.]+) with all rows, ([\d.]+) in 0.9", output,
+        re.M).groups())
+    assert min(full, small) > .6
+
+
+def test_recommender_names_what_is_wrong(root, clicks, tmp_path):
+    cut, plain = tmp_path / "cut", tmp_path / "plain"
+    cut.write_bytes(clicks.read_bytes()[:-1])
+    plain.write_bytes(b"")
+    for arguments, status, says in (
+            (["--help"], 0, ""), (["--dim", "x"], 2, "--dim"),
+            ([tmp_path / "nowhere"], 1, "nowhere"),
+            ([cut], 1, "cut: is no file of prepare.py, or is cut"),
+            ([plain], 1, "plain: is no file"),
+            (["--rows", "5"], 1, "or to test on"),
+            ([clicks, "--budget", ".001"], 1, "byte_budget, got 1000"),
+            ([clicks, "--chunks", "3"], 1, "chunks, got 3")):
+        result = subprocess.run(
+            [sys.executable, root / "examples" / "python" / "recommender.py",
+             *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, timeout=120)
+        assert result.returncode == status, result.stderr
+        assert says in result.stderr and "Traceback" not in result.stderr
 
 
 def test_compress_numpy_shows_size_and_error(root):
