@@ -32,11 +32,12 @@ def read(lines, keys, add):
 
 
 def main(name, doc, parse, draw, argv=None):
-    """Draw what `parse` makes of the lines of a record into pictures."""
+    """Draw what `parse` makes of a file's lines, a record's or of figures, into
+    pictures."""
     parser = argparse.ArgumentParser(
         prog=name, description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=pathlib.Path)
+    parser.add_argument("record", type=pathlib.Path, metavar="FILE")
     parser.add_argument("pictures", type=picture, nargs="+")
     options = parser.parse_args(argv)
     try:

@@ -8,11 +8,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "common/fault.h"
 
 enum {
   VERSION = 1,
@@ -22,26 +23,9 @@ enum {
 };
 
 struct source {
-  const char *path;
   FILE *file;
-  char *error;
-  size_t error_size;
+  struct fault fault;
 };
-
-#define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
-
-PRINTF_LIKE(2, 3)
-static int fail(const struct source *source, const char *format, ...)
-{
-  int used = snprintf(source->error, source->error_size, "%s: ", source->path);
-  if (used < 0 || (size_t)used >= source->error_size) return -1;
-  va_list args;
-  va_start(args, format);
-  (void)vsnprintf(source->error + used, source->error_size - (size_t)used,
-                  format, args);
-  va_end(args);
-  return -1;
-}
 
 static uint32_t get_u32(const uint8_t *p)
 {
@@ -58,8 +42,10 @@ static int get_bytes(const struct source *source, void *into, size_t n)
 {
   size_t got = fread(into, 1, n, source->file);
   if (got == n) return 0;
-  if (ferror(source->file)) return fail(source, "%s", strerror(errno));
-  return fail(source, "ends too early, want %zu bytes more", n - got);
+  if (ferror(source->file))
+    return fault_say(&source->fault, "%s", strerror(errno));
+  return fault_say(&source->fault, "ends too early, want %zu bytes more",
+                   n - got);
 }
 
 static int is_name(const char *name)
@@ -76,10 +62,11 @@ static int take_field(const struct source *source, struct clicks *clicks,
   memcpy(field->name, bytes, CLICKS_NAME_BYTES);
   field->name[CLICKS_NAME_BYTES] = 0;
   if (!is_name(field->name))
-    return fail(source, "field %u: no name of a-z 0-9 _", index);
+    return fault_say(&source->fault, "field %u: no name of a-z 0-9 _", index);
   if (n_values < 1 || n_values > UINT32_MAX)
-    return fail(source, "field %s: got %" PRIu64 " values, want 1..%u",
-                field->name, n_values, UINT32_MAX);
+    return fault_say(&source->fault,
+                     "field %s: got %" PRIu64 " values, want 1..%u",
+                     field->name, n_values, UINT32_MAX);
   field->n_values = (uint32_t)n_values;
   return 0;
 }
@@ -92,21 +79,23 @@ static int check_sizes(const struct source *source, const struct clicks *clicks,
   uint64_t size = HEAD_BYTES + (uint64_t)clicks->n_fields * FIELD_BYTES +
                   clicks->n_rows * (4 * (uint64_t)clicks->n_fields + 1);
   if (clicks->n_train > clicks->n_rows)
-    return fail(source, "%" PRIu64 " rows to train on of %" PRIu64,
-                clicks->n_train, clicks->n_rows);
+    return fault_say(&source->fault, "%" PRIu64 " rows to train on of %" PRIu64,
+                     clicks->n_train, clicks->n_rows);
   if (clicks->customer_field >= clicks->n_fields &&
       clicks->customer_field != CLICKS_NO_FIELD)
-    return fail(source, "customers are field %u of %u", clicks->customer_field,
-                clicks->n_fields);
+    return fault_say(&source->fault, "customers are field %u of %u",
+                     clicks->customer_field, clicks->n_fields);
   if (fstat(fileno(source->file), &state) != 0)
-    return fail(source, "%s", strerror(errno));
-  if (!S_ISREG(state.st_mode)) return fail(source, "is not a file");
+    return fault_say(&source->fault, "%s", strerror(errno));
+  if (!S_ISREG(state.st_mode))
+    return fault_say(&source->fault, "is not a file");
   if (said != size || (uint64_t)state.st_size != size)
-    return fail(source,
-                "got %" PRIu64 " bytes, says %" PRIu64 ", want %" PRIu64
-                " for its rows",
-                (uint64_t)state.st_size, said, size);
-  if (size > SIZE_MAX / 2) return fail(source, "too large for this machine");
+    return fault_say(&source->fault,
+                     "got %" PRIu64 " bytes, says %" PRIu64 ", want %" PRIu64
+                     " for its rows",
+                     (uint64_t)state.st_size, said, size);
+  if (size > SIZE_MAX / 2)
+    return fault_say(&source->fault, "too large for this machine");
   return 0;
 }
 
@@ -115,19 +104,20 @@ static int read_head(const struct source *source, struct clicks *clicks)
   uint8_t head[HEADERS_MAX];
   if (get_bytes(source, head, HEAD_BYTES) != 0) return -1;
   if (memcmp(head, "FLCLICKS", 8) != 0)
-    return fail(source, "is no file of prepare.py");
+    return fault_say(&source->fault, "is no file of prepare.py");
   if (get_u32(head + 8) != VERSION)
-    return fail(source, "version: got %u, want %d", get_u32(head + 8), VERSION);
+    return fault_say(&source->fault, "version: got %u, want %d",
+                     get_u32(head + 8), VERSION);
   clicks->n_fields = get_u32(head + 12);
   clicks->n_rows = get_u64(head + 16);
   clicks->n_train = get_u64(head + 24);
   clicks->customer_field = get_u32(head + 32);
   if (clicks->n_fields < 1 || clicks->n_fields > CLICKS_FIELDS_MAX)
-    return fail(source, "fields: got %u, want 1..%d", clicks->n_fields,
-                CLICKS_FIELDS_MAX);
+    return fault_say(&source->fault, "fields: got %u, want 1..%d",
+                     clicks->n_fields, CLICKS_FIELDS_MAX);
   if (clicks->n_rows < 1 || clicks->n_rows > UINT32_MAX)
-    return fail(source, "rows: got %" PRIu64 ", want 1..%u", clicks->n_rows,
-                UINT32_MAX);
+    return fault_say(&source->fault, "rows: got %" PRIu64 ", want 1..%u",
+                     clicks->n_rows, UINT32_MAX);
   if (check_sizes(source, clicks, get_u64(head + 40)) != 0 ||
       get_bytes(source, head + HEAD_BYTES,
                 (size_t)clicks->n_fields * FIELD_BYTES) != 0)
@@ -147,12 +137,14 @@ static int check_values(const struct source *source, struct clicks *clicks)
     for (uint32_t i = 0; i < clicks->n_fields; i++, value++) {
       *value = get_u32((const uint8_t *)value);
       if (*value >= clicks->fields[i].n_values)
-        return fail(source, "row %" PRIu64 ", %s: got %u, want below %u", row,
-                    clicks->fields[i].name, *value, clicks->fields[i].n_values);
+        return fault_say(
+            &source->fault, "row %" PRIu64 ", %s: got %u, want below %u", row,
+            clicks->fields[i].name, *value, clicks->fields[i].n_values);
     }
     if (clicks->labels[row] > 1)
-      return fail(source, "row %" PRIu64 ": got label %u, want 0 or 1", row,
-                  clicks->labels[row]);
+      return fault_say(&source->fault,
+                       "row %" PRIu64 ": got label %u, want 0 or 1", row,
+                       clicks->labels[row]);
   }
   return 0;
 }
@@ -164,7 +156,7 @@ static int read_all(const struct source *source, struct clicks *clicks)
   clicks->values = malloc(n * clicks->n_fields * sizeof *clicks->values);
   clicks->labels = malloc(n);
   if (!clicks->values || !clicks->labels)
-    return fail(source, "out of memory for %zu rows", n);
+    return fault_say(&source->fault, "out of memory for %zu rows", n);
   if (get_bytes(source, clicks->values, n * clicks->n_fields * 4) != 0 ||
       get_bytes(source, clicks->labels, n) != 0)
     return -1;
@@ -176,9 +168,9 @@ int clicks_load(struct clicks *clicks, const char *path, char *error,
 {
   struct clicks loaded = {0};
   struct source source = {
-      .path = path, .error = error, .error_size = error_size};
+      .fault = {.path = path, .error = error, .error_size = error_size}};
   source.file = fopen(path, "rb");
-  if (!source.file) return fail(&source, "%s", strerror(errno));
+  if (!source.file) return fault_say(&source.fault, "%s", strerror(errno));
   int result = read_all(&source, &loaded);
   (void)fclose(source.file);
   if (result == 0) {

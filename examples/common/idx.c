@@ -7,7 +7,6 @@
 #include "common/idx.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,30 +14,16 @@
 
 #include <zlib.h>
 
+#include "common/fault.h"
+
 enum { MAX_PATH = 4096, MAX_READ = 1 << 20, FIRST_READ = 1 << 16 };
 static const uint64_t max_bytes = UINT64_C(1) << 31;
 
 struct source {
   char path[MAX_PATH];
   gzFile file;
-  char *error;
-  size_t error_size;
+  struct fault fault;
 };
-
-#define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
-
-PRINTF_LIKE(2, 3)
-static int fail(const struct source *source, const char *format, ...)
-{
-  int used = snprintf(source->error, source->error_size, "%s: ", source->path);
-  if (used < 0 || (size_t)used >= source->error_size) return -1;
-  va_list args;
-  va_start(args, format);
-  (void)vsnprintf(source->error + used, source->error_size - (size_t)used,
-                  format, args);
-  va_end(args);
-  return -1;
-}
 
 static int open_source(struct source *source, const char *dir,
                        const char *prefix, const char *kind)
@@ -48,14 +33,16 @@ static int open_source(struct source *source, const char *dir,
     int n = snprintf(source->path, sizeof source->path, "%s/%s-%s%s", dir,
                      prefix, kind, endings[i]);
     if (n < 0 || (size_t)n >= sizeof source->path)
-      return fail(source, "path: too long, want less than %d bytes", MAX_PATH);
+      return fault_say(&source->fault,
+                       "path: too long, want less than %d bytes", MAX_PATH);
     if (access(source->path, F_OK) == 0) break;
   }
   errno = 0;
   source->file = gzopen(source->path, "rb");
   if (source->file) return 0;
-  return fail(source, "cannot open: %s (want the file, or the same with .gz)",
-              errno ? strerror(errno) : "out of memory");
+  return fault_say(&source->fault,
+                   "cannot open: %s (want the file, or the same with .gz)",
+                   errno ? strerror(errno) : "out of memory");
 }
 
 /* Up to `n` bytes; *got < n at the end of the file only. */
@@ -69,7 +56,8 @@ static int read_some(struct source *source, uint8_t *into, size_t n,
                       left < MAX_READ ? (unsigned)left : MAX_READ);
     if (more < 0) {
       int code;
-      return fail(source, "damaged: %s", gzerror(source->file, &code));
+      return fault_say(&source->fault, "damaged: %s",
+                       gzerror(source->file, &code));
     }
     if (more == 0) break;
     *got += (size_t)more;
@@ -86,8 +74,8 @@ static int read_idx(struct source *source, uint8_t **bytes, fl_idx *idx)
     size_t got;
     uint8_t *more = capacity <= max_bytes ? realloc(*bytes, capacity) : NULL;
     if (!more) {
-      return fail(source, "out of memory for %llu bytes",
-                  (unsigned long long)capacity);
+      return fault_say(&source->fault, "out of memory for %llu bytes",
+                       (unsigned long long)capacity);
     }
     *bytes = more;
     if (read_some(source, more + size, capacity - size, &got) != 0) return -1;
@@ -96,7 +84,7 @@ static int read_idx(struct source *source, uint8_t **bytes, fl_idx *idx)
     int is_full = size == capacity;
     /* A file that fills the memory to the last byte may still go on. */
     if (is_full && (st == FL_OK || st == FL_E_TRUNCATED)) continue;
-    return st == FL_OK ? 0 : fail(source, "%s", fl_last_error());
+    return st == FL_OK ? 0 : fault_say(&source->fault, "%s", fl_last_error());
   }
 }
 
@@ -119,18 +107,19 @@ static int fill_set(struct idx_set *loaded, const struct source *source,
   loaded->labels = labels->values;
   loaded->classes = malloc(loaded->n * sizeof *loaded->classes);
   if (!loaded->classes)
-    return fail(source, "out of memory for %u labels", loaded->n);
+    return fault_say(&source->fault, "out of memory for %u labels", loaded->n);
   fl_dataset_init(&loaded->data, sizeof loaded->data);
   if (fl_dataset_from_idx(&loaded->data, images, labels, loaded->classes,
                           loaded->n) != FL_OK)
-    return fail(source, "%s", fl_last_error());
+    return fault_say(&source->fault, "%s", fl_last_error());
   return 0;
 }
 
 int idx_load(struct idx_set *set, const char *dir, const char *prefix,
              char *error, size_t error_size)
 {
-  struct source source = {.error = error, .error_size = error_size};
+  struct source source = {.fault = {.error = error, .error_size = error_size}};
+  source.fault.path = source.path;
   struct idx_set loaded = {0};
   fl_idx images, labels;
   if (load_file(&source, dir, prefix, "images-idx3-ubyte", &loaded.image_file,

@@ -6,19 +6,21 @@
 
 FIGURES are `key value` lines with auc_NAME_N and mb_NAME, N being a number: of
 values, percent or megabytes. The recommender example records them, and
-tests/bench/quality_embedding prints them (other lines are passed over). Names with the same beginning are one curve; a line
-stands from the worst to the best seed, auc_NAME_N_sSEED. Of tables without a
-bound a plain array is what counts, array_mb_NAME. Pictures end in .png, .svg or
-.pdf. Needs matplotlib (Debian: python3-matplotlib).
+tests/bench/quality_embedding prints them (other lines are passed over). Names
+with the same beginning are one curve; a line stands from the worst to the best
+seed, auc_NAME_N_sSEED. Of tables without a bound a plain array is what counts,
+array_mb_NAME. Pictures end in .png, .svg or .pdf. Needs matplotlib (Debian:
+python3-matplotlib).
 """
-import argparse
 import collections
 import math
 import pathlib
 import re
 import sys
 
-KINDS = (".pdf", ".png", ".svg")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import plotting
+
 # Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
            "#000000", "#999999")
@@ -71,7 +73,7 @@ def curves(found):
     return {name: sorted(points) for name, points in result.items()}
 
 
-def draw(pyplot, found):
+def draw(pyplot, found, _name):
     figure, axes = pyplot.subplots(figsize=(8, 5), constrained_layout=True)
     for number, (name, points) in enumerate(curves(found).items()):
         megabytes, auc, lowest, highest = zip(*points)
@@ -92,36 +94,8 @@ def draw(pyplot, found):
     return figure
 
 
-def picture(text):
-    path = pathlib.Path(text)
-    if path.suffix not in KINDS:
-        raise argparse.ArgumentTypeError(
-            f"{text}: want a name that ends in {', '.join(KINDS)}")
-    return path
-
-
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figures", type=pathlib.Path)
-    parser.add_argument("pictures", type=picture, nargs="+")
-    options = parser.parse_args(argv)
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        sys.exit("plot.py: needs matplotlib, which is not installed "
-                 "(Debian: python3-matplotlib)")
-    matplotlib.rcParams["svg.hashsalt"] = "libfl"
-    try:
-        found = figures(options.figures.read_text().splitlines())
-        drawn = draw(pyplot, found)
-        for path in options.pictures:
-            drawn.savefig(path, dpi=150, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        sys.exit(f"plot.py: {options.figures}: {error}")
+    plotting.main("plot.py", __doc__, figures, draw, argv)
 
 
 if __name__ == "__main__":

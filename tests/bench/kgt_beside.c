@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "adapters/host/pool.h"
+#include "../pool_hooks.h"
 
 enum { SEED = 1, INTERVAL = 4, LAG = INTERVAL - 1, THREADS = 2 };
 enum { PLAIN, INLINE, BESIDE, WAYS };
@@ -23,39 +23,6 @@ typedef struct turns {
   double *asking[WAYS]; /* us of the step that asks */
   double *all[WAYS];    /* us of the interval that begins with it */
 } turns;
-
-static fl_status pool_loop(void *user, uint64_t count, fl_task_fn task,
-                           void *arg)
-{
-  fli_host_pool_run(user, count, task, arg);
-  return FL_OK;
-}
-
-static fl_status pool_start(void *user, fl_task_fn task, void *arg, void **job)
-{
-  fli_host_job *made = NULL;
-  fl_status st = fli_host_pool_start(user, task, arg, &made);
-  if (st == FL_OK) *job = made;
-  return st;
-}
-
-static void pool_finish(void *user, void *job)
-{
-  fli_host_pool_finish(user, job);
-}
-
-static fl_context *host_of(fli_host_pool *pool, int has_loops)
-{
-  fl_context_options options;
-  fl_context *context = NULL;
-  kgt_must(fl_context_options_init(&options, sizeof options), "context");
-  options.user = pool;
-  options.start = pool_start;
-  options.finish = pool_finish;
-  if (has_loops) options.parallel_for = pool_loop;
-  kgt_must(fl_context_new(&context, &options), "context");
-  return context;
-}
 
 static double time_step(turns *t, uint32_t way, uint64_t i)
 {
@@ -135,7 +102,8 @@ void kgt_part_beside(const kgt_bench *bench, const kgt_settings *settings)
   kgt_must(fli_host_pool_new(&pool, THREADS), "pool");
   for (int host = 0; host < HOSTS; host++) {
     turns t = {.bench = *bench};
-    t.bench.context = host_of(pool, host == STEPS_TOO);
+    kgt_must(pool_context(&t.bench.context, pool, host == STEPS_TOO),
+             "context");
     open_turns(&t, criterion, settings->runs);
     for (int round = -1; round < settings->runs; round++) {
       for (uint32_t k = 0; k < WAYS; k++)

@@ -176,6 +176,14 @@ def want(is_true, *facts):
         raise AssertionError("\n".join(str(fact) for fact in facts))
 
 
+def run_program(program, *arguments):
+    """Return exit status, standard output and standard error."""
+    done = subprocess.run([str(program), *map(str, arguments)],
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=500, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 def run_script(module):
     """Run every public function of a script, print the closing line, exit."""
     cases = Cases()

@@ -2,24 +2,16 @@
 """bench_cohorts: streams, model and the first 20 rounds of the prototype, whose
 numbers these are (docs/design/cohort.md); rules and options."""
 import re
-import subprocess
 import sys
 
-from programs import BUILD, run_script, want
+from programs import BUILD, run_program, run_script, want
 
 PROGRAM = BUILD / "tests" / "bench" / "bench_cohorts"
 
 
-def _run(*arguments):
-    done = subprocess.run([str(PROGRAM), *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=500, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def _figures(*arguments):
     """Key -> text, and what stood on standard error."""
-    status, text, errors = _run(*arguments)
+    status, text, errors = run_program(PROGRAM, *arguments)
     want(status == 0, f"exit status: got {status}, want 0", errors)
     return dict(line.split() for line in text.splitlines()), errors
 
@@ -98,7 +90,7 @@ def same_run_gives_the_same_figures():
 def options_are_checked():
     for arguments in (["--scenario", "peace"], ["--rule", "thumb"],
                       ["--set", "colour=3"], ["--seed"], ["--what", "1"]):
-        status, text, errors = _run(*arguments)
+        status, text, errors = run_program(PROGRAM, *arguments)
         want(status == 2 and text == "" and errors, arguments, errors)
 
 

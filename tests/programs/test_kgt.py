@@ -4,11 +4,10 @@ its options are checked."""
 import math
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 
-from programs import BUILD, make_data, run_script, want
+from programs import BUILD, make_data, run_program, run_script, want
 
 PROGRAM = BUILD / "tests" / "bench" / "bench_kgt"
 FOLDER = tempfile.TemporaryDirectory(prefix="libfl-kgt-")
@@ -16,22 +15,16 @@ DATA = make_data(pathlib.Path(FOLDER.name) / "data")
 RUNS = ("base", "freezing", "cached", "oracle", "shortened")
 
 
-def _run(*arguments):
-    done = subprocess.run([str(PROGRAM), *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=500, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def _figures(*arguments):
     """Key -> text, and what stood on standard error."""
-    status, text, errors = _run("--tiny", "--data", DATA, *arguments)
+    status, text, errors = run_program(PROGRAM, "--tiny", "--data", DATA,
+                                       *arguments)
     want(status == 0, f"exit status: got {status}, want 0", errors)
     return dict(line.split() for line in text.splitlines()), errors
 
 
 def _refused(status_wanted, says, *arguments):
-    status, text, errors = _run(*arguments)
+    status, text, errors = run_program(PROGRAM, *arguments)
     want(status == status_wanted, f"exit status: got {status}", errors)
     want(text == "" and says in errors, f"want '{says}' in:", errors)
 
@@ -239,7 +232,7 @@ def options_out_of_range_are_refused():
 
 
 def help_names_the_options():
-    status, text, _ = _run("--help")
+    status, text, _ = run_program(PROGRAM, "--help")
     want(status == 0 and "--oracle E:F" in text, text)
     for part in ("steps", "beside", "finetune", "grid", "rates", "federated", "lora"):
         want(f" {part} " in text, part, text)

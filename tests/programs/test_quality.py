@@ -4,25 +4,17 @@ time, within the budgets, and its options are checked."""
 import pathlib
 import random
 import struct
-import subprocess
 import sys
 import tempfile
 
-from programs import BUILD, run_script, want
+from programs import BUILD, run_program, run_script, want
 
 PROGRAM = BUILD / "tests" / "bench" / "quality_embedding"
 FOLDER = tempfile.TemporaryDirectory(prefix="libfl-quality-")
 
 
-def _run(*arguments):
-    done = subprocess.run([str(PROGRAM), *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=500, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def _figures(*arguments):
-    status, text, errors = _run(*arguments)
+    status, text, errors = run_program(PROGRAM, *arguments)
     want(status == 0, f"exit status: got {status}, want 0", errors)
     want(errors == "", "standard error:", errors)
     return {key: float(value) for key, value in
@@ -30,7 +22,7 @@ def _figures(*arguments):
 
 
 def _refused(status_wanted, says, *arguments):
-    status, text, errors = _run(*arguments)
+    status, text, errors = run_program(PROGRAM, *arguments)
     want(status == status_wanted, f"exit status: got {status}", errors)
     want(text == "" and says in errors, f"want '{says}' in:", errors)
 
@@ -124,8 +116,9 @@ def what_is_wrong_is_named():
 
 
 def one_label_alone_is_refused():
-    status, _, errors = _run("--data", _file(3000, [1] * 3000), "--seeds", 1,
-                             "--methods", "full_4")
+    status, _, errors = run_program(
+        PROGRAM, "--data", _file(3000, [1] * 3000), "--seeds", 1,
+        "--methods", "full_4")
     want(status == 1 and "one label" in errors, status, errors)
 
 

@@ -9,11 +9,11 @@
 #include <fl/freeze.h>
 #include <fl/train.h>
 
-#include "adapters/host/pool.h"
 #include "base/rng.h"
 #include "check.h"
 #include "model/model.h"
 #include "models.h"
+#include "pool_hooks.h"
 
 enum {
   SAMPLES = 24,
@@ -25,36 +25,10 @@ enum {
   CALLERS = 3
 };
 
-static fl_status pool_loop(void *user, uint64_t count, fl_task_fn task,
-                           void *arg)
-{
-  fli_host_pool_run(user, count, task, arg);
-  return FL_OK;
-}
-
-static fl_status pool_start(void *user, fl_task_fn task, void *arg, void **job)
-{
-  fli_host_job *made = NULL;
-  fl_status st = fli_host_pool_start(user, task, arg, &made);
-  if (st == FL_OK) *job = made;
-  return st;
-}
-
-static void pool_finish(void *user, void *job)
-{
-  fli_host_pool_finish(user, job);
-}
-
 static fl_context *new_context(fli_host_pool *pool)
 {
-  fl_context_options options;
   fl_context *context = NULL;
-  CHECK_OK(fl_context_options_init(&options, sizeof options));
-  options.user = pool;
-  options.parallel_for = pool_loop;
-  options.start = pool_start;
-  options.finish = pool_finish;
-  CHECK_OK(fl_context_new(&context, &options));
+  CHECK_OK(pool_context(&context, pool, 1));
   return context;
 }
 

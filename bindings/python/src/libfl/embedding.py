@@ -44,18 +44,6 @@ class EmbeddingOptimiser(enum.IntEnum):
     ROW_ADAGRAD = 2
 
 
-def _choice(kind: Any, value: Any, name: str) -> int:
-    """Return an enumerator's number, also by its name."""
-    if not isinstance(value, str):
-        return int(kind(value))
-    try:
-        return int(kind[value.upper()])
-    except KeyError:
-        names = ", ".join(member.name.lower() for member in kind)
-        raise ValueError(f"{name}: got {value!r}, want one of {names}"
-                         ) from None
-
-
 def _whole64(value: npt.ArrayLike, name: str) -> npt.NDArray[np.uint64]:
     """Return integers as 64 bits, signed ones by their bits: PyTorch's ids
     are signed, and any id will do."""
@@ -82,7 +70,7 @@ class Bags:
         self._ids = _whole64(ids, "ids")
         self._offsets = None
         self._weights = None
-        self.mode = BagMode(_choice(BagMode, mode, "mode"))
+        self.mode = BagMode(_args.choice(BagMode, mode, "mode"))
         bags = _lib.init(_lib.EmbeddingBags)
         bags.mode = int(self.mode)
         if offsets is None:
@@ -265,7 +253,7 @@ class EmbeddingStore(Handle):
                  tombstones: int = 0,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.EmbeddingOptions)
-        options.optimiser = _choice(EmbeddingOptimiser, optimiser,
+        options.optimiser = _args.choice(EmbeddingOptimiser, optimiser,
                                     "optimiser")
         options.byte_budget = byte_budget
         options.seed = seed
@@ -301,7 +289,7 @@ class EmbeddingStore(Handle):
         """
         options = _lib.init(_lib.EmbeddingTableOptions)
         options.dim = dim
-        options.precision = _choice(EmbeddingPrecision, precision,
+        options.precision = _args.choice(EmbeddingPrecision, precision,
                                     "precision")
         _fill(options, chunks=chunks, sketch_counters=sketch_counters,
               prune_from=prune_from, share=share, init_scale=init_scale,
