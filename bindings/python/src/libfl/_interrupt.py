@@ -61,9 +61,13 @@ def run(call: Callable[[Callable[[_T], None]], None],
             if value is not None:
                 if on_report is not None:
                     on_report(value)
+                value = None  # a traceback would keep it longer
                 answers.put(None)
     except BaseException:
-        while not outcome:
+        # Values that came in between go too: they may look at the memory of
+        # what the call works on.
+        value = None
+        while not outcome or not messages.empty():
             try:
                 cancel()
                 answers.put(None)
