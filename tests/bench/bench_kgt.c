@@ -11,7 +11,7 @@
 
 static const char help[] =
     "usage: bench_kgt --part NAME [OPTION VALUE]... [--tuning] [--verbose]\n"
-    "                 [--tiny]\n"
+    "                 [--trained] [--adapters] [--tiny]\n"
     "  --part steps     what steps cost, with and without frozen modules\n"
     "         beside    steps by the wall clock while plasticity is measured\n"
     "         finetune  the job with and without freezing\n"
@@ -30,6 +30,9 @@ static const char help[] =
     "  --criterion NAME gradnorm (default), plasticity, relative (beside's)\n"
     "  --runs N         rounds of the times, 1..101; 25 (default)\n"
     "  --data DIR       /usr/share/datasets/fashion-mnist (default)\n"
+    "  --gap N          federated: rounds between two freezes; the library's\n"
+    "                   (default)\n"
+    "  --trained        federated: from the trained start alone\n"
     "  --adapters       lora: bottlenecks instead of low-rank updates\n"
     "  --verbose        federated: what clients report; lora: importance\n"
     "  --tiny           few images and epochs, to see whether it works\n"
@@ -103,7 +106,8 @@ static const named criteria[] = {
 enum {
   PARTS = sizeof parts / sizeof *parts,
   CRITERIA = sizeof criteria / sizeof *criteria,
-  RUNS_MAX = 101
+  RUNS_MAX = 101,
+  GAP_MAX = 1000
 };
 
 typedef struct arguments {
@@ -172,6 +176,8 @@ static void set_option(arguments *a, const char *name, const char *value)
     a->settings.rate = rate_of(value);
   } else if (strcmp(name, "--runs") == 0) {
     a->settings.runs = (int)whole(name, value, RUNS_MAX);
+  } else if (strcmp(name, "--gap") == 0) {
+    a->settings.gap = whole(name, value, GAP_MAX);
   } else if (strcmp(name, "--criterion") == 0) {
     a->settings.criterion = criterion_of(value);
   } else if (strcmp(name, "--data") == 0) {
@@ -211,6 +217,8 @@ static arguments parse(int argc, char **argv)
       a.is_tuning = 1;
     } else if (strcmp(argv[i], "--tiny") == 0) {
       a.is_tiny = 1;
+    } else if (strcmp(argv[i], "--trained") == 0) {
+      a.settings.is_trained_only = 1;
     } else if (strcmp(argv[i], "--adapters") == 0) {
       a.settings.has_adapters = 1;
     } else if (strcmp(argv[i], "--verbose") == 0) {

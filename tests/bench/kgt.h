@@ -199,6 +199,7 @@ typedef struct kgt_federation {
   const float *weights;
   float rate;
   int is_pretrained;
+  uint32_t gap;    /* rounds between two freezes; 0: the library's */
   int is_freezing; /* by gradnorm */
   int is_verbose;  /* clients' reports, and what the server makes of them */
 } kgt_federation;
@@ -227,6 +228,8 @@ typedef struct kgt_settings {
   int runs;
   float rate;
   uint32_t criterion;
+  uint32_t gap; /* federated: rounds between two freezes; 0: the library's */
+  int is_trained_only; /* federated: not from drawn weights */
   int is_verbose;
   int has_adapters; /* lora: bottlenecks instead of low-rank updates */
   kgt_schedule oracle;

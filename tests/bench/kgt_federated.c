@@ -90,11 +90,17 @@ static void print_start(const tables *t, uint32_t start)
   printf("\n");
 }
 
-static void print_seed(const kgt_federated_result results[STARTS][RUNS],
+static uint32_t first_run(const kgt_settings *settings)
+{
+  return (settings->is_trained_only ? PRETRAINED : SCRATCH) * RUNS;
+}
+
+static void print_seed(const kgt_settings *settings,
+                       const kgt_federated_result results[STARTS][RUNS],
                        uint64_t seed)
 {
   static const char *const runs[RUNS] = {"base", "freezing"};
-  for (uint32_t i = 0; i < STARTS * RUNS; i++) {
+  for (uint32_t i = first_run(settings); i < STARTS * RUNS; i++) {
     char key[64], name[96];
     const kgt_federated_result *r = &results[i / RUNS][i % RUNS];
     (void)snprintf(key, sizeof key, "seed%u_%s_%s", (unsigned)seed,
@@ -116,13 +122,14 @@ static void run_seed(const kgt_bench *bench, const kgt_settings *settings,
                      uint64_t seed, kgt_federated_result results[STARTS][RUNS])
 {
   float *weights = kgt_pretrain(bench, seed);
-  for (uint32_t i = 0; i < STARTS * RUNS; i++) {
+  for (uint32_t i = first_run(settings); i < STARTS * RUNS; i++) {
     const uint32_t start = i / RUNS, run = i % RUNS;
     kgt_federation federation = {
         .name = names[start][run],
         .seed = seed,
         .weights = start == PRETRAINED ? weights : NULL,
         .rate = settings->rate,
+        .gap = settings->gap,
         .is_pretrained = start == PRETRAINED,
         .is_freezing = run == FREEZING,
         .is_verbose = settings->is_verbose,
@@ -135,14 +142,15 @@ static void run_seed(const kgt_bench *bench, const kgt_settings *settings,
 void kgt_part_federated(const kgt_bench *bench, const kgt_settings *settings)
 {
   static tables t;
+  const uint32_t runs = STARTS * RUNS - first_run(settings);
   t.n = settings->n_seeds;
-  kgt_progress_begin(t.n * (kgt_steps_before(bench) +
-                            STARTS * RUNS * kgt_steps_of_federation(bench)));
+  kgt_progress_begin(
+      t.n * (kgt_steps_before(bench) + runs * kgt_steps_of_federation(bench)));
   for (uint32_t i = 0; i < t.n; i++) {
     run_seed(bench, settings, settings->seeds[i], t.results[i]);
-    print_seed(t.results[i], settings->seeds[i]);
+    print_seed(settings, t.results[i], settings->seeds[i]);
   }
   kgt_print("federated_seeds", t.n);
-  for (uint32_t start = 0; start < STARTS; start++)
+  for (uint32_t start = first_run(settings) / RUNS; start < STARTS; start++)
     print_start(&t, start);
 }

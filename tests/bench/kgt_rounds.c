@@ -159,6 +159,7 @@ static void add_job(world *w)
   kgt_must(fl_freeze_options_init(&freeze, sizeof freeze), "options");
   freeze.is_pretrained = federation->is_pretrained != 0;
   freeze.total_steps = sizes->rounds;
+  freeze.gap = federation->gap;
   job.rounds = sizes->rounds;
   job.seed = federation->seed;
   job.participants = sizes->per_round;
