@@ -110,7 +110,8 @@ typedef struct fl_freeze_options {
                                most: the last module never freezes, nor the head,
                                which is the last one in our own models */
   uint64_t hold;          /**< steps before the first freeze */
-  uint64_t gap;       /**< steps between two; default 2 epochs, or 2 rounds */
+  uint64_t gap;       /**< steps between two; default 2 epochs, or 2 rounds, of
+                           a job from a trained model a quarter of its rounds */
   uint32_t unfreezes; /**< when the learning rate falls to a tenth of what it
                            was at the last freeze: FL_AUTO, the default (the
                            plasticity criteria do), 0 or 1. A warm restart, a

@@ -23,7 +23,9 @@ enum {
   ROWS_MAX = 256,
   FIXED_MAX = 4096,
   PATIENCE_MAX = 1 << 20,
-  INTERVALS_PER_EPOCH = 16
+  INTERVALS_PER_EPOCH = 16,
+  GAP_ROUNDS = 2,
+  GAPS_OF_PRETRAINED = 4 /* in all rounds */
 };
 
 static const fl_freeze_options freeze_defaults = {
@@ -34,7 +36,8 @@ static const fl_freeze_options freeze_defaults = {
 };
 
 /* Of aggregators. Clients' gradients differ too much for a fall to show, in
- * jobs in which there is not much left to learn, either. */
+ * jobs in which there is not much left to learn, either: what stays between two
+ * freezes is time, a quarter of the job. */
 #define PRETRAINED_TOLERANCE 1.25f
 
 typedef struct criterion_defaults {
@@ -168,6 +171,13 @@ static void fill_criterion(fl_freeze_options *o, int is_aggregator)
   if (o->unfreezes == FL_AUTO) o->unfreezes = criteria[o->criterion].unfreezes;
 }
 
+static uint64_t default_gap(const fl_freeze_options *o)
+{
+  uint64_t share = o->total_steps / GAPS_OF_PRETRAINED;
+  if (o->steps_per_epoch > 0) return 2 * o->steps_per_epoch;
+  return o->is_pretrained && share > GAP_ROUNDS ? share : GAP_ROUNDS;
+}
+
 static void fill_in(fl_freeze_options *o, uint32_t n_modules)
 {
   const int is_aggregator = o->steps_per_epoch == 0;
@@ -175,7 +185,7 @@ static void fill_in(fl_freeze_options *o, uint32_t n_modules)
   fill_criterion(o, is_aggregator);
   if (interval < 2) interval = is_aggregator ? 1 : 2;
   o->interval = or_steps(o->interval, interval);
-  o->gap = or_steps(o->gap, is_aggregator ? 2 : 2 * o->steps_per_epoch);
+  o->gap = or_steps(o->gap, default_gap(o));
   o->loss_change = or_real(o->loss_change, .1f);
   o->pretrained_share = or_real(o->pretrained_share, .2f);
   o->warmup_share = or_real(o->warmup_share, .1f);

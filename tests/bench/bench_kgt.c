@@ -30,6 +30,7 @@ static const char help[] =
     "  --criterion NAME gradnorm (default), plasticity, relative (beside's)\n"
     "  --runs N         rounds of the times, 1..101; 25 (default)\n"
     "  --data DIR       /usr/share/datasets/fashion-mnist (default)\n"
+    "  --epochs-before N  of pre-training, 1..100; 8 (default)\n"
     "  --gap N          federated: rounds between two freezes; the library's\n"
     "                   (default)\n"
     "  --trained        federated: from the trained start alone\n"
@@ -107,7 +108,8 @@ enum {
   PARTS = sizeof parts / sizeof *parts,
   CRITERIA = sizeof criteria / sizeof *criteria,
   RUNS_MAX = 101,
-  GAP_MAX = 1000
+  GAP_MAX = 1000,
+  EPOCHS_MAX = 100
 };
 
 typedef struct arguments {
@@ -116,6 +118,7 @@ typedef struct arguments {
   uint32_t seeds; /* 0: all */
   int is_tuning;
   int is_tiny;
+  uint32_t epochs_before; /* 0: as the sizes have it */
   kgt_settings settings;
 } arguments;
 
@@ -176,6 +179,8 @@ static void set_option(arguments *a, const char *name, const char *value)
     a->settings.rate = rate_of(value);
   } else if (strcmp(name, "--runs") == 0) {
     a->settings.runs = (int)whole(name, value, RUNS_MAX);
+  } else if (strcmp(name, "--epochs-before") == 0) {
+    a->epochs_before = whole(name, value, EPOCHS_MAX);
   } else if (strcmp(name, "--gap") == 0) {
     a->settings.gap = whole(name, value, GAP_MAX);
   } else if (strcmp(name, "--criterion") == 0) {
@@ -238,8 +243,10 @@ static arguments parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
   arguments a = parse(argc, argv);
+  kgt_sizes sizes = a.is_tiny ? tiny_sizes : job_sizes;
   kgt_bench bench;
-  kgt_open(&bench, a.is_tiny ? &tiny_sizes : &job_sizes, a.data);
+  if (a.epochs_before > 0) sizes.epochs_before = a.epochs_before;
+  kgt_open(&bench, &sizes, a.data);
   a.part->run(&bench, &a.settings);
   kgt_close(&bench);
   return 0;

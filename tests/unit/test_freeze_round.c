@@ -282,6 +282,37 @@ Test(freeze_round,
   cr_expect_eq(rounds_from_a_trained_model(1.25), 30);
 }
 
+/* The default is a quarter of the job, and 2 at least. */
+static uint64_t rounds_between(uint64_t total, uint64_t gap)
+{
+  fl_freeze_options o;
+  must(fl_freeze_options_init(&o, sizeof o));
+  o.is_pretrained = 1;
+  o.total_steps = total;
+  o.gap = gap;
+  fl_freeze *f = freeze_make(MODULES, &o);
+  uint64_t round = 0, first = 0;
+  while (freeze_plan(f).first_active < 2 && round < 100) {
+    const fl_freeze_report report =
+        report_of(freeze_plan(f).first_active, 1, 1);
+    must(fl_freeze_end_round(f, 2.3, &report, 1));
+    round++;
+    if (freeze_plan(f).first_active == 0) first = round;
+  }
+  fl_freeze_free(f);
+  return round - first - 1;
+}
+
+Test(freeze_round, from_a_trained_model_a_quarter_of_the_job_is_between_freezes)
+{
+  cr_expect_eq(rounds_between(40, 0), 10);
+  cr_expect_eq(rounds_between(60, 0), 15);
+  /* The four rounds of the greatest median, and three below it. */
+  cr_expect_eq(rounds_between(8, 0), 7);
+  cr_expect_eq(rounds_between(40, 1), 7);
+  cr_expect_eq(rounds_between(40, 12), 12);
+}
+
 Test(freeze_round, order_of_the_reports_does_not_matter)
 {
   double first = 0;
