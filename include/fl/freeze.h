@@ -286,7 +286,8 @@ typedef struct fl_freeze_report {
 } fl_freeze_report;
 FL_API fl_status fl_freeze_report_init(fl_freeze_report *report, size_t size);
 /** Take the report since the last one; weight 1. FL_E_EMPTY: nothing was
- * measured. */
+ * measured. Either way the round is over, and what comes next has other
+ * weights: no gradient and no snapshot of before is compared with them. */
 FL_API fl_status fl_freeze_take_report(fl_freeze *freeze,
                                        fl_freeze_report *report);
 /** At the aggregator: end a round with its mean training loss (NaN = unknown:

@@ -93,13 +93,16 @@ static void watch_prefix(fli_attachment *a, const fli_batch *batch,
 static int is_as_planned(const fli_attachment *a)
 {
   const fl_model *model = a->model;
+  uint32_t first = UINT32_MAX; /* with something to train left */
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     const fli_tensor *tensor = &model->tensors[i];
     if (!tensor->is_trainable) continue;
     int is_frozen = tensor->is_frozen || tensor->module < model->first_active;
     if (is_frozen != a->mask[tensor->module]) return 0;
+    if (!is_frozen && tensor->module < first) first = tensor->module;
   }
-  return 1;
+  /* Modules without anything to train may lie before it. */
+  return first == model->first_active;
 }
 
 /* The model as the plan wants it, whatever has changed: plan, model, or both.
@@ -191,6 +194,7 @@ static void free_attachment(fli_attachment *a)
   fli_late_settle(a);
   a->freeze->attachment = NULL;
   fli_freeze_drop_step(a->freeze);
+  fli_freeze_drop_snapshot(a->freeze); /* it was the attachment's */
   fli_free(context, a->gradient, (size_t)a->n * sizeof *a->gradient);
   fli_free(context, a->ids, a->n_ids * sizeof *a->ids);
   fli_taps_free(a);

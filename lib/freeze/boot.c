@@ -34,11 +34,11 @@ static int is_on_its_way(fli_freeze_state *state, const fl_freeze_options *o)
          now < (double)o->loss_level * (state->first_losses / FIRST_LOSSES);
 }
 
-static int is_far_enough(const fli_freeze_state *state,
-                         const fl_freeze_options *o)
+int fli_freeze_is_near(const fl_freeze *freeze, uint64_t steps)
 {
+  const fl_freeze_options *o = &freeze->options;
   return o->is_pretrained &&
-         (double)state->step >=
+         (double)(freeze->state.step + steps) >=
              (double)o->pretrained_share * (double)o->total_steps;
 }
 
@@ -59,7 +59,7 @@ void fli_freeze_boot(fl_freeze *freeze, double loss)
   if (state->n_losses <= FIRST_LOSSES)
     state->first_losses = add(state->first_losses, loss);
   state->window_losses = add(state->window_losses, loss);
-  if (!is_on_its_way(state, o) && !is_far_enough(state, o)) return;
+  if (!is_on_its_way(state, o) && !fli_freeze_is_near(freeze, 0)) return;
   state->is_booted = 1;
   fli_freeze_emit(freeze, FL_FREEZE_BOOTED, state->step);
 }

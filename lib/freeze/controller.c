@@ -82,6 +82,20 @@ void fli_freeze_drop_snapshot(fl_freeze *freeze)
   freeze->state.waiting.asked &= ~(uint32_t)FL_FREEZE_WANTS_SNAPSHOT;
 }
 
+static void drop_seen(fl_freeze *freeze)
+{
+  freeze->state.is_pair = 0;
+  freeze->state.waiting.asked = 0;
+  freeze->has_snapshot = 0;
+  drop_gradient(freeze, &freeze->state.gradient);
+}
+
+void fli_freeze_drop_seen(fl_freeze *freeze)
+{
+  fli_freeze_drop_step(freeze);
+  drop_seen(freeze);
+}
+
 void fli_freeze_forget(fl_freeze *freeze)
 {
   fli_freeze_state *state = &freeze->state;
@@ -89,10 +103,7 @@ void fli_freeze_forget(fl_freeze *freeze)
   state->n_values = 0;
   state->n_evaluations = 0;
   state->peak = 0;
-  state->is_pair = 0;
-  state->waiting.asked = 0;
-  freeze->has_snapshot = 0;
-  drop_gradient(freeze, &state->gradient);
+  drop_seen(freeze);
   fli_freeze_drop_report(state);
 }
 

@@ -208,6 +208,8 @@ uint32_t fli_freeze_front(const fl_freeze *freeze, uint32_t from);
 uint32_t fli_freeze_last(const fl_freeze *freeze);
 /* Another front module: forget what was measured of the one before. */
 void fli_freeze_forget(fl_freeze *freeze);
+/* Other weights come: what those before have shown is not compared with. */
+void fli_freeze_drop_seen(fl_freeze *freeze);
 /* There is no snapshot any more. */
 void fli_freeze_drop_snapshot(fl_freeze *freeze);
 /* Take in pairs that `step` asked for: the step at hand, which is begun, or one
@@ -231,6 +233,9 @@ void fli_freeze_boot(fl_freeze *freeze, double loss);
 /* FL_FREEZE_REASON_RATE_FELL or _RESTART when everything is to be unfrozen at
  * this rate, else 0. */
 uint32_t fli_freeze_unfreeze_reason(const fl_freeze *freeze, double rate);
+/* Whether a job from a trained model has so many steps at most to go until it
+ * has bootstrapped. */
+int fli_freeze_is_near(const fl_freeze *freeze, uint64_t steps);
 
 /* ---- criteria -------------------------------------------------------------
  */
@@ -240,6 +245,8 @@ void fli_freeze_remember(fli_freeze_state *state, double value, double other,
                          uint32_t keep);
 /* One evaluation more that counts. */
 void fli_freeze_count(fli_freeze_state *state, int is_below);
+/* Or nothing at all: what does not move has a threshold of 0, too. */
+int fli_freeze_is_below(double value, double threshold);
 double fli_freeze_mean(const double *values, uint32_t n);
 /* Slope of the least-squares line through n >= 2 values at 0, 1, ... */
 double fli_freeze_slope(const double *values, uint32_t n);

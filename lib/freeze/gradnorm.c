@@ -42,6 +42,11 @@ void fli_freeze_count(fli_freeze_state *state, int is_below)
   }
 }
 
+int fli_freeze_is_below(double value, double threshold)
+{
+  return value < threshold || value == 0;
+}
+
 double fli_freeze_mean(const double *values, uint32_t n)
 {
   double sum = 0;
@@ -73,7 +78,7 @@ static int take(fl_freeze *freeze, fli_evaluation *e)
     return 1;
   }
   e->threshold = (double)freeze->options.tolerance * state->peak;
-  fli_freeze_count(state, e->value < e->threshold);
+  fli_freeze_count(state, fli_freeze_is_below(e->value, e->threshold));
   return 1;
 }
 

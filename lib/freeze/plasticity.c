@@ -51,7 +51,7 @@ static int take(fl_freeze *freeze, fli_evaluation *e)
     return 1;
   }
   e->threshold = (double)freeze->options.tolerance * state->peak;
-  fli_freeze_count(state, e->value < e->threshold);
+  fli_freeze_count(state, fli_freeze_is_below(e->value, e->threshold));
   return 1;
 }
 

@@ -49,6 +49,7 @@ fl_status fl_freeze_take_report(fl_freeze *freeze, fl_freeze_report *report)
 {
   fli_clear_error();
   if (!freeze || !report) return fli_error(FL_E_ARGUMENT, "freeze: got NULL");
+  fli_freeze_drop_seen(freeze);
   if (freeze->state.n_reported == 0) {
     return fli_error(FL_E_EMPTY, "freeze: nothing was measured");
   }

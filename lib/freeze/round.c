@@ -55,11 +55,13 @@ static int is_below(const fl_freeze *freeze, double value, double threshold)
 {
   const fli_freeze_state *state = &freeze->state;
   double line[FLI_FREEZE_VALUES];
-  if (freeze->options.criterion == FL_FREEZE_GRADNORM) return value < threshold;
+  if (freeze->options.criterion == FL_FREEZE_GRADNORM)
+    return fli_freeze_is_below(value, threshold);
   /* The last one remembered is this round's median. */
   memcpy(line, state->values, state->n_values * sizeof *line);
   line[state->n_values - 1] = value;
-  return fabs(fli_freeze_slope(line, state->n_values)) < threshold;
+  return fli_freeze_is_below(fabs(fli_freeze_slope(line, state->n_values)),
+                             threshold);
 }
 
 static int is_majority_below(const fl_freeze *freeze, const fli_weighted *items,
@@ -113,8 +115,10 @@ static void end(fl_freeze *freeze, double loss, fli_weighted *items, uint32_t n)
     fli_freeze_emit(freeze, FL_FREEZE_BOOTED, state->step);
   }
   if (n == 0 || state->decided >= freeze->options.max_frozen) return;
-  /* Drawn weights begin with gradients that say nothing of later ones. */
-  if (!state->is_booted && !freeze->options.is_pretrained) return;
+  /* Drawn weights begin with gradients that say nothing of later ones, and so
+   * does a drawn head: of bootstrapping only the last rounds count. */
+  if (!state->is_booted && !fli_freeze_is_near(freeze, FLI_FREEZE_ROUNDS - 1))
+    return;
   evaluate(freeze, items, n);
   if (!state->is_booted) return;
   fli_freeze_consider(freeze);

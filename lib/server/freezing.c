@@ -246,12 +246,14 @@ void fli_freezing_take_report(fli_peer *peer, fli_member *member,
 
 /* In order of id, as the losses. Each has the same weight: samples are what
  * clients say that they have, and the medians are there to bound what liars
- * do. */
+ * do. Fewer than half of those that count are nobody's majority: clients of
+ * little depth do not report. */
 static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
 {
-  uint32_t n = 0;
+  uint32_t n = 0, n_counted = 0;
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
+    n_counted += member->is_counted != 0;
     if (!member->is_counted || !member->has_report) continue;
     reports[n++] = (fl_freeze_report){
         .struct_size = (uint32_t)sizeof *reports,
@@ -260,7 +262,7 @@ static uint32_t gather(const fli_job *job, fl_freeze_report *reports)
         .weight = 1,
     };
   }
-  return n;
+  return 2 * (uint64_t)n >= n_counted ? n : 0;
 }
 
 static fl_status end_round(fli_job *job, double loss)

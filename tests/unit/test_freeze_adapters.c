@@ -292,6 +292,8 @@ Test(freeze_adapters, front_steps_over_modules_without_adapters)
   cr_assert_eq(fl_freeze_attach(freeze, model, NULL), FL_OK, "%s",
                fl_last_error());
   fl_dataset data = net_data(t);
+  cr_assert_eq(fl_model_step(model, &data, 0.01f, NULL), FL_OK);
+  cr_expect_eq(fl_model_first_active(model), 1, "as the plan has it");
   for (int i = 0; i < 60; i++) {
     cr_assert_eq(fl_model_step(model, &data, 0.01f, NULL), FL_OK);
   }

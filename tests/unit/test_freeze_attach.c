@@ -218,6 +218,14 @@ Test(freeze_attach, plasticity_goes_on_when_attached_anew)
     }
     cr_assert_eq(fl_freeze_detach(freeze), FL_OK);
   }
+  /* A trainer of the host's own goes on: it has none, either. */
+  for (int i = 0; i < 2; i++) {
+    fl_freeze_request request;
+    cr_assert_eq(fl_freeze_request_init(&request, sizeof request), FL_OK);
+    cr_assert_eq(fl_freeze_begin_step(freeze, 0.05f, &request), FL_OK);
+    if (i == 1) cr_expect(request.wants & FL_FREEZE_WANTS_SNAPSHOT);
+    cr_assert_eq(fl_freeze_end_step(freeze, 1), FL_OK);
+  }
   fl_freeze_free(freeze);
   net_free(t);
 }

@@ -160,6 +160,27 @@ Test(freeze_criteria, relative_plasticity_is_a_ratio_of_medians)
   }
 }
 
+static double nothing(uint64_t step, uint32_t module, void *user)
+{
+  (void)step;
+  (void)module;
+  (void)user;
+  return 0;
+}
+
+/* Dead, or frozen by the host: it must not hold up those behind it. */
+Test(freeze_criteria, module_that_never_moves_is_frozen)
+{
+  static const uint32_t of[] = {FL_FREEZE_GRADNORM, FL_FREEZE_PLASTICITY};
+  for (int i = 0; i < 2; i++) {
+    const fl_freeze_options o = freeze_options(of[i]);
+    freeze_trainer t = {freeze_make(MODULES, &o), .1f, 1, nothing, NULL};
+    freeze_boot(&t);
+    cr_expect_lt(freeze_until(&t, 1, 1000), 1000, "criterion %u", of[i]);
+    fl_freeze_free(t.freeze);
+  }
+}
+
 Test(freeze_criteria, relative_plasticity_without_a_last_one_waits)
 {
   ratio r = {0, 0};

@@ -308,6 +308,55 @@ Test(freeze_plan, follower_reports_what_it_is_told_to)
   fl_freeze_free(t.freeze);
 }
 
+/* Within a round the gradient stays, from round to round it jumps: weights of
+ * another round are not compared with. */
+Test(freeze_plan, report_compares_no_gradients_of_two_rounds)
+{
+  for (uint64_t steps = 1; steps <= 5; steps++) {
+    fl_freeze_options o = freeze_options(FL_FREEZE_SERVER);
+    fl_freeze_report report;
+    uint32_t n_reports = 0;
+    o.reports = FL_FREEZE_GRADNORM;
+    o.steps_per_epoch = steps;
+    o.interval = 2;
+    must(fl_freeze_report_init(&report, sizeof report));
+    fl_freeze *f = freeze_make(MODULES, &o);
+    for (int round = 1; round <= 8; round++) {
+      const float gradient[2] = {100.f * (float)round, -1};
+      for (uint64_t i = 0; i < steps; i++) {
+        if (freeze_begin(f, .1f).wants & FL_FREEZE_WANTS_GRADIENT)
+          must(fl_freeze_push_gradient(f, 0, gradient, 2));
+        must(fl_freeze_end_step(f, 1));
+      }
+      const fl_status st = fl_freeze_take_report(f, &report);
+      if (st == FL_E_EMPTY) continue;
+      must(st);
+      n_reports++;
+      cr_expect_eq(report.value, 0);
+    }
+    cr_expect_eq(n_reports > 0, steps > 1, "%u steps", (unsigned)steps);
+    fl_freeze_free(f);
+  }
+}
+
+/* And so with snapshots: each round begins with one of its own. */
+Test(freeze_plan, snapshot_is_of_the_round)
+{
+  fl_freeze_options o = freeze_options(FL_FREEZE_SERVER);
+  fl_freeze_report report;
+  o.reports = FL_FREEZE_PLASTICITY;
+  must(fl_freeze_report_init(&report, sizeof report));
+  freeze_trainer t = {freeze_make(MODULES, &o), .1f, 1, NULL, NULL};
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < 16; i++) {
+      const uint32_t wants = freeze_step(&t).wants;
+      cr_expect_eq((wants & FL_FREEZE_WANTS_SNAPSHOT) != 0, i == 3);
+    }
+    must(fl_freeze_take_report(t.freeze, &report));
+  }
+  fl_freeze_free(t.freeze);
+}
+
 static double rising(uint64_t step, uint32_t module, void *user)
 {
   (void)module;

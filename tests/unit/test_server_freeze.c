@@ -325,6 +325,26 @@ Test(server_freeze, two_of_three_freeze_nothing)
   cr_expect_eq(n_rejected, 0u);
 }
 
+/* A third of those that count reports; the others are of too little depth, say.
+ */
+Test(server_freeze, less_than_half_is_no_majority)
+{
+  for (size_t n_reports = 1; n_reports <= 2; n_reports++) {
+    freezing f;
+    init_reports(&f, FL_CODEC_F32, 9);
+    begin(&f);
+    for (uint64_t round = 1; round <= 8; round++) {
+      set_reports(&f, value_of(round));
+      for (size_t i = n_reports; i < 3; i++)
+        f.world.clients[i].has_report = 0;
+      play_round(&f);
+    }
+    pull_all(&f);
+    cr_expect_eq(f.world.clients[0].plan.first_active, n_reports == 2);
+    sv_free(&f.world);
+  }
+}
+
 /* Eight clients, of which two say that they have as many samples as count and
  * that there is nothing to learn: 16 of 22 parts of the weight in the mean. */
 Test(server_freeze, samples_that_a_client_claims_do_not_weigh_its_report)
