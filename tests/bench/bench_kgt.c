@@ -11,7 +11,7 @@
 
 static const char help[] =
     "usage: bench_kgt --part NAME [OPTION VALUE]... [--tuning] [--verbose]\n"
-    "                 [--trained] [--adapters] [--tiny]\n"
+    "                 [--adapters] [--tiny]\n"
     "  --part steps     what steps cost, with and without frozen modules\n"
     "         beside    steps by the wall clock while plasticity is measured\n"
     "         finetune  the job with and without freezing\n"
@@ -33,7 +33,8 @@ static const char help[] =
     "  --epochs-before N  of pre-training, 1..100; 8 (default)\n"
     "  --gap N          federated: rounds between two freezes; the library's\n"
     "                   (default)\n"
-    "  --trained        federated: from the trained start alone\n"
+    "  --start NAME     federated: drawn or trained weights alone; both "
+    "(default)\n"
     "  --adapters       lora: bottlenecks instead of low-rank updates\n"
     "  --verbose        federated: what clients report; lora: importance\n"
     "  --tiny           few images and epochs, to see whether it works\n"
@@ -169,6 +170,14 @@ static uint32_t criterion_of(const char *text)
   return 0;
 }
 
+static uint32_t starts_of(const char *text)
+{
+  if (strcmp(text, "drawn") == 0) return KGT_DRAWN;
+  if (strcmp(text, "trained") == 0) return KGT_TRAINED;
+  refuse("--start", text, "drawn or trained");
+  return 0;
+}
+
 static void set_option(arguments *a, const char *name, const char *value)
 {
   if (strcmp(name, "--part") == 0) {
@@ -179,6 +188,8 @@ static void set_option(arguments *a, const char *name, const char *value)
     a->settings.rate = rate_of(value);
   } else if (strcmp(name, "--runs") == 0) {
     a->settings.runs = (int)whole(name, value, RUNS_MAX);
+  } else if (strcmp(name, "--start") == 0) {
+    a->settings.starts = starts_of(value);
   } else if (strcmp(name, "--epochs-before") == 0) {
     a->epochs_before = whole(name, value, EPOCHS_MAX);
   } else if (strcmp(name, "--gap") == 0) {
@@ -211,7 +222,9 @@ static void choose_seeds(arguments *a)
 static arguments parse(int argc, char **argv)
 {
   arguments a = {.data = "/usr/share/datasets/fashion-mnist",
-                 .settings = {.runs = 25, .criterion = FL_FREEZE_GRADNORM}};
+                 .settings = {.runs = 25,
+                              .starts = KGT_DRAWN | KGT_TRAINED,
+                              .criterion = FL_FREEZE_GRADNORM}};
   (void)kgt_schedule_parse("0:1,4:2", &a.settings.oracle);
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0) {
@@ -222,8 +235,6 @@ static arguments parse(int argc, char **argv)
       a.is_tuning = 1;
     } else if (strcmp(argv[i], "--tiny") == 0) {
       a.is_tiny = 1;
-    } else if (strcmp(argv[i], "--trained") == 0) {
-      a.settings.is_trained_only = 1;
     } else if (strcmp(argv[i], "--adapters") == 0) {
       a.settings.has_adapters = 1;
     } else if (strcmp(argv[i], "--verbose") == 0) {

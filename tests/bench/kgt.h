@@ -222,14 +222,16 @@ void kgt_run_federation(const kgt_bench *bench,
 
 /* ---- parts (kgt_finetune.c, kgt_grid.c, kgt_federated.c, kgt_lora.c) ---- */
 
+enum { KGT_DRAWN = 1, KGT_TRAINED = 2 };
+
 typedef struct kgt_settings {
   uint64_t seeds[KGT_SEEDS];
   uint32_t n_seeds;
   int runs;
   float rate;
   uint32_t criterion;
-  uint32_t gap; /* federated: rounds between two freezes; 0: the library's */
-  int is_trained_only; /* federated: not from drawn weights */
+  uint32_t gap;    /* federated: rounds between two freezes; 0: the library's */
+  uint32_t starts; /* federated: KGT_DRAWN, KGT_TRAINED, or both */
   int is_verbose;
   int has_adapters; /* lora: bottlenecks instead of low-rank updates */
   kgt_schedule oracle;

@@ -90,9 +90,9 @@ static void print_start(const tables *t, uint32_t start)
   printf("\n");
 }
 
-static uint32_t first_run(const kgt_settings *settings)
+static int has_start(const kgt_settings *settings, uint32_t start)
 {
-  return (settings->is_trained_only ? PRETRAINED : SCRATCH) * RUNS;
+  return (settings->starts & (start == SCRATCH ? KGT_DRAWN : KGT_TRAINED)) != 0;
 }
 
 static void print_seed(const kgt_settings *settings,
@@ -100,7 +100,8 @@ static void print_seed(const kgt_settings *settings,
                        uint64_t seed)
 {
   static const char *const runs[RUNS] = {"base", "freezing"};
-  for (uint32_t i = first_run(settings); i < STARTS * RUNS; i++) {
+  for (uint32_t i = 0; i < STARTS * RUNS; i++) {
+    if (!has_start(settings, i / RUNS)) continue;
     char key[64], name[96];
     const kgt_federated_result *r = &results[i / RUNS][i % RUNS];
     (void)snprintf(key, sizeof key, "seed%u_%s_%s", (unsigned)seed,
@@ -122,8 +123,9 @@ static void run_seed(const kgt_bench *bench, const kgt_settings *settings,
                      uint64_t seed, kgt_federated_result results[STARTS][RUNS])
 {
   float *weights = kgt_pretrain(bench, seed);
-  for (uint32_t i = first_run(settings); i < STARTS * RUNS; i++) {
+  for (uint32_t i = 0; i < STARTS * RUNS; i++) {
     const uint32_t start = i / RUNS, run = i % RUNS;
+    if (!has_start(settings, start)) continue;
     kgt_federation federation = {
         .name = names[start][run],
         .seed = seed,
@@ -142,7 +144,9 @@ static void run_seed(const kgt_bench *bench, const kgt_settings *settings,
 void kgt_part_federated(const kgt_bench *bench, const kgt_settings *settings)
 {
   static tables t;
-  const uint32_t runs = STARTS * RUNS - first_run(settings);
+  uint32_t runs = 0;
+  for (uint32_t start = 0; start < STARTS; start++)
+    runs += has_start(settings, start) ? RUNS : 0;
   t.n = settings->n_seeds;
   kgt_progress_begin(
       t.n * (kgt_steps_before(bench) + runs * kgt_steps_of_federation(bench)));
@@ -151,6 +155,7 @@ void kgt_part_federated(const kgt_bench *bench, const kgt_settings *settings)
     print_seed(settings, t.results[i], settings->seeds[i]);
   }
   kgt_print("federated_seeds", t.n);
-  for (uint32_t start = first_run(settings) / RUNS; start < STARTS; start++)
-    print_start(&t, start);
+  for (uint32_t start = 0; start < STARTS; start++) {
+    if (has_start(settings, start)) print_start(&t, start);
+  }
 }
