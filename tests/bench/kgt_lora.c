@@ -2,8 +2,8 @@
 /* SAFE on the transformer of tests/models.h: trained on classes 0 to 4 of the
  * other images, then its dense layers get low-rank updates (or those before
  * residuals get bottlenecks), and these and the head are tuned on all ten
- * classes, with and without freezing. Rate and batch are the same throughout.
- */
+ * classes, with and without freezing, and with as many adapters frozen from the
+ * front on whenever SAFE froze some. Rate and batch are the same throughout. */
 #include "kgt.h"
 
 #include <stdio.h>
@@ -13,7 +13,10 @@
 #include "../models.h"
 #include "base/rng.h"
 
-enum { TRANSFORMER = 2, RANK = 8, NAME_BYTES = 64 };
+enum { TRANSFORMER = 2, RANK = 8, NAME_BYTES = 64, FREEZES_MAX = 64 };
+enum { BASE, FREEZING, FRONT, RUNS };
+
+static const char *const names[RUNS] = {"base", "freezing", "front"};
 
 typedef struct run {
   double accuracy; /* % */
@@ -22,13 +25,13 @@ typedef struct run {
   double memory_before; /* bytes beside the weights, at the first step */
   double memory_after;  /* at the last one */
   double memory_mean;   /* of all steps */
-  double memory_front;  /* if as many adapters were frozen, from the front on */
   char frozen[KGT_LOG]; /* "e@1.01,b0.u@1.42": layers, epoch */
+  uint64_t freezes[FREEZES_MAX]; /* steps, one for every adapter */
+  uint32_t n_freezes;
 } run;
 
 typedef struct tables {
-  run base[KGT_SEEDS];
-  run freezing[KGT_SEEDS];
+  run runs[KGT_SEEDS][RUNS];
   uint32_t n;
 } tables;
 
@@ -39,6 +42,7 @@ typedef struct lora {
   float rate;
   fl_model *model;
   fl_freeze *freeze;  /* or NULL */
+  const run *safe;    /* FRONT: what to freeze as much as; or NULL */
   uint8_t *is_frozen; /* [n_modules]: as far as it is noted */
   uint64_t step;
   run *run;
@@ -176,6 +180,8 @@ static void note(lora *l)
     if (!plan.frozen[i] || l->is_frozen[i] || !has_weights(l->model, i))
       continue;
     l->is_frozen[i] = 1;
+    if (l->run->n_freezes < FREEZES_MAX)
+      l->run->freezes[l->run->n_freezes++] = l->step;
     name_of(l->model, i, name);
     (void)snprintf(text + used, KGT_LOG - used, "%s%s@%.2f", used ? "," : "",
                    name, (double)l->step / (double)l->bench->steps_per_epoch);
@@ -207,17 +213,18 @@ static double memory_of(const lora *l)
   return (double)(plan.peak - plan.weights);
 }
 
-/* Each module that is trained has an adapter, but for the last. */
-static double memory_of_front(const lora *l)
+/* As many adapters as SAFE had frozen after this step, from the front on. Each
+ * module that is trained has one, but for the last. */
+static void freeze_front(const lora *l)
 {
   uint32_t n_modules = module_count(l->model);
   uint32_t n = fl_model_segment_count(l->model);
   uint32_t left = 0;
+  while (left < l->safe->n_freezes && l->safe->freezes[left] <= l->step)
+    left++;
   uint8_t *frozen = kgt_get(n_modules, 1);
   uint32_t *modules = kgt_get(n, sizeof *modules);
   kgt_must(fl_model_copy_segment_modules(l->model, modules, n), "modules");
-  for (uint32_t i = 0; i < n_modules && l->is_frozen; i++)
-    left += l->is_frozen[i];
   for (uint32_t i = 0; i < n && left > 0; i++) {
     left -= !frozen[modules[i]];
     frozen[modules[i]] = 1;
@@ -225,7 +232,6 @@ static double memory_of_front(const lora *l)
   kgt_must(fl_model_set_frozen(l->model, frozen, n_modules), "freezing");
   free(modules);
   free(frozen);
-  return memory_of(l);
 }
 
 static void one_step(lora *l, const uint32_t *places, uint64_t n,
@@ -233,6 +239,7 @@ static void one_step(lora *l, const uint32_t *places, uint64_t n,
 {
   fl_dataset data = kgt_batch(l->bench, places, n);
   double begin = kgt_cpu_us();
+  if (l->safe) freeze_front(l);
   kgt_must(fl_model_step(l->model, &data, l->rate, NULL), "step");
   l->run->cpu_us += kgt_cpu_us() - begin;
   l->run->flops += kgt_flops(l->model, n);
@@ -242,11 +249,10 @@ static void one_step(lora *l, const uint32_t *places, uint64_t n,
   if (l->freeze && is_verbose) show_importance(l);
 }
 
-static void run_steps(lora *l, const kgt_settings *settings)
+static void run_steps(lora *l, const char *what, const kgt_settings *settings)
 {
   const kgt_sizes *sizes = &l->bench->sizes;
   uint32_t *order = kgt_get(sizes->tune, sizeof *order);
-  const char *what = l->freeze ? "freezing" : "base";
   uint64_t steps = steps_of_run(l->bench);
   l->run->memory_before = memory_of(l);
   for (; l->step < steps; l->step++) {
@@ -269,74 +275,68 @@ static void run_steps(lora *l, const kgt_settings *settings)
 }
 
 static void tune(const kgt_bench *bench, const kgt_settings *settings,
-                 const fl_model *base, uint64_t seed, int is_freezing, run *out)
+                 const fl_model *base, uint64_t seed, uint32_t which, run *runs)
 {
   char line[64 + KGT_LOG];
+  run *out = &runs[which];
   lora l = {.bench = bench, .seed = seed, .rate = settings->rate, .run = out};
   *out = (run){0};
+  if (which == FRONT) l.safe = &runs[FREEZING];
   l.model = adapted(base, seed, settings->has_adapters);
-  if (is_freezing) open_control(&l);
-  run_steps(&l, settings);
+  if (which == FREEZING) open_control(&l);
+  run_steps(&l, names[which], settings);
   out->accuracy = kgt_accuracy(bench, l.model);
   fl_freeze_free(l.freeze);
-  out->memory_front = memory_of_front(&l);
   fl_model_free(l.model);
   free(l.is_frozen);
   if (!*out->frozen) (void)snprintf(out->frozen, KGT_LOG, "none");
   (void)snprintf(line, sizeof line, "seed %u: %s: %.2f %%, frozen: %s",
-                 (unsigned)seed, is_freezing ? "freezing" : "base",
-                 out->accuracy, out->frozen);
+                 (unsigned)seed, names[which], out->accuracy, out->frozen);
   kgt_progress_line(line);
 }
 
 /* ---- figures ---- */
 
-typedef double (*figure_fn)(const run *base, const run *freezing);
+typedef double (*figure_fn)(const run *base, const run *own);
 
-static double accuracy(const run *base, const run *freezing)
+static double accuracy(const run *base, const run *own)
 {
-  (void)freezing;
+  (void)own;
   return base->accuracy;
 }
 
-static double delta(const run *base, const run *freezing)
+static double delta(const run *base, const run *own)
 {
-  return freezing->accuracy - base->accuracy;
+  return own->accuracy - base->accuracy;
 }
 
-static double time_saved(const run *base, const run *freezing)
+static double time_saved(const run *base, const run *own)
 {
-  return 100.0 * (1.0 - freezing->cpu_us / base->cpu_us);
+  return 100.0 * (1.0 - own->cpu_us / base->cpu_us);
 }
 
-static double compute_saved(const run *base, const run *freezing)
+static double compute_saved(const run *base, const run *own)
 {
-  return 100.0 * (1.0 - freezing->flops / base->flops);
+  return 100.0 * (1.0 - own->flops / base->flops);
 }
 
-static double memory_saved(const run *base, const run *freezing)
+static double memory_saved(const run *base, const run *own)
 {
   (void)base;
-  return 100.0 * (1.0 - freezing->memory_after / freezing->memory_before);
+  return 100.0 * (1.0 - own->memory_after / own->memory_before);
 }
 
-static double memory_front_saved(const run *base, const run *freezing)
+static double memory_mean_saved(const run *base, const run *own)
 {
-  (void)base;
-  return 100.0 * (1.0 - freezing->memory_front / freezing->memory_before);
-}
-
-static double memory_mean_saved(const run *base, const run *freezing)
-{
-  return 100.0 * (1.0 - freezing->memory_mean / base->memory_mean);
+  return 100.0 * (1.0 - own->memory_mean / base->memory_mean);
 }
 
 static void print_mean(const tables *t, const char *key, figure_fn figure,
-                       int has_interval)
+                       uint32_t which, int has_interval)
 {
   double values[KGT_SEEDS];
   for (uint32_t i = 0; i < t->n; i++)
-    values[i] = figure(&t->base[i], &t->freezing[i]);
+    values[i] = figure(&t->runs[i][BASE], &t->runs[i][which]);
   (void)kgt_print_mean(key, values, t->n, has_interval);
 }
 
@@ -358,26 +358,28 @@ void kgt_part_lora(const kgt_bench *bench, const kgt_settings *settings)
 {
   static tables t;
   t.n = settings->n_seeds;
-  kgt_progress_begin(t.n * (steps_before(bench) + 2 * steps_of_run(bench)));
+  kgt_progress_begin(t.n * (steps_before(bench) + RUNS * steps_of_run(bench)));
   for (uint32_t i = 0; i < t.n; i++) {
     uint64_t seed = settings->seeds[i];
     fl_model *base = pretrained(bench, seed, settings->rate);
-    tune(bench, settings, base, seed, 0, &t.base[i]);
-    tune(bench, settings, base, seed, 1, &t.freezing[i]);
+    for (uint32_t which = 0; which < RUNS; which++) {
+      tune(bench, settings, base, seed, which, t.runs[i]);
+      print_run(&t.runs[i][which], seed, names[which]);
+    }
     fl_model_free(base);
-    print_run(&t.base[i], seed, "base");
-    print_run(&t.freezing[i], seed, "freezing");
   }
   kgt_print("lora_seeds", t.n);
-  print_mean(&t, "lora_acc_base", accuracy, 0);
-  print_mean(&t, "lora_acc_delta", delta, 1);
-  print_mean(&t, "lora_time_saved_pct", time_saved, 0);
-  print_mean(&t, "lora_compute_saved_pct", compute_saved, 0);
-  print_mean(&t, "lora_memory_saved_pct", memory_saved, 0);
-  print_mean(&t, "lora_memory_mean_saved_pct", memory_mean_saved, 0);
-  print_mean(&t, "lora_memory_front_pct", memory_front_saved, 0);
+  print_mean(&t, "lora_acc_base", accuracy, BASE, 0);
+  print_mean(&t, "lora_acc_delta", delta, FREEZING, 1);
+  print_mean(&t, "lora_time_saved_pct", time_saved, FREEZING, 0);
+  print_mean(&t, "lora_compute_saved_pct", compute_saved, FREEZING, 0);
+  print_mean(&t, "lora_memory_saved_pct", memory_saved, FREEZING, 0);
+  print_mean(&t, "lora_memory_mean_saved_pct", memory_mean_saved, FREEZING, 0);
+  print_mean(&t, "lora_front_acc_delta", delta, FRONT, 1);
+  print_mean(&t, "lora_front_time_saved_pct", time_saved, FRONT, 0);
+  print_mean(&t, "lora_front_memory_saved_pct", memory_saved, FRONT, 0);
   printf("lora_frozen ");
   for (uint32_t i = 0; i < t.n; i++)
-    printf("%s%s", i > 0 ? ";" : "", t.freezing[i].frozen);
+    printf("%s%s", i > 0 ? ";" : "", t.runs[i][FREEZING].frozen);
   printf("\n");
 }
