@@ -319,9 +319,11 @@ typedef struct fl_freeze_attach_options {
   uint32_t first_active;
   /** Keeps what comes out of the frozen modules, so that it need not be
    * computed again; NULL, the default: nothing does. Used for data sets with
-   * ids, and for those of fl_model_fit, whose ids are the places of samples;
-   * not for models with a sparse embedding, whose rows others may change.
-   * Borrowed until the controller is detached. */
+   * ids, which name one and the same sample in all data that this cache sees
+   * (nobody looks at the sample again), and for those of fl_model_fit, whose
+   * ids are the places of samples, and which are hashed; not for models with a
+   * sparse embedding, whose rows others may change. Borrowed until the
+   * controller is detached. */
   fl_cache *cache;
   /** Ids are below it; 0, the default: the samples of the data set at hand. */
   uint64_t n_samples;

@@ -237,7 +237,8 @@ typedef struct fl_dataset {
   const float *targets; /**< [n, outputs] for losses of numbers, finite, of
                              binary cross-entropy 0..1; else NULL */
   const uint64_t *ids;  /**< [n], name the samples for what is kept of them
-                             (fl_freeze_attach); NULL = no names */
+                             (fl_freeze_attach): other samples, in this or
+                             another data set, have other ids; NULL = no names */
   uint64_t sample_size; /**< values of one sample of x, where the data says it:
                              other than the model's is FL_E_DIM; 0, the
                              default: as many as the model takes */
