@@ -299,23 +299,31 @@ void fli_batch_free(fl_embedding *embedding, fli_table *table);
 /* Which ids are the same, and the bags of each in order. */
 void fli_batch_group(fli_batch *batch, const fl_embedding_bags *bags);
 /* Up to FLI_WINDOW ids that are looked for together: begin asks memory for
- * their buckets, find (a little later) has their entries. In the writer's
- * thread or while it waits. */
+ * their buckets, find (a little later) has their entries, but for those that
+ * are in their second bucket, which it asks for; find_rest has these, and
+ * fli_rows_ask says where their rows are and asks for them. Beside a writer
+ * what is found may be wrong, as segments and sequences tell. */
 typedef struct fli_window {
+  uint64_t first; /* of the ids of a batch */
   size_t n;
-  fli_entry *first[FLI_WINDOW]; /* buckets */
-  fli_entry *second[FLI_WINDOW];
-  size_t n_missing; /* ids that are not in their first bucket */
+  uint64_t hashes[FLI_WINDOW];
+  fli_segment *segments[FLI_WINDOW];
+  uint32_t sequences[FLI_WINDOW]; /* of the segments, as begin saw them */
+  fli_entry *buckets[FLI_WINDOW]; /* the first ones */
+  size_t n_missing;               /* ids that are not in them */
   uint32_t missing[FLI_WINDOW];
+  uint32_t masks[FLI_WINDOW]; /* 0: no row */
+  const uint8_t *rows[FLI_WINDOW];
 } fli_window;
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
-                      const fli_table *table, const uint64_t *ids,
-                      uint32_t *hashes);
+                      const fli_table *table, const uint64_t *ids);
 void fli_window_find(fli_window *window, const uint64_t *ids,
                      fli_entry **entries);
-/* What find has asked memory for once more. */
 void fli_window_find_rest(fli_window *window, const uint64_t *ids,
                           fli_entry **entries);
+/* wheres: what the entries say; 0 without one. Returns how many are without. */
+size_t fli_rows_ask(fli_window *window, const fli_table *table,
+                    fli_entry *const *entries, uint32_t *wheres);
 /* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
@@ -414,5 +422,13 @@ int fli_row_bytes_are_finite(const fli_table *table, const uint8_t *bytes,
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
                   uint64_t id, uint8_t *row);
+
+/* ---- sums (sums.c) ------------------------------------------------------- */
+
+/* Add the chunks that `masks` say, up to FLI_WINDOW rows, to sum[dim]; weights
+ * NULL: 1. A row without chunks may be NULL. */
+void fli_rows_add(const fli_table *table, float *sum, size_t n,
+                  const uint32_t *masks, const uint8_t *const *bytes,
+                  const float *weights);
 
 #endif
