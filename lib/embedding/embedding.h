@@ -28,7 +28,7 @@ enum {
   FLI_DROPPED_LEVELS = 4, /* half an octave */
   FLI_DROPPED_ABOVE = 12, /* levels above the candidates' */
   FLI_DROPPED_BYTES = 4,
-  FLI_WINDOW = 64 /* ids that are looked up side by side */
+  FLI_WINDOW = 32 /* ids that are looked up side by side */
 };
 
 /* `where` of an entry: mask << 28 | flags | index of the extent. 0, which no
