@@ -82,7 +82,8 @@ typedef struct fl_embedding_options {
   uint32_t sample_every; /**< of how many rows one is sampled for the
                               threshold; default 16 */
   /** Rank tables against each other: one threshold for all, utilities over
-   * each table's 95th percentile; 0 (default): each table keeps its share. */
+   * each table's 95th percentile; `share` and `prune_from` of tables say
+   * nothing then. 0 (default): each table keeps its share. */
   uint32_t is_global;
   /** Ids evicted since the last version that are remembered for deltas, 16
    * bytes each; default 0: no deltas. */
@@ -155,9 +156,10 @@ FL_API fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                                       const fl_embedding_bags *bags,
                                       float *out);
 /** Update the rows of these bags. gradient: [n_bags, dim], of the loss by the
- * output; rate >= 0. Gradients of the same id are summed first, each in the
- * order of the batch. FL_E_NOT_FINITE: nothing changed. A row whose summed
- * gradient has a square above float32 is left as it is. */
+ * output; rate: 0..1e9, so that rows stay finite. Gradients of the same id are
+ * summed first, each in the order of the batch. FL_E_NOT_FINITE: nothing
+ * changed. A row whose summed gradient has a square above float32 is left as it
+ * is, and such a gradient is worth nothing to an id without a row. */
 FL_API fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
                                        const fl_embedding_bags *bags,
                                        const float *gradient, float rate);
@@ -190,8 +192,8 @@ typedef struct fl_embedding_attach_options {
    * the default: `table` for all of them. Borrowed for the call. */
   const uint32_t *tables;
   uint32_t n_tables; /**< as many as the layer has fields; 0 without */
-  float rate;        /**< of the rows, finite, >= 0; default FL_RATE_SCHEDULED:
-                          the step's */
+  float rate;        /**< of the rows, 0..1e9; default FL_RATE_SCHEDULED: the
+                          step's */
 } fl_embedding_attach_options;
 FL_API fl_status fl_embedding_attach_options_init(
     fl_embedding_attach_options *options, size_t size);

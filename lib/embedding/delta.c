@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "embedding/saved.h"
+#include "embedding/utility.h"
 #include "kernels/kernels.h"
 
 /* ---- out ----------------------------------------------------------------- */
@@ -105,7 +106,8 @@ static void read_table(fl_embedding *e, uint32_t t, fli_in *in, int does_apply)
     fli_in_fail(in, FL_E_SCHEMA, "a table's shape");
   int32_t base = (int32_t)fli_in_u32(in);
   float scale = fli_in_f32(in);
-  if (base < 0 || base > 2039 - 256 || !(scale > 0x1p-120f && scale < 0x1p100f))
+  if (base < 0 || base > FLI_BASE_MAX ||
+      !(scale > 0x1p-120f && scale < 0x1p100f))
     fli_in_fail(in, FL_E_RANGE, "a table");
   if (!does_apply || in->status != FL_OK) return;
   table->base = base;

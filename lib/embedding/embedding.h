@@ -31,6 +31,11 @@ enum {
   FLI_WINDOW = 32 /* ids that are looked up side by side */
 };
 
+/* So that rows stay finite: of 1024 values with a mean square below 2^128 none
+ * is above 2^69, so no step is longer than 2^99, and adding that often comes to
+ * an end where it is less than half a unit of the last place, below 2^125. */
+#define FLI_RATE_MAX 1e9f
+
 /* `where` of an entry: mask << 28 | flags | index of the extent. 0, which no
  * entry in use has, is a free place; so that ids may be any number. */
 enum { FLI_MASK_SHIFT = 28 };

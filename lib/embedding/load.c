@@ -13,6 +13,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "embedding/saved.h"
+#include "embedding/utility.h"
 #include "kernels/kernels.h"
 
 enum { ARRAY_FIRST = 65536, TOMBSTONES_MAX = 1 << 20, LIST_MAX = 4096 };
@@ -140,7 +141,7 @@ static fl_status read_table(fl_embedding *e, fli_in *in)
   float scale = fli_in_f32(in);
   uint32_t admit_level = fli_in_u32(in);
   uint64_t quota = fli_in_u64(in);
-  if (base < 0 || base > 2039 - 256 ||
+  if (base < 0 || base > FLI_BASE_MAX ||
       !(scale > 0x1p-120f && scale < 0x1p100f) || admit_level > 255 ||
       counters % 2 != 0 || counters > (uint64_t)2 * UINT32_MAX ||
       n_candidate_buckets > UINT32_MAX / 64)
