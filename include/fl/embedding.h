@@ -288,7 +288,9 @@ fl_embedding_get_statistics(const fl_embedding *embedding, uint32_t table,
 FL_API fl_status fl_embedding_save(fl_embedding *embedding,
                                    const fl_writer *writer);
 /** Make a handle of what was saved. byte_budget: 0 = the saved one; else it
- * bounds what the bytes can make this call take, and stays the budget.
+ * bounds what the bytes can make this call take, and stays the budget (tables
+ * of a store that had none get sketches by default). With 0 this call takes no
+ * more than 96 MiB and 64 bytes for each that it has read.
  * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE,
  * FL_E_TOO_LARGE: damaged or foreign; FL_E_LIMIT: does not fit; FL_E_IO. */
 FL_API fl_status fl_embedding_load(fl_embedding **out, fl_context *context,
@@ -309,8 +311,9 @@ FL_API fl_status fl_embedding_save_delta(fl_embedding *embedding,
  * handle trained itself since its version is lost in the rows that the delta
  * has. FL_E_STALE: the delta is of another version; FL_E_SCHEMA: other tables;
  * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE:
- * damaged; nothing changed so far. FL_E_LIMIT, FL_E_NOMEM: there was no room
- * half way, the handle is of no version (0), only a whole one helps. */
+ * damaged; nothing changed so far. FL_E_LIMIT, when the delta is larger than
+ * the budget: nothing changed either. FL_E_LIMIT, FL_E_NOMEM else: there was no
+ * room half way, the handle is of no version (0), only a whole one helps. */
 FL_API fl_status fl_embedding_apply_delta(fl_embedding *embedding,
                                           const fl_reader *reader);
 

@@ -23,6 +23,7 @@ enum {
   FLI_DIM_MAX = 1024,
   FLI_BUCKET = 4, /* entries: a line of 64 bytes */
   FLI_DEPTH_MAX = 24,
+  FLI_SEGMENT_BUCKETS_MAX = 512,
   FLI_GROUP = 16, /* extents that have their accumulators side by side */
   FLI_INDEX_BITS = 25,
   FLI_DROPPED_LEVELS = 4, /* half an octave */
@@ -35,6 +36,9 @@ enum {
  * is above 2^69, so no step is longer than 2^99, and adding that often comes to
  * an end where it is less than half a unit of the last place, below 2^125. */
 #define FLI_RATE_MAX 1e9f
+
+#define FLI_COUNTERS_MAX ((uint64_t)2 * UINT32_MAX) /* of a sketch */
+#define FLI_CANDIDATE_BUCKETS_MAX (UINT32_MAX / 64)
 
 /* `where` of an entry: mask << 28 | flags | index of the extent. 0, which no
  * entry in use has, is a free place; so that ids may be any number. */
@@ -266,6 +270,9 @@ fl_status fli_hash_new(fl_embedding *embedding, fli_table *table);
 fl_status fli_segment_new(fl_embedding *embedding, uint32_t n_buckets,
                           uint32_t depth, fli_segment **out);
 void fli_segment_free(fl_embedding *embedding, fli_segment *segment);
+/* A free place for an id that is not there, or NULL. */
+fli_entry *fli_segment_place(const fl_embedding *embedding,
+                             fli_segment *segment, uint64_t hash);
 fl_status fli_hash_set(fl_embedding *embedding, fli_table *table,
                        fli_segment *const *segments, uint32_t n);
 void fli_hash_free(fl_embedding *embedding, fli_table *table);
@@ -358,6 +365,9 @@ void fli_sketch_lower(fli_table *table, uint32_t levels);
 fl_status fli_table_add(fl_embedding *embedding,
                         const fl_embedding_table_options *options,
                         fli_table **out);
+/* What options say of its sketch; with FL_AUTO counters by default. */
+fl_status fli_table_add_sketch(fl_embedding *embedding, fli_table *table,
+                               uint64_t counters);
 void fli_tombstone_add(fl_embedding *embedding, uint32_t table, uint64_t id);
 
 /* ---- adjust -------------------------------------------------------------- */

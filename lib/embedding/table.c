@@ -20,8 +20,7 @@ enum {
   BLOCK_MIN = 1024,
   BLOCK_MAX = 1 << 20,
   BLOCKS_IN_BUDGET = 512,
-  SEGMENT_BUCKETS_MIN = 64, /* its header is 64 bytes */
-  SEGMENT_BUCKETS_MAX = 512,
+  SEGMENT_BUCKETS_MIN = 64,  /* its header is 64 bytes */
   SKETCH_IN_BUDGET = 50,     /* default */
   CANDIDATES_IN_BUDGET = 128 /* and of it their bytes */
 };
@@ -114,7 +113,7 @@ static void set_reserve(fl_embedding *embedding)
 {
   const size_t bucket = FLI_BUCKET * sizeof(fli_entry);
   size_t buckets = embedding->block_bytes / bucket;
-  if (buckets > SEGMENT_BUCKETS_MAX) buckets = SEGMENT_BUCKETS_MAX;
+  if (buckets > FLI_SEGMENT_BUCKETS_MAX) buckets = FLI_SEGMENT_BUCKETS_MAX;
   if (buckets < SEGMENT_BUCKETS_MIN) buckets = SEGMENT_BUCKETS_MIN;
   embedding->segment_buckets = (uint32_t)buckets;
   if (embedding->budget == UINT64_MAX) return;
@@ -295,17 +294,20 @@ static void set_shape(fli_table *table,
 
 /* By default in proportion to the budget that a table may take when all have
  * the same share. */
-static fl_status add_sketch(fl_embedding *embedding, fli_table *table,
-                            const fl_embedding_table_options *options)
+fl_status fli_table_add_sketch(fl_embedding *embedding, fli_table *table,
+                               uint64_t counters)
 {
   const uint64_t budget = embedding->budget / embedding->n_tables;
-  uint64_t counters = options->sketch_counters;
   uint64_t candidates = budget / CANDIDATES_IN_BUDGET / sizeof(fli_candidate);
   if (embedding->budget == UINT64_MAX) return FL_OK;
-  if (counters == FL_AUTO) counters = budget / SKETCH_IN_BUDGET;
-  if (counters > (uint64_t)2 * UINT32_MAX || counters > SIZE_MAX)
+  if (counters == FL_AUTO) {
+    counters = budget / SKETCH_IN_BUDGET;
+    if (counters > FLI_COUNTERS_MAX) counters = FLI_COUNTERS_MAX;
+  }
+  if (counters > FLI_COUNTERS_MAX || counters > SIZE_MAX)
     return fli_error(FL_E_OPTIONS, "embedding: sketch_counters, want < 2^33");
-  if (candidates > UINT32_MAX / 2) candidates = UINT32_MAX / 2;
+  if (candidates > (uint64_t)FLI_BUCKET * FLI_CANDIDATE_BUCKETS_MAX)
+    candidates = (uint64_t)FLI_BUCKET * FLI_CANDIDATE_BUCKETS_MAX;
   return fli_sketch_new(embedding, table, (size_t)counters, (size_t)candidates);
 }
 
@@ -358,7 +360,7 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
                                   "embedding table options");
   if (st == FL_OK) st = fli_table_add(embedding, &options, &table);
   if (st != FL_OK) return st;
-  st = add_sketch(embedding, table, &options);
+  st = fli_table_add_sketch(embedding, table, options.sketch_counters);
   if (st != FL_OK) {
     embedding->n_tables--;
     drop_pools(embedding, n_pools);
