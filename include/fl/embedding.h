@@ -121,7 +121,8 @@ FL_API fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
                                   const fl_embedding_options *options);
 FL_API void fl_embedding_free(fl_embedding *embedding);
 /** Add a table; *table numbers them from 0. FL_E_DIM: the shape; FL_E_LIMIT: 64
- * tables, or the budget is too small. Tables may be added at any time. */
+ * tables, or the budget is too small: there would never be a row in it, or in
+ * the share of one that is there. Tables may be added at any time. */
 FL_API fl_status fl_embedding_add_table(
     fl_embedding *embedding, const fl_embedding_table_options *options,
     uint32_t *table);

@@ -26,6 +26,7 @@ enum {
   FLI_SEGMENT_BUCKETS_MAX = 512,
   FLI_GROUP = 16, /* extents that have their accumulators side by side */
   FLI_INDEX_BITS = 25,
+  FLI_BLOCKS_FIRST = 8,   /* places of a pool's list */
   FLI_DROPPED_LEVELS = 4, /* half an octave */
   FLI_DROPPED_ABOVE = 12, /* levels above the candidates' */
   FLI_DROPPED_BYTES = 4,
@@ -398,6 +399,8 @@ int fli_row_is_kept(const fli_table *table, uint32_t where);
 void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
                         fli_levels *levels);
 uint64_t fli_table_bytes(const fli_table *table);
+/* Bytes that rows of all tables may take. */
+uint64_t fli_capacity(const fl_embedding *embedding);
 /* Let every table's quota and plan be what the budget allows (quota.c). */
 void fli_plan_all(fl_embedding *embedding, fli_plan *plans);
 /* Pools with fewer blocks, where one is free (compact.c); and segments that

@@ -5,6 +5,7 @@
 #include "embedding/embedding.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -346,6 +347,44 @@ fl_status fli_table_add(fl_embedding *embedding,
   return FL_OK;
 }
 
+static uint64_t row_bytes(const fli_table *table)
+{
+  return (uint64_t)table->chunks * table->chunk_bytes + FLI_ROW_BYTES;
+}
+
+/* Whether there will ever be a row: the first one takes a block; after an
+ * adjust a table that is not small has its share. */
+static fl_status check_room(const fl_embedding *embedding,
+                            const fli_table *added)
+{
+  const fli_pool *pool = added->pools[added->chunks];
+  uint64_t least = added->segment_bytes + pool->block_bytes;
+  double shares = 0;
+  if (embedding->budget == UINT64_MAX) return FL_OK;
+  if (pool->blocks_capacity == 0) least += FLI_BLOCKS_FIRST * sizeof(fli_block);
+  const uint64_t capacity = fli_capacity(embedding);
+  if (capacity < least) {
+    return fli_error(FL_E_LIMIT,
+                     "embedding: the budget is too small for a row: there are "
+                     "%" PRIu64 " bytes, want %" PRIu64,
+                     capacity, least);
+  }
+  for (uint32_t i = 0; i < embedding->n_tables; i++)
+    shares += (double)embedding->tables[i]->share;
+  for (uint32_t i = 0; i < embedding->n_tables; i++) {
+    const fli_table *table = embedding->tables[i];
+    if (table->prune_from > 0 || embedding->options.is_global) continue;
+    if ((double)capacity * (double)table->share / shares >=
+        (double)row_bytes(table))
+      continue;
+    return fli_error(FL_E_LIMIT,
+                     "embedding: table %u's share of the budget is too small "
+                     "for a row of %" PRIu64 " bytes",
+                     (unsigned)i, row_bytes(table));
+  }
+  return FL_OK;
+}
+
 fl_status fl_embedding_add_table(fl_embedding *embedding,
                                  const fl_embedding_table_options *given,
                                  uint32_t *out)
@@ -361,6 +400,7 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
   if (st == FL_OK) st = fli_table_add(embedding, &options, &table);
   if (st != FL_OK) return st;
   st = fli_table_add_sketch(embedding, table, options.sketch_counters);
+  if (st == FL_OK) st = check_room(embedding, table);
   if (st != FL_OK) {
     embedding->n_tables--;
     drop_pools(embedding, n_pools);
