@@ -82,7 +82,8 @@ typedef struct fl_embedding_options {
   uint32_t sample_every; /**< of how many rows one is sampled for the
                               threshold; default 16 */
   /** Rank tables against each other: one threshold for all, utilities over
-   * each table's 95th percentile; 0 (default): each table keeps its share. */
+   * each table's 95th percentile; `share` and `prune_from` of tables say
+   * nothing then. 0 (default): each table keeps its share. */
   uint32_t is_global;
   /** Ids evicted since the last version that are remembered for deltas, 16
    * bytes each; default 0: no deltas. */
@@ -120,7 +121,8 @@ FL_API fl_status fl_embedding_new(fl_embedding **out, fl_context *context,
                                   const fl_embedding_options *options);
 FL_API void fl_embedding_free(fl_embedding *embedding);
 /** Add a table; *table numbers them from 0. FL_E_DIM: the shape; FL_E_LIMIT: 64
- * tables, or the budget is too small. Tables may be added at any time. */
+ * tables, or the budget is too small: there would never be a row in it, or in
+ * the share of one that is there. Tables may be added at any time. */
 FL_API fl_status fl_embedding_add_table(
     fl_embedding *embedding, const fl_embedding_table_options *options,
     uint32_t *table);
@@ -155,9 +157,10 @@ FL_API fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                                       const fl_embedding_bags *bags,
                                       float *out);
 /** Update the rows of these bags. gradient: [n_bags, dim], of the loss by the
- * output; rate >= 0. Gradients of the same id are summed first, each in the
- * order of the batch. FL_E_NOT_FINITE: nothing changed. A row whose summed
- * gradient has a square above float32 is left as it is. */
+ * output; rate: 0..1e9, so that rows stay finite. Gradients of the same id are
+ * summed first, each in the order of the batch. FL_E_NOT_FINITE: nothing
+ * changed. A row whose summed gradient has a square above float32 is left as it
+ * is, and such a gradient is worth nothing to an id without a row. */
 FL_API fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
                                        const fl_embedding_bags *bags,
                                        const float *gradient, float rate);
@@ -190,8 +193,8 @@ typedef struct fl_embedding_attach_options {
    * the default: `table` for all of them. Borrowed for the call. */
   const uint32_t *tables;
   uint32_t n_tables; /**< as many as the layer has fields; 0 without */
-  float rate;        /**< of the rows, finite, >= 0; default FL_RATE_SCHEDULED:
-                          the step's */
+  float rate;        /**< of the rows, 0..1e9; default FL_RATE_SCHEDULED: the
+                          step's */
 } fl_embedding_attach_options;
 FL_API fl_status fl_embedding_attach_options_init(
     fl_embedding_attach_options *options, size_t size);
@@ -286,7 +289,9 @@ fl_embedding_get_statistics(const fl_embedding *embedding, uint32_t table,
 FL_API fl_status fl_embedding_save(fl_embedding *embedding,
                                    const fl_writer *writer);
 /** Make a handle of what was saved. byte_budget: 0 = the saved one; else it
- * bounds what the bytes can make this call take, and stays the budget.
+ * bounds what the bytes can make this call take, and stays the budget (tables
+ * of a store that had none get sketches by default). With 0 this call takes no
+ * more than 96 MiB and 64 bytes for each that it has read.
  * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE,
  * FL_E_TOO_LARGE: damaged or foreign; FL_E_LIMIT: does not fit; FL_E_IO. */
 FL_API fl_status fl_embedding_load(fl_embedding **out, fl_context *context,
@@ -307,8 +312,9 @@ FL_API fl_status fl_embedding_save_delta(fl_embedding *embedding,
  * handle trained itself since its version is lost in the rows that the delta
  * has. FL_E_STALE: the delta is of another version; FL_E_SCHEMA: other tables;
  * FL_E_FORMAT, FL_E_TRUNCATED, FL_E_VERSION, FL_E_RANGE, FL_E_NOT_FINITE:
- * damaged; nothing changed so far. FL_E_LIMIT, FL_E_NOMEM: there was no room
- * half way, the handle is of no version (0), only a whole one helps. */
+ * damaged; nothing changed so far. FL_E_LIMIT, when the delta is larger than
+ * the budget: nothing changed either. FL_E_LIMIT, FL_E_NOMEM else: there was no
+ * room half way, the handle is of no version (0), only a whole one helps. */
 FL_API fl_status fl_embedding_apply_delta(fl_embedding *embedding,
                                           const fl_reader *reader);
 

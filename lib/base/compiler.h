@@ -22,8 +22,10 @@ __extension__ typedef unsigned __int128 fli_wide;
 /* A function that reads what another thread may be writing, and finds out
  * afterwards whether it did: not for the thread sanitizer. */
 #if defined(__GNUC__)
-#  define FLI_READS_RACING __attribute__((no_sanitize_thread, noinline))
+#  define FLI_UNWATCHED __attribute__((no_sanitize_thread))
+#  define FLI_READS_RACING FLI_UNWATCHED FLI_NOINLINE
 #else
+#  define FLI_UNWATCHED
 #  define FLI_READS_RACING
 #endif
 

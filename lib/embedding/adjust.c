@@ -269,7 +269,8 @@ static void age_row(const fli_table *table, fli_entry *entry, uint32_t lower)
 }
 
 /* Later increments count more; when the median has risen far, all levels sink
- * by whole octaves. */
+ * by whole octaves, and either what comes later counts as much less, or the
+ * levels begin as much higher. */
 static void decay(const fl_embedding *embedding, fli_table *table,
                   const fli_plan *plan)
 {
@@ -278,12 +279,18 @@ static void decay(const fl_embedding *embedding, fli_table *table,
   uint64_t at = 0;
   fli_segment *segment;
   table->scale /= embedding->options.decay;
-  if (plan->middle >= FLI_LEVEL_MIDDLE + FAR && table->scale > SCALE_MIN)
+  if (plan->middle >= FLI_LEVEL_MIDDLE + FAR)
     lower = (uint32_t)(plan->middle - FLI_LEVEL_MIDDLE) / OCTAVE * OCTAVE;
   if (table->scale > SCALE_MAX && lower < SCALE_OCTAVES * OCTAVE)
     lower = SCALE_OCTAVES * OCTAVE; /* nothing was trained for long */
-  for (uint32_t i = 0; i < lower; i += OCTAVE)
-    table->scale *= 0.5f;
+  if (table->scale > SCALE_MIN) {
+    for (uint32_t i = 0; i < lower; i += OCTAVE)
+      table->scale *= 0.5f;
+  } else if (table->base + (int32_t)lower <= FLI_BASE_MAX) {
+    table->base += (int32_t)lower;
+  } else {
+    lower = 0;
+  }
   int admit = plan->winner + (plan->is_tight ? table->charge : 0) - (int)lower;
   table->admit_level = (uint8_t)(admit < 0 ? 0 : admit > 255 ? 255 : admit);
   fli_sketch_lower(table, lower);

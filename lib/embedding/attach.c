@@ -260,7 +260,7 @@ static fl_status check_tables(const fl_embedding *embedding,
 
 static fl_status check_rate(float rate)
 {
-  if (rate == FL_RATE_SCHEDULED || (isfinite(rate) && rate >= 0.0f)) {
+  if (rate == FL_RATE_SCHEDULED || (rate >= 0.0f && rate <= FLI_RATE_MAX)) {
     return FL_OK;
   }
   return fli_error(FL_E_OPTIONS,

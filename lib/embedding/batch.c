@@ -10,21 +10,27 @@
 #include "base/error.h"
 #include "base/size.h"
 
-/* Buckets of ids are asked for. */
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
-                      const fli_table *table, const uint64_t *ids,
-                      uint32_t *hashes)
+                      const fli_table *table, const uint64_t *ids)
 {
   for (size_t i = 0; i < window->n; i++) {
     uint64_t hash = fli_mix(embedding->mix, ids[i]);
     fli_segment *segment = fli_segment_of(table, hash);
-    uint32_t first = fli_first_bucket(hash, segment->n_buckets);
-    uint32_t second = fli_second_bucket(hash, segment->n_buckets);
-    window->first[i] = segment->entries + (size_t)first * FLI_BUCKET;
-    window->second[i] = segment->entries + (size_t)second * FLI_BUCKET;
-    hashes[i] = (uint32_t)hash;
-    FLI_PREFETCH(window->first[i]);
+    uint32_t bucket = fli_first_bucket(hash, segment->n_buckets);
+    window->hashes[i] = hash;
+    window->segments[i] = segment;
+    window->sequences[i] =
+        atomic_load_explicit(&segment->sequence, memory_order_acquire);
+    window->buckets[i] = segment->entries + (size_t)bucket * FLI_BUCKET;
+    FLI_PREFETCH(window->buckets[i]);
   }
+}
+
+static fli_entry *second_bucket(const fli_window *window, uint32_t at)
+{
+  fli_segment *segment = window->segments[at];
+  uint32_t bucket = fli_second_bucket(window->hashes[at], segment->n_buckets);
+  return segment->entries + (size_t)bucket * FLI_BUCKET;
 }
 
 /* Without branches on what a bucket has. */
@@ -33,13 +39,16 @@ void fli_window_find(fli_window *window, const uint64_t *ids,
 {
   size_t n_missing = 0;
   for (size_t i = 0; i < window->n; i++) {
-    uint32_t match = fli_bucket_match(window->first[i], ids[i]);
-    entries[i] = window->first[i] + fli_match_place(match);
+    uint32_t match = fli_bucket_match(window->buckets[i], ids[i]);
+    entries[i] = window->buckets[i] + fli_match_place(match);
     window->missing[n_missing] = (uint32_t)i;
     n_missing += match == 0;
   }
-  for (size_t i = 0; i < n_missing; i++)
-    FLI_PREFETCH(window->second[window->missing[i]]);
+  for (size_t i = 0; i < n_missing; i++) {
+    uint32_t at = window->missing[i];
+    window->buckets[at] = second_bucket(window, at);
+    FLI_PREFETCH(window->buckets[at]);
+  }
   window->n_missing = n_missing;
 }
 
@@ -48,8 +57,30 @@ void fli_window_find_rest(fli_window *window, const uint64_t *ids,
 {
   for (size_t i = 0; i < window->n_missing; i++) {
     uint32_t at = window->missing[i];
-    entries[at] = fli_bucket_find(window->second[at], ids[at]);
+    entries[at] = fli_bucket_find(window->buckets[at], ids[at]);
   }
+}
+
+size_t fli_rows_ask(fli_window *window, const fli_table *table,
+                    fli_entry *const *entries, uint32_t *wheres)
+{
+  size_t n_none = 0;
+  for (size_t i = 0; i < window->n; i++) {
+    wheres[i] = entries[i] ? fli_entry_where(entries[i]) : 0;
+    n_none += wheres[i] == 0;
+  }
+  /* The block of an extent was there before an entry said so. */
+  atomic_thread_fence(memory_order_acquire);
+  for (size_t i = 0; i < window->n; i++) {
+    const uint32_t where = wheres[i];
+    window->masks[i] = where >> FLI_MASK_SHIFT;
+    window->rows[i] = NULL;
+    if (where == 0) continue;
+    const fli_pool *pool = table->pools[fli_count_of(window->masks[i])];
+    window->rows[i] = fli_pool_row(pool, where & FLI_INDEX_MASK);
+    fli_prefetch(window->rows[i], pool->extent_bytes);
+  }
+  return n_none;
 }
 
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
@@ -60,13 +91,14 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
   if (n > 0) memcpy(batch->ids, bags->ids, n * sizeof *batch->ids);
   for (size_t at = 0; at < n; at += FLI_WINDOW) {
     fli_window window = {.n = n - at < FLI_WINDOW ? n - at : FLI_WINDOW};
-    fli_window_begin(&window, embedding, table, bags->ids + at,
-                     batch->hashes + at);
+    fli_window_begin(&window, embedding, table, bags->ids + at);
     fli_window_find(&window, bags->ids + at, batch->entries + at);
     fli_window_find_rest(&window, bags->ids + at, batch->entries + at);
-    for (size_t i = at; i < at + window.n; i++)
-      batch->wheres[i] =
-          batch->entries[i] ? fli_entry_where(batch->entries[i]) : 0;
+    for (size_t i = 0; i < window.n; i++) {
+      fli_entry *entry = batch->entries[at + i];
+      batch->wheres[at + i] = entry ? fli_entry_where(entry) : 0;
+      batch->hashes[at + i] = (uint32_t)window.hashes[i];
+    }
   }
   batch->n_ids = n;
   batch->layout = embedding->layout;

@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "embedding/saved.h"
+#include "embedding/utility.h"
 #include "kernels/kernels.h"
 
 /* ---- out ----------------------------------------------------------------- */
@@ -105,7 +106,8 @@ static void read_table(fl_embedding *e, uint32_t t, fli_in *in, int does_apply)
     fli_in_fail(in, FL_E_SCHEMA, "a table's shape");
   int32_t base = (int32_t)fli_in_u32(in);
   float scale = fli_in_f32(in);
-  if (base < 0 || base > 2039 - 256 || !(scale > 0x1p-120f && scale < 0x1p100f))
+  if (base < 0 || base > FLI_BASE_MAX ||
+      !(scale > 0x1p-120f && scale < 0x1p100f))
     fli_in_fail(in, FL_E_RANGE, "a table");
   if (!does_apply || in->status != FL_OK) return;
   table->base = base;
@@ -246,21 +248,33 @@ static fl_status read_delta(fl_embedding *e, fli_in *in, int does_apply,
   return fli_in_end(in, version);
 }
 
-static fl_status apply(fl_embedding *e, fli_bytes *copy, fl_buffer *buffer)
+/* The copy once more, from its beginning. */
+typedef struct copy_source {
+  const fli_bytes *copy;
+  size_t at;
+} copy_source;
+
+static fl_status read_copy(void *user, void *out, size_t n, size_t *got)
 {
-  fl_reader again;
+  copy_source *from = user;
+  const size_t left = from->copy->size - from->at;
+  *got = n < left ? n : left;
+  if (*got > 0) memcpy(out, from->copy->data + from->at, *got);
+  from->at += *got;
+  return FL_OK;
+}
+
+static fl_status apply(fl_embedding *e, const fli_bytes *copy)
+{
+  copy_source from = {.copy = copy};
+  const fl_reader again = {read_copy, &from};
   uint64_t version = 0;
-  fli_in in = {.copy = NULL};
-  fl_status st = fl_buffer_append(buffer, copy->data, copy->size);
-  fli_bytes_free(copy);
-  if (st == FL_OK) st = fl_buffer_as_reader(buffer, &again);
-  if (st != FL_OK) return st;
-  in.reader = &again;
+  fli_in in = {.reader = &again};
   e->layout++;
   /* The reserve is for this, too. */
   uint64_t reserve = e->reserve;
   e->reserve = 0;
-  st = read_delta(e, &in, 1, &version);
+  fl_status st = read_delta(e, &in, 1, &version);
   e->reserve = reserve;
   make_room(e);
   /* Half of it is in the table now: that is no version. */
@@ -271,10 +285,8 @@ static fl_status apply(fl_embedding *e, fli_bytes *copy, fl_buffer *buffer)
 fl_status fl_embedding_apply_delta(fl_embedding *embedding,
                                    const fl_reader *reader)
 {
-  fli_in in = {.reader = reader};
   fli_bytes copy;
   uint64_t version;
-  fl_buffer *buffer = NULL;
   fli_clear_error();
   if (!embedding || !reader || !reader->read)
     return fli_error(FL_E_ARGUMENT, "embedding: got NULL");
@@ -283,11 +295,10 @@ fl_status fl_embedding_apply_delta(fl_embedding *embedding,
   if (embedding->version == 0)
     return fli_error(FL_E_STALE, "embedding: it is of no version");
   fli_bytes_init(&copy, embedding->context);
-  in.copy = &copy;
+  /* Who has room for its rows has as many bytes. */
+  fli_in in = {.reader = reader, .copy = &copy, .copy_max = embedding->budget};
   st = read_delta(embedding, &in, 0, &version);
-  if (st == FL_OK) st = fl_buffer_new(&buffer, embedding->context);
-  if (st == FL_OK) st = apply(embedding, &copy, buffer);
-  fl_buffer_free(buffer);
+  if (st == FL_OK) st = apply(embedding, &copy);
   fli_bytes_free(&copy);
   return st;
 }

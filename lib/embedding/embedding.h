@@ -23,13 +23,23 @@ enum {
   FLI_DIM_MAX = 1024,
   FLI_BUCKET = 4, /* entries: a line of 64 bytes */
   FLI_DEPTH_MAX = 24,
+  FLI_SEGMENT_BUCKETS_MAX = 512,
   FLI_GROUP = 16, /* extents that have their accumulators side by side */
   FLI_INDEX_BITS = 25,
+  FLI_BLOCKS_FIRST = 8,   /* places of a pool's list */
   FLI_DROPPED_LEVELS = 4, /* half an octave */
   FLI_DROPPED_ABOVE = 12, /* levels above the candidates' */
   FLI_DROPPED_BYTES = 4,
-  FLI_WINDOW = 64 /* ids that are looked up side by side */
+  FLI_WINDOW = 32 /* ids that are looked up side by side */
 };
+
+/* So that rows stay finite: of 1024 values with a mean square below 2^128 none
+ * is above 2^69, so no step is longer than 2^99, and adding that often comes to
+ * an end where it is less than half a unit of the last place, below 2^125. */
+#define FLI_RATE_MAX 1e9f
+
+#define FLI_COUNTERS_MAX ((uint64_t)2 * UINT32_MAX) /* of a sketch */
+#define FLI_CANDIDATE_BUCKETS_MAX (UINT32_MAX / 64)
 
 /* `where` of an entry: mask << 28 | flags | index of the extent. 0, which no
  * entry in use has, is a free place; so that ids may be any number. */
@@ -261,6 +271,9 @@ fl_status fli_hash_new(fl_embedding *embedding, fli_table *table);
 fl_status fli_segment_new(fl_embedding *embedding, uint32_t n_buckets,
                           uint32_t depth, fli_segment **out);
 void fli_segment_free(fl_embedding *embedding, fli_segment *segment);
+/* A free place for an id that is not there, or NULL. */
+fli_entry *fli_segment_place(const fl_embedding *embedding,
+                             fli_segment *segment, uint64_t hash);
 fl_status fli_hash_set(fl_embedding *embedding, fli_table *table,
                        fli_segment *const *segments, uint32_t n);
 void fli_hash_free(fl_embedding *embedding, fli_table *table);
@@ -299,23 +312,31 @@ void fli_batch_free(fl_embedding *embedding, fli_table *table);
 /* Which ids are the same, and the bags of each in order. */
 void fli_batch_group(fli_batch *batch, const fl_embedding_bags *bags);
 /* Up to FLI_WINDOW ids that are looked for together: begin asks memory for
- * their buckets, find (a little later) has their entries. In the writer's
- * thread or while it waits. */
+ * their buckets, find (a little later) has their entries, but for those that
+ * are in their second bucket, which it asks for; find_rest has these, and
+ * fli_rows_ask says where their rows are and asks for them. Beside a writer
+ * what is found may be wrong, as segments and sequences tell. */
 typedef struct fli_window {
+  uint64_t first; /* of the ids of a batch */
   size_t n;
-  fli_entry *first[FLI_WINDOW]; /* buckets */
-  fli_entry *second[FLI_WINDOW];
-  size_t n_missing; /* ids that are not in their first bucket */
+  uint64_t hashes[FLI_WINDOW];
+  fli_segment *segments[FLI_WINDOW];
+  uint32_t sequences[FLI_WINDOW]; /* of the segments, as begin saw them */
+  fli_entry *buckets[FLI_WINDOW]; /* the first ones */
+  size_t n_missing;               /* ids that are not in them */
   uint32_t missing[FLI_WINDOW];
+  uint32_t masks[FLI_WINDOW]; /* 0: no row */
+  const uint8_t *rows[FLI_WINDOW];
 } fli_window;
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
-                      const fli_table *table, const uint64_t *ids,
-                      uint32_t *hashes);
+                      const fli_table *table, const uint64_t *ids);
 void fli_window_find(fli_window *window, const uint64_t *ids,
                      fli_entry **entries);
-/* What find has asked memory for once more. */
 void fli_window_find_rest(fli_window *window, const uint64_t *ids,
                           fli_entry **entries);
+/* wheres: what the entries say; 0 without one. Returns how many are without. */
+size_t fli_rows_ask(fli_window *window, const fli_table *table,
+                    fli_entry *const *entries, uint32_t *wheres);
 /* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
@@ -345,6 +366,9 @@ void fli_sketch_lower(fli_table *table, uint32_t levels);
 fl_status fli_table_add(fl_embedding *embedding,
                         const fl_embedding_table_options *options,
                         fli_table **out);
+/* What options say of its sketch; with FL_AUTO counters by default. */
+fl_status fli_table_add_sketch(fl_embedding *embedding, fli_table *table,
+                               uint64_t counters);
 void fli_tombstone_add(fl_embedding *embedding, uint32_t table, uint64_t id);
 
 /* ---- adjust -------------------------------------------------------------- */
@@ -375,6 +399,8 @@ int fli_row_is_kept(const fli_table *table, uint32_t where);
 void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
                         fli_levels *levels);
 uint64_t fli_table_bytes(const fli_table *table);
+/* Bytes that rows of all tables may take. */
+uint64_t fli_capacity(const fl_embedding *embedding);
 /* Let every table's quota and plan be what the budget allows (quota.c). */
 void fli_plan_all(fl_embedding *embedding, fli_plan *plans);
 /* Pools with fewer blocks, where one is free (compact.c); and segments that
@@ -414,5 +440,13 @@ int fli_row_bytes_are_finite(const fli_table *table, const uint8_t *bytes,
 /* Values of a new row. */
 void fli_row_init(const fl_embedding *embedding, const fli_table *table,
                   uint64_t id, uint8_t *row);
+
+/* ---- sums (sums.c) ------------------------------------------------------- */
+
+/* Add the chunks that `masks` say, up to FLI_WINDOW rows, to sum[dim]; weights
+ * NULL: 1. A row without chunks may be NULL. */
+void fli_rows_add(const fli_table *table, float *sum, size_t n,
+                  const uint32_t *masks, const uint8_t *const *bytes,
+                  const float *weights);
 
 #endif

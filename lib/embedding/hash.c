@@ -380,7 +380,7 @@ fli_room fli_hash_shrink(fl_embedding *embedding, fli_table *table)
     first = at;
     uint32_t n_buckets = segment->n_used * 5 / (4 * FLI_BUCKET) + 2;
     if (n_buckets + n_buckets / 8 + 1 >= segment->n_buckets) continue;
-    /* Half full is good enough then; load.c refuses a quarter. */
+    /* Half full is good enough then. */
     if (is_roomy(embedding) && segment->n_used >= 2 * segment->n_buckets)
       continue;
     fli_room room = FLI_ROOM;
@@ -408,6 +408,13 @@ fl_status fli_segment_new(fl_embedding *embedding, uint32_t n_buckets,
 void fli_segment_free(fl_embedding *embedding, fli_segment *segment)
 {
   fli_embedding_give(embedding, segment, bytes_of(segment->n_buckets));
+}
+
+fli_entry *fli_segment_place(const fl_embedding *embedding,
+                             fli_segment *segment, uint64_t hash)
+{
+  int has_moved = 0;
+  return make_place(embedding->mix, segment, hash, &has_moved);
 }
 
 fl_status fli_hash_set(fl_embedding *embedding, fli_table *table,

@@ -110,4 +110,11 @@ static inline uint32_t fli_where_count(uint32_t where)
   return fli_count_of(where >> FLI_MASK_SHIFT);
 }
 
+/* Have so many bytes on their way. */
+static inline void fli_prefetch(const uint8_t *bytes, size_t n)
+{
+  for (size_t at = 0; at < n; at += 64)
+    FLI_PREFETCH(bytes + at);
+}
+
 #endif

@@ -9,9 +9,8 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
-#include "kernels/rows.h"
 
-enum { TASK_IDS = 4096, LINE = 64 };
+enum { TASK_IDS = 4096 };
 
 /* Bags that are summed by one task. */
 typedef struct bag_run {
@@ -53,97 +52,10 @@ static void end_bag(const bag_at *at)
     at->out[i] *= factor;
 }
 
-static void prefetch_row(const uint8_t *row, size_t bytes)
-{
-  for (size_t at = 0; at < bytes; at += LINE)
-    FLI_PREFETCH(row + at);
-}
-
-static void add_some_chunks(const fli_table *table, float *out,
-                            const float *row, uint32_t mask, float factor)
-{
-  const flk_rows *kernels = flk_rows_kernels();
-  for (uint32_t k = 0; k < table->chunks; k++) {
-    if (!(mask >> k & 1)) continue;
-    kernels->add(out + (size_t)k * table->chunk_floats, &row, &factor, 1,
-                 table->chunk_floats);
-    row += table->chunk_floats;
-  }
-}
-
-static void add_decoded(const fli_table *table, float *out,
-                        const uint8_t *bytes, uint32_t mask, float factor)
-{
-  float row[FLI_DIM_MAX];
-  if (mask == 0) return;
-  fli_chunks_decode(table, bytes, row, fli_count_of(mask));
-  add_some_chunks(table, out, row, mask, factor);
-}
-
-/* Ids first..first + n - 1 of a bag, whose rows are known. */
-static void add_rows(const bag_at *at, uint64_t first, size_t n,
-                     const uint32_t *masks, const uint8_t *const *bytes)
-{
-  /* They are floats, in tables that have them. */
-  const float *rows[FLI_WINDOW];
-  const fli_table *table = at->run->table;
-  const uint32_t whole = (1u << table->chunks) - 1;
-  const float *weights = at->run->bags->weights;
-  if (weights) weights += first;
-  if (table->precision != FL_EMBEDDING_F32) {
-    for (size_t i = 0; i < n; i++)
-      add_decoded(table, at->out, bytes[i], masks[i],
-                  weights ? weights[i] : 1.0f);
-    return;
-  }
-  for (size_t i = 0; i < n; i++)
-    rows[i] = (const float *)(const void *)bytes[i];
-  for (size_t i = 0; i < n;) {
-    size_t count = 0;
-    while (i + count < n && masks[i + count] == whole)
-      count++;
-    if (count > 0) {
-      flk_rows_kernels()->add(at->out, rows + i, weights ? weights + i : NULL,
-                              count, table->dim);
-      i += count;
-      continue;
-    }
-    add_some_chunks(table, at->out, rows[i], masks[i],
-                    weights ? weights[i] : 1.0f);
-    i++;
-  }
-}
-
-/* Rows of a window, which memory has been asked for. */
-typedef struct row_window {
-  uint64_t first; /* id */
-  size_t n;
-  uint32_t masks[FLI_WINDOW];
-  const uint8_t *rows[FLI_WINDOW];
-} row_window;
-
-static size_t ask_rows(const fli_table *table, row_window *window,
-                       fli_entry *const *entries, uint32_t *wheres)
-{
-  size_t n_missing = 0;
-  for (size_t i = 0; i < window->n; i++) {
-    uint32_t where = entries[i] ? fli_entry_where(entries[i]) : 0;
-    wheres[i] = where;
-    window->masks[i] = where >> FLI_MASK_SHIFT;
-    window->rows[i] = NULL;
-    n_missing += where == 0;
-    if (where == 0) continue;
-    const fli_pool *pool = table->pools[fli_count_of(window->masks[i])];
-    const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
-    prefetch_row(row, pool->extent_bytes);
-    window->rows[i] = row;
-  }
-  return n_missing;
-}
-
-static void add_window(bag_at *at, const row_window *window)
+static void add_window(bag_at *at, const fli_window *window)
 {
   const uint64_t first = window->first;
+  const float *weights = at->run->bags->weights;
   for (size_t i = 0; i < window->n;) {
     while (first + i == at->end) {
       end_bag(at);
@@ -152,14 +64,20 @@ static void add_window(bag_at *at, const row_window *window)
     }
     size_t count = window->n - i;
     if (at->end - (first + i) < count) count = (size_t)(at->end - (first + i));
-    add_rows(at, first + i, count, window->masks + i, window->rows + i);
+    fli_rows_add(at->run->table, at->out, count, window->masks + i,
+                 window->rows + i, weights ? weights + first + i : NULL);
     i += count;
   }
 }
 
-static size_t window_size(uint64_t at, uint64_t last)
+static void begin_window(const bag_run *run, fli_window *window, uint64_t at,
+                         uint64_t last)
 {
-  return last - at < FLI_WINDOW ? (size_t)(last - at) : FLI_WINDOW;
+  window->first = at;
+  window->n = last - at < FLI_WINDOW ? (size_t)(last - at) : FLI_WINDOW;
+  fli_window_begin(window, run->embedding, run->table, run->bags->ids + at);
+  for (size_t i = 0; i < window->n; i++)
+    run->hashes[at + i] = (uint32_t)window->hashes[i];
 }
 
 /* Three windows at once: while the rows of one are added, those of the next
@@ -168,29 +86,23 @@ static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
 {
   const uint64_t *ids = run->bags->ids;
   size_t n_missing = 0;
-  fli_window windows[2];
-  row_window rows[2];
-  int now = 0;
-  windows[0].n = window_size(first, last);
-  rows[1].n = 0;
-  fli_window_begin(&windows[0], run->embedding, run->table, ids + first,
-                   run->hashes + first);
-  for (uint64_t i = first; i < last; now = !now) {
-    fli_window *window = &windows[now], *ahead = &windows[!now];
-    const uint64_t next = i + window->n;
-    rows[now].first = i;
-    rows[now].n = window->n;
-    fli_window_find(window, ids + i, run->entries + i);
-    ahead->n = window_size(next, last);
-    fli_window_begin(ahead, run->embedding, run->table, ids + next,
-                     run->hashes + next);
-    fli_window_find_rest(window, ids + i, run->entries + i);
+  fli_window windows[3];
+  fli_window *before = &windows[0], *now = &windows[1], *ahead = &windows[2];
+  before->n = 0;
+  begin_window(run, now, first, last);
+  for (uint64_t i = first; i < last; i += before->n) {
+    fli_window_find(now, ids + i, run->entries + i);
+    begin_window(run, ahead, i + now->n, last);
+    fli_window_find_rest(now, ids + i, run->entries + i);
     n_missing +=
-        ask_rows(run->table, &rows[now], run->entries + i, run->wheres + i);
-    if (rows[!now].n > 0) add_window(at, &rows[!now]);
-    i = next;
+        fli_rows_ask(now, run->table, run->entries + i, run->wheres + i);
+    if (before->n > 0) add_window(at, before);
+    fli_window *spare = before;
+    before = now;
+    now = ahead;
+    ahead = spare;
   }
-  add_window(at, &rows[!now]);
+  add_window(at, before);
   return n_missing;
 }
 

@@ -114,7 +114,7 @@ void fli_levels_measure(const fl_embedding *embedding, const fli_table *table,
 
 /* What rows may take, all tables together: what is neither fixed nor kept back
  * for adjust. Half a block of each pool is empty on the average. */
-static uint64_t capacity_of(const fl_embedding *embedding)
+uint64_t fli_capacity(const fl_embedding *embedding)
 {
   uint64_t fixed = embedding->bytes_used + embedding->reserve;
   for (uint32_t i = 0; i < embedding->n_tables; i++)
@@ -269,7 +269,7 @@ static void plan_table(const fl_embedding *embedding, const fli_table *table,
 void fli_plan_all(fl_embedding *embedding, fli_plan *plans)
 {
   fli_levels levels;
-  uint64_t capacity = capacity_of(embedding);
+  uint64_t capacity = fli_capacity(embedding);
   for (uint32_t i = 0; i < embedding->n_tables; i++) {
     fli_levels_measure(embedding, embedding->tables[i], &levels);
     plans[i].demand = fli_table_bytes(embedding->tables[i]);

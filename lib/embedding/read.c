@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 
-enum { LINE = 64 };
+enum { RUN_IDS = 512 }; /* between counting in and out */
 
 /* Where a row is, as of a sequence. */
 typedef struct glimpse {
@@ -22,7 +22,7 @@ typedef struct glimpse {
   uint32_t where;
 } glimpse;
 
-/* Sums of a bag: next = now + a row, and becomes now when the row was good. */
+/* Sums of a bag: next = now + rows, and becomes now when they were good. */
 typedef struct read_run {
   const fl_embedding *embedding;
   const fli_table *table;
@@ -64,11 +64,13 @@ static uint32_t where_of(fli_segment *segment, uint64_t id, uint64_t hash)
   return where_in(segment->entries + bucket * FLI_BUCKET, id);
 }
 
+/* An odd sequence is of a segment that was being changed. */
 static int is_still_so(const glimpse *seen)
 {
   atomic_thread_fence(memory_order_acquire);
-  return atomic_load_explicit(&seen->segment->sequence, memory_order_relaxed) ==
-         seen->sequence;
+  return !(seen->sequence & 1) &&
+         atomic_load_explicit(&seen->segment->sequence, memory_order_relaxed) ==
+             seen->sequence;
 }
 
 static glimpse look(const read_run *run, uint64_t id, uint64_t hash)
@@ -80,15 +82,6 @@ static glimpse look(const read_run *run, uint64_t id, uint64_t hash)
     seen.where = where_of(segment, id, hash);
   } while (!is_still_so(&seen));
   return seen;
-}
-
-/* sum = now + factor row */
-FLI_READS_RACING
-static void add_row(float *sum, const float *now, const float *row,
-                    float factor, size_t n)
-{
-  for (size_t i = 0; i < n; i++)
-    sum[i] = now[i] + factor * row[i];
 }
 
 /* By words, for there is no function for this that the sanitizer does not
@@ -103,48 +96,37 @@ static void copy_row(uint8_t *copy, const uint8_t *row, size_t n)
   }
 }
 
-static const uint8_t *row_of(const read_run *run, uint32_t where)
-{
-  const fli_pool *pool = run->table->pools[fli_where_count(where)];
-  return fli_pool_row(pool, where & FLI_INDEX_MASK);
-}
-
-static void add_chunks(read_run *run, uint32_t where, float factor)
+/* next = now + one row */
+static void add_row(read_run *run, uint32_t where, float factor)
 {
   const fli_table *table = run->table;
-  const uint8_t *bytes = row_of(run, where);
-  const float *row = (const float *)(const void *)bytes;
+  const uint32_t mask = where >> FLI_MASK_SHIFT, count = fli_count_of(mask);
+  const uint8_t *row =
+      fli_pool_row(table->pools[count], where & FLI_INDEX_MASK);
   uint8_t copy[FLI_DIM_MAX * 2 + FLI_CHUNKS_MAX * 4];
-  float decoded[FLI_DIM_MAX];
   if (table->precision != FL_EMBEDDING_F32) {
-    const uint32_t count = fli_where_count(where);
-    copy_row(copy, bytes, (size_t)count * table->chunk_bytes);
-    fli_chunks_decode(table, copy, decoded, count);
-    row = decoded;
+    copy_row(copy, row, (size_t)count * table->chunk_bytes);
+    row = copy;
   }
-  const size_t n = table->chunk_floats;
-  for (uint32_t k = 0; k < table->chunks; k++) {
-    if (where >> (FLI_MASK_SHIFT + k) & 1) {
-      add_row(run->next + k * n, run->now + k * n, row, factor, n);
-      row += n;
-    } else {
-      memcpy(run->next + k * n, run->now + k * n, n * sizeof *row);
-    }
-  }
+  memcpy(run->next, run->now, table->dim * sizeof *run->now);
+  fli_rows_add(table, run->next, 1, &mask, &row, &factor);
+}
+
+static void take_next(read_run *run)
+{
+  float *now = run->now;
+  run->now = run->next;
+  run->next = now;
 }
 
 static void add_id(read_run *run, glimpse seen, uint64_t id, uint64_t hash,
                    float factor)
 {
-  for (;;) {
-    if (seen.where == 0) return;
-    add_chunks(run, seen.where, factor);
+  for (;; seen = look(run, id, hash)) {
+    if (seen.where != 0) add_row(run, seen.where, factor);
     if (is_still_so(&seen)) break;
-    seen = look(run, id, hash);
   }
-  float *now = run->now;
-  run->now = run->next;
-  run->next = now;
+  if (seen.where != 0) take_next(run);
 }
 
 /* ---- bags ---------------------------------------------------------------- */
@@ -166,41 +148,98 @@ static void end_bag(read_run *run)
     out[i] = factor * run->now[i];
 }
 
-static void ask_buckets(const read_run *run, const uint64_t *ids, size_t n,
-                        uint64_t *hashes)
+/* Whether n ids from i on are where they were found. */
+static int are_still_so(const fli_window *window, size_t i, size_t n)
 {
-  for (size_t i = 0; i < n; i++) {
-    hashes[i] = fli_mix(run->embedding->mix, ids[i]);
-    fli_segment *segment = fli_segment_of(run->table, hashes[i]);
-    uint32_t first = fli_first_bucket(hashes[i], segment->n_buckets);
-    FLI_PREFETCH(segment->entries + (size_t)first * FLI_BUCKET);
+  uint32_t wrong = 0;
+  atomic_thread_fence(memory_order_acquire);
+  for (size_t k = i; k < i + n; k++) {
+    uint32_t now = atomic_load_explicit(&window->segments[k]->sequence,
+                                        memory_order_relaxed);
+    wrong |= (now ^ window->sequences[k]) | (window->sequences[k] & 1);
+  }
+  return wrong == 0;
+}
+
+/* One by one, each as often as it takes. */
+static void add_carefully(read_run *run, const fli_window *window,
+                          const uint32_t *wheres, size_t i, size_t n)
+{
+  const fl_embedding_bags *bags = run->bags;
+  for (size_t k = i; k < i + n; k++) {
+    const uint64_t at = window->first + k;
+    const glimpse seen = {window->segments[k], window->sequences[k], wheres[k]};
+    add_id(run, seen, bags->ids[at], window->hashes[k],
+           bags->weights ? bags->weights[at] : 1.0f);
   }
 }
 
-/* Ids first..first + n - 1, of any number of bags. */
-static void add_window(read_run *run, uint64_t first, size_t n)
+/* Some ids of one bag. */
+static void add_some(read_run *run, const fli_window *window,
+                     const uint32_t *wheres, size_t i, size_t n)
 {
-  const fl_embedding_bags *bags = run->bags;
-  glimpse seen[FLI_WINDOW];
-  uint64_t hashes[FLI_WINDOW];
-  ask_buckets(run, bags->ids + first, n, hashes);
-  for (size_t i = 0; i < n; i++) {
-    seen[i] = look(run, bags->ids[first + i], hashes[i]);
-    if (seen[i].where == 0) continue;
-    const fli_pool *pool = run->table->pools[fli_where_count(seen[i].where)];
-    const uint8_t *row = row_of(run, seen[i].where);
-    for (size_t at = 0; at < pool->extent_bytes; at += LINE)
-      FLI_PREFETCH(row + at);
+  const fli_table *table = run->table;
+  const float *weights = run->bags->weights;
+  if (table->precision == FL_EMBEDDING_F32) {
+    memcpy(run->next, run->now, table->dim * sizeof *run->now);
+    fli_rows_add(table, run->next, n, window->masks + i, window->rows + i,
+                 weights ? weights + window->first + i : NULL);
+    if (are_still_so(window, i, n)) {
+      take_next(run);
+      return;
+    }
   }
-  for (size_t i = 0; i < n; i++) {
-    while (first + i == run->end) {
+  add_carefully(run, window, wheres, i, n);
+}
+
+static void add_window(read_run *run, const fli_window *window,
+                       const uint32_t *wheres)
+{
+  for (size_t i = 0; i < window->n;) {
+    const uint64_t at = window->first + i;
+    while (at == run->end) {
       end_bag(run);
       run->bag++;
       begin_bag(run);
     }
-    add_id(run, seen[i], bags->ids[first + i], hashes[i],
-           bags->weights ? bags->weights[first + i] : 1.0f);
+    size_t n = window->n - i;
+    if (run->end - at < n) n = (size_t)(run->end - at);
+    add_some(run, window, wheres, i, n);
+    i += n;
   }
+}
+
+static void begin_window(const read_run *run, fli_window *window, uint64_t at,
+                         uint64_t last)
+{
+  window->first = at;
+  window->n = last - at < FLI_WINDOW ? (size_t)(last - at) : FLI_WINDOW;
+  fli_window_begin(window, run->embedding, run->table, run->bags->ids + at);
+}
+
+/* Three windows at once, as in lookup.c. */
+static void add_ids(read_run *run, uint64_t first, uint64_t last)
+{
+  const uint64_t *ids = run->bags->ids;
+  fli_window windows[3];
+  fli_entry *entries[FLI_WINDOW];
+  uint32_t wheres[2][FLI_WINDOW];
+  fli_window *before = &windows[0], *now = &windows[1], *ahead = &windows[2];
+  int turn = 0;
+  before->n = 0;
+  begin_window(run, now, first, last);
+  for (uint64_t i = first; i < last; i += before->n, turn = !turn) {
+    fli_window_find(now, ids + i, entries);
+    begin_window(run, ahead, i + now->n, last);
+    fli_window_find_rest(now, ids + i, entries);
+    (void)fli_rows_ask(now, run->table, entries, wheres[turn]);
+    if (before->n > 0) add_window(run, before, wheres[!turn]);
+    fli_window *spare = before;
+    before = now;
+    now = ahead;
+    ahead = spare;
+  }
+  add_window(run, before, wheres[!turn]);
 }
 
 static void read_bags(read_run *run)
@@ -208,10 +247,10 @@ static void read_bags(read_run *run)
   const fl_embedding_bags *bags = run->bags;
   if (bags->n_bags == 0) return;
   begin_bag(run);
-  for (uint64_t i = 0; i < bags->n_ids; i += FLI_WINDOW) {
-    uint64_t left = bags->n_ids - i;
+  for (uint64_t i = 0; i < bags->n_ids; i += RUN_IDS) {
+    uint64_t last = bags->n_ids - i < RUN_IDS ? bags->n_ids : i + RUN_IDS;
     uint32_t epoch = fli_readers_enter(run->embedding->readers);
-    add_window(run, i, left < FLI_WINDOW ? (size_t)left : FLI_WINDOW);
+    add_ids(run, i, last);
     fli_readers_leave(run->embedding->readers, epoch);
   }
   for (;;) {

@@ -9,8 +9,6 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-enum { BLOCKS_FIRST = 8 };
-
 static void plan_blocks(const fl_embedding *embedding, fli_pool *pool)
 {
   pool->group_bytes =
@@ -60,7 +58,7 @@ fli_room fli_pool_fit_list(fl_embedding *embedding, fli_pool *pool,
                            uint32_t n_blocks, int does_dip)
 {
   int no_memory;
-  uint32_t capacity = BLOCKS_FIRST;
+  uint32_t capacity = FLI_BLOCKS_FIRST;
   while (capacity < n_blocks)
     capacity *= 2;
   if (capacity <= pool->blocks_capacity) return FLI_ROOM;

@@ -82,6 +82,7 @@ void fli_in_begin(fli_in *in, const fl_reader *reader, uint32_t kind)
   uint8_t start[4];
   in->reader = reader;
   in->status = FL_OK;
+  in->n_read = 0;
   fli_hasher_init(&in->hasher);
   fli_in_bytes(in, start, sizeof start);
   if (memcmp(start, magic, sizeof magic) != 0 || fli_in_u32(in) != kind)
@@ -96,7 +97,11 @@ void fli_in_bytes(fli_in *in, void *data, size_t n)
   if (in->status != FL_OK) return;
   in->status = fli_stream_read(in->reader, data, n, "embedding");
   fli_hasher_update(&in->hasher, data, n);
-  if (in->status == FL_OK && in->copy)
+  if (in->status != FL_OK) return;
+  in->n_read += n;
+  if (in->copy && in->n_read > in->copy_max)
+    fli_in_fail(in, FL_E_LIMIT, "larger than the budget");
+  if (in->copy && in->status == FL_OK)
     in->status = fli_bytes_append(in->copy, data, n);
 }
 

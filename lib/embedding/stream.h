@@ -33,7 +33,9 @@ typedef struct fli_in {
   const fl_reader *reader;
   fli_hasher hasher;
   fl_status status;
-  fli_bytes *copy; /* of all that is read, or NULL */
+  uint64_t n_read;   /* bytes */
+  fli_bytes *copy;   /* of all that is read, or NULL; */
+  uint64_t copy_max; /* FL_E_LIMIT beyond */
 } fli_in;
 /* in->copy is set. FL_E_FORMAT, FL_E_VERSION. */
 void fli_in_begin(fli_in *in, const fl_reader *reader, uint32_t kind);

@@ -5,6 +5,7 @@
 #include "embedding/embedding.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -20,8 +21,7 @@ enum {
   BLOCK_MIN = 1024,
   BLOCK_MAX = 1 << 20,
   BLOCKS_IN_BUDGET = 512,
-  SEGMENT_BUCKETS_MIN = 64, /* its header is 64 bytes */
-  SEGMENT_BUCKETS_MAX = 512,
+  SEGMENT_BUCKETS_MIN = 64,  /* its header is 64 bytes */
   SKETCH_IN_BUDGET = 50,     /* default */
   CANDIDATES_IN_BUDGET = 128 /* and of it their bytes */
 };
@@ -114,7 +114,7 @@ static void set_reserve(fl_embedding *embedding)
 {
   const size_t bucket = FLI_BUCKET * sizeof(fli_entry);
   size_t buckets = embedding->block_bytes / bucket;
-  if (buckets > SEGMENT_BUCKETS_MAX) buckets = SEGMENT_BUCKETS_MAX;
+  if (buckets > FLI_SEGMENT_BUCKETS_MAX) buckets = FLI_SEGMENT_BUCKETS_MAX;
   if (buckets < SEGMENT_BUCKETS_MIN) buckets = SEGMENT_BUCKETS_MIN;
   embedding->segment_buckets = (uint32_t)buckets;
   if (embedding->budget == UINT64_MAX) return;
@@ -295,17 +295,20 @@ static void set_shape(fli_table *table,
 
 /* By default in proportion to the budget that a table may take when all have
  * the same share. */
-static fl_status add_sketch(fl_embedding *embedding, fli_table *table,
-                            const fl_embedding_table_options *options)
+fl_status fli_table_add_sketch(fl_embedding *embedding, fli_table *table,
+                               uint64_t counters)
 {
   const uint64_t budget = embedding->budget / embedding->n_tables;
-  uint64_t counters = options->sketch_counters;
   uint64_t candidates = budget / CANDIDATES_IN_BUDGET / sizeof(fli_candidate);
   if (embedding->budget == UINT64_MAX) return FL_OK;
-  if (counters == FL_AUTO) counters = budget / SKETCH_IN_BUDGET;
-  if (counters > (uint64_t)2 * UINT32_MAX || counters > SIZE_MAX)
+  if (counters == FL_AUTO) {
+    counters = budget / SKETCH_IN_BUDGET;
+    if (counters > FLI_COUNTERS_MAX) counters = FLI_COUNTERS_MAX;
+  }
+  if (counters > FLI_COUNTERS_MAX || counters > SIZE_MAX)
     return fli_error(FL_E_OPTIONS, "embedding: sketch_counters, want < 2^33");
-  if (candidates > UINT32_MAX / 2) candidates = UINT32_MAX / 2;
+  if (candidates > (uint64_t)FLI_BUCKET * FLI_CANDIDATE_BUCKETS_MAX)
+    candidates = (uint64_t)FLI_BUCKET * FLI_CANDIDATE_BUCKETS_MAX;
   return fli_sketch_new(embedding, table, (size_t)counters, (size_t)candidates);
 }
 
@@ -344,6 +347,44 @@ fl_status fli_table_add(fl_embedding *embedding,
   return FL_OK;
 }
 
+static uint64_t row_bytes(const fli_table *table)
+{
+  return (uint64_t)table->chunks * table->chunk_bytes + FLI_ROW_BYTES;
+}
+
+/* Whether there will ever be a row: the first one takes a block; after an
+ * adjust a table that is not small has its share. */
+static fl_status check_room(const fl_embedding *embedding,
+                            const fli_table *added)
+{
+  const fli_pool *pool = added->pools[added->chunks];
+  uint64_t least = added->segment_bytes + pool->block_bytes;
+  double shares = 0;
+  if (embedding->budget == UINT64_MAX) return FL_OK;
+  if (pool->blocks_capacity == 0) least += FLI_BLOCKS_FIRST * sizeof(fli_block);
+  const uint64_t capacity = fli_capacity(embedding);
+  if (capacity < least) {
+    return fli_error(FL_E_LIMIT,
+                     "embedding: the budget is too small for a row: there are "
+                     "%" PRIu64 " bytes, want %" PRIu64,
+                     capacity, least);
+  }
+  for (uint32_t i = 0; i < embedding->n_tables; i++)
+    shares += (double)embedding->tables[i]->share;
+  for (uint32_t i = 0; i < embedding->n_tables; i++) {
+    const fli_table *table = embedding->tables[i];
+    if (table->prune_from > 0 || embedding->options.is_global) continue;
+    if ((double)capacity * (double)table->share / shares >=
+        (double)row_bytes(table))
+      continue;
+    return fli_error(FL_E_LIMIT,
+                     "embedding: table %u's share of the budget is too small "
+                     "for a row of %" PRIu64 " bytes",
+                     (unsigned)i, row_bytes(table));
+  }
+  return FL_OK;
+}
+
 fl_status fl_embedding_add_table(fl_embedding *embedding,
                                  const fl_embedding_table_options *given,
                                  uint32_t *out)
@@ -358,7 +399,8 @@ fl_status fl_embedding_add_table(fl_embedding *embedding,
                                   "embedding table options");
   if (st == FL_OK) st = fli_table_add(embedding, &options, &table);
   if (st != FL_OK) return st;
-  st = add_sketch(embedding, table, &options);
+  st = fli_table_add_sketch(embedding, table, options.sketch_counters);
+  if (st == FL_OK) st = check_room(embedding, table);
   if (st != FL_OK) {
     embedding->n_tables--;
     drop_pools(embedding, n_pools);

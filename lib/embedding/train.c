@@ -161,13 +161,18 @@ static void plan_steps(const train_run *run, row_block *block)
   }
 }
 
+/* A gradient so large that it says nothing is worth nothing, whatever chunks
+ * its id has. */
 static void add_utilities(const train_run *run, row_block *block)
 {
   const fli_batch *batch = &run->table->batch;
   for (size_t i = 0; i < block->n; i++) {
     size_t u = block->first + i;
     fli_entry *entry = batch->entries[batch->firsts[u]];
-    if (where_at(run, u) != 0 && block->steps[i] < 0)
+    float sum = 0;
+    for (uint32_t k = 0; k < run->table->chunks; k++)
+      sum += block->squares[i][k];
+    if (!(sum <= FLT_MAX) || (where_at(run, u) != 0 && block->steps[i] < 0))
       memset(block->squares[i], 0, sizeof block->squares[i]);
     add_utility(run, u, entry, block->squares[i]);
   }
@@ -263,8 +268,7 @@ static void begin_utilities(train_run *run)
   while (n_below + counts[level] <= n_found / 2)
     n_below += counts[level++];
   int32_t base = (int32_t)level - FLI_LEVEL_MIDDLE;
-  const int32_t highest = FLI_BITS_LEVELS - 9 - FLI_LEVELS; /* below infinity */
-  table->base = base < 1 ? 1 : base > highest ? highest : base;
+  table->base = base < 1 ? 1 : base > FLI_BASE_MAX ? FLI_BASE_MAX : base;
   for (size_t u = 0; u < batch->n_unique; u++) {
     fli_entry *entry = batch->entries[batch->firsts[u]];
     for (uint32_t k = 0; k < table->chunks && entry; k++)
@@ -292,9 +296,9 @@ static fl_status check(const fl_embedding *embedding, uint32_t table,
 {
   fl_status st = fli_bags_check(embedding, table, bags, gradient);
   if (st != FL_OK) return st;
-  if (!(rate >= 0 && rate <= FLT_MAX))
-    return fli_error(FL_E_NOT_FINITE, "embedding: rate, got %g, want >= 0",
-                     (double)rate);
+  if (!(rate >= 0 && rate <= FLI_RATE_MAX))
+    return fli_error(FL_E_NOT_FINITE, "embedding: rate, got %g, want 0..%g",
+                     (double)rate, (double)FLI_RATE_MAX);
   size_t n = (size_t)bags->n_bags * embedding->tables[table]->dim;
   size_t bad = n > 0 ? flk_kernels()->find_not_finite(gradient, n) : 0;
   if (bad == n) return FL_OK;

@@ -17,8 +17,9 @@
 enum {
   FLI_LEVELS = 256,
   FLI_LEVEL_BITS = 20,
-  FLI_LEVEL_MIDDLE = 64, /* where the median is: 24 octaves from the end */
-  FLI_BITS_LEVELS = 2048 /* of float32 that are not negative */
+  FLI_LEVEL_MIDDLE = 64,  /* where the median is: 24 octaves from the end */
+  FLI_BITS_LEVELS = 2048, /* of float32 that are not negative */
+  FLI_BASE_MAX = FLI_BITS_LEVELS - 9 - FLI_LEVELS /* below infinity */
 };
 #define FLI_UTILITY_MAX 1e37f
 

@@ -2,6 +2,7 @@
 /* Rows of embedding tables in plain C, and which version this machine runs. */
 #include "kernels/rows.h"
 
+#include "base/compiler.h"
 #include "kernels/once.h"
 
 #ifdef FLK_HAVE_AVX2
@@ -14,6 +15,7 @@ static flk_rows tables[TABLES_MAX];
 static size_t n_tables;
 static atomic_int state;
 
+FLI_UNWATCHED
 static void add(float *sum, const float *const *rows, const float *factors,
                 size_t n_rows, size_t n)
 {

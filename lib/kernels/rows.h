@@ -8,7 +8,8 @@
 #include <stddef.h>
 
 typedef struct flk_rows {
-  /* sum += factors[r] rows[r], in the order of r; factors NULL: all 1. */
+  /* sum += factors[r] rows[r], in the order of r; factors NULL: all 1. Not
+   * watched by ThreadSanitizer: lookups read rows that may be written. */
   void (*add)(float *sum, const float *const *rows, const float *factors,
               size_t n_rows, size_t n);
   /* row -= factor gradient */

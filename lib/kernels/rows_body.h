@@ -5,6 +5,7 @@
 #ifndef FLK_ROWS_BODY_H
 #define FLK_ROWS_BODY_H
 
+#include "base/compiler.h"
 #include "kernels/rows.h"
 
 typedef float rows_vec
@@ -15,7 +16,7 @@ enum { ROWS_LANES = ROWS_BYTES / sizeof(float), ROWS_MOST = 4 };
 
 /* `count` vectors from `at` on stay in registers over all rows. It is a
  * constant where this is called. */
-static inline __attribute__((always_inline)) void
+FLI_UNWATCHED static inline __attribute__((always_inline)) void
 rows_add_block(float *sum, const float *const *rows, const float *factors,
                size_t n_rows, size_t at, size_t count)
 {
@@ -36,6 +37,7 @@ rows_add_block(float *sum, const float *const *rows, const float *factors,
     *(rows_vec *)(sum + at + v * ROWS_LANES) = acc[v];
 }
 
+FLI_UNWATCHED
 static void rows_add(float *sum, const float *const *rows, const float *factors,
                      size_t n_rows, size_t n)
 {

@@ -11,7 +11,7 @@
 #include "embedding/saved.h"
 #include "embedding_invariants.h"
 
-enum { N = 512, DIM = 16, KIB = 1024, STORED = 4 * DIM };
+enum { N = 512, DIM = 16, KIB = 1024, MIB = 1024 * KIB, STORED = 4 * DIM };
 
 static fl_buffer *saved_as(fl_embedding *e, uint64_t since)
 {
@@ -95,6 +95,41 @@ Test(embedding_refused, tables_leave_nothing_behind)
   train(e, 1, 1.0f);
   comes_back(e);
   fl_embedding_free(e);
+}
+
+/* So much and no more. */
+static void *take_little(void *user, size_t bytes, size_t alignment)
+{
+  (void)user, (void)alignment;
+  return bytes < 64 * MIB ? aligned_alloc(64, (bytes + 63) / 64 * 64) : NULL;
+}
+
+static void give(void *user, void *ptr, size_t bytes, size_t alignment)
+{
+  (void)user, (void)bytes, (void)alignment;
+  free(ptr);
+}
+
+/* Default sketches stop growing where counters have no more numbers. */
+Test(embedding_refused, the_largest_budgets_are_a_matter_of_memory)
+{
+  uint32_t t;
+  fl_context *context = NULL;
+  fl_context_options hooks;
+  fl_embedding_table_options options;
+  (void)fl_context_options_init(&hooks, sizeof hooks);
+  hooks.alloc = take_little;
+  hooks.dealloc = give;
+  cr_assert_eq(fl_context_new(&context, &hooks), FL_OK);
+  (void)fl_embedding_table_options_init(&options, sizeof options);
+  options.dim = DIM;
+  for (uint64_t budget = (uint64_t)1 << 38; budget != 0; budget *= 2) {
+    fl_embedding *e = embedding_of(context, 1, budget);
+    cr_assert_eq(fl_embedding_add_table(e, &options, &t), FL_E_NOMEM, "%s",
+                 fl_last_error());
+    fl_embedding_free(e);
+  }
+  fl_context_free(context);
 }
 
 /* From gradients of 1e-21 to some of 1e18: utilities follow, and saved ones
