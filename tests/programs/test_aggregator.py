@@ -103,7 +103,18 @@ def a_module_freezes_by_what_participants_report():
         _finish(bench, aggregator, [bench.participant(i, 3) for i in range(3)])
         changed = bench.events("freeze_changed")
         want(len(changed) == 1 and changed[0]["frozen"] == 1
-             and 7 < changed[0]["round"] <= 40, changed)
+             and 7 < changed[0]["round"] <= 40
+             and changed[0]["reason"] == "criterion", changed)
+        seen = bench.events("freeze_evaluated")
+        want([row["round"] for row in seen]
+             == list(range(seen[0]["round"], changed[0]["round"])), seen)
+        want(len(bench.events("freeze_booted")) == 1, "freeze_booted")
+        for row in seen[:4]:
+            want(row["threshold"] is None and row["below"] == 0, row)
+        for row in seen[-3:]:
+            want(0 < row["median"] == row["value"], row)
+            want(row["module"] == 0 and row["below"] > 0, row)
+        want(seen[-1]["below"] == 3, seen[-1])
         rows = bench.events("round_finished")
         want([row["accepted"] for row in rows] == [3] * 40, rows)
         want(rows[-1]["clients"]["p0"]["up"]

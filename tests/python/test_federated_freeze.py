@@ -81,10 +81,18 @@ def test_reports_decide(mlp):
         server.add_job(model, rounds=9, codec="f32",
                        freeze={"criterion": "gradnorm", "max_frozen": 1})
         tasks = []
-        played(server, [fl.Client("one", train=tasks_of(tasks, answer))])
+        events = played(server, [fl.Client("one",
+                                           train=tasks_of(tasks, answer))])
         assert [task.first_active for task in tasks] == [0] * 7 + [1] * 2
         assert {task.freeze_reports for task in tasks} \
             == {fl.FreezeCriterion.GRADNORM}
+        seen = [e for e in events if e.kind == Event.FREEZE_EVALUATED]
+        assert [(e.round, e.module, e.value, e.raw, e.below) for e in seen] \
+            == [(n, 0, 1.0, 1.0, 0) for n in range(1, 5)] \
+            + [(n, 0, 0.25, 0.25, n - 4) for n in range(5, 8)]
+        assert [e.threshold for e in seen[4:]] == [pytest.approx(0.9)] * 3
+        assert all(np.isnan(e.threshold) for e in seen[:4])
+        assert [e.kind for e in events].count(Event.FREEZE_BOOTED) == 1
 
 
 def test_a_report_that_says_nothing_is_none(mlp):
