@@ -150,6 +150,33 @@ def test_the_usual_trainer_follows(mlp, blobs):
         assert (trainer.model.weights[:FRONT] == start[:FRONT]).all()
 
 
+def test_the_usual_trainer_keeps_what_frozen_modules_compute(mlp, blobs):
+    """From round to round, and no bit is another. The first frozen round
+    fills the cache, whose rows the others read; a shorter depth is another
+    prefix."""
+    outcomes = []
+    for cache in (None, fl.ActivationCache()):
+        with mlp() as model, fl.Server() as server:
+            job = server.add_job(
+                model, rounds=5, codec="f32", batch_size=8,
+                freeze={"criterion": "fixed", "fixed": [(3, 1)],
+                        "max_frozen": 1})
+            trainer = fl.LocalTrainer(mlp(seed=7), *blobs(64), cache=cache)
+            hits = []
+
+            def train(task, trainer=trainer, cache=cache, hits=hits):
+                result = trainer.train(task)
+                hits.append(cache.status.hits if cache else 0)
+                return result
+
+            events = played(server, [fl.Client("one", train=train)])
+            losses = [e.loss for e in events
+                      if e.kind == Event.ROUND_FINISHED]
+            outcomes.append((losses, job.copy_weights()[0].tobytes()))
+            assert hits == ([0, 0, 0, 64, 128] if cache else [0] * 5)
+    assert outcomes[0] == outcomes[1]
+
+
 class Listener:
     """The usual trainer, and what it reports."""
 
