@@ -5,8 +5,9 @@ threshold over steps, and where modules were frozen.
 
   plot_freezing.py RECORD PICTURE...
 
-RECORD is what `freezing --record` writes; pictures end in .png, .svg or .pdf.
-Needs matplotlib (Debian: python3-matplotlib).
+RECORD is what `freezing --record` writes, or the log of fl-aggregator, which
+has rounds for steps and medians of what participants report; pictures end in
+.png, .svg or .pdf. Needs matplotlib (Debian: python3-matplotlib).
 """
 import collections
 import math
@@ -47,10 +48,28 @@ class Module:
         return result
 
 
+def logged(event):
+    """An aggregator's event as one of `freezing`, or None: of something
+    else."""
+    kinds = {"freeze_evaluated": "evaluated", "freeze_booted": "booted",
+             "freeze_changed": "changed"}
+    kind = kinds.get(event["event"])
+    if kind is None:
+        return None
+    result = dict.fromkeys(KEYS) | {"step": event["round"], "kind": kind}
+    if kind == "evaluated":
+        result |= {key: event[key] for key in ("module", "value", "threshold")}
+        result["raw"] = event["median"]
+    elif kind == "changed":
+        result |= {"first_active": event["frozen"], "reason": event["reason"]}
+    return result
+
+
 class Record:
     """The modules, and changes as (step, first active, reason)."""
 
     def __init__(self):
+        self.unit, self.raw_name = "step", "one evaluation"
         self.modules = collections.defaultdict(Module)
         self.changes = []
         self.booted = None
@@ -59,10 +78,17 @@ class Record:
     def parse(cls, lines):
         """ValueError names the line that is no event."""
         record = cls()
-        plotting.read(lines, KEYS, record.add)
+        plotting.read(lines, (), record.take)
         if not record.modules and not record.changes:
             raise ValueError("no evaluation and no change in it")
         return record
+
+    def take(self, event):
+        if "event" in event:
+            self.unit, self.raw_name = "round", "median of the reports"
+            event = logged(event)
+        if event is not None:
+            self.add({key: event[key] for key in KEYS})
 
     def add(self, event):
         if event["kind"] == "evaluated":
@@ -93,7 +119,7 @@ class Record:
 def draw_module(axes, record, number):
     module = record.modules[number]
     axes.plot(module.steps, module.raws, ".", color=RAW, markersize=3,
-              label="one evaluation")
+              label=record.raw_name)
     steps, values, thresholds = zip(*module.gaps()) if module.steps else (
         (), (), ())
     axes.plot(steps, values, color=VALUE, label="criterion")
@@ -120,7 +146,7 @@ def draw(pyplot, record, title):
                          label="bootstrapping")
         for handle, label in zip(*axes.get_legend_handles_labels()):
             labels.setdefault(label, handle)
-    rows[-1, 0].set_xlabel("step")
+    rows[-1, 0].set_xlabel(record.unit)
     rows[-1, 0].set_xlim(left=0)
     figure.suptitle(title)
     figure.legend(labels.values(), labels.keys(), ncol=len(labels),

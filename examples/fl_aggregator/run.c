@@ -86,6 +86,32 @@ static void on_finished(struct run *run, const fl_server_event *event,
     warnx("model: %s", fl_last_error());
 }
 
+/* Why modules are frozen, and what it went by. */
+static void on_freezing(struct run *run, const fl_server_event *event)
+{
+  static const char *const reasons[] = {"none",   "criterion", "fixed",
+                                        "server", "rate_fell", "restart"};
+  const size_t n_reasons = sizeof reasons / sizeof reasons[0];
+  const json_int_t round = (json_int_t)event->round;
+  if (event->kind == FL_SERVER_FREEZE_BOOTED) {
+    log_event(&run->log, "freeze_booted", json_pack("{s:I}", "round", round));
+  } else if (event->kind == FL_SERVER_FREEZE_CHANGED) {
+    const char *reason = event->freeze_reason < n_reasons
+                             ? reasons[event->freeze_reason]
+                             : "unknown";
+    log_event(&run->log, "freeze_changed",
+              json_pack("{s:I,s:i,s:I,s:s}", "round", round, "frozen",
+                        (int)event->first_active, "plan",
+                        (json_int_t)event->plan_version, "reason", reason));
+  } else {
+    log_event(&run->log, "freeze_evaluated",
+              json_pack("{s:I,s:i,s:o,s:o,s:o,s:i}", "round", round, "module",
+                        (int)event->module, "value", log_real(event->value),
+                        "threshold", log_real(event->threshold), "median",
+                        log_real(event->raw), "below", (int)event->below));
+  }
+}
+
 static void on_event(struct run *run, const fl_server_event *event,
                      uint64_t now_ns)
 {
@@ -107,12 +133,9 @@ static void on_event(struct run *run, const fl_server_event *event,
     run->metrics.rounds_aborted++;
     log_event(&run->log, "round_aborted", reason_fields(event));
     break;
-  case FL_SERVER_FREEZE_CHANGED:
-    log_event(&run->log, "freeze_changed",
-              json_pack("{s:I,s:i,s:I}", "round", (json_int_t)event->round,
-                        "frozen", (int)event->first_active, "plan",
-                        (json_int_t)event->plan_version));
-    break;
+  case FL_SERVER_FREEZE_EVALUATED:
+  case FL_SERVER_FREEZE_BOOTED:
+  case FL_SERVER_FREEZE_CHANGED: on_freezing(run, event); break;
   case FL_SERVER_JOB_FINISHED:
     run->is_end_due = 1;
     run->finished_at_ns = now_ns;

@@ -35,6 +35,8 @@ static const struct setting table[] = {
      "seed of the partition, the same for all participants"},
     {"state", SETTING_TEXT, AT(state), 0, 0, NULL, "FILE",
      "keep the state in FILE and go on from it"},
+    {"cache", SETTING_TEXT, AT(cache), 0, 0, NULL, "none|memory|FILE",
+     "where outputs of frozen modules are kept from round to round (none)"},
     {"retry-seconds", SETTING_COUNT, AT(retry_seconds), 0, 86400, NULL, "N",
      "give up when the aggregator cannot be reached for this long"},
     {"die-in-round", SETTING_COUNT, AT(die_in_round), 0, 1e6, NULL, "N",
@@ -61,6 +63,7 @@ void config_defaults(struct config *config)
       .server = "http://127.0.0.1:8437",
       .participants = 1,
       .seed = 1,
+      .cache = "none",
       .retry_seconds = 60,
       .alpha = .5,
   };

@@ -13,6 +13,7 @@ struct config {
   char job[SETTING_TEXT_BYTES];
   char data[SETTING_TEXT_BYTES];
   char state[SETTING_TEXT_BYTES];
+  char cache[SETTING_TEXT_BYTES];
   uint64_t index;
   uint64_t participants;
   uint64_t seed;

@@ -7,6 +7,7 @@
  */
 #include "fl_participant/freezing.h"
 
+#include <err.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,14 +82,18 @@ static fl_status follow(struct freezing *freezing, const fl_model *model,
  * this client can afford less, only that, and the front module is not for us
  * to report of. */
 static fl_status attach(struct freezing *freezing, fl_model *model,
-                        const fl_train_task *task)
+                        const fl_train_task *task, uint32_t samples)
 {
   fl_freeze_plan plan;
+  fl_freeze_attach_options options;
   fl_freeze_plan_init(&plan, sizeof plan);
+  fl_freeze_attach_options_init(&options, sizeof options);
+  options.cache = freezing->cache;
+  options.n_samples = samples;
   fl_status st = fl_freeze_get_plan(freezing->controller, &plan);
   const int is_whole = plan.first_active == task->first_active;
   if (st != FL_OK || is_whole == freezing->is_attached) return st;
-  st = is_whole ? fl_freeze_attach(freezing->controller, model, NULL)
+  st = is_whole ? fl_freeze_attach(freezing->controller, model, &options)
                 : fl_freeze_detach(freezing->controller);
   if (st == FL_OK) freezing->is_attached = is_whole;
   return st;
@@ -102,7 +107,8 @@ fl_status freezing_begin(struct freezing *freezing, fl_model *model,
     freezing_close(freezing);
   else
     st = follow(freezing, model, task, samples);
-  if (st == FL_OK && freezing->controller) st = attach(freezing, model, task);
+  if (st == FL_OK && freezing->controller)
+    st = attach(freezing, model, task, samples);
   if (st == FL_OK && fl_model_first_active(model) != task->first_active)
     st = fl_model_set_first_active(model, task->first_active);
   return st;
@@ -111,8 +117,12 @@ fl_status freezing_begin(struct freezing *freezing, fl_model *model,
 void freezing_end(struct freezing *freezing, fl_train_result *result)
 {
   fl_freeze_report report;
+  fl_freeze_event event;
   if (!freezing->controller) return;
   fl_freeze_report_init(&report, sizeof report);
+  fl_freeze_event_init(&event, sizeof event);
+  while (fl_freeze_poll(freezing->controller, &event) == FL_OK)
+    if (event.kind == FL_FREEZE_CACHE_OFF) warnx("no cache: %s", event.text);
   if (fl_freeze_take_report(freezing->controller, &report) != FL_OK) return;
   result->report_module = report.module;
   result->report_value = report.value;
@@ -121,5 +131,5 @@ void freezing_end(struct freezing *freezing, fl_train_result *result)
 void freezing_close(struct freezing *freezing)
 {
   fl_freeze_free(freezing->controller);
-  memset(freezing, 0, sizeof *freezing);
+  *freezing = (struct freezing){.cache = freezing->cache};
 }

@@ -4,6 +4,7 @@
 #ifndef FL_PARTICIPANT_FREEZING_H
 #define FL_PARTICIPANT_FREEZING_H
 
+#include <fl/cache.h>
 #include <fl/client.h>
 #include <fl/freeze.h>
 #include <fl/train.h>
@@ -13,13 +14,16 @@ struct freezing {
   int is_attached;       /* to the model */
   uint32_t reports;      /* what it measures */
   uint8_t job[FL_HASH_BYTES];
+  fl_cache *cache; /* of what comes out of frozen modules; NULL, borrowed */
 };
 
 /* Before training: freeze what the task says. */
 fl_status freezing_begin(struct freezing *freezing, fl_model *model,
                          const fl_train_task *task, uint32_t samples);
-/* After it: add the report, if there is one. */
+/* After it: add the report, if there is one, and say when the cache was given
+ * up. */
 void freezing_end(struct freezing *freezing, fl_train_result *result);
+/* The cache stays. */
 void freezing_close(struct freezing *freezing);
 
 #endif

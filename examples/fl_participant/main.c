@@ -8,6 +8,7 @@
  */
 #include <err.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -110,7 +111,11 @@ static int train(struct participant *self, const fl_client_event *event)
     warnx("round %llu: %s", (unsigned long long)round, fl_last_error());
     (void)fl_client_decline(self->client);
   } else {
-    say(self, "trained", round, "");
+    char kept[64] = "";
+    if (self->trainer.cache)
+      snprintf(kept, sizeof kept, "%llu samples from the cache so far",
+               (unsigned long long)trainer_cache_hits(&self->trainer));
+    say(self, "trained", round, kept);
   }
   save(self);
   return NOT_OVER;

@@ -11,9 +11,65 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <zlib.h>
+
 #include "common/partition.h"
 
 enum { MIN_SAMPLES = 32, DRILL_STEPS = 3 };
+
+/* ---- opening ---- */
+
+/* Names the samples, so that a file which is left from other ones is not
+ * believed. */
+static void name_data(const struct trainer *trainer, uint8_t tag[FL_HASH_BYTES])
+{
+  const struct idx_set *data = &trainer->data;
+  const struct {
+    const void *bytes;
+    size_t n;
+  } parts[2] = {
+      {data->data.x, (size_t)data->n * data->sample_size},
+      {trainer->shard, trainer->samples * sizeof *trainer->shard},
+  };
+  memset(tag, 0, FL_HASH_BYTES);
+  memcpy(tag, &trainer->samples, sizeof trainer->samples);
+  for (size_t i = 0; i < 2; i++) {
+    const uint32_t sums[2] = {
+        (uint32_t)crc32_z(0, parts[i].bytes, parts[i].n),
+        (uint32_t)adler32_z(1, parts[i].bytes, parts[i].n),
+    };
+    memcpy(tag + 8 + 8 * i, sums, sizeof sums);
+  }
+}
+
+static int open_cache(struct trainer *trainer, const char *where)
+{
+  uint8_t tag[FL_HASH_BYTES];
+  fl_cache_options options;
+  fl_context *context = NULL;
+  if (strcmp(where, "none") == 0) return 0;
+  trainer->ids = calloc(trainer->data.n, sizeof *trainer->ids);
+  if (!trainer->ids) {
+    warnx("out of memory");
+    return -1;
+  }
+  for (uint32_t i = 0; i < trainer->samples; i++)
+    trainer->ids[trainer->shard[i]] = i;
+  fl_cache_options_init(&options, sizeof options);
+  name_data(trainer, tag);
+  options.data_tag = tag;
+  if (strcmp(where, "memory") != 0) {
+    if (stored_open(&trainer->cache_file, where) != 0) return -1;
+    context = fl_host_context(trainer->cache_file.host);
+    options.name = trainer->cache_file.name;
+  }
+  if (fl_cache_new(&trainer->cache, context, &options) != FL_OK) {
+    warnx("cache: %s", fl_last_error());
+    return -1;
+  }
+  trainer->freezing.cache = trainer->cache;
+  return 0;
+}
 
 int trainer_open(struct trainer *trainer, const struct config *config,
                  fl_cancel *cancel)
@@ -35,7 +91,7 @@ int trainer_open(struct trainer *trainer, const struct config *config,
   int result = partition_shard(&partition, trainer->data.labels,
                                trainer->data.n, (uint32_t)config->index,
                                &trainer->shard, &trainer->samples);
-  if (result == 0) return 0;
+  if (result == 0) return open_cache(trainer, config->cache);
   if (result == -1) {
     warnx("participants: got %llu for %u samples, want %d samples for each",
           (unsigned long long)config->participants, trainer->data.n,
@@ -50,6 +106,9 @@ void trainer_close(struct trainer *trainer)
 {
   freezing_close(&trainer->freezing);
   fl_model_free(trainer->model);
+  fl_cache_free(trainer->cache);
+  stored_close(&trainer->cache_file);
+  free(trainer->ids);
   free(trainer->shard);
   idx_free(&trainer->data);
 }
@@ -82,7 +141,18 @@ static void shard_as_dataset(const struct trainer *trainer, fl_dataset *data)
   *data = trainer->data.data;
   data->indices = trainer->shard;
   data->n_indices = trainer->samples;
+  data->ids = trainer->ids;
 }
+
+uint64_t trainer_cache_hits(const struct trainer *trainer)
+{
+  fl_cache_status status;
+  fl_cache_status_init(&status, sizeof status);
+  if (trainer->cache) (void)fl_cache_get_status(trainer->cache, &status);
+  return status.hits;
+}
+
+/* ---- training ---- */
 
 /* The drill: a power cut in the middle of training. */
 static fl_status die(const fl_fit_progress *progress, void *user)

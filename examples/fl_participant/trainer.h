@@ -7,13 +7,17 @@
 #include <fl/model.h>
 
 #include "common/idx.h"
+#include "common/stored.h"
 #include "fl_participant/config.h"
 #include "fl_participant/freezing.h"
 
 struct trainer {
   struct idx_set data;
   uint32_t *shard; /* indices into data */
+  uint64_t *ids;   /* of data: places in the shard; NULL without a cache */
   uint32_t samples;
+  struct stored cache_file;
+  fl_cache *cache; /* NULL: what is frozen is computed again each time */
   fl_model *model; /* NULL until the aggregator has described it */
   fl_cancel *cancel;
   uint64_t die_in_round;
@@ -28,6 +32,8 @@ void trainer_close(struct trainer *trainer);
 /* Make the model from its description if there is none yet. */
 fl_status trainer_set_model(struct trainer *trainer, const uint8_t *description,
                             size_t n);
+/* Samples that came out of the cache. */
+uint64_t trainer_cache_hits(const struct trainer *trainer);
 /* FL_E_CANCELLED when `cancel` was raised. The result's weights are the
  * model's. */
 fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,

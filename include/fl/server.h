@@ -185,7 +185,11 @@ enum {
   /** From this round on: first_active, plan_version, freeze_reason. */
   FL_SERVER_FREEZE_CHANGED = 12,
   /** From module first_active on, only `accepted` of `selected` train all. */
-  FL_SERVER_SEGMENT_UNCOVERED = 13
+  FL_SERVER_SEGMENT_UNCOVERED = 13,
+  /** What this round's reports said of the front module: module, value,
+   * threshold, raw, below, as in fl_freeze_event; raw is their median. */
+  FL_SERVER_FREEZE_EVALUATED = 16,
+  FL_SERVER_FREEZE_BOOTED = 17 /**< the bootstrapping phase is over */
 };
 
 typedef struct fl_server_event {
@@ -207,6 +211,11 @@ typedef struct fl_server_event {
   uint32_t first_active;  /**< rounds: modules below are frozen */
   uint32_t freeze_reason; /**< FL_FREEZE_REASON_*: FREEZE_CHANGED */
   uint64_t plan_version;  /**< FREEZE_CHANGED */
+  uint32_t module;        /**< FREEZE_EVALUATED, as all that follow */
+  uint32_t below;         /**< rounds running, so far */
+  double value;           /**< what is compared: the median, or its slope */
+  double threshold;       /**< NaN = not known yet */
+  double raw;             /**< the median of the reports */
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
 /** Take the next event; FL_E_EMPTY when there is none. Pointers in it are

@@ -80,6 +80,9 @@ fl_server_event fli_event_blank(uint32_t kind, uint32_t job)
   event.client_id = "";
   event.text = "";
   event.loss = NAN;
+  event.value = NAN;
+  event.threshold = NAN;
+  event.raw = NAN;
   return event;
 }
 

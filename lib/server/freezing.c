@@ -276,6 +276,33 @@ static fl_status end_round(fli_job *job, double loss)
   return st;
 }
 
+/* Why the plan is as it is. A change itself is told of when it holds. */
+static void tell(fli_job *job)
+{
+  fl_freeze_event seen;
+  fl_status st = fl_freeze_event_init(&seen, sizeof seen);
+  for (; st == FL_OK; st = fl_freeze_poll(job->freezing.controller, &seen)) {
+    const int is_value = seen.kind == FL_FREEZE_EVALUATED;
+    if (!is_value && seen.kind != FL_FREEZE_BOOTED) continue;
+    fl_server_event event = fli_event_blank(
+        is_value ? FL_SERVER_FREEZE_EVALUATED : FL_SERVER_FREEZE_BOOTED,
+        job->index);
+    event.round = job->round;
+    event.first_active = seen.first_active;
+    event.plan_version = seen.version;
+    if (is_value) {
+      event.module = seen.module;
+      event.below = seen.below;
+      event.value = seen.value;
+      event.threshold = seen.threshold;
+      event.raw = seen.raw;
+    }
+    fli_events_add(&job->server->events, &event, "", "round %llu: %s",
+                   (unsigned long long)job->round, seen.text);
+  }
+  fli_clear_error(); /* that there is no more */
+}
+
 void fli_freezing_end_round(fli_job *job, double loss)
 {
   const fli_freezing *freezing = &job->freezing;
@@ -283,6 +310,7 @@ void fli_freezing_end_round(fli_job *job, double loss)
   /* For lack of memory this round's reports say nothing; the next ones may. */
   (void)(is_scheduled(freezing) ? pass_round(freezing->controller)
                                 : end_round(job, loss));
+  tell(job);
 }
 
 /* ---- snapshots ---- */

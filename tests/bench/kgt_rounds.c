@@ -18,7 +18,6 @@
 #include "../models.h"
 #include "base/rng.h"
 #include "common/partition.h"
-#include "server/server.h"
 
 enum { VGG8 = 3, LAST_ROUNDS = 3, PASSES_MAX = 1 << 20 };
 
@@ -208,33 +207,12 @@ static void note(world *w, const char *what, uint64_t round)
                  what, round);
 }
 
-/* What the server's controller has seen. */
-static void show_decision(const world *w)
-{
-  fl_freeze *controller = w->server->jobs[0]->freezing.controller;
-  fl_freeze_event event;
-  if (!w->federation->is_verbose || !controller) return;
-  kgt_must(fl_freeze_event_init(&event, sizeof event), "events");
-  while (fl_freeze_poll(controller, &event) == FL_OK) {
-    const uint64_t round = event.step + 1;
-    if (event.kind == FL_FREEZE_BOOTED) {
-      fprintf(stderr, "round %" PRIu64 ": bootstrapping is over\n", event.step);
-    } else if (event.kind == FL_FREEZE_EVALUATED) {
-      fprintf(stderr,
-              "round %" PRIu64 ": module %u: median %.5g, threshold %.5g, "
-              "below %u times\n",
-              round, event.module, event.value, event.threshold, event.below);
-    }
-  }
-}
-
 static void see_round(world *w, const fl_server_event *event)
 {
   if (w->federation->is_verbose) {
     fprintf(stderr, "round %" PRIu64 ": loss %.4f\n", event->round,
             event->loss);
   }
-  show_decision(w);
   if (event->round + LAST_ROUNDS <= w->bench->sizes.rounds) return;
   uint64_t n = fl_model_weight_count(w->model);
   float *weights = kgt_get((size_t)n, sizeof *weights);
@@ -255,6 +233,10 @@ static void see_events(world *w)
     } else if (event.kind == FL_SERVER_FREEZE_CHANGED) {
       (void)snprintf(what, sizeof what, "%u", event.first_active);
       note(w, what, event.round);
+    } else if (w->federation->is_verbose &&
+               (event.kind == FL_SERVER_FREEZE_EVALUATED ||
+                event.kind == FL_SERVER_FREEZE_BOOTED)) {
+      fprintf(stderr, "%s\n", event.text);
     }
   }
 }

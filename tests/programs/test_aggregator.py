@@ -4,10 +4,12 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import resource
 import select
 import socket
 import sys
+import tempfile
 import threading
 import time
 
@@ -103,11 +105,52 @@ def a_module_freezes_by_what_participants_report():
         _finish(bench, aggregator, [bench.participant(i, 3) for i in range(3)])
         changed = bench.events("freeze_changed")
         want(len(changed) == 1 and changed[0]["frozen"] == 1
-             and 7 < changed[0]["round"] <= 40, changed)
+             and 7 < changed[0]["round"] <= 40
+             and changed[0]["reason"] == "criterion", changed)
+        seen = bench.events("freeze_evaluated")
+        want([row["round"] for row in seen]
+             == list(range(seen[0]["round"], changed[0]["round"])), seen)
+        want(len(bench.events("freeze_booted")) == 1, "freeze_booted")
+        for row in seen[:4]:
+            want(row["threshold"] is None and row["below"] == 0, row)
+        for row in seen[-3:]:
+            want(0 < row["median"] == row["value"], row)
+            want(row["module"] == 0 and row["below"] > 0, row)
+        want(seen[-1]["below"] == 3, seen[-1])
         rows = bench.events("round_finished")
         want([row["accepted"] for row in rows] == [3] * 40, rows)
         want(rows[-1]["clients"]["p0"]["up"]
              < rows[3]["clients"]["p0"]["up"] / 15, rows[3], rows[-1])
+
+
+def a_cache_changes_no_bit_from_round_to_round():
+    """A participant that was started anew finds the file of another's rows,
+    which are of other samples, and does not take them."""
+    runs, kept = [], r"trained: (\d+) samples from the cache so far"
+    with tempfile.TemporaryDirectory(prefix="libfl-cache-") as folder:
+        for where in ("none", "memory", f"{folder}/rows", f"{folder}/rows"):
+            with Bench() as bench:
+                aggregator = bench.aggregator(
+                    "--rounds=5", "--min-clients=2", "--exit-when-done",
+                    "--codec=f32", "--freeze=fixed:2:1", f"--seed={SEED}")
+                places = (where, "memory" if where != "none" else where)
+                if len(runs) == 3:
+                    places = places[::-1]
+                _finish(bench, aggregator,
+                        [bench.participant(i, 2, f"--cache={place}",
+                                           "--verbose")
+                         for i, place in enumerate(places)])
+                runs.append([(row["train_loss"], row["loss"], row["accuracy"])
+                             for row in bench.events("round_finished")])
+                for i in range(2):
+                    hits = [int(n) for n in
+                            re.findall(kept, bench.errors(f"p{i}"))]
+                    if where == "none":
+                        want(not hits, hits)
+                        continue
+                    n = hits[-1] // 3
+                    want(n > 32 and hits == [0, 0, n, 2 * n, 3 * n], hits)
+    want(len(runs[0]) == 5 and all(run == runs[0] for run in runs), *runs)
 
 
 def bytes_are_those_of_the_sockets():

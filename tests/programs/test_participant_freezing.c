@@ -21,6 +21,7 @@ struct run {
   struct freezing freezing;
   float x[SAMPLES * INPUTS];
   int32_t y[SAMPLES];
+  const uint64_t *ids; /* NULL: none */
   uint8_t plan[256];
   fl_train_task task;
   fl_train_result result;
@@ -106,6 +107,7 @@ static void train(struct run *run)
   CHECK_OK(fl_fit_options_init(&options, sizeof options));
   data.x = run->x;
   data.y = run->y;
+  data.ids = run->ids;
   data.n = SAMPLES;
   options.epochs = run->task.epochs;
   options.batch_size = run->task.batch_size;
@@ -188,6 +190,48 @@ static void job_begun_afresh_is_followed(void)
   end(&run);
 }
 
+/* Every round brings other weights for what is trained, and the same for what
+ * is frozen. Gives the weights of the last one. */
+static void train_rounds(fl_cache *cache, float *weights, uint64_t n)
+{
+  struct run run;
+  uint64_t ids[SAMPLES];
+  float *lent = NULL;
+  begin(&run, FL_FREEZE_GRADNORM);
+  run.freezing.cache = cache;
+  for (uint64_t i = 0; i < SAMPLES; i++)
+    ids[i] = SAMPLES - 1 - i;
+  run.ids = ids;
+  for (int round = 0; round < 6; round++) {
+    fl_cache_status status;
+    plan(&run, job, round < 2 ? 0 : round < 5 ? 1 : 2);
+    CHECK_OK(fl_model_get_weights(run.model, &lent, &run.task.n_weights));
+    CHECK_EQ_U64(run.task.n_weights, n);
+    for (uint64_t i = n - 10; i < n; i++)
+      lent[i] *= .9f;
+    train(&run);
+    if (!cache) continue;
+    static const uint64_t hits[] = {0, 0, 0, 1, 2, 2};
+    CHECK_OK(fl_cache_status_init(&status, sizeof status));
+    CHECK_OK(fl_cache_get_status(cache, &status));
+    CHECK_EQ_U64(status.hits, hits[round] * SAMPLES);
+  }
+  CHECK_OK(fl_model_copy_weights(run.model, weights, n));
+  end(&run);
+}
+
+static void rows_of_a_frozen_prefix_stay_from_round_to_round(void)
+{
+  enum { N = FRONT + 8 * 8 + 8 + 8 * 3 + 3 };
+  float plain[N], cached[N];
+  fl_cache *cache = NULL;
+  CHECK_OK(fl_cache_new(&cache, NULL, NULL));
+  train_rounds(NULL, plain, N);
+  train_rounds(cache, cached, N);
+  CHECK(memcmp(plain, cached, sizeof plain) == 0);
+  fl_cache_free(cache);
+}
+
 static void another_job_is_followed(void)
 {
   struct run run;
@@ -225,6 +269,7 @@ int main(void)
   CHECK_CASE(what_cannot_be_measured_is_not_reported);
   CHECK_CASE(who_trains_less_than_the_plan_reports_nothing);
   CHECK_CASE(job_begun_afresh_is_followed);
+  CHECK_CASE(rows_of_a_frozen_prefix_stay_from_round_to_round);
   CHECK_CASE(another_job_is_followed);
   CHECK_CASE(plan_that_is_none_is_refused);
   return check_report();

@@ -81,10 +81,18 @@ def test_reports_decide(mlp):
         server.add_job(model, rounds=9, codec="f32",
                        freeze={"criterion": "gradnorm", "max_frozen": 1})
         tasks = []
-        played(server, [fl.Client("one", train=tasks_of(tasks, answer))])
+        events = played(server, [fl.Client("one",
+                                           train=tasks_of(tasks, answer))])
         assert [task.first_active for task in tasks] == [0] * 7 + [1] * 2
         assert {task.freeze_reports for task in tasks} \
             == {fl.FreezeCriterion.GRADNORM}
+        seen = [e for e in events if e.kind == Event.FREEZE_EVALUATED]
+        assert [(e.round, e.module, e.value, e.raw, e.below) for e in seen] \
+            == [(n, 0, 1.0, 1.0, 0) for n in range(1, 5)] \
+            + [(n, 0, 0.25, 0.25, n - 4) for n in range(5, 8)]
+        assert [e.threshold for e in seen[4:]] == [pytest.approx(0.9)] * 3
+        assert all(np.isnan(e.threshold) for e in seen[:4])
+        assert [e.kind for e in events].count(Event.FREEZE_BOOTED) == 1
 
 
 def test_a_report_that_says_nothing_is_none(mlp):
@@ -140,6 +148,33 @@ def test_the_usual_trainer_follows(mlp, blobs):
         assert (weights[FRONT:] != start[FRONT:]).any()
         # It is the trainer that left the front alone.
         assert (trainer.model.weights[:FRONT] == start[:FRONT]).all()
+
+
+def test_the_usual_trainer_keeps_what_frozen_modules_compute(mlp, blobs):
+    """From round to round, and no bit is another. The first frozen round
+    fills the cache, whose rows the others read; a shorter depth is another
+    prefix."""
+    outcomes = []
+    for cache in (None, fl.ActivationCache()):
+        with mlp() as model, fl.Server() as server:
+            job = server.add_job(
+                model, rounds=5, codec="f32", batch_size=8,
+                freeze={"criterion": "fixed", "fixed": [(3, 1)],
+                        "max_frozen": 1})
+            trainer = fl.LocalTrainer(mlp(seed=7), *blobs(64), cache=cache)
+            hits = []
+
+            def train(task, trainer=trainer, cache=cache, hits=hits):
+                result = trainer.train(task)
+                hits.append(cache.status.hits if cache else 0)
+                return result
+
+            events = played(server, [fl.Client("one", train=train)])
+            losses = [e.loss for e in events
+                      if e.kind == Event.ROUND_FINISHED]
+            outcomes.append((losses, job.copy_weights()[0].tobytes()))
+            assert hits == ([0, 0, 0, 64, 128] if cache else [0] * 5)
+    assert outcomes[0] == outcomes[1]
 
 
 class Listener:

@@ -74,6 +74,44 @@ def plain(svg):
     return re.sub(r"<dc:date>.*?</dc:date>", "", svg)
 
 
+def log_line(name, **fields):
+    return json.dumps({"time": 1.5, "event": name, **fields}) + "\n"
+
+
+def test_a_federated_log_is_drawn_by_rounds(plots, tmp_path):
+    """As fl-aggregator writes it, among its other lines."""
+    path = tmp_path / "log"
+    lines = [log_line("listening", port=1),
+             log_line("freeze_booted", round=2)]
+    for number in range(3, 10):
+        lines.append(log_line(
+            "freeze_evaluated", round=number, module=0, median=4 - number / 4,
+            value=3.0, threshold=None if number < 6 else 2.5, below=0))
+        lines.append(log_line("round_finished", round=number, frozen=0))
+    lines.append(log_line("freeze_changed", round=10, frozen=1, plan=1,
+                          reason="criterion"))
+    path.write_text("".join(lines))
+    read = plots.Record.parse(path.read_text().splitlines())
+    assert read.booted == 2 and read.changes == [(10, 1, "criterion")]
+    assert read.modules[0].steps == list(range(3, 10))
+    assert read.modules[0].raws[0] == 3.25
+    assert math.isnan(read.modules[0].thresholds[2])
+    assert read.modules[0].thresholds[3] == 2.5
+    assert read.frozen_at(0) == ([10], [])
+    plots.main([str(path), str(tmp_path / "a.svg")])
+    text = (tmp_path / "a.svg").read_text()
+    for what in ("round", "median of the reports", "threshold", "frozen"):
+        assert re.search(f"<!-- {what} -->", text), what
+    assert "<!-- step -->" not in text
+
+
+def test_a_log_without_a_reason_is_named(plots, tmp_path):
+    path = tmp_path / "record"
+    path.write_text(log_line("freeze_changed", round=10, frozen=1, plan=1))
+    with pytest.raises(SystemExit, match="line 1: KeyError.'reason'"):
+        plots.main([str(path), str(tmp_path / "a.png")])
+
+
 def test_a_schedule_has_nothing_but_changes(plots, tmp_path):
     path = tmp_path / "record"
     path.write_text(json.dumps(event(0, "changed", 1, first_active=1)))

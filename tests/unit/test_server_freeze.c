@@ -273,6 +273,45 @@ Test(server_freeze, reports_of_the_clients_decide)
   sv_free(&f.world);
 }
 
+/* Rounds 1..9 of medians 1, 1, 1, 1, .5 ..: the fifth is the first that has a
+ * mark, .9, to be compared with. */
+static void check_evaluation(const fl_server_event *event, uint64_t round)
+{
+  const int has_mark = round > 4;
+  cr_expect_eq(event->round, round);
+  cr_expect_eq(event->module, 0u);
+  cr_expect_eq(event->raw, value_of(round));
+  cr_expect_eq(event->value, event->raw);
+  cr_expect_eq(isnan(event->threshold) != 0, !has_mark);
+  if (has_mark) cr_expect_float_eq(event->threshold, .9, 1e-6);
+  cr_expect_eq(event->below, has_mark ? (uint32_t)round - 4 : 0u);
+  cr_expect(isnan(event->loss));
+}
+
+Test(server_freeze, what_was_compared_in_a_round_is_an_event)
+{
+  freezing f;
+  const sv_event *event = NULL;
+  init_reports(&f, FL_CODEC_F32, 9);
+  begin(&f);
+  for (uint64_t round = 1; round <= 9; round++) {
+    set_reports(&f, value_of(round));
+    if (round <= 4) f.world.clients[round % 3].report = round % 2 ? 0 : 7;
+    pull_all(&f);
+    const uint32_t before =
+        sv_events(&f.world, FL_SERVER_FREEZE_EVALUATED, NULL);
+    play_round(&f);
+    const uint32_t n =
+        sv_events(&f.world, FL_SERVER_FREEZE_EVALUATED, &event) - before;
+    /* From round 8 on no module is left that may be frozen. */
+    cr_assert_eq(n, round < 8 ? 1u : 0u, "round %u: %u", (unsigned)round, n);
+    if (n) check_evaluation(&event->body, round);
+  }
+  cr_expect_eq(sv_events(&f.world, FL_SERVER_FREEZE_BOOTED, &event), 1u);
+  cr_expect_eq(event->body.round, 1u);
+  sv_free(&f.world);
+}
+
 Test(server_freeze, front_steps_over_modules_without_weights)
 {
   freezing f;

@@ -569,7 +569,10 @@ class ServerEvent(Struct):
                 ("accepted", c_uint32), ("samples", c_uint64),
                 ("loss", c_double), ("correct", c_uint64),
                 ("count", c_uint64), ("first_active", c_uint32),
-                ("freeze_reason", c_uint32), ("plan_version", c_uint64)]
+                ("freeze_reason", c_uint32), ("plan_version", c_uint64),
+                ("module", c_uint32), ("below", c_uint32),
+                ("value", c_double), ("threshold", c_double),
+                ("raw", c_double)]
 
 
 class JobStatus(Struct):

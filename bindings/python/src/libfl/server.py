@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from typing import Any, Iterator, Mapping
 
 from . import _args, _lib, _np, _state, protocol
@@ -54,13 +55,17 @@ class ServerEventKind(enum.IntEnum):
     JOB_FINISHED = 11
     FREEZE_CHANGED = 12
     SEGMENT_UNCOVERED = 13
+    FREEZE_EVALUATED = 16
+    FREEZE_BOOTED = 17
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerEvent:
     """`round` 0 = none, `peer` None = none, `client_id` "" = unknown, `loss`
     NaN = unknown. Which of the other fields are set depends on the kind;
-    modules below `first_active` are frozen."""
+    modules below `first_active` are frozen. FREEZE_EVALUATED has what
+    FreezeEvent has: `raw` is the median of the round's reports, `value` what
+    is compared with `threshold`."""
 
     kind: ServerEventKind
     job: int
@@ -79,6 +84,11 @@ class ServerEvent:
     first_active: int = 0
     plan_version: int = 0
     freeze_reason: FreezeReason = FreezeReason.NONE
+    module: int = 0
+    below: int = 0
+    value: float = math.nan
+    threshold: float = math.nan
+    raw: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +305,8 @@ class Server(Handle):
             _lib.text(event.text), event.model_version, event.selected,
             event.accepted, event.samples, event.loss, event.correct,
             event.count, event.first_active, event.plan_version,
-            FreezeReason(event.freeze_reason))
+            FreezeReason(event.freeze_reason), event.module, event.below,
+            event.value, event.threshold, event.raw)
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""

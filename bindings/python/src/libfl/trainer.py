@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from ._err import ConflictError, StaleError
 from ._np import F32Array
+from .cache import ActivationCache
 from .freeze import Freeze, FreezeCriterion, count_modules
 from .model import Model
 from .protocol import Score, TrainResult, TrainTask
@@ -20,15 +21,20 @@ class LocalTrainer:
     `model` is this trainer's own; `test` is (x, y) to score on, by default
     the training data. In jobs that freeze, a Freeze of criterion SERVER is
     attached to the model: it follows the plans, and what it measures is the
-    result's report.
+    result's report. What comes out of frozen modules is kept in `cache`, if
+    there is one, from round to round: the samples' ids are their places in
+    `x`, which has to stay as it is. A cache in a file wants a `data_tag` that
+    names them.
     """
 
     def __init__(self, model: Model, x: npt.ArrayLike, y: npt.ArrayLike, *,
-                 test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None
-                 ) -> None:
+                 test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+                 cache: ActivationCache | None = None) -> None:
         self.model = model
+        self.cache = cache
         self.x, self.y = np.asarray(x), np.asarray(y)
         self.test = test or (self.x, self.y)
+        self._ids = None if cache is None else np.arange(len(self.y))
         self._freeze: Freeze | None = None
         self._freeze_for: tuple[bytes, int] = b"", 0
 
@@ -39,7 +45,8 @@ class LocalTrainer:
         self.model.set_weights(task.weights)
         result = self.model.fit(
             self.x, self.y, epochs=task.epochs, batch_size=task.batch_size,
-            learning_rate=task.learning_rate, seed=task.seed, progress=False)
+            learning_rate=task.learning_rate, seed=task.seed, progress=False,
+            ids=self._ids)
         return TrainResult(weights=self.model.weights, samples=len(self.y),
                            loss=result.mean_loss,
                            report=freeze.take_report() if freeze else None)
@@ -68,7 +75,7 @@ class LocalTrainer:
         # Who trains less than the plan has nothing to say of the front.
         is_whole = freeze.plan.first_active == task.first_active
         if is_whole and not freeze.is_attached:
-            freeze.attach(self.model)
+            freeze.attach(self.model, self.cache)
         elif freeze.is_attached and not is_whole:
             freeze.detach()
         return freeze
