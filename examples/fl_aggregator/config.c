@@ -70,6 +70,8 @@ static const struct setting table[] = {
     {"commit-ms", SETTING_COUNT, AT(commit_ms), 0, 10000, NULL, "N",
      "with --state: hold acknowledgements so long for others to share a "
      "commit"},
+    {"state-max-mb", SETTING_COUNT, AT(state_max_mb), 0, 1e6, NULL, "N",
+     "with --state: the file's size at most, MiB; 0 = no bound"},
     {"fresh", SETTING_FLAG, AT(fresh), 0, 0, NULL, NULL,
      "begin anew even if the snapshot or state is there"},
     {"model-out", SETTING_TEXT, AT(model_out), 0, 0, NULL, "FILE",

@@ -36,6 +36,7 @@ struct config {
   uint64_t update_deadline_seconds;
   uint64_t max_sessions;
   uint64_t commit_ms;
+  uint64_t state_max_mb;
   double lr;
   double lr_end;
   double server_lr;

@@ -5,8 +5,10 @@
 
 #include <fl/store.h>
 
-/* Open the file; `is_fresh` drops the server's state in it. 0, or -1 with a
- * line on stderr. */
-int durable_open(fl_store **store, const char *path, int is_fresh);
+#include "fl_aggregator/config.h"
+
+/* Open the file that the settings name, of as many bytes at most; with `fresh`
+ * the state in it is dropped. 0, or -1 with a line on stderr. */
+int durable_open(fl_store **store, const struct config *config);
 
 #endif

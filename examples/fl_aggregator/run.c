@@ -262,9 +262,7 @@ int run_open(struct run *run, const struct config *config)
   if (*config->model_out &&
       stored_open(&run->model_file, config->model_out) != 0)
     return -1;
-  if (*config->state &&
-      durable_open(&run->store, config->state, config->fresh) != 0)
-    return -1;
+  if (*config->state && durable_open(&run->store, config) != 0) return -1;
   if (setup_model(&run->model, config) != 0) return -1;
   if (setup_test_data(&run->test, run->model, config) != 0) return -1;
   int is_restored = 0;
