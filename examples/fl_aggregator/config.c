@@ -64,8 +64,18 @@ static const struct setting table[] = {
     {"snapshot", SETTING_TEXT, AT(snapshot), 0, 0, NULL, "FILE",
      "save the state to FILE after every round and on SIGTERM; go on from it "
      "at the start"},
+    {"state", SETTING_TEXT, AT(state), 0, 0, NULL, "FILE",
+     "keep the state in FILE (SQLite) before anything is acknowledged; go on "
+     "from it at the start, however the process ended"},
+    {"commit-ms", SETTING_COUNT, AT(commit_ms), 0, 10000, NULL, "N",
+     "with --state: hold acknowledgements so long for others to share a "
+     "commit"},
+    {"state-max-mb", SETTING_COUNT, AT(state_max_mb), 0, 1e6, NULL, "N",
+     "with --state: the file's size at most, MiB; 0 = no bound"},
     {"fresh", SETTING_FLAG, AT(fresh), 0, 0, NULL, NULL,
-     "begin anew even if the snapshot is there"},
+     "begin anew even if the snapshot or state is there"},
+    {"model-out", SETTING_TEXT, AT(model_out), 0, 0, NULL, "FILE",
+     "when the job is over, write its model to FILE (safetensors)"},
     {"exit-when-done", SETTING_FLAG, AT(exit_when_done), 0, 0, NULL, NULL,
      "leave when the job is over and the clients have fetched the end"},
     {"poll-seconds", SETTING_COUNT, AT(poll_seconds), 1, 600, NULL, "N",
@@ -182,6 +192,10 @@ int config_check(const struct config *config)
     warnx("min_participants: got %llu, want participants (%llu) at most",
           (unsigned long long)config->min_participants,
           (unsigned long long)config->participants);
+    return -1;
+  }
+  if (*config->snapshot && *config->state) {
+    warnx("state: there is a snapshot too, want one of them");
     return -1;
   }
   if (config->error_feedback && strcmp(config->codec, "f32") == 0) {

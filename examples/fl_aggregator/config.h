@@ -19,6 +19,8 @@ struct config {
   char test_data[SETTING_TEXT_BYTES];
   char log[SETTING_TEXT_BYTES];
   char snapshot[SETTING_TEXT_BYTES];
+  char state[SETTING_TEXT_BYTES];
+  char model_out[SETTING_TEXT_BYTES];
   char freeze[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
@@ -33,6 +35,8 @@ struct config {
   uint64_t norm_deadline_seconds;
   uint64_t update_deadline_seconds;
   uint64_t max_sessions;
+  uint64_t commit_ms;
+  uint64_t state_max_mb;
   double lr;
   double lr_end;
   double server_lr;

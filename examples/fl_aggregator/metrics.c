@@ -100,6 +100,9 @@ char *metrics_text(const struct metrics *metrics, size_t *n)
           metrics->rounds_aborted);
   counter(out, "fl_updates_accepted", "Updates counted.",
           metrics->updates_accepted);
+  counter(out, "fl_store_failures",
+          "Commits that failed, while nothing was answered.",
+          metrics->store_failures);
   by_reason(out, "fl_refused", "Peers and messages refused, by reason.",
             metrics->refused);
   by_reason(out, "fl_clients_lost",

@@ -25,6 +25,7 @@ struct metrics {
   double test_accuracy;
   double test_loss;
   uint64_t model_version;
+  uint64_t store_failures;
 };
 
 void metrics_refuse(struct metrics *metrics, uint32_t reason);

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <fl/weights.h>
+
+#include "fl_aggregator/durable.h"
 #include "fl_aggregator/setup.h"
 
 static const double ns = 1e-9;
@@ -59,6 +62,15 @@ static void on_accepted(struct run *run, const fl_server_event *event)
   log_event(&run->log, "update_accepted", fields);
 }
 
+static void copy_model(struct run *run)
+{
+  float *weights = NULL;
+  uint64_t count = 0;
+  fl_model_get_weights(run->model, &weights, &count);
+  if (fl_server_copy_weights(run->server, 0, weights, count, NULL) != FL_OK)
+    warnx("model: %s", fl_last_error());
+}
+
 /* Close the round's books at once; scoring comes later (run_settle). */
 static void on_finished(struct run *run, const fl_server_event *event,
                         uint64_t now_ns)
@@ -79,11 +91,7 @@ static void on_finished(struct run *run, const fl_server_event *event,
   metrics_round(&run->metrics, seconds);
   run->metrics.model_version = event->model_version;
 
-  float *weights = NULL;
-  uint64_t count = 0;
-  fl_model_get_weights(run->model, &weights, &count);
-  if (fl_server_copy_weights(run->server, 0, weights, count, NULL) != FL_OK)
-    warnx("model: %s", fl_last_error());
+  copy_model(run);
 }
 
 /* Why modules are frozen, and what it went by. */
@@ -136,6 +144,11 @@ static void on_event(struct run *run, const fl_server_event *event,
   case FL_SERVER_FREEZE_EVALUATED:
   case FL_SERVER_FREEZE_BOOTED:
   case FL_SERVER_FREEZE_CHANGED: on_freezing(run, event); break;
+  case FL_SERVER_STORE_FAILED:
+    run->metrics.store_failures++;
+    log_event(&run->log, "store_failed",
+              json_pack("{s:s}", "text", event->text));
+    break;
   case FL_SERVER_JOB_FINISHED:
     run->is_end_due = 1;
     run->finished_at_ns = now_ns;
@@ -168,6 +181,20 @@ static void score(struct run *run)
   json_object_set_new(run->row, "loss", log_real(result.loss));
 }
 
+static fl_status save_model(const fl_writer *writer, void *user)
+{
+  const struct run *run = user;
+  return fl_model_save_weights(run->model, writer);
+}
+
+/* The scratch copy has the last version by now. */
+static void write_model(struct run *run)
+{
+  if (!run->model_file.host) return;
+  if (stored_save(&run->model_file, save_model, run) == FL_OK) return;
+  warnx("%s: not written: %s", run->config->model_out, run->model_file.error);
+}
+
 void run_settle(struct run *run)
 {
   if (run->row) {
@@ -178,6 +205,7 @@ void run_settle(struct run *run)
   }
   if (run->is_end_due) {
     run->is_end_due = 0;
+    write_model(run);
     log_event(&run->log, "job_finished",
               json_pack("{s:I,s:I}", "rounds", (json_int_t)run->metrics.rounds,
                         "version", (json_int_t)run->metrics.model_version));
@@ -192,6 +220,10 @@ static fl_status save_server(const fl_writer *writer, void *user)
 
 int run_save(struct run *run)
 {
+  if (fl_server_commit(run->server) != FL_OK) {
+    warnx("%s: not saved: %s", run->config->state, fl_last_error());
+    return -1;
+  }
   if (!run->snapshot.host) return 0;
   if (stored_save(&run->snapshot, save_server, run) == FL_OK) return 0;
   warnx("%s: not saved: %s", run->config->snapshot, run->snapshot.error);
@@ -228,7 +260,9 @@ static void on_restored(struct run *run)
   fl_job_status status;
   fl_job_status_init(&status, sizeof status);
   if (fl_server_get_status(run->server, 0, &status) != FL_OK) return;
+  copy_model(run);
   if (status.is_finished) run->finished_at_ns = fl_host_now();
+  if (status.is_finished) write_model(run);
   /* Of a round that was running, this process sees the rest. */
   run->round_began_ns = fl_host_now();
   log_event(&run->log, "restored",
@@ -248,10 +282,15 @@ int run_open(struct run *run, const struct config *config)
   if (log_open(&run->log, config->log) != 0) return -1;
   if (*config->snapshot && stored_open(&run->snapshot, config->snapshot) != 0)
     return -1;
+  if (*config->model_out &&
+      stored_open(&run->model_file, config->model_out) != 0)
+    return -1;
+  if (*config->state && durable_open(&run->store, config) != 0) return -1;
   if (setup_model(&run->model, config) != 0) return -1;
   if (setup_test_data(&run->test, run->model, config) != 0) return -1;
   int is_restored = 0;
-  run->server = setup_server(run->model, &run->snapshot, config, &is_restored);
+  const struct kept kept = {.snapshot = &run->snapshot, .store = run->store};
+  run->server = setup_server(run->model, &kept, config, &is_restored);
   if (!run->server) return -1;
   if (is_restored) on_restored(run);
   return 0;
@@ -263,7 +302,9 @@ void run_close(struct run *run)
   fl_server_free(run->server);
   fl_model_free(run->model);
   idx_free(&run->test);
+  fl_store_free(run->store);
   stored_close(&run->snapshot);
+  stored_close(&run->model_file);
   sessions_free(&run->sessions);
   ledger_free(&run->ledger);
   log_close(&run->log);

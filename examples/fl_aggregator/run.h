@@ -20,6 +20,8 @@ struct run {
   fl_model *model; /* scratch copy that is scored */
   struct idx_set test;
   struct stored snapshot;
+  struct stored model_file; /* --model-out */
+  fl_store *store;          /* --state; NULL = none */
   struct ledger ledger;
   struct sessions sessions;
   struct metrics metrics;

@@ -88,6 +88,8 @@ int setup_test_data(struct idx_set *test, const fl_model *model,
   return 0;
 }
 
+static const uint64_t ms_ns = 1000000;
+
 struct restored {
   fl_server *server;
   const fl_server_options *options;
@@ -99,31 +101,53 @@ static fl_status restore_server(const fl_reader *reader, void *user)
   return fl_server_restore(&restored->server, NULL, restored->options, reader);
 }
 
-static fl_server *restore(const fl_model *model, struct stored *snapshot,
-                          const struct config *config,
-                          const fl_server_options *options)
+/* What was restored has to be of this model: else it is freed, and NULL. */
+static fl_server *check_model(fl_server *server, const fl_model *model,
+                              const char *path)
 {
-  struct restored restored = {.options = options};
   fl_job_status status;
   fl_job_status_init(&status, sizeof status);
-  if (stored_load(snapshot, restore_server, &restored) != FL_OK) {
-    warnx("%s: %s (--fresh begins anew)", config->snapshot, snapshot->error);
-    return NULL;
-  }
-  if (fl_server_get_status(restored.server, 0, &status) != FL_OK) {
-    warnx("%s: %s (--fresh begins anew)", config->snapshot, fl_last_error());
-    fl_server_free(restored.server);
-    return NULL;
-  }
-  if (status.n_weights != fl_model_weight_count(model)) {
+  if (fl_server_get_status(server, 0, &status) != FL_OK) {
+    warnx("%s: %s (--fresh begins anew)", path, fl_last_error());
+  } else if (status.n_weights != fl_model_weight_count(model)) {
     warnx("%s: holds another model: got %llu weights, want %llu (--fresh "
           "begins anew)",
-          config->snapshot, (unsigned long long)status.n_weights,
+          path, (unsigned long long)status.n_weights,
           (unsigned long long)fl_model_weight_count(model));
-    fl_server_free(restored.server);
-    return NULL;
+  } else {
+    return server;
   }
-  return restored.server;
+  fl_server_free(server);
+  return NULL;
+}
+
+/* Whether there is something to go on from: 1, 0, or -1 with a line on stderr;
+ * then *server is it, or NULL with a line on stderr. */
+static int restore(fl_server **server, const fl_model *model,
+                   const struct kept *kept, const struct config *config,
+                   const fl_server_options *options)
+{
+  struct restored restored = {.options = options};
+  if (kept->store) {
+    const fl_status st = fl_server_recover(&restored.server, NULL, options);
+    if (st == FL_E_NOT_FOUND) return 0;
+    if (st != FL_OK)
+      warnx("%s: %s (--fresh begins anew)", config->state, fl_last_error());
+    if (st == FL_OK)
+      *server = check_model(restored.server, model, config->state);
+    return 1;
+  }
+  if (!kept->snapshot->host || config->fresh) return 0;
+  int is_there = stored_exists(kept->snapshot);
+  if (is_there == 0) return 0;
+  if (is_there < 0 ||
+      stored_load(kept->snapshot, restore_server, &restored) != FL_OK) {
+    warnx("%s: %s (--fresh begins anew)", config->snapshot,
+          kept->snapshot->error);
+    return is_there;
+  }
+  *server = check_model(restored.server, model, config->snapshot);
+  return 1;
 }
 
 static uint32_t count_modules(const fl_model *model)
@@ -138,29 +162,25 @@ static uint32_t count_modules(const fl_model *model)
   return count;
 }
 
-fl_server *setup_server(const fl_model *model, struct stored *snapshot,
+fl_server *setup_server(const fl_model *model, const struct kept *kept,
                         const struct config *config, int *is_restored)
 {
   fl_server *server = NULL;
   fl_server_options options;
   fl_job_options job_options;
   fl_compressor_options codec;
-  fl_server_options_init(&options, sizeof options);
-  *is_restored = 0;
-  if (snapshot->host && !config->fresh) {
-    int is_there = stored_exists(snapshot);
-    if (is_there < 0)
-      warnx("%s: %s (--fresh begins anew)", config->snapshot, snapshot->error);
-    if (is_there < 0) return NULL;
-    *is_restored = is_there;
-    if (is_there) return restore(model, snapshot, config, &options);
-  }
   struct freeze_config freeze;
+  uint32_t job = 0;
+  fl_server_options_init(&options, sizeof options);
+  options.store = kept->store;
+  options.commit_window_ns = config->commit_ms * ms_ns;
+  const int is_there = restore(&server, model, kept, config, &options);
+  *is_restored = is_there > 0;
+  if (is_there != 0) return server;
   config_job(config, &job_options, &codec);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
   if (freezes) job_options.freeze = &freeze.options;
-  uint32_t job = 0;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&
       fl_server_add_job(server, model, &job_options, &job) == FL_OK)
     return server;

@@ -16,9 +16,14 @@ int setup_model(fl_model **model, const struct config *config);
 /* Test data, if the settings name any, that fit the model. 0 or -1. */
 int setup_test_data(struct idx_set *test, const fl_model *model,
                     const struct config *config);
-/* A server with the job: from the snapshot when there is one, else new.
+/* Where the server may come from and is kept; both may be empty. */
+struct kept {
+  struct stored *snapshot;
+  const fl_store *store;
+};
+/* A server with the job: from store or snapshot when it is there, else new.
  * NULL on failure. */
-fl_server *setup_server(const fl_model *model, struct stored *snapshot,
+fl_server *setup_server(const fl_model *model, const struct kept *kept,
                         const struct config *config, int *is_restored);
 
 #endif

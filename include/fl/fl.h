@@ -16,6 +16,7 @@
 #include <fl/cohort.h>
 #include <fl/embedding.h>
 #include <fl/protocol.h>
+#include <fl/store.h>
 #include <fl/client.h>
 #include <fl/server.h>
 

@@ -21,6 +21,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/store.h>
 #include <fl/train.h>
 
 #ifdef __cplusplus
@@ -41,11 +42,31 @@ typedef struct fl_server_options {
    * told to wait, those too whose upload has stood still for 30 s. >= 1;
    * default 256 MiB. */
   uint64_t staging_cap;
+  /** Where the server keeps what it has acknowledged; NULL (default) = nowhere.
+   * Borrowed, and nobody else's until the server is freed; keys that do not
+   * begin with "server/" are left alone.
+   *
+   * **Acknowledged means durable**: with a store nothing is sent before what
+   * led to it is committed. Every update that was counted is put into the store
+   * as it comes, every step of a job (a round begins, its scale is agreed, it
+   * ends) with all that the server is; fl_server_recover goes on from the last
+   * commit, and the job ends with the bytes of one that was not killed. One
+   * commit serves all that came since the last: it is made by the first
+   * fl_server_send that would give bytes. While commits fail nothing is sent,
+   * nothing is lost, and another is tried every second
+   * (FL_SERVER_STORE_FAILED). */
+  const fl_store *store;
+  /** How long acknowledgements are held for others to share their commit, from
+   * the first of them; at most 10 s. Steps of a job are not held, nor is
+   * anything once 256 updates wait. Default 0. */
+  uint64_t commit_window_ns;
 } fl_server_options;
 FL_API fl_status fl_server_options_init(fl_server_options *options,
                                         size_t size);
 /** Make a server without jobs. `options` NULL = defaults. FL_E_OPTIONS: a value
- * out of range. */
+ * out of range; FL_E_STATE: the store has a server's state, for
+ * fl_server_recover to go on from (fl_store_clear(store, "server/", 7) begins
+ * anew); else what the store says. */
 FL_API fl_status fl_server_new(fl_server **out, fl_context *context,
                                const fl_server_options *options);
 FL_API void fl_server_free(fl_server *server);
@@ -189,7 +210,9 @@ enum {
   /** What this round's reports said of the front module: module, value,
    * threshold, raw, below, as in fl_freeze_event; raw is their median. */
   FL_SERVER_FREEZE_EVALUATED = 16,
-  FL_SERVER_FREEZE_BOOTED = 17 /**< the bootstrapping phase is over */
+  FL_SERVER_FREEZE_BOOTED = 17, /**< the bootstrapping phase is over */
+  /** A commit failed: text. Nothing is sent until one succeeds. */
+  FL_SERVER_STORE_FAILED = 14
 };
 
 typedef struct fl_server_event {
@@ -263,6 +286,17 @@ FL_API fl_status fl_server_save(const fl_server *server,
 FL_API fl_status fl_server_restore(fl_server **out, fl_context *context,
                                    const fl_server_options *options,
                                    const fl_reader *reader);
+/** Commit now what the store does not have yet, window or not: after
+ * fl_server_stop_job, or before the process ends. Fine without a store. FL_E_IO
+ * and what else the store says: it is tried again later. */
+FL_API fl_status fl_server_commit(fl_server *server);
+/** Make a server of what the store in the options (required) has; every
+ * connection is new afterwards. FL_E_NOT_FOUND: it has no server's state;
+ * FL_E_VERSION: a newer libfl's, or an older one's that is not read any more;
+ * FL_E_FORMAT: it is damaged; else as fl_server_restore, and what the store
+ * says. The store is only read. */
+FL_API fl_status fl_server_recover(fl_server **out, fl_context *context,
+                                   const fl_server_options *options);
 
 #ifdef __cplusplus
 }

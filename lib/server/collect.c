@@ -181,13 +181,10 @@ static fl_status refuse_part(fli_peer *peer, fli_member *member,
   return refuse_update(peer, manifest, FL_REJECT_RANGE, fl_last_error());
 }
 
-static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
+void fli_collect_count(fli_job *job, fli_member *member, double loss,
+                       uint64_t samples)
 {
-  fli_participant *who = peer->participant;
-  fli_job *job = who->job;
-  const double loss = peer->incoming.manifest.loss;
-  fl_server_event event =
-      fli_event_blank(FL_SERVER_UPDATE_ACCEPTED, job->index);
+  fli_participant *who = member->participant;
   job->n_open -= (uint32_t)fli_member_is_open(job, member);
   job->n_counted++;
   member->is_counted = 1;
@@ -199,12 +196,20 @@ static void count_update(fli_peer *peer, fli_member *member, uint64_t samples)
   who->before_attempt = who->counted_attempt;
   who->counted_round = job->round;
   who->counted_attempt = job->attempt;
+}
+
+static void announce(const fli_peer *peer, const fli_member *member)
+{
+  const fli_participant *who = peer->participant;
+  const fli_job *job = who->job;
+  fl_server_event event =
+      fli_event_blank(FL_SERVER_UPDATE_ACCEPTED, job->index);
   event.round = job->round;
   event.peer = peer->number;
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;
-  event.samples = samples;
+  event.samples = member->samples;
   event.loss = member->loss;
   fli_events_add(&job->server->events, &event, who->id, "round %llu: counted",
                  (unsigned long long)job->round);
@@ -239,7 +244,9 @@ fl_status fli_collect_update(fli_peer *peer)
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
-  count_update(peer, member, samples);
+  fli_collect_count(job, member, manifest.loss, samples);
+  announce(peer, member);
   fli_freezing_take_report(peer, member, &manifest);
+  fli_journal_update(peer, member);
   return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
 }

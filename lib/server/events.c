@@ -22,11 +22,12 @@ static void event_free(fli_events *events, fli_event *event)
   if (event) fli_free(events->context, event, event->size);
 }
 
-static int is_about_one_peer(uint32_t kind)
+/* What may come as often as somebody else likes: peers, or a full disk. */
+static int may_repeat(uint32_t kind)
 {
   return kind == FL_SERVER_CLIENT_JOINED || kind == FL_SERVER_CLIENT_RETURNED ||
          kind == FL_SERVER_PEER_REJECTED || kind == FL_SERVER_UPDATE_ACCEPTED ||
-         kind == FL_SERVER_CLIENT_LOST;
+         kind == FL_SERVER_CLIENT_LOST || kind == FL_SERVER_STORE_FAILED;
 }
 
 static void events_push(fli_events *events, const fl_server_event *body,
@@ -91,7 +92,7 @@ void fli_events_add(fli_events *events, const fl_server_event *event,
 {
   char text[FLI_TEXT_BYTES];
   va_list args;
-  if (events->count >= FLI_EVENTS_MAX && is_about_one_peer(event->kind)) {
+  if (events->count >= FLI_EVENTS_MAX && may_repeat(event->kind)) {
     events->dropped++;
     return;
   }

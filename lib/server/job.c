@@ -220,6 +220,7 @@ void fli_job_advance(fli_job *job)
     has_changed = job->phase == FLI_PHASE_EVALUATING
                       ? fli_evaluate_progress(job)
                       : fli_round_progress(job);
+    if (has_changed) fli_journal_step(job->server);
   } while (has_changed);
 }
 

@@ -396,18 +396,15 @@ static fl_status read_server(fl_server *server, fli_msg_reader *reader)
   return fli_reader_finish(reader);
 }
 
-fl_status fl_server_restore(fl_server **out, fl_context *context,
-                            const fl_server_options *options,
-                            const fl_reader *reader)
+fl_status fli_server_read(fl_server **out, fl_context *context,
+                          const fl_server_options *options,
+                          const fl_reader *reader)
 {
   fl_status st = FL_OK;
   fl_server *server = NULL;
   fli_bytes payload;
   fli_msg_reader unpack;
   uint32_t version = 0;
-  fli_clear_error();
-  if (!out || !reader || !reader->read)
-    return fli_error(FL_E_ARGUMENT, "fl_server_restore: NULL argument");
   fli_bytes_init(&payload, context);
   FLI_TRY(fli_server_create(&server, context, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_SERVER, FLI_SERVER_STATE_VERSION,
@@ -423,6 +420,25 @@ fl_status fl_server_restore(fl_server **out, fl_context *context,
   server = NULL;
 out:
   fli_bytes_free(&payload);
+  fl_server_free(server);
+  return st;
+}
+
+fl_status fl_server_restore(fl_server **out, fl_context *context,
+                            const fl_server_options *options,
+                            const fl_reader *reader)
+{
+  fl_status st = FL_OK;
+  fl_server *server = NULL;
+  fli_clear_error();
+  if (!out || !reader || !reader->read)
+    return fli_error(FL_E_ARGUMENT, "fl_server_restore: NULL argument");
+  FLI_TRY(fli_server_read(&server, context, options, reader));
+  FLI_TRY(fli_journal_check_empty(server->journal.store));
+  fli_journal_step(server);
+  *out = server;
+  server = NULL;
+out:
   fl_server_free(server);
   return st;
 }

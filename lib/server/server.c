@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "base/options.h"
 
+#define COMMIT_WINDOW_MAX_NS UINT64_C(10000000000)
+
 /* ---- making ---- */
 
 static fl_server_options defaults(void)
@@ -48,6 +50,10 @@ static fl_status check_options(const fl_server_options *options)
                      FLI_FRAME_MAX_CONTROL);
   if (options->staging_cap < 1)
     return fli_error(FL_E_OPTIONS, "staging_cap: got 0, want >= 1");
+  if (options->commit_window_ns > COMMIT_WINDOW_MAX_NS)
+    return fli_error(FL_E_OPTIONS, "commit_window_ns: got %llu, want <= %llu",
+                     (unsigned long long)options->commit_window_ns,
+                     (unsigned long long)COMMIT_WINDOW_MAX_NS);
   return FL_OK;
 }
 
@@ -64,6 +70,7 @@ fl_status fli_server_create(fl_server **out, fl_context *context,
   if (!server) FLI_TRY(fli_nomem(sizeof *server));
   server->context = fli_context_ref(context);
   server->options = local;
+  server->journal.store = local.store;
   server->peers.context = context;
   fli_bytes_init(&server->handed, context);
   fli_events_init(&server->events, context);
@@ -80,6 +87,7 @@ fl_status fl_server_new(fl_server **out, fl_context *context,
   fli_clear_error();
   if (!out) return fli_error(FL_E_ARGUMENT, "fl_server_new: out is NULL");
   FLI_TRY(fli_server_create(&server, context, options));
+  FLI_TRY(fli_journal_check_empty(server->journal.store));
   FLI_TRY(fli_random_bytes(context, server->secret, sizeof server->secret));
   *out = server;
   server = NULL;
@@ -101,6 +109,7 @@ void fl_server_free(fl_server *server)
     fli_job_free(server->jobs[i]);
   fli_free(context, server->jobs, server->job_capacity * sizeof *server->jobs);
   fli_events_free(&server->events);
+  fli_journal_free(server);
   fli_bytes_free(&server->handed);
   fli_wipe(server->secret, sizeof server->secret);
   fli_free(context, server, sizeof *server);
@@ -148,6 +157,7 @@ fl_status fl_server_add_job(fl_server *server, const fl_model *model,
   FLI_TRY(fli_job_new(&made, server, index, &local, model));
   FLI_TRY(fli_server_adopt(server, made));
   made = NULL;
+  fli_journal_step(server);
   if (job) *job = index;
 out:
   fli_job_free(made);
@@ -226,6 +236,7 @@ fl_status fl_server_stop_job(fl_server *server, uint32_t job)
   const fl_status st = find_job(server, job, &found);
   if (st != FL_OK) return st;
   found->is_stopping = 1;
+  fli_journal_step(server);
   fli_job_advance(found);
   return FL_OK;
 }
@@ -288,7 +299,7 @@ fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
     return fli_error(FL_E_ARGUMENT, "fl_server_send: NULL argument");
   fli_peer *session = fli_peer_table_find(&server->peers, peer);
   fli_bytes_free(&server->handed);
-  if (session) {
+  if (session && session->leaf.n_ready > 0 && fli_journal_commit(server)) {
     const fl_status st = fli_outbox_pump(session);
     if (st != FL_OK) return st;
     server->handed = session->queue;
@@ -314,7 +325,7 @@ fl_status fl_server_next_ready(const fl_server *server, uint64_t *peer)
   if (!server || !peer)
     return fli_error(FL_E_ARGUMENT, "fl_server_next_ready: NULL argument");
   const fli_peer *next = fli_peer_table_next_ready(&server->peers, *peer + 1);
-  if (!next) return FL_E_EMPTY;
+  if (!next || !fli_journal_may_send(server)) return FL_E_EMPTY;
   *peer = next->number;
   return FL_OK;
 }
@@ -357,7 +368,7 @@ fl_status fl_server_next_timeout(const fl_server *server, uint64_t *deadline_ns)
   fli_clear_error();
   if (!server || !deadline_ns)
     return fli_error(FL_E_ARGUMENT, "fl_server_next_timeout: NULL argument");
-  uint64_t next = UINT64_MAX;
+  uint64_t next = fli_journal_next_timeout(server);
   for (size_t i = 0; i < server->n_jobs; i++) {
     const uint64_t deadline = fli_job_next_timeout(server->jobs[i]);
     if (deadline < next) next = deadline;

@@ -3,6 +3,7 @@
  * jobs; a job holds its participants (ids that live longer than connections),
  * the canonical model and everything of the running round. Who calls whom:
  *
+ *   server.c -> journal.c (what is durable), recover.c
  *   server.c -> inbox.c -> registry.c, round.c, evaluate.c -> step.c, store.c
  *   server.c -> outbox.c (what a peer is sent is derived from the job's state)
  *   all      -> peer.c, peer_table.c, events.c
@@ -15,10 +16,9 @@
 #include <fl/server.h>
 #include "base/compiler.h"
 #include "compress/canonical.h"
+#include "server/journal.h"
 #include "wire/transfer.h"
 
-typedef struct fli_job fli_job;
-typedef struct fli_peer fli_peer;
 typedef struct fli_participant fli_participant;
 
 enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
@@ -429,6 +429,9 @@ fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm);
 fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest);
 /* The peer's upload is whole. */
 fl_status fli_collect_update(fli_peer *peer);
+/* The member's update is in the sum: count it. */
+void fli_collect_count(fli_job *job, fli_member *member, double loss,
+                       uint64_t samples);
 
 int fli_evaluate_is_due(const fli_job *job);
 void fli_evaluate_begin(fli_job *job);
@@ -486,8 +489,13 @@ struct fl_server {
   int has_clock;    /* tick was called */
   fli_bytes handed; /* what fl_server_send gave out last */
   fli_events events;
+  fli_journal journal;
 };
 
+/* A server of a snapshot's bytes (restore.c). */
+fl_status fli_server_read(fl_server **out, fl_context *context,
+                          const fl_server_options *options,
+                          const fl_reader *reader);
 fl_status fli_server_create(fl_server **out, fl_context *context,
                             const fl_server_options *options);
 /* Own a job that is ready. */

@@ -20,7 +20,7 @@ fputc putc fwrite perror fopen open abort exit _exit
 getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
 D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "cache",
-              "freeze", "cohort", "client", "server"]
+              "freeze", "cohort", "client", "server", "store"]
 
 
 def symbols(path, options):
@@ -63,7 +63,7 @@ def prefixes(cases, build):
 def imports(cases, build):
     calls, math = [], []
     folders = [path for path in (build / "lib").glob("libfl-*.a.p")
-               if path.name != "libfl-host.a.p"]
+               if path.name not in ("libfl-host.a.p", "libfl-sqlite.a.p")]
     for folder in folders:
         module = folder.name[len("libfl-"):-len(".a.p")]
         for item in sorted(folder.glob("*.o")):

@@ -11,6 +11,7 @@ from cases import ROOT, Cases
 BELOW = {"base": set()}
 BELOW["kernels"] = {"base"}
 BELOW["crypto"] = {"base"}
+BELOW["store"] = {"base"}
 BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
@@ -20,7 +21,8 @@ BELOW["freeze"] = BELOW["model"] | {"model", "cache"}
 BELOW["cohort"] = {"base", "crypto", "wire"}
 BELOW["embedding"] = BELOW["compress"] | {"compress"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
-BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
+BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding",
+                                       "store"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
@@ -29,7 +31,8 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "feedback.h": "compress", "cache.h": "cache",
           "freeze.h": "freeze", "cohort.h": "cohort",
           "embedding.h": "embedding", "client.h": "client",
-          "server.h": "server", "host.h": "adapters"}
+          "server.h": "server", "store.h": "store",
+          "host.h": "adapters", "sqlite.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",

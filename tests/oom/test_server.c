@@ -49,6 +49,16 @@ static void report(sv_world *world)
   }
 }
 
+/* The store's memory never fails: only the server is looked at here. */
+static fl_store *kept;
+
+static void with_a_store(sv_world *world)
+{
+  fl_store_free(kept);
+  CHECK_OK(fl_store_memory_new(&kept, NULL));
+  world->options.store = kept;
+}
+
 static fl_status try_start(sv_world *world)
 {
   const fl_status st =
@@ -83,6 +93,7 @@ static void serve(sv_world *world, oom_heap *heap)
   CHECK_EQ_U64(sv_status(world).is_finished, 1);
   CHECK_EQ_U64(sv_status(world).model_version, 2);
   heap->fail_at = 0;
+  sv_tick(world, 2 * SV_SECOND_NS); /* a commit that failed is tried again */
   mend(world);
   sv_run(world);
   for (size_t i = 0; i < world->n_clients; i++) {
@@ -160,6 +171,42 @@ static void training_survives_with_reports(void)
   run_all(FL_CODEC_THC, FL_SCALE_PUBLIC, report);
 }
 
+static void training_survives_with_a_store(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, with_a_store);
+  fl_store_free(kept);
+  kept = NULL;
+}
+
+static fl_status recover(fl_context *context, void *arg)
+{
+  fl_server_options options;
+  fl_server *server = NULL;
+  fl_status st = fl_server_options_init(&options, sizeof options);
+  options.store = arg;
+  if (st == FL_OK) st = fl_server_recover(&server, context, &options);
+  fl_server_free(server);
+  return st;
+}
+
+static void recovering_reports_it(void)
+{
+  sv_world world;
+  configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
+  with_a_store(&world);
+  CHECK_OK(try_start(&world));
+  sv_join(&world);
+  sv_report(&world, 3);
+  sv_pull(&world.clients[0]);
+  sv_update(&world.clients[0]);
+  sv_pull(&world.clients[0]);
+  CHECK_EQ_U64(world.clients[0].got[FLI_MSG_ACK], 1);
+  sv_free(&world);
+  oom_loop(recover, kept);
+  fl_store_free(kept);
+  kept = NULL;
+}
+
 /* arg: a snapshot. */
 static fl_status restore_and_save(fl_context *context, void *arg)
 {
@@ -204,6 +251,8 @@ int main(void)
   CHECK_CASE(training_survives_with_a_public_scale);
   CHECK_CASE(training_survives_with_a_frozen_module);
   CHECK_CASE(training_survives_with_reports);
+  CHECK_CASE(training_survives_with_a_store);
+  CHECK_CASE(recovering_reports_it);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

@@ -4,55 +4,10 @@
  * refused; nothing stays allocated. */
 #include <criterion/criterion.h>
 
-#include "server_fixture.h"
+#include "server_settings.h"
 #include "compress/compressor.h"
 #include "server/server.h"
 #include "wire/container.h"
-
-typedef struct setting {
-  const char *name;
-  uint32_t codec;
-  uint32_t scale_mode;
-  uint32_t evaluate_every;
-  float momentum;
-  uint32_t participants;
-  uint32_t thc_mode; /* 0 = default */
-  uint32_t error_feedback;
-} setting;
-
-static const setting settings[] = {
-    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0},
-    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0, 0},
-    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0, 0},
-    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0, 0},
-    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0, 0},
-    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0, 0},
-    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE,
-     0},
-    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 1},
-};
-
-static uint32_t some_clamped(const sv_client *client, uint64_t block)
-{
-  return (uint32_t)client->id[0] * (uint32_t)(block + 1);
-}
-
-static void begin(sv_world *world, fl_context *context, const setting *how)
-{
-  sv_init(world, context, how->codec);
-  if (how->thc_mode != 0) world->codec.thc_mode = how->thc_mode;
-  world->job_options.rounds = 3;
-  world->job_options.scale_mode = how->scale_mode;
-  world->job_options.evaluate_every = how->evaluate_every;
-  world->job_options.server_momentum = how->momentum;
-  world->job_options.participants = how->participants;
-  world->job_options.error_feedback = how->error_feedback;
-  world->clamped = some_clamped;
-  sv_start(world);
-  sv_add(world, "abe", 10);
-  sv_add(world, "bea", 25);
-  sv_add(world, "cay", 300);
-}
 
 /* Kill and restore; every client is on a new connection. */
 static void restart(sv_world *world)
@@ -91,7 +46,7 @@ static size_t run_hashed(const setting *how, size_t kill_at,
                          uint8_t hash[FLI_HASH_BYTES])
 {
   sv_world world;
-  begin(&world, NULL, how);
+  begin(&world, NULL, how, NULL);
   const size_t steps = run(&world, kill_at);
   cr_expect_eq(sv_status(&world).is_finished, 1u, "%s, killed at %zu",
                how->name, kill_at);
@@ -129,7 +84,7 @@ Test(server_state, the_table_of_a_restored_job_is_the_same)
   sv_world world;
   uint8_t before[16], after[16];
   uint64_t id;
-  begin(&world, NULL, &settings[6]);
+  begin(&world, NULL, &settings[6], NULL);
   const fli_job *job = world.server->jobs[0];
   id = job->compressor->id;
   cr_assert_eq(fl_compressor_copy_table(job->compressor, before, 16), FL_OK);
@@ -149,7 +104,7 @@ Test(server_state, snapshot_of_a_restored_server_is_the_same)
   fl_buffer *buffers[2] = {NULL, NULL};
   sv_world world;
   fl_writer writer;
-  begin(&world, NULL, &settings[4]);
+  begin(&world, NULL, &settings[4], NULL);
   sv_join(&world);
   sv_pull(&world.clients[0]);
   sv_norm(&world.clients[0]);
@@ -171,7 +126,7 @@ Test(server_state, snapshot_of_a_restored_server_is_the_same)
 Test(server_state, tokens_outlive_a_restart)
 {
   sv_world world;
-  begin(&world, NULL, &settings[0]);
+  begin(&world, NULL, &settings[0], NULL);
   sv_hello(&world.clients[0]);
   sv_pull(&world.clients[0]);
   const fli_welcome before = world.clients[0].welcome;
@@ -188,7 +143,7 @@ Test(server_state, clients_that_stay_away_after_a_restart_lose_their_grace)
 {
   sv_world world;
   const sv_event *event = NULL;
-  begin(&world, NULL, &settings[0]);
+  begin(&world, NULL, &settings[0], NULL);
   sv_join(&world);
   sv_tick(&world, SV_SECOND_NS);
   sv_restart(&world);
@@ -211,7 +166,7 @@ Test(server_state, what_is_left_of_a_deadline_counts_on_the_new_clock)
 {
   sv_world world;
   uint64_t timeout = 0;
-  begin(&world, NULL, &settings[0]);
+  begin(&world, NULL, &settings[0], NULL);
   world.job_options.return_grace_ns = UINT64_MAX;
   sv_join(&world);
   sv_tick(&world, 1000 * SV_SECOND_NS);
@@ -249,7 +204,7 @@ static fl_buffer *snapshot(const setting *how)
   sv_world world;
   fl_buffer *buffer = NULL;
   fl_writer writer;
-  begin(&world, NULL, how);
+  begin(&world, NULL, how, NULL);
   sv_join(&world);
   sv_report(&world, 3);
   for (size_t i = 0; i < 3; i++)
@@ -396,7 +351,7 @@ Test(server_state, failing_streams_and_null_arguments_are_reported)
   sv_world world;
   fl_server *server = NULL;
   const fl_writer bad = {failing_write, NULL};
-  begin(&world, NULL, &settings[0]);
+  begin(&world, NULL, &settings[0], NULL);
   cr_expect_eq(fl_server_save(world.server, &bad), FL_E_IO);
   cr_expect_eq(fl_server_save(world.server, NULL), FL_E_ARGUMENT);
   cr_expect_eq(fl_server_save(NULL, &bad), FL_E_ARGUMENT);
@@ -414,7 +369,7 @@ Test(server_state, all_memory_is_given_back)
     uint64_t bytes = 1;
     sv_world world;
     cr_assert_eq(fl_context_new(&context, NULL), FL_OK);
-    begin(&world, context, &settings[i]);
+    begin(&world, context, &settings[i], NULL);
     run(&world, 11);
     cr_assert_eq(fl_context_get_memory(context, &bytes, NULL), FL_OK);
     cr_expect_gt(bytes, 0u);

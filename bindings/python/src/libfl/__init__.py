@@ -46,6 +46,7 @@ from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
 from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
                      ServerEventKind, Weighting)
+from .store import MemoryStore, SqliteStore, Store
 from .trainer import LocalTrainer
 from .training import (Evaluation, FitProgress, FitResult, MemoryPlan,
                        TopClasses)
@@ -83,11 +84,11 @@ __all__ = [
     "GELU", "GroupNorm", "Input",
     "InternalError", "IoError", "Job", "JobStatus", "LayerInfo", "LayerNorm",
     "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
-    "Mean", "MeanSquaredError", "MemoryPlan", "Model", "NomemError",
+    "Mean", "MeanSquaredError", "MemoryPlan", "MemoryStore", "Model", "NomemError",
     "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
     "PairwiseDots", "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
-    "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
+    "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD", "SqliteStore", "Store",
     "Sigmoid", "SiLU", "SizeError", "Sketcher", "Softmax", "SoftmaxCrossEntropy",
     "SparseEmbedding", "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",

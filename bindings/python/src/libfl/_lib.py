@@ -17,10 +17,10 @@ import pathlib
 import sys
 import threading
 from ctypes import CDLL, POINTER, Structure, c_char_p
-from ctypes import c_void_p
 # What the other modules take from here is named twice, for type checkers.
 from ctypes import byref as byref
 from ctypes import c_uint8 as c_uint8
+from ctypes import c_void_p as c_void_p
 from ctypes import cast as cast
 from ctypes import c_double as c_double
 from ctypes import c_float as c_float
@@ -229,6 +229,11 @@ def reader_of(file: IO[bytes]) -> Reader:
 def address(value: Any) -> int:
     """Return the address that a pointer holds."""
     return cast(value, c_void_p).value or 0
+
+
+def address_of(data: bytes) -> int:
+    """Return the address of an object's bytes, which it has to outlive."""
+    return address(c_char_p(data))
 
 
 def text(value: bytes | None) -> str:

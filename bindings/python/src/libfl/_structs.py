@@ -10,6 +10,8 @@ from ctypes import c_void_p, sizeof
 from typing import Any
 
 from ._args import whole
+from ._structs_store import Store as Store
+from ._structs_store import StorePointer as StorePointer
 
 Status = c_int32
 F32P = POINTER(c_float)
@@ -534,7 +536,8 @@ class ServerOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("max_peers", c_uint32),
                 ("max_clients", c_uint32), ("max_control_size", c_uint32),
                 ("chunk_size", c_uint32), ("reserved", c_uint32),
-                ("staging_cap", c_uint64)]
+                ("staging_cap", c_uint64), ("store", StorePointer),
+                ("commit_window_ns", c_uint64)]
 
 
 class JobOptions(Struct):

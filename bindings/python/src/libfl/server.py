@@ -13,7 +13,7 @@ import math
 from typing import Any, Iterator, Mapping
 
 from . import _args, _lib, _np, _state, protocol
-from ._err import EmptyError
+from ._err import EmptyError, NotFoundError
 from ._handle import Handle
 from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
@@ -23,6 +23,7 @@ from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
+from .store import Store
 
 
 class Weighting(enum.IntEnum):
@@ -57,6 +58,7 @@ class ServerEventKind(enum.IntEnum):
     SEGMENT_UNCOVERED = 13
     FREEZE_EVALUATED = 16
     FREEZE_BOOTED = 17
+    STORE_FAILED = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,15 +148,32 @@ class Job:
         return f"Job({self.number}, {self.status})"
 
 
+def _open(context: Any, options: Any) -> Any:
+    """What the options' store has, or a new server."""
+    if options.store:
+        try:
+            return _lib.new(_lib.Server, lib.fl_server_recover, context,
+                            byref(options))
+        except NotFoundError:
+            pass
+    return _lib.new(_lib.Server, lib.fl_server_new, context, byref(options))
+
+
 class Server(Handle):
     """An aggregator that holds any number of jobs. None leaves a limit to
-    the library. `state` is what an earlier server's `save` returned."""
+    the library. `state` is what an earlier server's `save` returned.
+
+    With a `store` nothing is sent before it is durable, and a new server goes
+    on from what the store has (`jobs` says whether there was something).
+    Acknowledgements are held up to `commit_window` seconds for others to share
+    their commit. While commits fail (events STORE_FAILED) nothing is sent."""
 
     def __init__(self, *, max_peers: int | None = None,
                  max_clients: int | None = None,
                  max_control_size: int | None = None,
                  chunk_size: int | None = None,
                  staging_cap: int | None = None, state: bytes | None = None,
+                 store: Store | None = None, commit_window: float = 0.0,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ServerOptions)
         for name, value in (("max_peers", max_peers),
@@ -165,15 +184,19 @@ class Server(Handle):
             if value is not None:
                 setattr(options, name, value)
         pointer, lease = lease_of(context)
+        kept = None if store is None else store._lease()
+        if kept is not None:
+            options.store = kept.pointer
+        options.commit_window_ns = protocol.to_ns(commit_window,
+                                                  "commit_window")
         if state is None:
-            server = _lib.new(_lib.Server, lib.fl_server_new, pointer,
-                              byref(options))
+            server = _open(pointer, options)
         else:
             server = _state.restore(_lib.Server, lib.fl_server_restore,
                                     pointer, options,
                                     bytes(memoryview(state)))
         self._context = pointer
-        self._own(server, lib.fl_server_free, lease)
+        self._own(server, lib.fl_server_free, lease, kept)
 
     def add_job(self, model: Model, *, name: str = "default",
                 rounds: int = 10,
@@ -314,6 +337,11 @@ class Server(Handle):
         while event is not None:
             yield event
             event = self.poll()
+
+    def commit(self) -> None:
+        """Make durable now what the store does not have yet: after Job.stop,
+        or before the process ends."""
+        lib.fl_server_commit(self._handle)
 
     def save(self) -> bytes:
         """Return all jobs, clients and running rounds:
