@@ -80,6 +80,7 @@ fl_server_event fli_event_blank(uint32_t kind, uint32_t job)
   event.client_id = "";
   event.text = "";
   event.loss = NAN;
+  event.cohort = event.child = FL_COHORT_NONE;
   return event;
 }
 
