@@ -144,8 +144,10 @@ typedef struct fl_job_options {
    * with is_probe, or the callback `measure` of fl_client_options); then each
    * cohort has a round of its own with those who belong there. `key` and
    * `clients` are not read; `seed` and `job` of 0 are derived from `seed`;
-   * `dim` of 0 is, with AUXO, a tenth of the model's values. Not together with
-   * `freeze` or error_feedback: FL_E_CONFLICT. Borrowed. */
+   * `dim` of 0 is, with AUXO, a tenth of the model's values. With LOSS, models
+   * but the first begin with weights that are drawn (fl_model_init_weights), in
+   * loose tensors with those of the first, moved by up to .05. Not together
+   * with `freeze` or error_feedback: FL_E_CONFLICT. Borrowed. */
   const fl_cohort_options *cohorts;
   uint32_t cohort_sketches; /**< FL_SKETCH_*; LANES without THC:
                                  FL_E_CONFLICT */
@@ -236,6 +238,8 @@ typedef struct fl_server_event {
   uint32_t cohort;        /**< whose round or model; FL_COHORT_NONE = all */
   uint32_t child;         /**< COHORT_CHANGED */
   uint32_t cohort_change; /**< COHORT_CHANGED: FL_COHORT_TRIAL .. */
+  float cohort_win;       /**< COHORT_CHANGED, with lump: what decided */
+  float cohort_lump;
   uint32_t reserved;
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/state.h"
 
 enum { PARTS = 7, VISIT_PARTS = 8 };
 

@@ -10,7 +10,9 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "base/rng.h"
 
+#define SCATTER .05f
 enum { DIM_SKETCH = 512, AUXO_SHARE = 10, AUXO_MOST = 1 << 20 };
 
 /* ---- options ------------------------------------------------------------- */
@@ -136,6 +138,19 @@ void fli_cohorts_drop_leaf(fli_job *front, uint32_t cohort)
   front->cohorts->leaves[cohort] = NULL;
 }
 
+/* Loose tensors, which nobody can draw: near the first model's values. */
+static void scatter(const fli_job *front, uint32_t cohort, float *weights,
+                    uint64_t n)
+{
+  const float *given = front->store.canonical.weights;
+  fli_rng rng;
+  fli_rng_init(&rng, front->cohorts->options.seed, FLI_RNG_COHORT, 0, cohort);
+  for (uint64_t i = 0; i < n; i++) {
+    const float by = SCATTER * (2.0f * fli_rng_f32(&rng) - 1.0f);
+    if (weights[i] == 0.0f) weights[i] = given[i] + by;
+  }
+}
+
 /* LOSS compares models from the start, so they begin different: the first as
  * given, the others as drawn. */
 static fl_status draw_model(fli_job *front, uint32_t cohort)
@@ -149,6 +164,7 @@ static fl_status draw_model(fli_job *front, uint32_t cohort)
   if (st == FL_OK)
     st = fl_model_init_weights(model, front->cohorts->options.seed + cohort);
   if (st == FL_OK) st = fl_model_get_weights(model, &weights, &n);
+  if (st == FL_OK) scatter(front, cohort, weights, n);
   if (st == FL_OK) st = fli_job_set_weights(leaf, 0, weights);
   fl_model_free(model);
   return st;
@@ -370,6 +386,8 @@ fl_status fli_cohorts_follow(fli_job *front, const fl_cohort_event *event)
   news.child = event->child;
   news.cohort_change = event->kind;
   news.count = event->n_probes;
+  news.cohort_win = event->win;
+  news.cohort_lump = event->lump;
   news.selected = fl_cohort_set_count(front->cohorts->set);
   fli_events_add(&front->server->events, &news, "",
                  "cohorts %u, %u: %s, win %.2f, lump %.2f of %u", event->cohort,

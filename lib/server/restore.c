@@ -12,6 +12,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 static fl_status malformed(const char *what)

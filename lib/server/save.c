@@ -18,6 +18,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "server/state.h"
 
 #define ROW(type, member, kind)     \
   {                                 \

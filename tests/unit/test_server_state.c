@@ -6,7 +6,7 @@
 
 #include "server_fixture.h"
 #include "compress/compressor.h"
-#include "server/server.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 typedef struct setting {
