@@ -487,7 +487,8 @@ class TrainTask(Struct):
                 ("model_version", c_uint64), ("weights", F32P),
                 ("n_weights", c_uint64), ("first_active", c_uint32),
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
-                ("freeze_plan_size", c_size_t), ("freeze_job", U8P)]
+                ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
+                ("cohort", c_uint32), ("is_probe", c_uint32)]
 
 
 class TrainResult(Struct):
@@ -516,7 +517,8 @@ class ClientOptions(Struct):
                 ("max_retries", c_uint32), ("chunk_size", c_uint32),
                 ("max_weights", c_uint64), ("train", TrainFn),
                 ("evaluate", EvaluateFn), ("user", c_void_p),
-                ("max_depth", c_uint32), ("reserved", c_uint32)]
+                ("max_depth", c_uint32), ("reserved", c_uint32),
+                ("measure", EvaluateFn)]
 
 
 class ClientEvent(Struct):
@@ -557,7 +559,9 @@ class JobOptions(Struct):
                 ("min_cover", c_uint32), ("reserved_cover", c_uint32),
                 ("freeze", POINTER(FreezeOptions)),
                 ("rate_schedule", c_uint32), ("rate_warmup", c_uint32),
-                ("rate_factor", c_float), ("rate_period", c_uint32)]
+                ("rate_factor", c_float), ("rate_period", c_uint32),
+                ("cohorts", POINTER(CohortOptions)),
+                ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32)]
 
 
 class ServerEvent(Struct):
@@ -569,7 +573,16 @@ class ServerEvent(Struct):
                 ("accepted", c_uint32), ("samples", c_uint64),
                 ("loss", c_double), ("correct", c_uint64),
                 ("count", c_uint64), ("first_active", c_uint32),
-                ("freeze_reason", c_uint32), ("plan_version", c_uint64)]
+                ("freeze_reason", c_uint32), ("plan_version", c_uint64),
+                ("cohort", c_uint32), ("child", c_uint32),
+                ("cohort_change", c_uint32), ("cohort_win", c_float),
+                ("cohort_lump", c_float), ("reserved", c_uint32)]
+
+
+class ClientAccuracy(Struct):
+    _fields_ = [("struct_size", c_uint32), ("clients", c_uint32),
+                ("round", c_uint64), ("mean", c_double), ("worst", c_double),
+                ("jain", c_double), ("quantiles", c_double * 11)]
 
 
 class JobStatus(Struct):
