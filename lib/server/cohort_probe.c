@@ -96,15 +96,39 @@ static int is_last(const fli_visit *visit)
 
 /* ---- drawing ------------------------------------------------------------- */
 
-/* Everybody else in an order of its own, of which the next ones have their
- * turn. */
-static fl_status pick_probed(fli_job *front, fli_participant **all, uint32_t n,
-                             uint8_t *roles)
+enum { ROLE_NONE, ROLE_TRAINS, ROLE_ASKED, ROLE_NEEDED };
+
+/* Those whose comparison a trial needs before they train are not drawn, unless
+ * too few were left. */
+static fl_status spare_needed(fli_job *front, fli_participant *const *all,
+                              uint32_t n, uint8_t *roles)
+{
+  uint32_t needed = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    fl_cohort_member member;
+    fl_status st = fl_cohort_member_init(&member, sizeof member);
+    if (st == FL_OK)
+      st = fl_cohort_set_get_member(front->cohorts->set, all[i]->slot, &member);
+    if (st != FL_OK) return st;
+    if (!member.is_needed || !(all[i]->capabilities & FLI_CAP_EVALUATE))
+      continue;
+    roles[i] = ROLE_NEEDED;
+    needed++;
+  }
+  if (n - needed >= front->options.min_participants && n > needed) return FL_OK;
+  memset(roles, ROLE_NONE, n);
+  return FL_OK;
+}
+
+/* First those who are needed, then everybody else in an order of its own, of
+ * which the next ones have their turn. */
+static fl_status pick_probed(fli_job *front, fli_participant *const *all,
+                             uint32_t n, uint8_t *roles)
 {
   fli_cohorts *cohorts = front->cohorts;
   uint32_t left = front->options.cohort_probed;
   fli_rng rng;
-  if (left == 0 || n == 0 || fl_cohort_set_count(cohorts->set) < 2 ||
+  if (n == 0 || fl_cohort_set_count(cohorts->set) < 2 ||
       cohorts->options.rule != FL_COHORT_SKETCH) {
     return FL_OK;
   }
@@ -114,10 +138,12 @@ static fl_status pick_probed(fli_job *front, fli_participant **all, uint32_t n,
     order[i] = i;
   fli_rng_init(&rng, front->options.seed, FLI_RNG_COHORT, 0, 0);
   fli_rng_shuffle(&rng, order, n);
+  for (uint32_t i = 0; i < n && left > 0; i++)
+    left -= roles[order[i]] == ROLE_NEEDED;
   for (uint32_t i = 0; left > 0 && i < n; i++) {
     const uint32_t at = order[(cohorts->next_probed + i) % n];
     if (roles[at] || !(all[at]->capabilities & FLI_CAP_EVALUATE)) continue;
-    roles[at] = 2;
+    roles[at] = ROLE_ASKED;
     left--;
     if (left == 0) cohorts->next_probed = (cohorts->next_probed + i + 1) % n;
   }
@@ -125,19 +151,24 @@ static fl_status pick_probed(fli_job *front, fli_participant **all, uint32_t n,
   return FL_OK;
 }
 
-/* roles: 1 trains, 2 is only asked. Both lists are sorted by id. */
+/* Both lists are sorted by id. */
 static fl_status find_roles(fli_job *front, fli_participant **all, uint32_t n,
                             uint8_t *roles)
 {
   const uint32_t most = fli_select_size(front);
-  const uint32_t k = most < n ? most : n;
+  uint32_t n_free = 0;
+  fl_status st = spare_needed(front, all, n, roles);
+  if (st != FL_OK) return st;
   fli_participant **drawn = fli_alloc(front->context, n, sizeof *drawn);
   if (!drawn) return fli_nomem(n * sizeof *drawn);
-  memcpy(drawn, all, n * sizeof *drawn);
-  fl_status st = fli_select_draw(front, drawn, n, k);
+  for (uint32_t i = 0; i < n; i++) {
+    if (!roles[i]) drawn[n_free++] = all[i];
+  }
+  const uint32_t k = most < n_free ? most : n_free;
+  st = fli_select_draw(front, drawn, n_free, k);
   for (uint32_t i = 0, at = 0; st == FL_OK && i < n && at < k; i++) {
     if (drawn[at] != all[i]) continue;
-    roles[i] = 1;
+    roles[i] = ROLE_TRAINS;
     at++;
   }
   fli_free(front->context, drawn, n * sizeof *drawn);
@@ -163,7 +194,7 @@ static fl_status take_visits(fli_job *front, fli_participant **all, uint32_t n,
     fli_visit *visit = &cohorts->visits[at];
     visit->participant = all[i];
     visit->slot = all[i]->slot;
-    visit->trains = roles[i] == 1;
+    visit->trains = roles[i] == ROLE_TRAINS;
     const fl_status st = begin_visit(front, visit);
     if (st != FL_OK) return st;
     all[i]->visit = at++;

@@ -465,7 +465,6 @@ Test(messages, scale_ack_wait_and_reject_ranges)
 Test(messages, manifest_ranges)
 {
   EXPECT(manifest, FL_E_RANGE, m.kind = 0);
-  EXPECT(manifest, FL_OK, m.kind = 4);
   EXPECT(manifest, FL_E_RANGE, m.kind = 5);
   EXPECT(manifest, FL_E_RANGE, m.total = 0);
   EXPECT(manifest, FL_OK, m.total = FLI_TRANSFER_MAX);

@@ -436,7 +436,7 @@ class CohortMember(Struct):
     _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
                 ("other", c_uint32), ("is_unknown", c_uint32),
                 ("seen", c_uint32), ("last", c_uint32), ("score", c_float),
-                ("reserved", c_uint32)]
+                ("is_needed", c_uint32)]
 
 
 class CohortRoute(Struct):

@@ -60,7 +60,8 @@ class CohortRoute:
 
 @dataclasses.dataclass(frozen=True)
 class CohortMember:
-    """What is known of a client."""
+    """What is known of a client. `is_needed`: it should not train before it has
+    compared, in an EVALUATE phase, for there are few clients."""
 
     cohort: int
     other: int | None
@@ -68,6 +69,7 @@ class CohortMember:
     seen: int
     last: int
     score: float
+    is_needed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,7 @@ def member_in(handle: Any, slot: int) -> CohortMember:
     got = _lib.init(_lib.CohortMember)
     lib.fl_cohort_set_get_member(handle, _args.u32(slot, "slot"), byref(got))
     return CohortMember(got.cohort, _some(got.other), bool(got.is_unknown),
-                        got.seen, got.last, got.score)
+                        got.seen, got.last, got.score, bool(got.is_needed))
 
 
 def alive_in(handle: Any) -> tuple[int, ...]:
