@@ -77,6 +77,20 @@ Test(server_cohorts, clients_that_are_alike_stay_one)
   cw_free(&w);
 }
 
+/* All would have trained before the trial compares: half of them wait. */
+Test(server_cohorts, two_dozen_clients_are_enough)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 24, 2);
+  w.job.participants = 12;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_eq(w.changes[FL_COHORT_KEPT], 1u);
+  cr_assert(cw_is_sorted(&w));
+  cw_free(&w);
+}
+
 /* Nobody is asked anything as long as there is one model. */
 Test(server_cohorts, one_cohort_asks_nothing)
 {
