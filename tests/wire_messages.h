@@ -214,7 +214,11 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
   wire_plan(&plan);
   wire_manifest(&manifest);
   fli_norm norm = {3, 1, wire_norms, sizeof wire_norms, 5999};
-  fli_metrics metrics = {3, 6, 0.5, 870, 1000};
+  fli_metrics metrics = {.round = 3,
+                         .model_version = 6,
+                         .loss = 0.5,
+                         .correct = 870,
+                         .count = 1000};
   fli_decline decline = {3, 1};
   fli_get_model get_model = {6};
   fli_scale_msg scale = {3,    1,    wire_key(), wire_norms, sizeof wire_norms,

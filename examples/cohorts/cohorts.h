@@ -6,7 +6,9 @@
 #ifndef EXAMPLES_COHORTS_H
 #define EXAMPLES_COHORTS_H
 
+#include <fl/client.h>
 #include <fl/cohort.h>
+#include <fl/server.h>
 #include <fl/train.h>
 
 #include "common/images.h"
@@ -98,9 +100,10 @@ typedef struct figures {
 figures figures_of(const world *w, const uint32_t *assign,
                    const double *accuracy);
 
-/* ---- a run (rules.c, set.c) ---- */
+/* ---- a run (rules.c, set.c, serve.c) ---- */
 
 typedef struct run run;
+struct guest; /* a client of the server's */
 struct run {
   world *w;
   fl_model *net;
@@ -127,9 +130,20 @@ struct run {
   void (*place)(run *r);
   /* SKETCH, AUXO, LOSS */
   fl_cohort_set *set;
+  const fl_cohort_set *seen; /* it, or the server's */
   fl_sketcher *sketcher;
   uint32_t *asked; /* order of EVALUATE phases */
   uint32_t next_asked;
+  /* The same through a server and its clients. */
+  uint32_t codec;    /* FL_CODEC_* */
+  uint32_t sketches; /* FL_SKETCH_* */
+  uint32_t rounds;   /* the job's */
+  fl_server *server;
+  fl_model *served; /* its first model */
+  struct guest *guests;
+  uint64_t now;
+  uint64_t bytes_down;
+  uint32_t finished; /* rounds */
 };
 
 typedef struct rule {
@@ -151,6 +165,7 @@ void run_close(run *r);
 figures run_score(run *r, const rule *how, uint32_t *leaves);
 
 void run_model(run *r, uint32_t model, const float *weights);
+void run_drop(run *r, uint32_t model);
 void run_pick(run *r, uint32_t k);
 /* Train `client` from a model; its update is added to the model's sum. */
 double run_train(run *r, uint32_t client, uint32_t model);
@@ -160,6 +175,12 @@ void run_average(run *r);
 extern const rule rule_sketch;
 extern const rule rule_auxo;
 extern const rule rule_loss;
+/* The one of that name through a server; NULL when there is none. */
+const rule *rule_served(const char *name);
+/* Make r->update noise, or turn it around, if the client does that. */
+void run_corrupt(const run *r, uint32_t client);
+/* Close what serve.c has opened. */
+void serve_close(run *r);
 
 /* "trial", "kept" .. */
 const char *event_name(uint32_t kind);

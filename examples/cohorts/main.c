@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cohorts: a thousand clients in one process share Fashion-MNIST and disagree
- * on it, in four groups that nobody knows of. fl_cohort_set finds the groups
- * while a model for each is trained (cohort.h). Shown: what it decides, and
- * what that is worth to the clients, beside one model for all (fedavg) and a
- * model for each true group (oracle). No protocol is spoken: the set and the
- * models are driven as a server would drive them.
+ * on it, in four groups that nobody knows of. A server finds the groups while a
+ * model for each is trained (fl_job_options.cohorts). Shown: what it decides,
+ * and what that is worth to the clients, beside one model for all (fedavg) and
+ * a model for each true group (oracle), which are computed without a server.
+ * Every byte between the server and its clients is that of a network; there
+ * just is none.
  */
 #include <err.h>
 #include <stddef.h>
@@ -24,9 +25,10 @@ enum { RULES_MOST = 3, CLIENTS_LEAST = 20, CLIENTS_MOST = 100000 };
 struct config {
   char data[SETTING_TEXT_BYTES], scenario[SETTING_TEXT_BYTES];
   char rule[SETTING_TEXT_BYTES], record[SETTING_TEXT_BYTES];
+  char codec[SETTING_TEXT_BYTES], sketches[SETTING_TEXT_BYTES];
   uint64_t clients, samples, participants, evaluated, rounds, every;
   uint64_t drift_round, seed;
-  int compare;
+  int compare, direct;
 };
 
 /* What a rule came to. */
@@ -63,6 +65,14 @@ static const struct setting table[] = {
      "NAME",
      "how groups are found: sketch, auxo or loss; fedavg: one model; oracle: "
      "groups are known (sketch)"},
+    {"codec", SETTING_TEXT, AT(codec), 0, 0, "thc|bf16|f32", "NAME",
+     "how updates are encoded: thc, bf16 or f32 (thc)"},
+    {"sketches", SETTING_TEXT, AT(sketches), 0, 0, "auto|lanes|floats", "NAME",
+     "what updates are compared by, of sketch: lanes (values as they come, "
+     "thc) or floats (decoded updates); auto is the first where it can be "
+     "(auto)"},
+    {"direct", SETTING_FLAG, AT(direct), 0, 0, NULL, NULL,
+     "no server: drive the set of cohorts and the models from here"},
     {"clients", SETTING_COUNT, AT(clients), CLIENTS_LEAST, CLIENTS_MOST, NULL,
      "N", "clients (1000)"},
     {"samples", SETTING_COUNT, AT(samples), 0, 10000, NULL, "N",
@@ -89,8 +99,8 @@ static const struct settings settings = {
     .program_doc =
         "Find the groups of a thousand simulated clients, and train a model "
         "for each.\n"
-        "The set of cohorts and the models are driven directly, in one "
-        "process: no server, no protocol, no sockets."
+        "A server and all clients, in one process: the whole protocol, but no "
+        "sockets."
         "\v"
         "Exit status: 0 done, 1 failure, or SIGINT or SIGTERM came, 2 bad "
         "option.",
@@ -215,6 +225,25 @@ static void finish(struct outcome *outcome, const run *r, clock_t begun)
   outcome->seconds = (double)(clock() - begun) / CLOCKS_PER_SEC;
 }
 
+static uint32_t codec_of(const char *name)
+{
+  if (strcmp(name, "f32") == 0) return FL_CODEC_F32;
+  return strcmp(name, "bf16") == 0 ? FL_CODEC_BF16 : FL_CODEC_THC;
+}
+
+static uint32_t sketches_of(const char *name)
+{
+  if (strcmp(name, "lanes") == 0) return FL_SKETCH_LANES;
+  return strcmp(name, "floats") == 0 ? FL_SKETCH_FLOATS : FL_SKETCH_AUTO;
+}
+
+/* fedavg and oracle have no server. */
+static const rule *find_rule(const struct config *config, const char *name)
+{
+  const rule *served = config->direct ? NULL : rule_served(name);
+  return served ? served : rule_find(name);
+}
+
 static void begin(struct trial *trial, const struct config *config, world *w)
 {
   run *r = &trial->run;
@@ -222,6 +251,9 @@ static void begin(struct trial *trial, const struct config *config, world *w)
   r->per_round = (uint32_t)config->participants;
   r->evaluated = (uint32_t)config->evaluated;
   r->on_event = on_event;
+  r->codec = codec_of(config->codec);
+  r->sketches = sketches_of(config->sketches);
+  r->rounds = (uint32_t)config->rounds;
   run_open(r, w);
   trial->rule->begin(r);
   printf("%s, %s\nround  leaves  mean, %%  worst 10 %%\n", config->scenario,
@@ -247,7 +279,8 @@ static int train(const struct config *config, const struct images *images,
                                .seed = config->seed,
                                .clients = (uint32_t)config->clients,
                                .samples = (uint32_t)config->samples};
-  struct trial trial = {.rule = rule_find(outcome->rule), .record = record};
+  struct trial trial = {.rule = find_rule(config, outcome->rule),
+                        .record = record};
   const uint32_t rounds = (uint32_t)config->rounds;
   world w;
   if (!world_open(&w, images, &where)) errx(1, "--scenario: no such one");
@@ -290,6 +323,8 @@ int main(int argc, char **argv)
   struct config config = {.data = "/usr/share/datasets/fashion-mnist",
                           .scenario = "perm",
                           .rule = "sketch",
+                          .codec = "thc",
+                          .sketches = "auto",
                           .clients = 1000,
                           .participants = 50,
                           .evaluated = 40,
@@ -302,6 +337,11 @@ int main(int argc, char **argv)
   if (settings_parse(&settings, argc, argv, &config)) {
     settings_print(&settings, &config);
     return 0;
+  }
+  if (strcmp(config.sketches, "lanes") == 0 &&
+      strcmp(config.codec, "thc") != 0) {
+    warnx("--sketches: got lanes with codec %s, want thc", config.codec);
+    return SETTINGS_EXIT_USAGE;
   }
   if (config.participants > config.clients) {
     warnx("--participants: got %llu, want 1..%llu, the clients",

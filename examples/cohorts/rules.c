@@ -15,6 +15,8 @@ void run_init(run *r)
                "options");
   r->per_round = 50;
   r->evaluated = 40;
+  r->codec = FL_CODEC_THC;
+  r->rounds = 200;
 }
 
 void run_open(run *r, world *w)
@@ -34,7 +36,11 @@ void run_close(run *r)
     free(r->sums[m]);
     free(r->joined[m]);
   }
-  fl_cohort_set_free(r->set);
+  if (r->server) {
+    serve_close(r);
+  } else {
+    fl_cohort_set_free(r->set);
+  }
   fl_sketcher_free(r->sketcher);
   fl_model_free(r->net);
   free(r->update);
@@ -76,7 +82,7 @@ void run_pick(run *r, uint32_t k)
 }
 
 /* Uniform noise of the same length, or the other way. */
-static void corrupt(const run *r, uint32_t client)
+void run_corrupt(const run *r, uint32_t client)
 {
   double length = 0.0, noise = 0.0;
   float *u = r->update;
@@ -99,7 +105,7 @@ static void corrupt(const run *r, uint32_t client)
 double run_train(run *r, uint32_t client, uint32_t model)
 {
   double loss = net_train(r->net, r->w, client, r->models[model], r->update);
-  if (r->is_corrupting && r->w->is_corrupt[client]) corrupt(r, client);
+  if (r->is_corrupting && r->w->is_corrupt[client]) run_corrupt(r, client);
   float *sum = r->sums[model];
   for (uint32_t i = 0; i < COHORTS_WEIGHTS; i++)
     sum[i] += r->update[i];

@@ -14,6 +14,7 @@ static void open_set(run *r, uint32_t kind)
   r->options.rule = kind;
   r->options.seed = CLUSTER + r->w->seed;
   cohorts_must(fl_cohort_set_new(&r->set, NULL, &r->options), "set");
+  r->seen = r->set;
   for (uint32_t i = 0; i < r->w->n; i++) {
     uint32_t slot;
     cohorts_must(fl_cohort_set_join(r->set, i, 0, NULL, 0, &slot, NULL),
@@ -36,13 +37,13 @@ static fl_cohort_member member_of(const run *r, uint32_t client)
 {
   fl_cohort_member member;
   cohorts_must(fl_cohort_member_init(&member, sizeof member), "member");
-  cohorts_must(fl_cohort_set_get_member(r->set, client, &member), "member");
+  cohorts_must(fl_cohort_set_get_member(r->seen, client, &member), "member");
   return member;
 }
 
 /* ---- events -------------------------------------------------------------- */
 
-static void drop(run *r, uint32_t model)
+void run_drop(run *r, uint32_t model)
 {
   free(r->models[model]);
   free(r->sums[model]);
@@ -79,7 +80,7 @@ static void follow(run *r)
     }
     if (e.kind == FL_COHORT_UNDONE || e.kind == FL_COHORT_MERGED ||
         e.kind == FL_COHORT_MOVED) {
-      drop(r, e.child);
+      run_drop(r, e.child);
     }
   }
 }
@@ -245,10 +246,10 @@ static void view_sketch(run *r, float **models)
   uint64_t members[COHORTS_CAP] = {0};
   uint32_t alive = 0;
   memcpy(models, r->models, sizeof r->models);
-  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
+  for (uint32_t m = 0; m < fl_cohort_set_cap(r->seen); m++) {
     fl_cohort_info info;
     cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
-    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
+    cohorts_must(fl_cohort_set_get_info(r->seen, m, &info), "info");
     home[m] =
         info.sibling != FL_COHORT_NONE && info.sibling < m ? info.sibling : m;
     members[m] = info.members;

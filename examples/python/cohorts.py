@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four groups of 50 clients share ten clouds of points and name them in four
-ways: no model suits all. CohortSet finds the groups; each gets a model."""
+ways: no model suits all. The server finds the groups; each gets a model."""
 import numpy as np
 import libfl as fl
 
@@ -16,45 +16,39 @@ def draw(client, n):
     return np.float32(x), names[client % GROUPS][kinds]
 
 
-def score(model, data):
-    net.weights = models[model]
-    return net.evaluate(*data)
+class Person:
+    """A client, its data, and what the server asks of it."""
+
+    def __init__(self, number):
+        self.training, self.test = draw(number, 50), draw(number, 50)
+        self.client = fl.Client(f"{number:03}", samples=50, model=net,
+                                train=self.train, evaluate=self.evaluate,
+                                measure=self.measure)
+
+    def train(self, task):
+        net.weights = task.weights
+        net.fit(*self.training, batch_size=task.batch_size,
+                epochs=task.epochs, learning_rate=task.learning_rate)
+        return net.copy_weights()
+
+    def measure(self, weights, data=None):
+        net.weights = weights
+        got = net.evaluate(*(data or self.training))
+        return fl.Score(got.loss, got.correct, got.count)
+
+    def evaluate(self, weights):
+        return self.measure(weights, self.test)
 
 
-def visit(slot, t):
-    """A client's round; return the model it trained, and the update."""
-    route = cohorts.route(slot, t)
-    loss = score(route.cohort, train[slot]).loss
-    route = cohorts.route(slot, t, loss) if loss > route.limit else route
-    told = {model: score(model, train[slot]).loss for model in route.probes}
-    best = min(told, key=told.get) if route.chooses else route.cohort
-    net.weights = models[best]
-    net.fit(*train[slot], batch_size=10, epochs=2, learning_rate=0.05)
-    update = net.weights - models[best]
-    cohorts.report(slot, best, t, loss=told.get(best, loss), probes=told,
-                   sketch=sketcher(update))
-    return best, update
-
-
-train, test = [[draw(i, 50) for i in range(N)] for _ in range(2)]
 net = fl.Model([fl.Input((DIM,)), fl.Dense(10), fl.CrossEntropy()], seed=1)
-models = {0: net.copy_weights()}
-cohorts, sketcher = fl.CohortSet(seed=1), fl.Sketcher(models[0].size, seed=1)
-slots = [cohorts.join(client) for client in range(N)]
-for t in range(1, ROUNDS + 1):
-    visits = [visit(int(i), t) for i in rng.choice(slots, 40, replace=False)]
-    for model in models:
-        updates = [update for best, update in visits if best == model]
-        models[model] += sum(updates) / np.float32(max(len(updates), 1))
-        cohorts.end_round(model, t)
-    for event in cohorts.decide():
-        print(f"round {t}: {event.kind.name} {event.cohort} {event.child}")
-        models.setdefault(event.child, models[event.cohort].copy())
-        if event.kind.name in ("UNDONE", "MERGED", "MOVED"):
-            change = models.pop(event.child) - models[event.cohort]
-            if event.kind.name != "MOVED":
-                both = max(event.weight + event.child_weight, 1)
-                models[event.cohort] += event.child_weight / both * change
-right = [score(cohorts.member(i).cohort, test[i]).accuracy for i in slots]
-print(f"{len(models)} models, accuracy {np.mean(right):.1%}, "
-      f"worst 10 % {np.mean(sorted(right)[:N // 10]):.1%}")
+people = [Person(i) for i in range(N)]
+server = fl.Server()
+job = server.add_job(net, rounds=ROUNDS, participants=40, min_clients=N,
+                     epochs=2, batch_size=10, evaluate_every=20, seed=1,
+                     cohorts={"rule": "sketch", "dim": 128})
+for event in fl.Loopback(server, [p.client for p in people]).events():
+    if event.kind == fl.ServerEventKind.COHORT_CHANGED:
+        print(f"round {event.round}: {event.text}")
+    if event.kind == fl.ServerEventKind.EVALUATED and event.cohort is None:
+        print(f"round {event.round}: {len(job.cohorts)} models, accuracy "
+              f"{job.accuracy.mean:.1%}, worst 10 % {job.accuracy.worst:.1%}")

@@ -59,6 +59,11 @@ typedef struct fl_train_task {
    * controller, and so does a job that was begun afresh, whose plans are older
    * (FL_E_STALE) than those that were followed. NULL = none. */
   const uint8_t *freeze_job;
+  uint32_t cohort; /**< whose model it is; 0 in jobs without cohorts */
+  /** NEED_EVALUATE: 1 = before a round the server wants to know the loss of
+   * this model on the data that the client trains on, to find the client's
+   * cohort: score.loss is what counts. */
+  uint32_t is_probe;
 } fl_train_task;
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`
@@ -130,6 +135,10 @@ typedef struct fl_client_options {
    * all, the default. fl_train_task.first_active keeps to it. */
   uint32_t max_depth;
   uint32_t reserved;
+  /** In jobs with cohorts: score models of cohorts on the data that the client
+   * trains on; only the loss counts. NULL = `evaluate` does it, or event
+   * NEED_EVALUATE with task.is_probe. */
+  fl_evaluate_fn measure;
 } fl_client_options;
 FL_API fl_status fl_client_options_init(fl_client_options *options,
                                         size_t size);

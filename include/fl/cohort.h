@@ -183,7 +183,10 @@ typedef struct fl_cohort_member {
   uint32_t seen;       /**< votes since the cohort began; 31 = or more */
   uint32_t last;       /**< round of its last training, 0 = never */
   float score;         /**< which half it votes for; multiples of 1/32 */
-  uint32_t reserved;
+  /** 1: where clients are few, all would have trained before a trial compares
+   * losses, and nobody be left to ask: this one should not train before it has
+   * compared, in an EVALUATE phase. */
+  uint32_t is_needed;
 } fl_cohort_member;
 FL_API fl_status fl_cohort_member_init(fl_cohort_member *member, size_t size);
 FL_API fl_status fl_cohort_set_get_member(const fl_cohort_set *set,
@@ -234,12 +237,12 @@ typedef struct fl_cohort_report {
 FL_API fl_status fl_cohort_report_init(fl_cohort_report *report, size_t size);
 /** Take what a client tells. On failure nothing has changed: FL_E_NOT_FINITE: a
  * loss or feature is NaN or infinite; FL_E_RANGE: a loss below 0 or above 1e30,
- * a feature that is all zeros, probes that are none or twice there; FL_E_DIM:
- * the size of the sketch, or none; FL_E_STALE: a cohort that is no more, or a
- * round that is over or not the open one; FL_E_CONFLICT: a cohort that it was
- * not routed to; FL_E_DUPLICATE: it has trained in this round, or, untrained,
- * has chosen this cohort before in it; FL_E_STATE: the cohort's round has
- * ended, decide first. */
+ * a feature that is all zeros or has a value above 1e15, probes that are none
+ * or twice there; FL_E_DIM: the size of the sketch, or none; FL_E_STALE: a
+ * cohort that is no more, or a round that is over or not the open one;
+ * FL_E_CONFLICT: a cohort that it was not routed to; FL_E_DUPLICATE: it has
+ * trained in this round of the cohort, or, untrained, has chosen this cohort
+ * before in it; FL_E_STATE: the cohort's round has ended, decide first. */
 FL_API fl_status fl_cohort_set_report(fl_cohort_set *set, uint32_t slot,
                                       const fl_cohort_report *report);
 
@@ -269,12 +272,13 @@ enum {
 
 typedef struct fl_cohort_event {
   uint32_t struct_size;
-  uint32_t kind; /**< FL_COHORT_TRIAL .. */
-  uint32_t round;
+  uint32_t kind;  /**< FL_COHORT_TRIAL .. */
+  uint32_t round; /**< of `cohort`; of trials that of its half that is behind */
   uint32_t cohort;
   uint32_t child;
   uint32_t n_probes;     /**< that decided */
-  uint64_t weight;       /**< members of `cohort` */
+  uint64_t weight;       /**< members of `cohort`: TRIAL, SPLIT after it, all
+                              others before */
   uint64_t child_weight; /**< members of `child` */
   float win;  /**< KEPT, AGAIN, UNDONE: see the options; TRIAL: agreement */
   float lump; /**< TRIAL: the gap; MERGED: the median ratio */

@@ -17,6 +17,7 @@
 #define FL_SERVER_H
 
 #include <fl/base.h>
+#include <fl/cohort.h>
 #include <fl/compress.h>
 #include <fl/freeze.h>
 #include <fl/model.h>
@@ -74,6 +75,13 @@ FL_API void fl_server_free(fl_server *server);
 enum {
   FL_WEIGHT_SAMPLES = 1, /**< FedAvg (McMahan et al. 2017): by samples */
   FL_WEIGHT_UNIFORM = 2
+};
+
+/** What updates of a job with cohorts are compared by. */
+enum {
+  FL_SKETCH_AUTO = 0,  /**< LANES with THC, else FLOATS */
+  FL_SKETCH_LANES = 1, /**< THC: some of the values that came, as they are */
+  FL_SKETCH_FLOATS = 2 /**< decoded, and sketched (fl_sketcher) */
 };
 
 typedef struct fl_job_options {
@@ -151,6 +159,23 @@ typedef struct fl_job_options {
   uint32_t rate_warmup;   /**< rounds; default 0 */
   float rate_factor;      /**< 0..1, default .1 */
   uint32_t rate_period;   /**< rounds; 0 = as many as the job has (default) */
+  /** Find groups of clients whose data are alike, and train a model for each:
+   * NULL = one model for all. Before a round the server asks clients for the
+   * losses of cohorts' models where the rule wants them (event NEED_EVALUATE
+   * with is_probe, or the callback `measure` of fl_client_options); then each
+   * cohort has a round of its own with those who belong there. `key` and
+   * `clients` are not read; `seed` and `job` of 0 are derived from `seed`;
+   * `dim` of 0 is, with AUXO, a tenth of the model's values. With LOSS, models
+   * but the first begin with weights that are drawn (fl_model_init_weights), in
+   * loose tensors with those of the first, moved by up to .05. Not together
+   * with `freeze` or error_feedback: FL_E_CONFLICT. Borrowed. */
+  const fl_cohort_options *cohorts;
+  uint32_t cohort_sketches; /**< FL_SKETCH_*; LANES without THC:
+                                 FL_E_CONFLICT */
+  /** Clients that, each in its turn, tell losses before a round without
+   * training, from two cohorts on: so that one whose data have changed is
+   * noticed soon. Default 40. */
+  uint32_t cohort_probed;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
@@ -212,7 +237,10 @@ enum {
   FL_SERVER_FREEZE_EVALUATED = 16,
   FL_SERVER_FREEZE_BOOTED = 17, /**< the bootstrapping phase is over */
   /** A commit failed: text. Nothing is sent until one succeeds. */
-  FL_SERVER_STORE_FAILED = 14
+  FL_SERVER_STORE_FAILED = 14,
+  /** Cohorts have changed: cohort, child, cohort_change, count (comparisons
+   * that decided). */
+  FL_SERVER_COHORT_CHANGED = 15
 };
 
 typedef struct fl_server_event {
@@ -234,11 +262,17 @@ typedef struct fl_server_event {
   uint32_t first_active;  /**< rounds: modules below are frozen */
   uint32_t freeze_reason; /**< FL_FREEZE_REASON_*: FREEZE_CHANGED */
   uint64_t plan_version;  /**< FREEZE_CHANGED */
-  uint32_t module;        /**< FREEZE_EVALUATED, as all that follow */
+  uint32_t module;        /**< FREEZE_EVALUATED, as the next four */
   uint32_t below;         /**< rounds running, so far */
   double value;           /**< what is compared: the median, or its slope */
   double threshold;       /**< NaN = not known yet */
   double raw;             /**< the median of the reports */
+  uint32_t cohort;        /**< whose round or model; FL_COHORT_NONE = all */
+  uint32_t child;         /**< COHORT_CHANGED */
+  uint32_t cohort_change; /**< COHORT_CHANGED: FL_COHORT_TRIAL .. */
+  float cohort_win;       /**< COHORT_CHANGED, with lump: what decided */
+  float cohort_lump;
+  uint32_t reserved;
 } fl_server_event;
 FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
 /** Take the next event; FL_E_EMPTY when there is none. Pointers in it are
@@ -267,18 +301,54 @@ FL_API fl_status fl_job_status_init(fl_job_status *status, size_t size);
 FL_API fl_status fl_server_get_status(const fl_server *server, uint32_t job,
                                       fl_job_status *status);
 /** Copy a job's canonical model: what clients hold, bit for bit, and its
- * version (may be NULL). FL_E_NOT_FOUND: no such job; FL_E_DIM: `count` is not
- * the model's. */
+ * version (may be NULL); of a job with cohorts, the model of its first one.
+ * FL_E_NOT_FOUND: no such job; FL_E_DIM: `count` is not the model's. */
 FL_API fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
                                         float *weights, uint64_t count,
                                         uint64_t *version);
+/** How well a job's models do for its clients, one by one: of those who scored
+ * in the last evaluation (FL_SERVER_EVALUATED) on data of their own, each with
+ * its own cohort's model. Accuracy is correct / count. */
+typedef struct fl_client_accuracy {
+  uint32_t struct_size;
+  uint32_t clients; /**< with count > 0; 0 = none yet, and all numbers 0 */
+  uint64_t round;   /**< after which it was */
+  double mean;      /**< each client counts the same */
+  double worst;     /**< mean of the worst tenth, rounded up */
+  double jain;      /**< (sum)^2 / (clients x sum of squares), 1 = all equal */
+  /** The least, those below which 10, 20 .. 90 % are (interpolated), the
+   * greatest. */
+  double quantiles[11];
+} fl_client_accuracy;
+FL_API fl_status fl_client_accuracy_init(fl_client_accuracy *accuracy,
+                                         size_t size);
+/** FL_E_NOT_FOUND: no such job. */
+FL_API fl_status fl_server_get_accuracy(const fl_server *server, uint32_t job,
+                                        fl_client_accuracy *accuracy);
+
+/** Borrow a job's cohorts, to look at: valid until the next call on the server
+ * that is not one to ask. FL_E_NOT_FOUND: no such job; FL_E_STATE: it has no
+ * cohorts. */
+FL_API fl_status fl_server_get_cohorts(const fl_server *server, uint32_t job,
+                                       const fl_cohort_set **cohorts);
+/** As fl_server_copy_weights, of one cohort's model. FL_E_NOT_FOUND: no such
+ * job or cohort; FL_E_STATE: it has none; FL_E_DIM. */
+FL_API fl_status fl_server_copy_cohort(const fl_server *server, uint32_t job,
+                                       uint32_t cohort, float *weights,
+                                       uint64_t count, uint64_t *version);
+/** The slot of a client among the job's cohorts (fl_cohort_set_get_member).
+ * FL_E_NOT_FOUND: no such job or client; FL_E_STATE. */
+FL_API fl_status fl_server_find_member(const fl_server *server, uint32_t job,
+                                       const char *client_id, uint32_t *slot);
+
 /** End a job after the running round; it then finishes like any other.
  * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
 
 /** Save all jobs, clients and the running rounds (uploads that are not
  * committed yet are sent again by their clients). Guarded by a hash.
- * FL_E_IO: the writer failed. */
+ * FL_E_IO: the writer failed; FL_E_STATE: cohorts could not be decided for want
+ * of memory, and will be with the next tick. */
 FL_API fl_status fl_server_save(const fl_server *server,
                                 const fl_writer *writer);
 /** Restore into a new server; every connection is new afterwards. FL_E_FORMAT,

@@ -205,6 +205,7 @@ void fl_client_free(fl_client *client)
   fli_client_drop_feedback(client);
   fl_compressor_free(client->compressor);
   if (client->has_canonical) fli_canonical_free(&client->canonical);
+  fli_client_drop_probe(client);
   fli_free(context, client->segments,
            client->n_segments * sizeof *client->segments);
   fli_free(context, client->modules,

@@ -108,6 +108,11 @@ struct fl_client {
   int has_canonical;     /* its memory is there */
   fli_canonical canonical;
   uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
+  int has_cohort; /* `cohort` is whose model `canonical` is (probe.c) */
+  uint32_t cohort;
+  int has_probe; /* its memory is there */
+  fli_canonical probe;
+  uint8_t probe_hash[FLI_HASH_BYTES];
   fli_incoming incoming;
   int is_model_awaited; /* a transfer has begun, or GET_MODEL is out */
   uint64_t wanted_version;
@@ -209,6 +214,20 @@ void fli_client_ask_model(fl_client *client, uint64_t version);
 fl_status fli_client_on_manifest(fl_client *client,
                                  const fli_manifest *manifest);
 fl_status fli_client_on_chunk(fl_client *client, const fli_chunk *chunk);
+
+/* probe.c: models of other cohorts. */
+void fli_client_drop_probe(fl_client *client);
+/* A whole probe has come. */
+fl_status fli_client_take_probe(fl_client *client);
+/* The model that an evaluation asks for; NULL = it is not held. */
+const fli_canonical *fli_client_scored(const fl_client *client);
+/* The plan's cohort is the client's from now on. */
+fl_status fli_client_enter_cohort(fl_client *client, const fli_plan *plan);
+/* 1 when the model is that of another cohort than the client's. */
+int fli_client_is_elsewhere(const fl_client *client,
+                            const fli_manifest *manifest);
+/* The callback for the evaluation at hand; NULL = none. */
+fl_evaluate_fn fli_client_evaluator(const fl_client *client);
 
 /* session.c: messages in. */
 fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);

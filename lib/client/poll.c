@@ -104,6 +104,8 @@ static fl_train_task make_task(const fl_client *client)
 {
   const int is_plan = client->phase == FLI_PHASE_TRAIN;
   const fli_bytes *freeze_plan = &client->freeze_plan;
+  const fli_canonical *scored = is_plan ? NULL : fli_client_scored(client);
+  const fli_canonical *model = scored ? scored : &client->canonical;
   return (fl_train_task){
       .struct_size = sizeof(fl_train_task),
       .epochs = client->plan.epochs,
@@ -111,8 +113,8 @@ static fl_train_task make_task(const fl_client *client)
       .learning_rate = client->plan.learning_rate,
       .seed = client->plan.seed,
       .round = is_plan ? client->plan.round : client->evaluate.round,
-      .model_version = client->canonical.version,
-      .weights = client->canonical.weights,
+      .model_version = model->version,
+      .weights = model->weights,
       .n_weights = client->n_weights,
       .first_active = is_plan ? client->plan.first_active : 0,
       .freeze_reports = is_plan ? client->plan.freeze_reports : 0,
@@ -121,6 +123,8 @@ static fl_train_task make_task(const fl_client *client)
       .freeze_plan_size = is_plan ? freeze_plan->size : 0,
       .freeze_job =
           is_plan && freeze_plan->size > 0 ? job_of(freeze_plan) : NULL,
+      .cohort = is_plan ? client->plan.cohort : client->evaluate.cohort,
+      .is_probe = !is_plan && client->evaluate.is_probe,
   };
 }
 
@@ -148,9 +152,9 @@ static fl_status run_trainer(fl_client *client)
 static fl_status run_evaluator(fl_client *client)
 {
   fl_score score = {.struct_size = sizeof score};
-  fl_status st =
-      client->options.evaluate(client->canonical.weights, client->n_weights,
-                               &score, client->options.user);
+  const fli_canonical *model = fli_client_scored(client);
+  fl_status st = fli_client_evaluator(client)(model->weights, client->n_weights,
+                                              &score, client->options.user);
   fli_clear_error();
   if (st == FL_OK) {
     st = fli_client_take_score(client, &score);
@@ -201,7 +205,7 @@ static fl_status begin_work(fl_client *client, fl_client_event *event)
 {
   if (client->phase == FLI_PHASE_TRAIN && client->options.train)
     return run_trainer(client);
-  if (client->phase == FLI_PHASE_EVALUATE && client->options.evaluate)
+  if (client->phase == FLI_PHASE_EVALUATE && fli_client_evaluator(client))
     return run_evaluator(client);
   client->is_asked = 1;
   event->kind = client->phase == FLI_PHASE_TRAIN ? FL_CLIENT_NEED_TRAIN

@@ -143,7 +143,6 @@ static void leave_old_work(fl_client *client)
 {
   const fli_plan *trained = &client->trained.plan;
   const fli_plan *plan = &client->plan;
-  const fli_evaluate *evaluate = &client->evaluate;
   /* With error feedback the next plan needs it to take it out of the memory. */
   if (client->trained.is_valid && !fli_client_is_fed(client) &&
       !fli_client_holds(client, trained->model_version, trained->model_hash))
@@ -156,9 +155,7 @@ static void leave_old_work(fl_client *client)
       fli_client_supersede(client, FL_REJECT_STALE, NULL);
     break;
   case FLI_PHASE_EVALUATE:
-    if (!fli_client_holds(client, evaluate->model_version,
-                          evaluate->model_hash))
-      client->phase = FLI_PHASE_IDLE;
+    if (!fli_client_scored(client)) client->phase = FLI_PHASE_IDLE;
     break;
   default: break;
   }
@@ -196,8 +193,11 @@ static int is_useful(const fl_client *client, const fli_manifest *manifest)
 {
   const fli_canonical *held = &client->canonical;
   if (manifest->kind == FLI_TRANSFER_STEPS)
-    return held->is_valid && manifest->base_version == held->version;
+    return held->is_valid && manifest->base_version == held->version &&
+           !fli_client_is_elsewhere(client, manifest);
+  if (manifest->kind == FLI_TRANSFER_PROBE) return 1;
   return !held->is_valid || manifest->model_version > held->version ||
+         fli_client_is_elsewhere(client, manifest) ||
          is_demanded(client, manifest->model_version);
 }
 
@@ -209,7 +209,7 @@ fl_status fli_client_on_manifest(fl_client *client,
   uint64_t max_total = full;
   if (manifest->kind == FLI_TRANSFER_UPDATE)
     return fli_error(FL_E_FORMAT, "manifest: an update from the server");
-  if (manifest->kind == FLI_TRANSFER_MODEL && manifest->total != full)
+  if (manifest->kind != FLI_TRANSFER_STEPS && manifest->total != full)
     return fli_error(FL_E_DIM, "model: got %llu bytes, want %llu",
                      (unsigned long long)manifest->total,
                      (unsigned long long)full);
@@ -233,6 +233,12 @@ static fl_status take_model(fl_client *client)
   fli_incoming *incoming = &client->incoming;
   fli_canonical *held = &client->canonical;
   uint64_t version = incoming->manifest.model_version;
+  if (incoming->manifest.kind == FLI_TRANSFER_PROBE) {
+    st = fli_client_take_probe(client);
+    fli_incoming_reset(incoming);
+    client->is_model_awaited = 0;
+    return st == FL_OK ? fli_client_continue(client) : st;
+  }
   if (incoming->manifest.kind == FLI_TRANSFER_MODEL)
     st = fli_canonical_set(held, version, incoming->data.data,
                            incoming->data.size);
@@ -244,6 +250,10 @@ static fl_status take_model(fl_client *client)
       incoming->manifest.kind == FLI_TRANSFER_STEPS)
     held->is_valid = 0;
   int is_changed = st == FL_OK || !held->is_valid;
+  if (st == FL_OK) {
+    client->has_cohort = incoming->manifest.has_cohort;
+    client->cohort = incoming->manifest.cohort;
+  }
   fli_incoming_reset(incoming);
   client->is_model_awaited = 0;
   if (!is_changed) return st;

@@ -247,6 +247,7 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
   keep_plan(client, &plan);
+  FLI_TRY(fli_client_enter_cohort(client, &plan));
   fli_client_settle(client, &plan);
   if (fli_client_holds(client, plan.model_version, plan.model_hash))
     return start_plan(client);
@@ -329,6 +330,8 @@ static fl_status on_ack(fl_client *client, const fli_frame *frame)
 static int is_same_evaluate(const fli_evaluate *a, const fli_evaluate *b)
 {
   return a->round == b->round && a->model_version == b->model_version &&
+         a->is_probe == b->is_probe && a->cohort == b->cohort &&
+         a->attempt == b->attempt &&
          memcmp(a->model_hash, b->model_hash, sizeof a->model_hash) == 0;
 }
 
@@ -349,7 +352,10 @@ static fl_status on_evaluate(fl_client *client, const fli_frame *frame)
   fli_evaluate evaluate;
   fl_status st = fli_parse_evaluate(&evaluate, frame->body, frame->size);
   if (st != FL_OK) return st;
-  if (!is_current(client, (fli_turn){evaluate.round, UINT32_MAX})) return FL_OK;
+  /* Probes come before their round. */
+  const fli_turn turn = {evaluate.round - (evaluate.is_probe ? 1 : 0),
+                         UINT32_MAX};
+  if (!is_current(client, turn)) return FL_OK;
   end_wait(client);
   if (client->phase == FLI_PHASE_EVALUATE &&
       is_same_evaluate(&client->evaluate, &evaluate))
@@ -379,6 +385,7 @@ static void finish(fl_client *client)
   client->is_waiting = 0;
   fli_client_forget_trained(client);
   fli_client_drop_feedback(client);
+  fli_client_drop_probe(client);
   fli_client_raise(client, FL_CLIENT_DONE);
 }
 
@@ -394,7 +401,10 @@ fl_status fli_client_continue(fl_client *client)
     version = client->done.model_version;
     hash = client->done.model_hash;
   }
-  if (!fli_client_holds(client, version, hash)) {
+  const int is_held = client->demand == FLI_DEMAND_EVALUATE
+                          ? fli_client_scored(client) != NULL
+                          : fli_client_holds(client, version, hash);
+  if (!is_held) {
     fli_client_ask_model(client, version);
     return FL_OK;
   }

@@ -308,6 +308,9 @@ static void keep_score(fl_client *client, double loss, uint64_t correct,
       .loss = loss,
       .correct = correct,
       .count = count,
+      .is_probe = client->evaluate.is_probe,
+      .cohort = client->evaluate.cohort,
+      .attempt = client->evaluate.attempt,
   };
   client->scored = client->evaluate;
   client->has_metrics = 1;
@@ -322,6 +325,10 @@ fl_status fli_client_take_score(fl_client *client, const fl_score *score)
   if (st != FL_OK) return st;
   if (loaded.correct > loaded.count || loaded.count > FLI_CLIENT_MAX_SAMPLES)
     return fli_error(FL_E_ARGUMENT, "score: want correct <= count <= 2^40");
+  if (loaded.count == 0 && client->evaluate.is_probe) {
+    fli_client_refuse(client);
+    return FL_OK;
+  }
   if (loaded.count == 0) loaded.loss = 0;
   if (!isfinite(loaded.loss))
     return fli_error(FL_E_NOT_FINITE, "score: the loss is not finite");
@@ -331,12 +338,15 @@ fl_status fli_client_take_score(fl_client *client, const fl_score *score)
 
 void fli_client_refuse(fl_client *client)
 {
-  if (client->phase == FLI_PHASE_EVALUATE) {
+  const fli_evaluate *asked = &client->evaluate;
+  const int is_score = client->phase == FLI_PHASE_EVALUATE;
+  if (is_score && !asked->is_probe) {
     keep_score(client, 0, 0, 0);
     return;
   }
   client->has_declined = 1;
-  client->declined = plan_turn(client);
+  client->declined =
+      is_score ? (fli_turn){asked->round, asked->attempt} : plan_turn(client);
   client->due |= FLI_DUE_DECLINE;
   client->phase = FLI_PHASE_IDLE;
 }
@@ -348,7 +358,7 @@ static fl_status write_hello(fl_client *client)
   fli_hello hello = {
       .version_min = FLI_PROTOCOL_MIN,
       .version_max = FLI_PROTOCOL_MAX,
-      .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE,
+      .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS,
       .samples = client->options.samples,
       .has_schema = client->has_schema,
       .has_token = client->has_token,

@@ -365,6 +365,9 @@ static void learn(fl_cohort_set *set, uint32_t index, work *w)
   if (!is_split) return;
   for (uint32_t slot = 0; slot < set->n_slots; slot++)
     set->members[slot].leaf = set->assigned[slot];
+  fli_event_weigh(
+      set,
+      &set->events[(set->first_event + set->n_events - 1) % FLI_COHORT_EVENTS]);
 }
 
 /* Rows become features minus their mean, of length 1; their lengths before. */

@@ -273,6 +273,7 @@ fl_status fl_cohort_set_get_member(const fl_cohort_set *set, uint32_t slot,
       .is_unknown = (uint32_t)fli_member_is(m, FLI_MEMBER_UNKNOWN),
       .seen = (uint32_t)fli_member_seen(m),
       .last = m->last,
-      .score = (float)m->score / FLI_COHORT_SCORE_ONE};
+      .score = (float)m->score / FLI_COHORT_SCORE_ONE,
+      .is_needed = (uint32_t)fli_is_needed(set, slot)};
   return fli_options_store(out, &member, sizeof member, "cohort member");
 }

@@ -114,6 +114,7 @@ typedef struct fli_trial {
   uint8_t parent;
   uint8_t child;
   uint8_t is_extended;
+  uint8_t is_scarce; /* some members wait with training: fli_is_needed */
   uint32_t begun;
   uint32_t n;
   uint32_t asked; /* since the last decision */
@@ -260,6 +261,9 @@ static inline void fli_member_reset(fli_member *member)
 /* A loss above it is a spike; infinite: none is. By what is known now. */
 double fli_leaf_limit(const fl_cohort_set *set, const fli_leaf *leaf);
 void fli_limits_renew(fl_cohort_set *set);
+/* 1: the member's trial lacks comparisons, and it should make one before it
+ * trains. */
+int fli_is_needed(const fl_cohort_set *set, uint32_t slot);
 /* NULL: the leaf is in none. */
 fli_trial *fli_trial_of(fl_cohort_set *set, uint32_t leaf);
 int fli_trial_is_open(const fl_cohort_set *set, const fli_trial *trial,
@@ -273,6 +277,8 @@ int fli_ticket_read(const fl_cohort_set *set, uint64_t client, uint32_t round,
 
 /* ---- trial.c ---- */
 
+/* Members of the event's cohorts, as they are now. */
+void fli_event_weigh(const fl_cohort_set *set, fl_cohort_event *event);
 void fli_trial_gather(fl_cohort_set *set, uint32_t leaf);
 void fli_trials_decide(fl_cohort_set *set);
 void fli_pairs_gather(fl_cohort_set *set, uint32_t leaf);

@@ -93,6 +93,26 @@ static void divide_members(fl_cohort_set *set, uint32_t parent, uint32_t child,
   }
 }
 
+/* Whether too few members will be left who have not trained when losses are
+ * first compared, if as many train in each round as did in this one. */
+static int will_be_scarce(const fl_cohort_set *set, uint32_t parent,
+                          uint32_t child)
+{
+  const double trained = (double)set->leaves[parent].sketches.n;
+  double fresh = 0.0, members = 0.0;
+  for (uint32_t slot = 0; slot < set->n_slots; slot++) {
+    const fli_member *m = &set->members[slot];
+    if (!fli_member_is(m, FLI_MEMBER_HERE)) continue;
+    if (m->leaf != parent && m->leaf != child) continue;
+    members += 1.0;
+    fresh += fli_member_is(m, FLI_MEMBER_FRESH);
+  }
+  const double left = members > trained ? 1.0 - trained / members : 0.0;
+  for (uint32_t i = 0; i < set->options.trial_start && fresh >= 1.0; i++)
+    fresh *= left;
+  return fresh < (double)set->options.trial_probes;
+}
+
 static void split(fl_cohort_set *set, uint32_t parent)
 {
   fli_leaf *leaf = &set->leaves[parent];
@@ -104,12 +124,16 @@ static void split(fl_cohort_set *set, uint32_t parent)
   event->win = leaf->agreement;
   event->lump = leaf->gap;
   divide_members(set, parent, child, set->n_alive == 1);
+  fli_event_weigh(set, event);
   fli_leaf_begin(set, child, round);
   fli_leaf_renew(&set->leaves[child], round, round, back);
   fli_leaf_renew(leaf, round, round, back);
   assert(set->n_trials < FL_COHORT_MAX / 2);
-  set->trials[set->n_trials++] = (fli_trial){
-      .parent = (uint8_t)parent, .child = (uint8_t)child, .begun = round};
+  set->trials[set->n_trials++] =
+      (fli_trial){.parent = (uint8_t)parent,
+                  .child = (uint8_t)child,
+                  .is_scarce = (uint8_t)will_be_scarce(set, parent, child),
+                  .begun = round};
   set->splits_made++;
 }
 

@@ -15,6 +15,8 @@
 #define LEAST_LOSS 1e-12
 /* So that squares and ratios of losses are finite. */
 #define MOST_LOSS 1e30
+/* So that sums of a million squares are finite in float32. */
+#define MOST_FEATURE 1e15f
 
 /* What a report says, found while checking it. */
 typedef struct reading {
@@ -43,7 +45,18 @@ static fl_status check_loss(const char *what, double loss)
   return FL_OK;
 }
 
-static fl_status check_round(const fli_leaf *leaf, const fli_member *member,
+/* Rounds of other cohorts may have the same number. */
+static int has_trained(const fli_leaf *leaf, uint32_t slot)
+{
+  const fli_pending *items = leaf->pending.items;
+  for (size_t i = 0; i < leaf->pending.n; i++) {
+    if (items[i].slot == slot && !isnan(items[i].loss)) return 1;
+  }
+  return 0;
+}
+
+static fl_status check_round(const fl_cohort_set *set, const fli_leaf *leaf,
+                             const fli_member *member,
                              const fl_cohort_report *r)
 {
   if (leaf->has_ended) {
@@ -52,7 +65,8 @@ static fl_status check_round(const fli_leaf *leaf, const fli_member *member,
                      "decide first",
                      (unsigned)leaf->open, (unsigned)r->cohort);
   }
-  if (r->has_trained && member->last == r->round)
+  if (r->has_trained && member->last == r->round &&
+      has_trained(leaf, (uint32_t)(member - set->members)))
     return fli_error(FL_E_DUPLICATE, "cohorts: it has trained in round %u",
                      (unsigned)r->round);
   if (r->round < leaf->round + (r->has_trained ? 1 : 0) ||
@@ -118,6 +132,9 @@ static fl_status check_feature(const fl_cohort_set *set, const float *feature)
       return fli_error(FL_E_NOT_FINITE, "cohorts: feature[%u]", (unsigned)i);
     if (fabsf(feature[i]) > most) most = fabsf(feature[i]);
   }
+  if (most > MOST_FEATURE)
+    return fli_error(FL_E_RANGE, "cohorts: feature, got %g, want <= %g",
+                     (double)most, (double)MOST_FEATURE);
   if (most > 0.0f) return FL_OK;
   return fli_error(FL_E_RANGE, "cohorts: feature, got all zeros");
 }
@@ -199,7 +216,7 @@ static fl_status check(fl_cohort_set *set, reading *in,
     return fli_error(FL_E_STALE, "cohorts: there is no cohort %u",
                      (unsigned)r->cohort);
   in->leaf = &set->leaves[r->cohort];
-  fl_status st = check_round(in->leaf, member, r);
+  fl_status st = check_round(set, in->leaf, member, r);
   if (st == FL_OK) st = check_trained(set, r);
   if (st == FL_OK) st = check_probes(set, in, member);
   return st == FL_OK ? check_cohort(set, in, member) : st;

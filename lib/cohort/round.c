@@ -12,16 +12,19 @@
 
 #define KEEP_LOSS .8
 #define KEEP_SCORE .7f
+#define CUT 10.0 /* median distances */
 #define RATE_OF_ONE .02f
 #define RATE_MOST .5f
+
+enum { CUT_LEAST = 3 };
 
 /* Memory of one round. */
 typedef struct work {
   float *rows; /* [n, dim] */
   float *mean;
   float *direction;
-  double *losses;
-  uint32_t n; /* sketches */
+  double *losses; /* [2, pending] */
+  uint32_t n;     /* sketches */
 } work;
 
 /* ---- losses -------------------------------------------------------------- */
@@ -36,6 +39,19 @@ static double variance_of(const double *values, uint32_t n)
   return squares / n;
 }
 
+/* One client's huge loss must not make the deviation so large that no spike is
+ * one: what is above the median by ten times the median distance from it counts
+ * as just there. `losses` and `distances` are n each; sorts both. */
+static void cut_losses(double *losses, double *distances, uint32_t n)
+{
+  const double median = fli_median_of(losses, n);
+  for (uint32_t i = 0; i < n; i++)
+    distances[i] = fabs(losses[i] - median);
+  const double most = median + CUT * fli_median_of(distances, n);
+  for (uint32_t i = 0; i < n; i++)
+    losses[i] = fmin(losses[i], most);
+}
+
 /* Those who compared and found nothing better than a loss above the limit say
  * nothing of the cohort. */
 static void learn_losses(const fl_cohort_set *set, fli_leaf *leaf,
@@ -48,6 +64,7 @@ static void learn_losses(const fl_cohort_set *set, fli_leaf *leaf,
     if (items[i].loss <= limit) losses[n++] = items[i].loss;
   }
   if (n == 0) return;
+  if (n >= CUT_LEAST) cut_losses(losses, losses + leaf->pending.n, n);
   double variance = variance_of(losses, n), median = fli_median_of(losses, n);
   if (leaf->loss < 0.0) {
     leaf->loss = median;
@@ -208,12 +225,12 @@ static fl_status find_room(fl_cohort_set *set, fli_leaf *leaf, work *w)
   w->n = dim > 0 ? (uint32_t)leaf->sketches.n : 0;
   if (n_losses == 0) return FL_OK;
   /* doubles first, then floats */
-  st = fli_list_room(set->context, &leaf->scratch, n_losses + (floats + 1) / 2,
-                     sizeof(double));
+  st = fli_list_room(set->context, &leaf->scratch,
+                     2 * n_losses + (floats + 1) / 2, sizeof(double));
   if (st == FL_OK && w->n > 0) st = fli_leaf_room(set, leaf);
   if (st != FL_OK) return st;
   w->losses = leaf->scratch.items;
-  w->rows = (float *)(void *)(w->losses + n_losses);
+  w->rows = (float *)(void *)(w->losses + 2 * n_losses);
   w->mean = w->rows + w->n * dim;
   w->direction = w->mean + dim;
   return FL_OK;

@@ -43,6 +43,24 @@ int fli_trial_is_open(const fl_cohort_set *set, const fli_trial *trial,
   return round >= begun && trial->n + trial->asked < o->trial_most;
 }
 
+/* Half of those who have a side, by a hash of their id. */
+int fli_is_needed(const fl_cohort_set *set, uint32_t slot)
+{
+  const fli_member *member = &set->members[slot];
+  fli_split_rng mix = {set->ids[slot]};
+  if (!fli_member_is(member, FLI_MEMBER_FRESH) ||
+      fli_member_is(member, FLI_MEMBER_UNKNOWN) ||
+      (fli_split_next(&mix) & 1) == 0) {
+    return 0;
+  }
+  for (uint32_t i = 0; i < set->n_trials; i++) {
+    const fli_trial *trial = &set->trials[i];
+    if (trial->parent != member->leaf && trial->child != member->leaf) continue;
+    return trial->is_scarce && trial->n < set->options.trial_most;
+  }
+  return 0;
+}
+
 static void probe_all(const fl_cohort_set *set, fl_cohort_route *route)
 {
   for (uint32_t i = 0; i < set->options.cap; i++) {

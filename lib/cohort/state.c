@@ -48,7 +48,7 @@ static void pack_trial(uint8_t *at, const fli_trial *trial)
 {
   at[0] = trial->parent;
   at[1] = trial->child;
-  at[2] = trial->is_extended;
+  at[2] = (uint8_t)(trial->is_extended | trial->is_scarce << 1);
   at[3] = (uint8_t)trial->n;
   fli_store_u32(at + 4, trial->begun);
   for (uint32_t i = 0; i < trial->n; i++) {

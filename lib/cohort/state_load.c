@@ -134,10 +134,11 @@ static int unpack_trial(const fl_cohort_set *set, fli_trial *trial,
 {
   *trial = (fli_trial){.parent = at[0],
                        .child = at[1],
-                       .is_extended = at[2],
+                       .is_extended = at[2] & 1,
+                       .is_scarce = at[2] >> 1,
                        .n = at[3],
                        .begun = fli_load_u32(at + 4)};
-  if (trial->n > set->options.trial_most || trial->is_extended > 1 ||
+  if (trial->n > set->options.trial_most || trial->is_scarce > 1 ||
       trial->begun > INT32_MAX) {
     return 0;
   }
@@ -225,6 +226,8 @@ static size_t read_floats(source *s, fli_leaf *leaf,
 {
   const size_t dim = s->set->options.dim;
   size_t n;
+  /* Other rules keep none, and theirs would be as long as features. */
+  if (s->set->options.rule != FL_COHORT_SKETCH) rows_most = 0;
   const uint8_t *data =
       read_items(s, dim * sizeof(float), rows_most, &n, "cohorts: rows");
   if (!data || n == 0) return 0;

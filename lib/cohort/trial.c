@@ -60,6 +60,53 @@ static void forget_pairs(fl_cohort_set *set, uint32_t leaf)
   }
 }
 
+static void forget_ratios(fli_leaf *leaf, uint32_t gone)
+{
+  fli_ratio *items = leaf->ratios.items;
+  size_t kept = 0;
+  for (size_t i = 0; i < leaf->ratios.n; i++) {
+    if (items[i].other != gone) items[kept++] = items[i];
+  }
+  leaf->ratios.n = kept;
+}
+
+/* Its number will be another cohort's: nothing may speak of it any more, not
+ * even in rounds that have not ended. */
+static void forget_leaf(fl_cohort_set *set, uint32_t gone)
+{
+  forget_pairs(set, gone);
+  for (uint32_t t = 0; t < set->n_trials; t++) {
+    fli_trial *trial = &set->trials[t];
+    for (uint32_t i = 0; i < trial->n; i++) {
+      if (trial->third[i] == gone) trial->third[i] = FLI_COHORT_NO_LEAF;
+    }
+  }
+  for (uint32_t k = 0; k < set->options.cap; k++) {
+    fli_leaf *leaf = &set->leaves[k];
+    fli_pending *items = leaf->pending.items;
+    forget_ratios(leaf, gone);
+    for (size_t i = 0; i < leaf->pending.n; i++) {
+      if (items[i].third == gone) items[i].third = FLI_COHORT_NO_LEAF;
+    }
+  }
+}
+
+static uint64_t count_members(const fl_cohort_set *set, uint32_t leaf)
+{
+  uint64_t n = 0;
+  for (uint32_t slot = 0; slot < set->n_slots; slot++) {
+    const fli_member *m = &set->members[slot];
+    n += m->leaf == leaf && fli_member_is(m, FLI_MEMBER_HERE);
+  }
+  return n;
+}
+
+void fli_event_weigh(const fl_cohort_set *set, fl_cohort_event *event)
+{
+  event->weight = count_members(set, event->cohort);
+  event->child_weight = count_members(set, event->child);
+}
+
 static void remove_trial(fl_cohort_set *set, const fli_trial *trial)
 {
   size_t at = (size_t)(trial - set->trials);
@@ -123,7 +170,7 @@ static fl_cohort_event *join_leaves(fl_cohort_set *set, uint32_t kept,
   remove_trials_of(set, kept);
   remove_trials_of(set, gone);
   forget_pairs(set, kept);
-  forget_pairs(set, gone);
+  forget_leaf(set, gone);
   set->splits_made++;
   return event;
 }
@@ -132,7 +179,10 @@ static fl_cohort_event *join_leaves(fl_cohort_set *set, uint32_t kept,
 static void move_half(fl_cohort_set *set, uint32_t half, uint32_t home,
                       uint32_t round)
 {
-  uint64_t count = 0;
+  fl_cohort_event *event = fli_cohort_emit(set, FL_COHORT_MOVED, round);
+  event->cohort = home;
+  event->child = half;
+  fli_event_weigh(set, event);
   for (uint32_t slot = 0; slot < set->n_slots; slot++) {
     fli_member *m = &set->members[slot];
     if (!fli_member_is(m, FLI_MEMBER_HERE)) continue;
@@ -143,14 +193,9 @@ static void move_half(fl_cohort_set *set, uint32_t half, uint32_t home,
     fli_member_set(m, FLI_MEMBER_UNKNOWN, 1);
     fli_member_set(m, FLI_MEMBER_FRESH, 0);
     fli_member_reset(m);
-    count++;
   }
-  fl_cohort_event *event = fli_cohort_emit(set, FL_COHORT_MOVED, round);
-  event->cohort = home;
-  event->child = half;
-  event->child_weight = count;
   fli_leaf_end(set, half);
-  forget_pairs(set, half);
+  forget_leaf(set, half);
   set->splits_made++;
 }
 
@@ -218,6 +263,7 @@ static void tell(fl_cohort_set *set, uint32_t kind, const fli_trial *trial,
   event->n_probes = trial->n;
   event->win = v->win;
   event->lump = v->lump;
+  fli_event_weigh(set, event);
 }
 
 static void keep_halves(fl_cohort_set *set, const fli_trial *trial,
@@ -275,9 +321,9 @@ static int are_one(fl_cohort_set *set, uint32_t a, uint32_t b, double *median)
 {
   double values[FLI_COHORT_PAIR];
   const fli_pair *pair = pair_of(set, a, b);
-  const fli_trial *trial = fli_trial_of(set, a);
-  if (pair->n < FLI_COHORT_PAIR) return 0;
-  if (trial && is_either(b, trial->parent, trial->child)) return 0;
+  /* A half of a trial has its verdict before it. */
+  if (pair->n < FLI_COHORT_PAIR || fli_trial_of(set, a) || fli_trial_of(set, b))
+    return 0;
   for (unsigned i = 0; i < FLI_COHORT_PAIR; i++)
     values[i] = fabs((double)pair->values[i]);
   *median = fli_median_of(values, FLI_COHORT_PAIR);

@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/cohorts.h"
 
 static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                         uint32_t reason)
@@ -237,6 +238,8 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st == FL_OK) {
     st = fli_parts_check(job, member, &incoming->data);
     if (st != FL_OK) return refuse_part(peer, member, &manifest);
+    if (job->front) st = fli_cohorts_sketch(member, &incoming->data);
+    if (st == FL_E_NOMEM) return st;
     st = fl_partial_add(job->partial, incoming->data.data, incoming->data.size);
   }
   if (st == FL_E_NOMEM) return st;

@@ -8,10 +8,11 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "server/cohorts.h"
 
 int fli_evaluate_is_due(const fli_job *job)
 {
-  return job->options.evaluate_every > 0 &&
+  return !job->front && job->options.evaluate_every > 0 &&
          job->round % job->options.evaluate_every == 0;
 }
 
@@ -28,32 +29,43 @@ void fli_evaluate_begin(fli_job *job)
   }
 }
 
-static void report(const fli_job *job)
+static void add_scores(const fli_job *job, fl_server_event *event, double *sum)
+{
+  event->selected += job->n_members;
+  event->accepted += job->n_reports;
+  for (uint32_t i = 0; i < job->n_members; i++) {
+    const fli_member *member = &job->members[i];
+    if (!member->has_score) continue;
+    *sum += member->loss * (double)member->count;
+    event->correct += member->correct;
+    event->count += member->count;
+  }
+}
+
+void fli_evaluate_report(const fli_job *job)
 {
   fl_server_event event = fli_event_blank(FL_SERVER_EVALUATED, job->index);
   double sum = 0.0;
   event.round = job->round;
   event.model_version = job->store.canonical.version;
-  event.selected = job->n_members;
-  event.accepted = job->n_reports;
-  for (uint32_t i = 0; i < job->n_members; i++) {
-    const fli_member *member = &job->members[i];
-    if (!member->has_score) continue;
-    sum += member->loss * (double)member->count;
-    event.correct += member->correct;
-    event.count += member->count;
+  event.cohort = fli_cohort_of(job);
+  add_scores(job, &event, &sum);
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    if (job->cohorts->leaves[i])
+      add_scores(job->cohorts->leaves[i], &event, &sum);
   }
   /* Absurd scores may add up to no number. */
   if (event.count > 0 && isfinite(sum)) event.loss = sum / (double)event.count;
   fli_events_add(&job->server->events, &event, "",
                  "round %llu: %u of %u scores", (unsigned long long)job->round,
-                 job->n_reports, job->n_members);
+                 event.accepted, event.selected);
 }
 
 int fli_evaluate_progress(fli_job *job)
 {
   if (job->n_open > 0 && job->server->now_ns < job->deadline_ns) return 0;
-  report(job);
+  fli_evaluate_report(job);
+  fli_accuracy_take(job);
   fli_round_next(job);
   return 1;
 }
@@ -62,6 +74,7 @@ fl_status fli_evaluate_on_metrics(fli_peer *peer, const fli_metrics *metrics)
 {
   fli_job *job = peer->participant->job;
   fli_member *member = fli_member_of(peer->participant);
+  if (metrics->is_probe) return fli_visits_on_metrics(peer, metrics);
   if (job->phase != FLI_PHASE_EVALUATING || metrics->round != job->round ||
       metrics->model_version != job->store.canonical.version) {
     return fli_peer_ack(peer, metrics->round, 0, FL_REJECT_STALE, "%s",

@@ -84,6 +84,7 @@ fl_server_event fli_event_blank(uint32_t kind, uint32_t job)
   event.value = NAN;
   event.threshold = NAN;
   event.raw = NAN;
+  event.cohort = event.child = FL_COHORT_NONE;
   return event;
 }
 

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "freeze/freeze.h"
+#include "server/state.h"
 
 /* ---- making ---- */
 

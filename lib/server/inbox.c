@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "server/cohorts.h"
 
 /* ---- HELLO ---- */
 
@@ -55,6 +56,10 @@ static fl_status check_hello(fli_peer *peer, const fli_hello *hello,
     return fli_peer_reject(peer, FL_REJECT_SCHEMA,
                            "model schema: got %s..., want %s...", got, want);
   }
+  if (found->cohorts && !(hello->capabilities & FLI_CAP_COHORTS)) {
+    return fli_peer_reject(peer, FL_REJECT_VERSION,
+                           "hello: got a client that knows no cohorts");
+  }
   *job = found;
   return FL_OK;
 }
@@ -73,7 +78,8 @@ static fl_status identify(fli_peer *peer, fli_job *job, const fli_hello *hello,
   }
   if (!known) {
     *event_kind = FL_SERVER_CLIENT_JOINED;
-    return fli_registry_add(job, hello->client_id, who);
+    const fl_status st = fli_registry_add(job, hello->client_id, who);
+    return st == FL_OK ? fli_cohorts_join(*who) : st;
   }
   if (known->peer && known->peer != peer) {
     if (!hello->has_token ||
@@ -139,7 +145,7 @@ static fl_status on_hello(fli_peer *peer, const fli_frame *frame)
   if (st != FL_OK) return st;
   st = check_hello(peer, &hello, &job);
   if (st != FL_OK || !job) return st;
-  if (peer->participant && (peer->participant->job != job ||
+  if (peer->participant && (peer->participant->home != job ||
                             strcmp(peer->participant->id, hello.client_id))) {
     return fli_peer_ack(peer, 0, 0, FL_REJECT_STATE,
                         "hello: got client \"%s\", want \"%s\"",
@@ -207,6 +213,7 @@ static fl_status on_decline(fli_peer *peer, const fli_frame *frame)
   fli_member *member = fli_member_of(peer->participant);
   const fl_status st = fli_parse_decline(&decline, frame->body, frame->size);
   if (st != FL_OK) return st;
+  if (fli_visits_on_decline(peer, &decline)) return FL_OK;
   /* An evaluation has no attempts. */
   if (!member || decline.round != job->round ||
       (job->phase != FLI_PHASE_EVALUATING && decline.attempt != job->attempt)) {
@@ -225,6 +232,8 @@ static fl_status on_get_model(fli_peer *peer, const fli_frame *frame)
   if (st != FL_OK) return st;
   fli_peer_drop_download(peer);
   peer->participant->has_model = 0;
+  peer->participant->probe_cohort = FL_COHORT_NONE;
+  if (fli_visits_resync(peer)) return FL_OK;
   fli_peer_add_due(peer, FLI_DUE_MODEL);
   return fli_job_resync(peer->participant->job, peer);
 }
@@ -240,6 +249,7 @@ static fl_status on_bye(fli_peer *peer, const fli_frame *frame)
   fli_peer_close(peer, 0);
   fli_registry_end_grace(who);
   if (member) fli_member_lose(who->job, member, FL_REJECT_VANISHED, 0);
+  fli_visits_lose(who);
   return FL_OK;
 }
 

@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/compressor.h"
+#include "server/cohorts.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */
@@ -139,6 +140,7 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   snprintf(job->name, sizeof job->name, "%s", options->name);
   job->options.name = job->name;
   job->options.codec = &job->codec;
+  job->options.cohorts = NULL;
   fli_bytes_init(&job->description, job->context);
   fli_bytes_init(&job->freezing.plan, job->context);
   job->phase = FLI_PHASE_WAITING;
@@ -150,6 +152,7 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   FLI_TRY(take_weights(job, model));
   FLI_TRY(fli_freezing_init(job, options->freeze));
   FLI_TRY(check_norm_count(job));
+  FLI_TRY(fli_cohorts_init(job, options->cohorts));
   *out = job;
   job = NULL;
 out:
@@ -161,6 +164,7 @@ void fli_job_free(fli_job *job)
 {
   if (!job) return;
   const size_t bytes = (size_t)job->store.canonical.n * sizeof(float);
+  fli_cohorts_free(job);
   fli_round_clear(job);
   job->server->n_participants -= job->registry.count;
   fli_registry_free(&job->registry, job->context);
@@ -207,19 +211,26 @@ static void expire_grace(fli_job *job)
   while (who && grace_end(job, who->lost_ns) <= job->server->now_ns) {
     fli_member *member = fli_member_of(who);
     fli_registry_end_grace(who);
-    if (member) fli_member_lose(job, member, FL_REJECT_VANISHED, 0);
+    if (member) fli_member_lose(who->job, member, FL_REJECT_VANISHED, 0);
+    fli_visits_lose(who);
     who = job->registry.grace_first;
   }
+}
+
+static int progress(fli_job *job)
+{
+  if (job->cohorts) return fli_cohorts_progress(job);
+  return job->phase == FLI_PHASE_EVALUATING ? fli_evaluate_progress(job)
+                                            : fli_round_progress(job);
 }
 
 void fli_job_advance(fli_job *job)
 {
   int has_changed;
+  if (job->front) job = job->front;
   do {
     expire_grace(job);
-    has_changed = job->phase == FLI_PHASE_EVALUATING
-                      ? fli_evaluate_progress(job)
-                      : fli_round_progress(job);
+    has_changed = progress(job);
     if (has_changed) fli_journal_step(job->server);
   } while (has_changed);
 }
@@ -238,6 +249,7 @@ uint64_t fli_job_next_timeout(const fli_job *job)
     earlier(&next, grace_end(job, job->registry.grace_first->lost_ns));
   }
   if (job->phase != FLI_PHASE_WAITING) {
+    if (job->cohorts) earlier(&next, fli_cohorts_next_timeout(job));
     earlier(&next, job->deadline_ns);
     return next;
   }
@@ -253,6 +265,10 @@ void fli_job_rebase(fli_job *job, uint64_t delta_ns)
   job->waiting_ns += delta_ns;
   if (job->hold_ns > 0) job->hold_ns = fli_later(job->hold_ns, delta_ns);
   job->deadline_ns = fli_later(job->deadline_ns, delta_ns);
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    if (job->cohorts->leaves[i])
+      fli_job_rebase(job->cohorts->leaves[i], delta_ns);
+  }
   for (fli_participant *who = job->registry.grace_first; who; who = who->next) {
     who->lost_ns += delta_ns;
   }
@@ -282,6 +298,7 @@ fl_status fli_job_resync(fli_job *job, fli_peer *peer)
     fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_DONE);
     return FL_OK;
   }
+  if (fli_visits_resync(peer)) return FL_OK;
   if (job->phase == FLI_PHASE_EVALUATING && is_asked && !member->has_score) {
     fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_EVALUATE);
     return FL_OK;
@@ -304,6 +321,13 @@ void fli_job_finish(fli_job *job)
   event.model_version = job->store.canonical.version;
   if (job->is_stopping) event.reason = FL_REJECT_STOPPED;
   fli_round_clear(job);
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    fli_job *leaf = job->cohorts->leaves[i];
+    if (!leaf) continue;
+    leaf->phase = FLI_PHASE_FINISHED;
+    leaf->round = job->round;
+    leaf->is_begun = job->is_begun;
+  }
   job->phase = FLI_PHASE_FINISHED;
   job->deadline_ns = UINT64_MAX;
   for (size_t i = 0; i < job->registry.capacity; i++) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "server/cohorts.h"
 
 #define FLI_SECONDS UINT64_C(1000000000)
 /* What PLAN can carry. */
@@ -38,6 +39,7 @@ static fl_job_options defaults(void)
       .steps_kept = 8,
       .feedback_decay = 0.5f,
       .min_cover = 1,
+      .cohort_probed = 40,
   };
   return options;
 }
@@ -158,6 +160,7 @@ fl_status fli_job_options_check(const fl_job_options *options)
   if (!options->name || !is_printable(options->name))
     return fli_error(FL_E_ARGUMENT,
                      "job name: want 1..64 printable ASCII bytes");
-  const fl_status st = check_numbers(options);
-  return st != FL_OK ? st : check_choices(options);
+  fl_status st = check_numbers(options);
+  st = st != FL_OK ? st : check_choices(options);
+  return st != FL_OK ? st : fli_cohorts_check(options);
 }

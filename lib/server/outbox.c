@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "model/schedule.h"
+#include "server/cohorts.h"
 
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 {
@@ -47,7 +48,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 
 /* ---- model ---- */
 
-static fl_status begin_model(fli_peer *peer)
+fl_status fli_outbox_model(fli_peer *peer)
 {
   fli_participant *who = peer->participant;
   fli_store *store = &who->job->store;
@@ -60,6 +61,8 @@ static fl_status begin_model(fli_peer *peer)
                                     &blob, &manifest);
   if (st != FL_OK) return st;
   manifest.round = who->job->round;
+  manifest.has_cohort = who->job->front != NULL;
+  if (manifest.has_cohort) manifest.cohort = fli_cohort_of(who->job);
   memcpy(manifest.hash, fli_blob_hash(blob), sizeof manifest.hash);
   st = fli_outgoing_begin_hashed(&peer->outgoing, &peer->queue, &manifest,
                                  blob->bytes.data, blob->bytes.size,
@@ -70,6 +73,7 @@ static fl_status begin_model(fli_peer *peer)
   }
   peer->blob = blob;
   peer->blob_version = manifest.model_version;
+  peer->blob_cohort = FL_COHORT_NONE;
   return FL_OK;
 }
 
@@ -77,8 +81,14 @@ static fl_status continue_model(fli_peer *peer)
 {
   const fl_status st = fli_outgoing_next(&peer->outgoing, &peer->queue);
   if (st == FL_OK && !peer->outgoing.is_active) {
-    peer->participant->has_model = 1;
-    peer->participant->model_version = peer->blob_version;
+    fli_participant *who = peer->participant;
+    if (peer->blob_cohort == FL_COHORT_NONE) {
+      who->has_model = 1;
+      who->model_version = peer->blob_version;
+    } else {
+      who->probe_cohort = peer->blob_cohort;
+      who->probe_version = peer->blob_version;
+    }
     fli_peer_drop_download(peer);
   }
   return st;
@@ -141,7 +151,9 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan = job->freezing.controller ? job->freezing.plan.data : NULL,
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
+      .has_cohort = job->front != NULL,
   };
+  if (job->front) message.cohort = fli_cohort_of(job);
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
   if (options->error_feedback) {
     message.has_counted = 1;
@@ -205,8 +217,12 @@ static const struct {
   uint32_t due;
   fl_status (*write)(fli_peer *peer);
 } acts[] = {
-    {FLI_DUE_MODEL, begin_model}, {FLI_DUE_PLAN, write_plan},
-    {FLI_DUE_SCALE, write_scale}, {FLI_DUE_EVALUATE, write_evaluate},
+    {FLI_DUE_PROBE_MODEL, fli_visits_write_model},
+    {FLI_DUE_PROBE, fli_visits_write_probe},
+    {FLI_DUE_MODEL, fli_outbox_model},
+    {FLI_DUE_PLAN, write_plan},
+    {FLI_DUE_SCALE, write_scale},
+    {FLI_DUE_EVALUATE, write_evaluate},
     {FLI_DUE_DONE, write_done},
 };
 

@@ -96,12 +96,13 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   participant = fli_alloc(job->context, 1, sizeof *participant);
   if (!participant) return fli_nomem(sizeof *participant);
   hash_id(job, id, digest);
-  participant->job = job;
+  participant->job = participant->home = job;
   memcpy(participant->id, id, strlen(id) + 1);
   memcpy(participant->token, digest, FLI_TOKEN_BYTES);
   participant->hash = table_hash(digest);
   participant->samples = 1;
-  participant->member = FLI_NO_MEMBER;
+  participant->member = participant->visit = FLI_NO_MEMBER;
+  participant->probe_cohort = FL_COHORT_NONE;
   *place(&job->registry, participant->hash, id) = participant;
   job->registry.count++;
   job->server->n_participants++;
@@ -111,7 +112,7 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
 
 void fli_registry_end_grace(fli_participant *participant)
 {
-  fli_registry *registry = &participant->job->registry;
+  fli_registry *registry = &participant->home->registry;
   if (!participant->is_in_grace) return;
   if (participant->previous) {
     participant->previous->next = participant->next;
@@ -129,9 +130,9 @@ void fli_registry_end_grace(fli_participant *participant)
 
 static void begin_grace(fli_participant *participant)
 {
-  fli_registry *registry = &participant->job->registry;
+  fli_registry *registry = &participant->home->registry;
   participant->is_in_grace = 1;
-  participant->lost_ns = participant->job->server->now_ns;
+  participant->lost_ns = participant->home->server->now_ns;
   participant->previous = registry->grace_last;
   if (registry->grace_last) {
     registry->grace_last->next = participant;
@@ -151,18 +152,19 @@ void fli_registry_attach(fli_participant *participant, fli_peer *peer)
   fli_registry_end_grace(participant);
   participant->peer = peer;
   peer->participant = participant;
-  participant->job->registry.live++;
-  participant->job->registry.trainers += is_trainer(participant);
+  participant->home->registry.live++;
+  participant->home->registry.trainers += is_trainer(participant);
 }
 
 void fli_registry_detach(fli_participant *participant, int has_grace)
 {
   if (participant->peer) {
-    participant->job->registry.live--;
-    participant->job->registry.trainers -= is_trainer(participant);
+    participant->home->registry.live--;
+    participant->home->registry.trainers -= is_trainer(participant);
   }
   participant->peer = NULL;
   participant->has_model = 0;
+  participant->probe_cohort = FL_COHORT_NONE;
   fli_registry_end_grace(participant);
   if (has_grace) begin_grace(participant);
 }

@@ -11,6 +11,8 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/cohorts.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 static fl_status malformed(const char *what)
@@ -175,7 +177,7 @@ static fl_status read_round(fli_job *job, fli_msg_reader *reader)
   memset(&saved, 0, sizeof saved);
   fli_saved_read(reader, &fli_saved_rounds, &saved);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (saved.phase < FLI_PHASE_WAITING || saved.phase > FLI_PHASE_FINISHED ||
+  if (saved.phase < FLI_PHASE_WAITING || saved.phase > FLI_PHASE_SCORES ||
       saved.round < 1 || saved.round > job->options.rounds) {
     return malformed("the round");
   }
@@ -231,7 +233,8 @@ static fl_status read_members(fli_job *job, fli_msg_reader *reader)
   uint32_t n_sorted = 0, next = 0;
   const uint32_t n = fli_reader_array(reader);
   FLI_TRY(fli_reader_status(reader));
-  FLI_TRY(fli_registry_sorted(job, 0, &sorted, &n_sorted));
+  FLI_TRY(fli_registry_sorted(job->front ? job->front : job, 0, &sorted,
+                              &n_sorted));
   if (n > n_sorted || n > FL_MAX_SLOTS) FLI_TRY(malformed("the members"));
   if (n > 0) {
     job->members = fli_alloc(job->context, n, sizeof *job->members);
@@ -355,7 +358,24 @@ out:
 
 /* ---- all of it ---- */
 
-static fl_status read_job(fl_server *server, fli_msg_reader *reader)
+static fl_status read_accuracy(fli_job *job, fli_msg_reader *reader)
+{
+  fl_client_accuracy *accuracy = &job->accuracy;
+  const uint32_t n = fli_reader_array(reader);
+  if (n != 5 + FLI_COUNT_OF(accuracy->quantiles)) return malformed("accuracy");
+  accuracy->clients = fli_reader_u32(reader);
+  accuracy->round = fli_reader_u64(reader);
+  accuracy->mean = fli_reader_f64(reader);
+  accuracy->worst = fli_reader_f64(reader);
+  accuracy->jain = fli_reader_f64(reader);
+  for (size_t i = 0; i < FLI_COUNT_OF(accuracy->quantiles); i++)
+    accuracy->quantiles[i] = fli_reader_f64(reader);
+  fli_reader_leave(reader);
+  return fli_reader_status(reader);
+}
+
+fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
+                       fli_job *front, fli_job **out)
 {
   fl_status st = FL_OK;
   fli_job *job = NULL;
@@ -364,6 +384,7 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
     return fli_reader_status(reader);
   }
   FLI_TRY(read_new_job(server, reader, &job));
+  job->front = front;
   FLI_TRY(read_model(job, reader));
   FLI_TRY(fli_freezing_read(job, reader));
   FLI_TRY(read_participants(job, reader));
@@ -371,11 +392,22 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
   FLI_TRY(read_members(job, reader));
   FLI_TRY(check_round(job));
   FLI_TRY(read_scale(job, reader));
+  FLI_TRY(read_accuracy(job, reader));
+  FLI_TRY(fli_cohorts_read(job, reader));
   fli_reader_leave(reader);
-  FLI_TRY(fli_server_adopt(server, job));
+  *out = job;
   job = NULL;
 out:
   fli_job_free(job);
+  return st;
+}
+
+static fl_status read_job(fl_server *server, fli_msg_reader *reader)
+{
+  fli_job *job = NULL;
+  fl_status st = fli_job_read(server, reader, NULL, &job);
+  if (st == FL_OK) st = fli_server_adopt(server, job);
+  if (st != FL_OK) fli_job_free(job);
   return st;
 }
 

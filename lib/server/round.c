@@ -13,6 +13,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/cohorts.h"
 
 /* ---- members ---- */
 
@@ -124,6 +125,7 @@ static fl_server_event round_event(const fli_job *job, uint32_t kind)
   event.selected = job->n_members;
   event.accepted = job->n_counted;
   event.first_active = job->first_active;
+  event.cohort = fli_cohort_of(job);
   return event;
 }
 
@@ -142,7 +144,7 @@ static void report_lost(fli_job *job, uint32_t reason)
   }
 }
 
-static void wait_for_next(fli_job *job)
+void fli_round_wait(fli_job *job)
 {
   fli_round_clear(job);
   job->phase = FLI_PHASE_WAITING;
@@ -172,7 +174,7 @@ static void abort_round(fli_job *job, uint32_t reason, const char *text)
   forget_counted(job);
   fli_events_add(&job->server->events, &event, "", "round %llu, attempt %u: %s",
                  (unsigned long long)job->round, job->attempt, text);
-  wait_for_next(job);
+  fli_round_wait(job);
   job->attempt++;
   job->hold_ns = fli_job_after(job, pause > 0 ? pause : 1);
 }
@@ -218,7 +220,8 @@ static double mean_loss(const fli_job *job)
 
 void fli_round_next(fli_job *job)
 {
-  wait_for_next(job);
+  fli_round_wait(job);
+  if (job->front) return;
   if (job->round >= job->options.rounds || job->is_stopping) {
     fli_job_finish(job);
   } else {
@@ -237,6 +240,7 @@ static void finish_round(fli_job *job)
     return;
   }
   if (job->is_public) fli_norms_adapt(job);
+  if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);
   event.model_version = job->store.canonical.version;
   report_lost(job, job->n_counted >= job->n_wanted ? FL_REJECT_STALE
@@ -344,7 +348,9 @@ static fl_status open_round(fli_job *job)
   const fl_job_options *options = &job->options;
   fl_status st = FL_OK;
   FLI_TRY(fli_freezing_begin_round(job));
-  FLI_TRY(fli_select_members(job, FLI_CAP_TRAIN, fli_select_size(job)));
+  FLI_TRY(job->front
+              ? fli_cohorts_fill_members(job)
+              : fli_select_members(job, FLI_CAP_TRAIN, fli_select_size(job)));
   job->n_wanted = job->n_members;
   if (options->participants > 0 && options->participants < job->n_wanted) {
     job->n_wanted = options->participants;
@@ -369,7 +375,7 @@ out:
   return st;
 }
 
-static void begin_round(fli_job *job)
+void fli_round_begin(fli_job *job)
 {
   const fl_status st = open_round(job);
   job->is_begun = 1;
@@ -387,7 +393,7 @@ static void begin_round(fli_job *job)
 
 /* A round that could ask more clients than are there gives those that were
  * lost just now the time to return, but not for ever. */
-static int is_start_due(const fli_job *job)
+int fli_round_is_due(const fli_job *job)
 {
   const fli_registry *registry = &job->registry;
   const uint64_t now = job->server->now_ns;
@@ -434,8 +440,8 @@ int fli_round_progress(fli_job *job)
       fli_job_finish(job);
       return 1;
     }
-    if (!is_start_due(job)) return 0;
-    begin_round(job);
+    if (job->front || !fli_round_is_due(job)) return 0;
+    fli_round_begin(job);
     return 1;
   case FLI_PHASE_NORMS: return progress_norms(job);
   case FLI_PHASE_UPDATES: return progress_updates(job);

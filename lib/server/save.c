@@ -6,7 +6,8 @@
  *
  *   name, options, codec, description, version, weights, momentum, residual,
  *   announced norms, steps, freezing, participants, round, members, then of
- *   the round: reported norms, agreed norms, clamp counts, sum
+ *   the round: reported norms, agreed norms, clamp counts, sum; accuracy,
+ *   cohorts
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -16,6 +17,8 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/cohorts.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */
@@ -153,13 +156,27 @@ static fl_status write_scale(fli_msg_writer *writer, const fli_job *job)
   return write_sum(writer, job);
 }
 
-static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
+static void write_accuracy(fli_msg_writer *writer,
+                           const fl_client_accuracy *accuracy)
+{
+  fli_writer_array(writer, 5 + FLI_COUNT_OF(accuracy->quantiles));
+  fli_writer_u64(writer, accuracy->clients);
+  fli_writer_u64(writer, accuracy->round);
+  fli_writer_f64(writer, accuracy->mean);
+  fli_writer_f64(writer, accuracy->worst);
+  fli_writer_f64(writer, accuracy->jain);
+  for (size_t i = 0; i < FLI_COUNT_OF(accuracy->quantiles); i++)
+    fli_writer_f64(writer, accuracy->quantiles[i]);
+}
+
+/* Participants are the front's. */
+fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
 {
   const fli_canonical *model = &job->store.canonical;
   fl_status st = FL_OK;
   fli_participant **sorted = NULL;
   uint32_t n = 0;
-  FLI_TRY(fli_registry_sorted(job, 0, &sorted, &n));
+  FLI_TRY(fli_registry_sorted(job->front ? job->front : job, 0, &sorted, &n));
   fli_writer_array(writer, FLI_SAVED_JOB_PARTS);
   fli_writer_str(writer, job->name);
   fli_saved_write(writer, &fli_saved_options, &job->options);
@@ -172,10 +189,12 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   write_floats(writer, job->context, job->public_norms, job->n_norms);
   write_steps(writer, &job->store);
   FLI_TRY(fli_freezing_write(writer, job));
-  write_participants(writer, sorted, n);
+  write_participants(writer, sorted, job->front ? 0 : n);
   write_round(writer, job);
   write_members(writer, job, sorted);
   FLI_TRY(write_scale(writer, job));
+  write_accuracy(writer, &job->accuracy);
+  FLI_TRY(fli_cohorts_write(writer, job, sorted));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);
@@ -196,7 +215,7 @@ fl_status fl_server_save(const fl_server *server, const fl_writer *writer)
   fli_writer_bin(&pack, server->secret, sizeof server->secret);
   fli_writer_array(&pack, (uint32_t)server->n_jobs);
   for (size_t i = 0; i < server->n_jobs; i++) {
-    FLI_TRY(write_job(&pack, server->jobs[i]));
+    FLI_TRY(fli_job_write(&pack, server->jobs[i]));
   }
   FLI_TRY(fli_writer_status(&pack));
   FLI_TRY(fli_container_write(writer, FLI_STATE_SERVER,

@@ -55,6 +55,7 @@ static void prefer_full(const fli_job *job, fli_participant *const *candidates,
 static fl_status draw(const fli_job *job, fli_participant **candidates,
                       uint32_t n, uint32_t k, int is_training)
 {
+  if (k >= n) return FL_OK;
   fl_status st = FL_OK;
   fli_rng rng;
   uint32_t kept = 0;
@@ -85,7 +86,7 @@ static int compare_u64(const void *a, const void *b)
   return (left > right) - (left < right);
 }
 
-static fl_status choose_cap(fli_job *job)
+fl_status fli_select_cap(fli_job *job)
 {
   const uint32_t n = job->n_members;
   job->weight_cap = job->options.weight_cap;
@@ -104,15 +105,35 @@ static fl_status choose_cap(fli_job *job)
   return FL_OK;
 }
 
+fl_status fli_select_draw(const fli_job *job, fli_participant **candidates,
+                          uint32_t n, uint32_t k)
+{
+  return draw(job, candidates, n, k, 1);
+}
+
+/* Of a front's participants, those who belong to the leaf. */
+static void keep_own(const fli_job *job, fli_participant **candidates,
+                     uint32_t *n)
+{
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < *n; i++) {
+    if (candidates[i]->job == job) candidates[kept++] = candidates[i];
+  }
+  *n = kept;
+}
+
 fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit)
 {
   fl_status st = FL_OK;
   fli_participant **candidates = NULL;
-  uint32_t n = 0;
-  FLI_TRY(fli_registry_sorted(job, capability, &candidates, &n));
+  uint32_t n = 0, n_all = 0;
+  FLI_TRY(fli_registry_sorted(job->front ? job->front : job, capability,
+                              &candidates, &n_all));
+  n = n_all;
+  if (job->front) keep_own(job, candidates, &n);
   const uint32_t k = limit < n ? limit : n;
   const int is_training = capability == FLI_CAP_TRAIN;
-  if (k < n) FLI_TRY(draw(job, candidates, n, k, is_training));
+  FLI_TRY(draw(job, candidates, n, k, is_training));
   job->members = fli_alloc(job->context, k, sizeof *job->members);
   if (!job->members) FLI_TRY(fli_nomem(k * sizeof *job->members));
   job->n_members = k;
@@ -121,8 +142,8 @@ fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit)
     job->members[i].first_active = fli_parts_start(job, candidates[i]->depth);
     candidates[i]->member = i;
   }
-  if (is_training && k > 0) FLI_TRY(choose_cap(job));
+  if (is_training && k > 0) FLI_TRY(fli_select_cap(job));
 out:
-  fli_free(job->context, candidates, n * sizeof *candidates);
+  fli_free(job->context, candidates, n_all * sizeof *candidates);
   return st;
 }

@@ -20,6 +20,7 @@
 #include "wire/transfer.h"
 
 typedef struct fli_participant fli_participant;
+typedef struct fli_cohorts fli_cohorts; /* cohorts.h */
 
 enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
 
@@ -123,7 +124,9 @@ enum {
   FLI_DUE_PLAN = 2,
   FLI_DUE_SCALE = 4,
   FLI_DUE_EVALUATE = 8,
-  FLI_DUE_DONE = 16
+  FLI_DUE_DONE = 16,
+  FLI_DUE_PROBE_MODEL = 32,
+  FLI_DUE_PROBE = 64
 };
 
 /* Node of the crit-bit tree over peer numbers: see peer_table.c. */
@@ -159,6 +162,7 @@ struct fli_peer {
   fli_outgoing outgoing;
   fli_blob *blob; /* what `outgoing` borrows from */
   uint64_t blob_version;
+  uint32_t blob_cohort; /* of a probe; FL_COHORT_NONE: it is the model */
 };
 
 fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);
@@ -199,7 +203,8 @@ fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text);
 /* ---- participants (registry.c) ---- */
 
 struct fli_participant {
-  fli_job *job;
+  fli_job *job;  /* whose rounds it takes part in */
+  fli_job *home; /* in whose registry it is: the same without cohorts */
   char id[FLI_ID_BYTES];
   uint8_t token[FLI_TOKEN_BYTES];
   uint64_t hash; /* of the id, keyed: place in the table */
@@ -217,6 +222,11 @@ struct fli_participant {
   uint32_t counted_attempt;
   uint64_t before_round; /* the one before, for when that is taken back */
   uint32_t before_attempt;
+  /* With cohorts: */
+  uint32_t slot;         /* in the set */
+  uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
+  uint32_t probe_cohort; /* the probe held, as far as we know */
+  uint64_t probe_version;
 };
 
 typedef struct fli_registry {
@@ -247,7 +257,11 @@ typedef enum fli_phase {
   FLI_PHASE_NORMS,
   FLI_PHASE_UPDATES,
   FLI_PHASE_EVALUATING,
-  FLI_PHASE_FINISHED
+  FLI_PHASE_FINISHED,
+  /* Of the front of cohorts: */
+  FLI_PHASE_PROBING,
+  FLI_PHASE_LEAVES,
+  FLI_PHASE_SCORES
 } fli_phase;
 
 /* One participant's part in the running round or evaluation. */
@@ -294,6 +308,10 @@ struct fli_job {
   uint32_t first_active; /* modules below are frozen */
   uint64_t bytes_saved;  /* see fl_job_status */
   fli_freezing freezing;
+  fli_cohorts *cohorts; /* NULL: none */
+  fli_job *front;       /* of a leaf; NULL: it is none */
+  uint32_t cohort;      /* of a leaf */
+  fl_client_accuracy accuracy;
   fl_compressor *compressor;
   uint64_t n_norms;
   fli_store store;
@@ -378,10 +396,20 @@ fl_status fli_round_open_partial(fli_job *job);
 fl_status fli_round_alloc_scale(fli_job *job, int with_reported);
 /* The round (and its evaluation) is over: the next one, or the end. */
 void fli_round_next(fli_job *job);
+/* 1 when there are enough clients for a round, and its time has come. */
+int fli_round_is_due(const fli_job *job);
+void fli_round_begin(fli_job *job);
+/* Nothing runs; drop what did. */
+void fli_round_wait(fli_job *job);
 
 /* Members: all, or `limit` drawn ones, of those there with a capability; for
  * training also the weight cap. */
 fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit);
+/* The weight cap for the members. */
+fl_status fli_select_cap(fli_job *job);
+/* Keep k of n candidates, drawn for the round, in their order. */
+fl_status fli_select_draw(const fli_job *job, fli_participant **candidates,
+                          uint32_t n, uint32_t k);
 /* Who trains what (parts.c). First module that a client of this depth trains.
  */
 uint32_t fli_parts_start(const fli_job *job, uint32_t depth);
@@ -436,6 +464,12 @@ void fli_collect_count(fli_job *job, fli_member *member, double loss,
 int fli_evaluate_is_due(const fli_job *job);
 void fli_evaluate_begin(fli_job *job);
 int fli_evaluate_progress(fli_job *job);
+/* Tell the host of the scores; of a front, those of all leaves. */
+void fli_evaluate_report(const fli_job *job);
+/* Scores of clients, one by one, which are sorted (accuracy.c). */
+void fli_accuracy_of(fl_client_accuracy *accuracy, double *scores, uint32_t n);
+/* Of the members who scored; without memory it stays as it was. */
+void fli_accuracy_take(fli_job *job);
 fl_status fli_evaluate_on_metrics(fli_peer *peer, const fli_metrics *metrics);
 
 /* Choose the round's clip, whose norms are agreed or announced. */
@@ -509,92 +543,7 @@ fl_status fli_inbox_refuse(fli_peer *peer, fl_status status);
 /* Fill an empty queue with the next thing to be said (outbox.c). */
 fl_status fli_outbox_pump(fli_peer *peer);
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
-
-/* ---- snapshots (state_fields.c, save.c, restore.c) ---- */
-
-enum {
-  FLI_SERVER_STATE_VERSION = 5,
-  FLI_SAVED_JOB_PARTS = 18,
-  FLI_SAVED_FREEZING_PARTS = 5
-};
-
-typedef enum fli_saved_kind {
-  FLI_SAVED_U32,
-  FLI_SAVED_U64,
-  FLI_SAVED_F32,
-  FLI_SAVED_ID,  /* char[FLI_ID_BYTES] */
-  FLI_SAVED_KEY, /* uint8_t[FLI_KEY_BYTES] */
-  FLI_SAVED_VIEW /* const uint8_t *; read as a view into the snapshot */
-} fli_saved_kind;
-
-typedef struct fli_saved_field {
-  fli_saved_kind kind;
-  size_t offset;
-  size_t size_offset; /* VIEW: of the uint32_t that holds the bytes */
-} fli_saved_field;
-
-typedef struct fli_saved_table {
-  const fli_saved_field *fields;
-  size_t n_fields;
-} fli_saved_table;
-
-/* Times are what is left of them: the clock is another one after a restore. */
-typedef struct fli_saved_round {
-  uint32_t phase;
-  uint32_t attempt;
-  uint64_t round;
-  uint32_t is_begun;
-  uint32_t is_stopping;
-  uint32_t is_public;
-  uint32_t n_wanted;
-  uint64_t weight_cap;
-  uint64_t hold_left_ns;
-  uint64_t deadline_left_ns; /* UINT64_MAX = none */
-  float clip;
-  uint64_t energy_bits; /* of doubles */
-  uint64_t correlation_bits;
-  uint64_t bytes_saved;
-} fli_saved_round;
-
-typedef struct fli_saved_member {
-  uint32_t participant; /* place in the sorted list of all */
-  uint32_t lost;
-  uint64_t samples;
-  uint64_t loss_bits; /* of a double: NaN is a value here */
-  uint64_t correct;
-  uint64_t count;
-  uint32_t is_out;
-  uint32_t has_norm;
-  uint32_t is_counted;
-  uint32_t has_score;
-  uint32_t first_active;
-  uint32_t has_report;
-  uint32_t report_module;
-  uint64_t report_bits;
-} fli_saved_member;
-
-typedef struct fli_saved_participant {
-  char id[FLI_ID_BYTES];
-  uint64_t samples;
-  uint64_t capabilities;
-  uint64_t counted_round;
-  uint32_t counted_attempt;
-  uint32_t is_expected; /* was there, or lost a moment ago */
-  uint64_t before_round;
-  uint32_t before_attempt;
-  uint32_t depth;
-} fli_saved_participant;
-
-extern const fli_saved_table fli_saved_options; /* fl_job_options */
-extern const fli_saved_table fli_saved_codec;   /* fl_compressor_options */
-extern const fli_saved_table fli_saved_freeze_options; /* fl_freeze_options */
-extern const fli_saved_table fli_saved_rounds;
-extern const fli_saved_table fli_saved_members;
-extern const fli_saved_table fli_saved_participants;
-void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
-                     const void *object);
-/* Errors stick to the reader. */
-void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
-                    void *object);
+/* Begin to send the model, unless it is held. */
+fl_status fli_outbox_model(fli_peer *peer);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "server/state.h"
 
 #define ROW(type, member, kind)     \
   {                                 \
@@ -17,6 +18,7 @@
 #define OPTION(member, kind) ROW(fl_job_options, member, kind)
 #define CODEC(member, kind) ROW(fl_compressor_options, member, kind)
 #define FREEZE(member, kind) ROW(fl_freeze_options, member, kind)
+#define COHORT(member, kind) ROW(fl_cohort_options, member, kind)
 #define ROUND(member, kind) ROW(fli_saved_round, member, kind)
 #define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
 #define WHO(member, kind) ROW(fli_saved_participant, member, kind)
@@ -54,6 +56,8 @@ static const fli_saved_field option_rows[] = {
     OPTION(rate_warmup, FLI_SAVED_U32),
     OPTION(rate_factor, FLI_SAVED_F32),
     OPTION(rate_period, FLI_SAVED_U32),
+    OPTION(cohort_sketches, FLI_SAVED_U32),
+    OPTION(cohort_probed, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -87,6 +91,37 @@ static const fli_saved_field freeze_rows[] = {
     FREEZE(refresh, FLI_SAVED_U32),
     FREEZE(warmup_share, FLI_SAVED_F32),
     FREEZE(until_share, FLI_SAVED_F32),
+};
+static const fli_saved_field cohort_rows[] = {
+    COHORT(rule, FLI_SAVED_U32),
+    COHORT(seed, FLI_SAVED_U64),
+    COHORT(job, FLI_SAVED_U64),
+    COHORT(cap, FLI_SAVED_U32),
+    COHORT(dim, FLI_SAVED_U32),
+    COHORT(floor, FLI_SAVED_F32),
+    COHORT(min_members, FLI_SAVED_U32),
+    COHORT(min_participants, FLI_SAVED_U32),
+    COHORT(spike, FLI_SAVED_F32),
+    COHORT(asks_first, FLI_SAVED_U32),
+    COHORT(evidence, FLI_SAVED_U32),
+    COHORT(agreement, FLI_SAVED_F32),
+    COHORT(gap, FLI_SAVED_F32),
+    COHORT(reseed, FLI_SAVED_U32),
+    COHORT(settle, FLI_SAVED_U32),
+    COHORT(wait, FLI_SAVED_U32),
+    COHORT(trial_start, FLI_SAVED_U32),
+    COHORT(trial_length, FLI_SAVED_U32),
+    COHORT(trial_probes, FLI_SAVED_U32),
+    COHORT(trial_most, FLI_SAVED_U32),
+    COHORT(trial_margin, FLI_SAVED_F32),
+    COHORT(trial_share, FLI_SAVED_F32),
+    COHORT(trial_sure, FLI_SAVED_F32),
+    COHORT(trial_win, FLI_SAVED_F32),
+    COHORT(trial_lump, FLI_SAVED_F32),
+    COHORT(trial_again, FLI_SAVED_F32),
+    COHORT(merge, FLI_SAVED_F32),
+    COHORT(forget, FLI_SAVED_U32),
+    COHORT(is_published, FLI_SAVED_U32),
 };
 static const fli_saved_field round_rows[] = {
     ROUND(phase, FLI_SAVED_U32),
@@ -128,6 +163,7 @@ static const fli_saved_field participant_rows[] = {
 const fli_saved_table fli_saved_options = TABLE(option_rows);
 const fli_saved_table fli_saved_codec = TABLE(codec_rows);
 const fli_saved_table fli_saved_freeze_options = TABLE(freeze_rows);
+const fli_saved_table fli_saved_cohort_options = TABLE(cohort_rows);
 const fli_saved_table fli_saved_rounds = TABLE(round_rows);
 const fli_saved_table fli_saved_members = TABLE(member_rows);
 const fli_saved_table fli_saved_participants = TABLE(participant_rows);

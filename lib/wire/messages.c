@@ -23,6 +23,7 @@
 #define MAX_DESCRIPTION (256 << 10)
 #define MAX_BITS 8
 #define MAX_SLOT 65534
+#define MAX_COHORT 63
 
 #define ROW(msg, number, member, what, optional, ...)                      \
   {                                                                        \
@@ -46,7 +47,6 @@
 #define OPT_FLAGGED(msg, key, member, what, max, flag) \
   ROW(msg, key, member, what, 1, .hi = max,            \
       .flag_offset = offsetof(struct fli_##msg, flag))
-#define F64(msg, key, member) ROW(msg, key, member, FLI_FIELD_F64, 0, .lo = 0)
 #define OPT_F64(msg, key, member) \
   ROW(msg, key, member, FLI_FIELD_F64, 1, .lo = 0)
 #define TEXT(msg, key, member) \
@@ -93,9 +93,11 @@ static const fli_field norm_fields[] = {
 static const fli_field metrics_fields[] = {
     U64(metrics, 1, round, 1, MAX_ROUND),
     U64(metrics, 2, model_version, 0, UINT64_MAX),
-    F64(metrics, 3, loss),
+    ROW(metrics, 3, loss, FLI_FIELD_ANY, 0, .lo = 0),
     U64(metrics, 4, correct, 0, MAX_SAMPLES),
     U64(metrics, 5, count, 0, MAX_SAMPLES),
+    OPT_FLAGGED(metrics, 6, cohort, FLI_FIELD_U32, MAX_COHORT, is_probe),
+    OPT_FLAGGED(metrics, 7, attempt, FLI_FIELD_U32, UINT32_MAX, is_probe),
 };
 
 static const fli_field decline_fields[] = {
@@ -148,6 +150,7 @@ static const fli_field plan_fields[] = {
     OPT_U32(plan, 19, first_active, FLI_MAX_MODULES - 1),
     VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
+    OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
 };
 
 static const fli_field scale_msg_fields[] = {
@@ -170,6 +173,8 @@ static const fli_field evaluate_fields[] = {
     U64(evaluate, 1, round, 1, MAX_ROUND),
     U64(evaluate, 2, model_version, 0, UINT64_MAX),
     ARRAY(evaluate, 3, model_hash),
+    OPT_FLAGGED(evaluate, 4, cohort, FLI_FIELD_U32, MAX_COHORT, is_probe),
+    OPT_FLAGGED(evaluate, 5, attempt, FLI_FIELD_U32, UINT32_MAX, is_probe),
 };
 
 static const fli_field wait_fields[] = {
@@ -190,7 +195,7 @@ static const fli_field done_fields[] = {
 
 static const fli_field manifest_fields[] = {
     U64(manifest, 1, transfer, 0, UINT64_MAX),
-    U32(manifest, 2, kind, FLI_TRANSFER_UPDATE, FLI_TRANSFER_STEPS),
+    U32(manifest, 2, kind, FLI_TRANSFER_UPDATE, FLI_TRANSFER_PROBE),
     U64(manifest, 3, total, 1, FLI_TRANSFER_MAX),
     U32(manifest, 4, chunk_size, FLI_CHUNK_MIN, FLI_CHUNK_MAX),
     ARRAY(manifest, 5, hash),
@@ -203,6 +208,7 @@ static const fli_field manifest_fields[] = {
     OPT_FLAGGED(manifest, 12, report_module, FLI_FIELD_U32, UINT32_MAX,
                 has_report),
     OPT_FLAGGED(manifest, 13, report_value, FLI_FIELD_ANY, 0, has_report),
+    OPT_FLAGGED(manifest, 14, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
 };
 
 static void check_hello(fli_msg_reader *reader, const void *message)
@@ -218,6 +224,8 @@ static void check_metrics(fli_msg_reader *reader, const void *message)
   const fli_metrics *metrics = message;
   if (metrics->correct > metrics->count)
     fli_reader_fail(reader, FL_E_RANGE, "metrics.correct: is above count");
+  if (!metrics->is_probe && !isfinite(metrics->loss))
+    fli_reader_fail(reader, FL_E_NOT_FINITE, "metrics.loss: is not finite");
 }
 
 /* Which codecs have a table is for higher layers to know. */

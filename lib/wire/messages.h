@@ -39,8 +39,8 @@ enum {
 
 enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256 };
 
-/* Capability bits of HELLO. */
-enum { FLI_CAP_TRAIN = 1, FLI_CAP_EVALUATE = 2 };
+/* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean. */
+enum { FLI_CAP_TRAIN = 1, FLI_CAP_EVALUATE = 2, FLI_CAP_COHORTS = 4 };
 
 typedef struct fli_hello {
   uint32_t version_min;            /* 1 */
@@ -110,6 +110,8 @@ typedef struct fli_plan {
   const uint8_t *freeze_plan; /* 20?: fl_freeze_copy_plan's bytes */
   size_t freeze_plan_size;
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
+  int has_cohort;
+  uint32_t cohort; /* 22?: whose model it trains */
 } fli_plan;
 
 typedef struct fli_norm {
@@ -142,14 +144,24 @@ typedef struct fli_evaluate {
   uint64_t round;                     /* 1: the round after which it is asked */
   uint64_t model_version;             /* 2 */
   uint8_t model_hash[FLI_HASH_BYTES]; /* 3 */
+  /* 4?, 5?: a probe, asked before the round: only the loss of this cohort's
+   * model on what the client trains on is wanted. */
+  int is_probe;
+  uint32_t cohort;
+  uint32_t attempt;
 } fli_evaluate;
 
 typedef struct fli_metrics {
   uint64_t round;         /* 1 */
   uint64_t model_version; /* 2 */
-  double loss;            /* 3: finite */
+  double loss;            /* 3: finite, but for probes */
   uint64_t correct;       /* 4: <= count */
   uint64_t count;         /* 5 */
+  /* 6?, 7?: the answer to a probe; its loss is any double, and checked where it
+   * is used. */
+  int is_probe;
+  uint32_t cohort;
+  uint32_t attempt;
 } fli_metrics;
 
 /* DECLINE and BYE: round 0 = no round. */
@@ -187,7 +199,8 @@ enum { FLI_MAX_MODULES = 4096, FLI_MAX_FREEZE_PLAN = 8192 };
 enum {
   FLI_TRANSFER_UPDATE = 1, /* fl_compressor_encode's bytes */
   FLI_TRANSFER_MODEL = 2,  /* canonical.h: full copy, f32 LE */
-  FLI_TRANSFER_STEPS = 3   /* canonical.h: chain of step records */
+  FLI_TRANSFER_STEPS = 3,  /* canonical.h: chain of step records */
+  FLI_TRANSFER_PROBE = 4   /* as MODEL, of another cohort: to be scored only */
 };
 
 typedef struct fli_manifest {
@@ -208,6 +221,8 @@ typedef struct fli_manifest {
   int has_report;
   uint32_t report_module;
   double report_value;
+  int has_cohort;
+  uint32_t cohort; /* 14?: MODEL, STEPS, PROBE: whose model it is */
 } fli_manifest;
 
 /* Body is not a map, so that bulk bytes stay cheap: u64 transfer | u64 offset

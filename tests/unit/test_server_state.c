@@ -6,7 +6,7 @@
 
 #include "server_settings.h"
 #include "compress/compressor.h"
-#include "server/server.h"
+#include "server/state.h"
 #include "wire/container.h"
 
 /* Kill and restore; every client is on a new connection. */

@@ -44,8 +44,8 @@ from .model import LayerInfo, Model, TensorInfo
 from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
 from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
-from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
-                     ServerEventKind, Weighting)
+from .server import (ClientAccuracy, CohortSketches, Job, JobStatus, ScaleMode,
+                     Server, ServerEvent, ServerEventKind, Weighting)
 from .store import MemoryStore, SqliteStore, Store
 from .trainer import LocalTrainer
 from .training import (Evaluation, FitProgress, FitResult, MemoryPlan,
@@ -68,9 +68,11 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
     "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy", "CallbackError", "CallerError",
-    "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
+    "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientAccuracy", "ClientEvent",
+    "ClientEventKind",
     "Codec", "CodecOptions", "CohortEvent", "CohortEventKind", "CohortInfo",
     "CohortMember", "CohortPlan", "CohortRoute", "CohortRule", "CohortSet",
+    "CohortSketches",
     "Compressor", "ConflictError", "Constant",
     "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",

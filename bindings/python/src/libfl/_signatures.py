@@ -247,6 +247,11 @@ CHECKED: dict[str, list[Any]] = {
     "fl_server_poll": [Server, POINTER(ServerEvent)],
     "fl_server_get_status": [Server, c_uint32, POINTER(JobStatus)],
     "fl_server_copy_weights": [Server, c_uint32, F32P, c_uint64, U64P],
+    "fl_server_get_accuracy": [Server, c_uint32, POINTER(ClientAccuracy)],
+    "fl_server_get_cohorts": [Server, c_uint32, POINTER(CohortSet)],
+    "fl_server_copy_cohort": [Server, c_uint32, c_uint32, F32P, c_uint64,
+                              U64P],
+    "fl_server_find_member": [Server, c_uint32, c_char_p, U32P],
     "fl_server_stop_job": [Server, c_uint32],
     "fl_server_save": [Server, POINTER(Writer)],
     "fl_server_commit": [Server],
@@ -317,6 +322,7 @@ INITIALISED: dict[type[Structure], str] = {
     JobOptions: "fl_job_options_init",
     ServerEvent: "fl_server_event_init",
     JobStatus: "fl_job_status_init",
+    ClientAccuracy: "fl_client_accuracy_init",
 }
 for _struct, _name in INITIALISED.items():
     CHECKED[_name] = [POINTER(_struct), c_size_t]

@@ -438,7 +438,7 @@ class CohortMember(Struct):
     _fields_ = [("struct_size", c_uint32), ("cohort", c_uint32),
                 ("other", c_uint32), ("is_unknown", c_uint32),
                 ("seen", c_uint32), ("last", c_uint32), ("score", c_float),
-                ("reserved", c_uint32)]
+                ("is_needed", c_uint32)]
 
 
 class CohortRoute(Struct):
@@ -489,7 +489,8 @@ class TrainTask(Struct):
                 ("model_version", c_uint64), ("weights", F32P),
                 ("n_weights", c_uint64), ("first_active", c_uint32),
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
-                ("freeze_plan_size", c_size_t), ("freeze_job", U8P)]
+                ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
+                ("cohort", c_uint32), ("is_probe", c_uint32)]
 
 
 class TrainResult(Struct):
@@ -518,7 +519,8 @@ class ClientOptions(Struct):
                 ("max_retries", c_uint32), ("chunk_size", c_uint32),
                 ("max_weights", c_uint64), ("train", TrainFn),
                 ("evaluate", EvaluateFn), ("user", c_void_p),
-                ("max_depth", c_uint32), ("reserved", c_uint32)]
+                ("max_depth", c_uint32), ("reserved", c_uint32),
+                ("measure", EvaluateFn)]
 
 
 class ClientEvent(Struct):
@@ -560,7 +562,9 @@ class JobOptions(Struct):
                 ("min_cover", c_uint32), ("reserved_cover", c_uint32),
                 ("freeze", POINTER(FreezeOptions)),
                 ("rate_schedule", c_uint32), ("rate_warmup", c_uint32),
-                ("rate_factor", c_float), ("rate_period", c_uint32)]
+                ("rate_factor", c_float), ("rate_period", c_uint32),
+                ("cohorts", POINTER(CohortOptions)),
+                ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32)]
 
 
 class ServerEvent(Struct):
@@ -575,7 +579,16 @@ class ServerEvent(Struct):
                 ("freeze_reason", c_uint32), ("plan_version", c_uint64),
                 ("module", c_uint32), ("below", c_uint32),
                 ("value", c_double), ("threshold", c_double),
-                ("raw", c_double)]
+                ("raw", c_double),
+                ("cohort", c_uint32), ("child", c_uint32),
+                ("cohort_change", c_uint32), ("cohort_win", c_float),
+                ("cohort_lump", c_float), ("reserved", c_uint32)]
+
+
+class ClientAccuracy(Struct):
+    _fields_ = [("struct_size", c_uint32), ("clients", c_uint32),
+                ("round", c_uint64), ("mean", c_double), ("worst", c_double),
+                ("jain", c_double), ("quantiles", c_double * 11)]
 
 
 class JobStatus(Struct):

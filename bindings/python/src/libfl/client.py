@@ -63,6 +63,8 @@ class Client(Handle):
     `train(task)` returns trained weights or a TrainResult; `evaluate(weights)`
     returns a Score. Either may raise Declined; any other exception counts as
     declined as well and comes out of `poll`. Times are in seconds.
+    `measure(weights)`: in jobs with cohorts, a Score on the data that is
+    trained on, of which only the loss counts; None: `evaluate` does it.
     `max_depth`: modules that this client can afford to train, counted from
     the last; 0 = all.
     """
@@ -71,6 +73,7 @@ class Client(Handle):
                  model: Model | None = None,
                  train: TrainFunction | None = None,
                  evaluate: EvaluateFunction | None = None,
+                 measure: EvaluateFunction | None = None,
                  device_class: str = "", retry: float | None = None,
                  max_retries: int | None = None,
                  chunk_size: int | None = None,
@@ -96,7 +99,7 @@ class Client(Handle):
                             ("max_weights", max_weights)):
             if value is not None:
                 setattr(options, name, value)
-        hooks = _Hooks(train, evaluate)
+        hooks = _Hooks(train, evaluate, measure)
         hooks.fill(options)
         pointer, lease = lease_of(context)
         if state is None:
@@ -201,7 +204,9 @@ class _Hooks:
     to the client, which so can be dropped without a cycle."""
 
     def __init__(self, train: TrainFunction | None,
-                 evaluate: EvaluateFunction | None) -> None:
+                 evaluate: EvaluateFunction | None,
+                 measure: EvaluateFunction | None) -> None:
+        self.measure = _evaluate_hook(measure) if measure else None
         self.train = _train_hook(train) if train else None
         self.evaluate = _evaluate_hook(evaluate) if evaluate else None
 
@@ -210,6 +215,8 @@ class _Hooks:
             options.train = self.train
         if self.evaluate is not None:
             options.evaluate = self.evaluate
+        if self.measure is not None:
+            options.measure = self.measure
 
 
 def _train_hook(train: TrainFunction) -> Any:

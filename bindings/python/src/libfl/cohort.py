@@ -60,7 +60,8 @@ class CohortRoute:
 
 @dataclasses.dataclass(frozen=True)
 class CohortMember:
-    """What is known of a client."""
+    """What is known of a client. `is_needed`: it should not train before it has
+    compared, in an EVALUATE phase, for there are few clients."""
 
     cohort: int
     other: int | None
@@ -68,6 +69,7 @@ class CohortMember:
     seen: int
     last: int
     score: float
+    is_needed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +138,34 @@ class Sketcher(Handle):
         return bytes(out)
 
 
-def _options_of(rule: str | CohortRule, given: Mapping[str, float | None]
-                ) -> Any:
+def options_of(rule: str | CohortRule, given: Mapping[str, float | None]
+               ) -> Any:
+    """fl_cohort_options; None is the default."""
     values = _lib.init(_lib.CohortOptions)
     values.rule = _args.choice(CohortRule, rule, "rule")
     for name, value in given.items():
         if value is not None:
             setattr(values, name, value)
     return values
+
+
+def member_in(handle: Any, slot: int) -> CohortMember:
+    """What a set knows of a client."""
+    got = _lib.init(_lib.CohortMember)
+    lib.fl_cohort_set_get_member(handle, _args.u32(slot, "slot"), byref(got))
+    return CohortMember(got.cohort, _some(got.other), bool(got.is_unknown),
+                        got.seen, got.last, got.score, bool(got.is_needed))
+
+
+def alive_in(handle: Any) -> tuple[int, ...]:
+    """Cohorts of a set that are alive."""
+    got = _lib.init(_lib.CohortInfo)
+    alive = []
+    for number in range(int(lib.fl_cohort_set_cap(handle))):
+        lib.fl_cohort_set_get_info(handle, number, byref(got))
+        if got.is_alive:
+            alive.append(number)
+    return tuple(alive)
 
 
 class CohortSet(Handle):
@@ -176,7 +198,7 @@ class CohortSet(Handle):
                  merge: float | None = None, forget: int | None = None,
                  is_published: bool = False, splits: Sequence[int] = (),
                  context: Context | None = None) -> None:
-        values = _options_of(rule, dict(
+        values = options_of(rule, dict(
             seed=seed, job=job, clients=clients, cap=cap, dim=dim,
             floor=floor, min_members=min_members,
             min_participants=min_participants, spike=spike,
@@ -240,12 +262,7 @@ class CohortSet(Handle):
         return bytes(out)
 
     def member(self, slot: int) -> CohortMember:
-        got = _lib.init(_lib.CohortMember)
-        lib.fl_cohort_set_get_member(self._handle, _args.u32(slot, "slot"),
-                                     byref(got))
-        return CohortMember(got.cohort, _some(got.other),
-                            bool(got.is_unknown), got.seen, got.last,
-                            got.score)
+        return member_in(self._handle, slot)
 
     @property
     def n_clients(self) -> int:
@@ -322,9 +339,7 @@ class CohortSet(Handle):
     @property
     def cohorts(self) -> tuple[int, ...]:
         """Those that are alive."""
-        alive = tuple(i for i in range(self.cap) if self.info(i).is_alive)
-        assert len(alive) == lib.fl_cohort_set_count(self._handle)
-        return alive
+        return alive_in(self._handle)
 
     def info(self, cohort: int) -> CohortInfo:
         got = _lib.init(_lib.CohortInfo)

@@ -13,10 +13,12 @@ import math
 from typing import Any, Iterator, Mapping
 
 from . import _args, _lib, _np, _state, protocol
+from . import cohort as _cohort
 from ._err import EmptyError, NotFoundError
 from ._handle import Handle
 from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
+from .cohort import CohortEventKind, CohortMember, CohortRule
 from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
 from .freeze import FreezeCriterion, FreezeReason, options_of
@@ -40,6 +42,15 @@ class ScaleMode(enum.IntEnum):
     PUBLIC = 2
 
 
+class CohortSketches(enum.IntEnum):
+    """What updates of a job with cohorts are compared by: values as they came
+    (THC), or decoded ones; AUTO: the first where it can be."""
+
+    AUTO = 0
+    LANES = 1
+    FLOATS = 2
+
+
 class ServerEventKind(enum.IntEnum):
     """What happened on a server; see Server.events."""
 
@@ -59,15 +70,17 @@ class ServerEventKind(enum.IntEnum):
     FREEZE_EVALUATED = 16
     FREEZE_BOOTED = 17
     STORE_FAILED = 14
+    COHORT_CHANGED = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerEvent:
     """`round` 0 = none, `peer` None = none, `client_id` "" = unknown, `loss`
     NaN = unknown. Which of the other fields are set depends on the kind;
-    modules below `first_active` are frozen. FREEZE_EVALUATED has what
-    FreezeEvent has: `raw` is the median of the round's reports, `value` what
-    is compared with `threshold`."""
+    modules below `first_active` are frozen, `cohort` None = all. Of changed
+    cohorts, `count` comparisons decided, with `win` and `lump`.
+    FREEZE_EVALUATED has what FreezeEvent has: `raw` is the median of the
+    round's reports, `value` what is compared with `threshold`."""
 
     kind: ServerEventKind
     job: int
@@ -91,6 +104,11 @@ class ServerEvent:
     value: float = math.nan
     threshold: float = math.nan
     raw: float = math.nan
+    cohort: int | None = None
+    child: int | None = None
+    change: CohortEventKind | None = None
+    win: float = 0.0
+    lump: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +127,20 @@ class JobStatus:
     accepted: int
     first_active: int = 0
     bytes_saved: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientAccuracy:
+    """Accuracy of clients one by one, after the evaluation of `round`: each
+    counts the same. `worst`: mean of the worst tenth; `jain`: Jain's index, 1 =
+    all equal; `quantiles`: the least, of 10 to 90 %, the greatest."""
+
+    clients: int
+    round: int
+    mean: float
+    worst: float
+    jain: float
+    quantiles: tuple[float, ...]
 
 
 class Job:
@@ -140,6 +172,44 @@ class Job:
                                    byref(version))
         return weights, version.value
 
+    @property
+    def accuracy(self) -> ClientAccuracy:
+        got = _lib.init(_lib.ClientAccuracy)
+        lib.fl_server_get_accuracy(self._server._handle, self.number,
+                                   byref(got))
+        return ClientAccuracy(got.clients, got.round, got.mean, got.worst,
+                              got.jain, tuple(got.quantiles))
+
+    def _cohorts(self) -> Any:
+        cohorts = _lib.CohortSet()
+        lib.fl_server_get_cohorts(self._server._handle, self.number,
+                                  byref(cohorts))
+        return cohorts
+
+    @property
+    def cohorts(self) -> tuple[int, ...]:
+        """Cohorts that are alive, in a job that has some."""
+        return _cohort.alive_in(self._cohorts())
+
+    def member(self, client_id: str) -> CohortMember:
+        """Where a client belongs."""
+        slot = c_uint32()
+        lib.fl_server_find_member(self._server._handle, self.number,
+                                  _args.c_text(client_id, "client_id"),
+                                  byref(slot))
+        return _cohort.member_in(self._cohorts(), slot.value)
+
+    def copy_cohort(self, cohort: int, out: F32Array | None = None
+                    ) -> tuple[F32Array, int]:
+        """Return a cohort's model and its version."""
+        weights = _np.output(out, "out", [self.status.n_weights])
+        version = c_uint64()
+        lib.fl_server_copy_cohort(self._server._handle, self.number,
+                                  _args.u32(cohort, "cohort"),
+                                  _np.f32_pointer(weights), weights.size,
+                                  byref(version))
+        return weights, version.value
+
     def stop(self) -> None:
         """End the job after the running round."""
         lib.fl_server_stop_job(self._server._handle, self.number)
@@ -157,6 +227,10 @@ def _open(context: Any, options: Any) -> Any:
         except NotFoundError:
             pass
     return _lib.new(_lib.Server, lib.fl_server_new, context, byref(options))
+
+
+def _some(number: int) -> int | None:
+    return None if number == _lib.COHORT_NONE else number
 
 
 class Server(Handle):
@@ -214,8 +288,10 @@ class Server(Handle):
                 retry_pause: float = 5.0, steps_kept: int = 8,
                 error_feedback: bool = False,
                 feedback_decay: float = 0.5, min_cover: int = 1,
-                freeze: FreezeCriterion | str | Mapping[str, Any] | None = None
-                ) -> Job:
+                freeze: FreezeCriterion | str | Mapping[str, Any] | None = None,
+                cohorts: CohortRule | str | Mapping[str, Any] | None = None,
+                cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
+                cohort_probed: int = 40) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -226,7 +302,9 @@ class Server(Handle):
         afford less (Client's max_depth). `freeze`: a criterion, or options of
         Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}.
         `schedule`: how the clients' rate changes, with rounds for updates, as
-        Cosine(rounds). See fl_job_options for every setting.
+        Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
+        {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
+        before a round without training. See fl_job_options for every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -244,6 +322,9 @@ class Server(Handle):
             "evaluate_every": evaluate_every, "steps_kept": steps_kept,
             "error_feedback": int(error_feedback),
             "feedback_decay": feedback_decay, "min_cover": min_cover,
+            "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
+                                            "cohort_sketches"),
+            "cohort_probed": cohort_probed,
             **{"rate_" + field: value
                for field, value in schedule_fields(schedule).items()}}
         seconds = {
@@ -260,6 +341,13 @@ class Server(Handle):
             freezing, kept = options_of(**given)
             kept.append(freezing)
             options.freeze = _lib.pointer(freezing)
+        if cohorts is not None:
+            given = dict(cohorts if isinstance(cohorts, Mapping)
+                         else {"rule": cohorts})
+            grouping = _cohort.options_of(given.pop("rule", CohortRule.SKETCH),
+                                         given)
+            kept.append(grouping)
+            options.cohorts = _lib.pointer(grouping)
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()
@@ -329,7 +417,10 @@ class Server(Handle):
             event.accepted, event.samples, event.loss, event.correct,
             event.count, event.first_active, event.plan_version,
             FreezeReason(event.freeze_reason), event.module, event.below,
-            event.value, event.threshold, event.raw)
+            event.value, event.threshold, event.raw, _some(event.cohort),
+            _some(event.child), CohortEventKind(event.cohort_change)
+            if event.cohort_change else None, event.cohort_win,
+            event.cohort_lump)
 
     def events(self) -> Iterator[ServerEvent]:
         """Take all events that are there."""

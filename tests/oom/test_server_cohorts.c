@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server of a job with cohorts that meets a failing allocation: with memory
+ * again it goes on to the end, finds the two groups, and gives every byte
+ * back. */
+#include "oom.h"
+
+#define CW_MUST(call) CHECK_OK(call)
+#define CW_SERVED(call) (void)(call)
+#include "cohort_world.h"
+
+enum { CLIENTS = 24, ROUNDS = 24, MEND_ROUNDS = 400 };
+
+static void configure(cw_world *w, fl_context *context, uint32_t sketches)
+{
+  cw_init(w, FL_CODEC_THC, CLIENTS, 2);
+  w->context = context;
+  w->job.rounds = ROUNDS;
+  w->job.participants = 0;
+  w->job.evaluate_every = 5;
+  w->job.cohort_sketches = sketches;
+  w->job.retry_pause_ns = 1;
+  w->cohorts.dim = 16;
+  w->cohorts.evidence = 20;
+}
+
+static void mend(cw_world *w)
+{
+  for (uint32_t i = 0; i < w->n_clients; i++) {
+    (void)fl_server_disconnected(w->server, i);
+    CHECK_OK(fl_client_disconnected(w->clients[i].handle));
+  }
+  w->now += 20 * CW_SECOND;
+  (void)fl_server_tick(w->server, w->now);
+}
+
+static void serve(cw_world *w, oom_heap *heap)
+{
+  for (uint32_t i = 0; i < w->n_clients; i++)
+    cw_add(w, i);
+  for (int i = 0; i < MEND_ROUNDS && !w->is_finished; i++) {
+    if (i == 1) heap->fail_at = 0; /* there is memory again */
+    cw_run(w, UINT32_MAX);
+    if (!w->is_finished) mend(w);
+  }
+  heap->fail_at = 0;
+  CHECK_EQ_U64(w->is_finished, 1);
+}
+
+/* 0 once the failure is not met any more. */
+static int run(uint32_t sketches, uint64_t fail_at)
+{
+  static cw_world w;
+  oom_heap heap = {.is_sticky = 0};
+  fl_context *context = NULL;
+  uint64_t bytes = 1;
+  CHECK_OK(oom_context(&context, &heap));
+  if (!context) return 0;
+  configure(&w, context, sketches);
+  heap.fail_at = heap.asked + fail_at;
+  fl_status st = fl_server_new(&w.server, context, NULL);
+  if (st == FL_OK) st = fl_server_add_job(w.server, w.model, &w.job, NULL);
+  if (st == FL_OK) {
+    serve(&w, &heap);
+  } else {
+    CHECK_STATUS(st, FL_E_NOMEM);
+  }
+  cw_free(&w);
+  CHECK_OK(fl_context_get_memory(context, &bytes, NULL));
+  CHECK_EQ_U64(bytes, 0);
+  fl_context_free(context);
+  CHECK_EQ_U64(heap.live_blocks, 0);
+  return heap.was_hit;
+}
+
+/* Every one of the first allocations, later ones ever more apart. */
+static void run_all(uint32_t sketches, uint64_t first, uint64_t apart)
+{
+  uint64_t fail_at = 1;
+  while (run(sketches, fail_at))
+    fail_at += fail_at < first ? 1 : 1 + fail_at / apart;
+  CHECK(fail_at > 1000);
+}
+
+static void cohorts_are_found_by_lanes(void)
+{
+  run_all(FL_SKETCH_LANES, 100, 25);
+}
+
+static void cohorts_are_found_by_floats(void)
+{
+  run_all(FL_SKETCH_FLOATS, 1, 12);
+}
+
+int main(void)
+{
+  CHECK_CASE(cohorts_are_found_by_lanes);
+  CHECK_CASE(cohorts_are_found_by_floats);
+  return check_report();
+}

@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Jobs with cohorts: a real server and real clients of two groups. */
+#include <criterion/criterion.h>
+
+#include "server/state.h"
+#include "wire/container.h"
+
+#define CW_MUST(call) cr_assert_eq((call), FL_OK, "%s", fl_last_error())
+#include "cohort_world.h"
+
+static void run_two_groups(cw_world *w, uint32_t codec, uint32_t sketches)
+{
+  cw_init(w, codec, 120, 2);
+  w->job.cohort_sketches = sketches;
+  w->job.evaluate_every = 10;
+  cw_start(w);
+  cw_run(w, UINT32_MAX);
+  cr_assert(w->is_finished);
+}
+
+static void check_two_groups(const cw_world *w)
+{
+  cr_assert_eq(w->changes[FL_COHORT_TRIAL], 1u);
+  cr_assert_eq(w->changes[FL_COHORT_KEPT], 1u);
+  cr_assert_eq(fl_cohort_set_count(cw_set(w)), 2u);
+  cr_assert(cw_is_sorted(w));
+  cr_assert_eq(w->finished, 60u);
+  cr_assert_eq(w->rejected, 0u);
+}
+
+Test(server_cohorts, two_groups_are_found_by_lanes)
+{
+  static cw_world w;
+  run_two_groups(&w, FL_CODEC_THC, FL_SKETCH_LANES);
+  check_two_groups(&w);
+  cw_free(&w);
+}
+
+Test(server_cohorts, two_groups_are_found_by_floats)
+{
+  static cw_world w;
+  run_two_groups(&w, FL_CODEC_F32, FL_SKETCH_AUTO);
+  check_two_groups(&w);
+  cw_free(&w);
+}
+
+/* ---- what a client sees -------------------------------------------------- */
+
+Test(server_cohorts, clients_end_with_the_model_of_their_own_cohort)
+{
+  static cw_world w;
+  static float own[CW_WEIGHTS], want[CW_WEIGHTS];
+  run_two_groups(&w, FL_CODEC_THC, FL_SKETCH_AUTO);
+  for (uint32_t i = 0; i < w.n_clients; i++) {
+    uint64_t version = 0, held = 0;
+    cr_assert(w.clients[i].is_done);
+    CW_MUST(
+        fl_client_copy_weights(w.clients[i].handle, own, CW_WEIGHTS, &held));
+    CW_MUST(fl_server_copy_cohort(w.server, 0, cw_cohort(&w, i), want,
+                                  CW_WEIGHTS, &version));
+    cr_assert_eq(held, version);
+    cr_assert_arr_eq(own, want, sizeof own);
+    cr_assert_lt(cw_loss(&w.clients[i], own), .05);
+  }
+  cw_free(&w);
+}
+
+Test(server_cohorts, clients_that_are_alike_stay_one)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 120, 1);
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_eq(w.changes[FL_COHORT_KEPT], 0u);
+  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 1u);
+  cw_free(&w);
+}
+
+/* All would have trained before the trial compares: half of them wait. */
+Test(server_cohorts, two_dozen_clients_are_enough)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 24, 2);
+  w.job.participants = 12;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_eq(w.changes[FL_COHORT_KEPT], 1u);
+  cr_assert(cw_is_sorted(&w));
+  cw_free(&w);
+}
+
+/* Nobody is asked anything as long as there is one model. */
+Test(server_cohorts, one_cohort_asks_nothing)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 24, 2);
+  w.job.rounds = 5;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  for (uint32_t i = 0; i < w.n_clients; i++)
+    cr_assert_eq(w.clients[i].probed, 0u);
+  cw_free(&w);
+}
+
+/* ---- the other rules ----------------------------------------------------- */
+
+Test(server_cohorts, least_loss_sorts_two_groups)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_BF16, 24, 2);
+  w.cohorts.rule = FL_COHORT_LOSS;
+  w.cohorts.cap = 2;
+  w.job.rounds = 12;
+  w.job.participants = 0;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert(cw_is_sorted(&w));
+  cr_assert_gt(w.clients[0].probed, 20u);
+  cw_free(&w);
+}
+
+Test(server_cohorts, auxo_splits_by_features_of_decoded_updates)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_F32, 40, 2);
+  w.cohorts.rule = FL_COHORT_AUXO;
+  w.cohorts.dim = 0;
+  w.cohorts.cap = 2;
+  w.cohorts.min_members = 1;
+  w.job.participants = 20;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_geq(w.changes[FL_COHORT_SPLIT], 1u);
+  cr_assert(cw_is_sorted(&w));
+  cw_free(&w);
+}
+
+/* ---- refusals ------------------------------------------------------------ */
+
+static fl_status add(cw_world *w)
+{
+  return fl_server_add_job(w->server, w->model, &w->job, NULL);
+}
+
+Test(server_cohorts, settings_that_exclude_each_other_are_refused)
+{
+  static cw_world w;
+  fl_freeze_options freeze;
+  cw_init(&w, FL_CODEC_F32, 8, 1);
+  CW_MUST(fl_server_new(&w.server, NULL, NULL));
+  CW_MUST(fl_freeze_options_init(&freeze, sizeof freeze));
+  w.job.cohort_sketches = FL_SKETCH_LANES;
+  cr_assert_eq(add(&w), FL_E_CONFLICT);
+  w.job.cohort_sketches = FL_SKETCH_FLOATS + 1;
+  cr_assert_eq(add(&w), FL_E_OPTIONS);
+  w.job.cohort_sketches = FL_SKETCH_AUTO;
+  w.job.freeze = &freeze;
+  cr_assert_eq(add(&w), FL_E_CONFLICT);
+  w.job.freeze = NULL;
+  w.codec.codec = FL_CODEC_THC;
+  w.job.error_feedback = 1;
+  cr_assert_eq(add(&w), FL_E_CONFLICT);
+  w.job.error_feedback = 0;
+  w.cohorts.cap = FL_COHORT_MAX + 1;
+  cr_assert_eq(add(&w), FL_E_OPTIONS);
+  w.cohorts.cap = 4;
+  cr_assert_eq(add(&w), FL_OK);
+  cw_free(&w);
+}
+
+Test(server_cohorts, getters_say_what_is_not_there)
+{
+  static cw_world w;
+  const fl_cohort_set *set = NULL;
+  float weights[CW_WEIGHTS];
+  uint32_t slot;
+  cw_init(&w, FL_CODEC_F32, 4, 1);
+  w.job.cohorts = NULL;
+  cw_start(&w);
+  cr_assert_eq(fl_server_get_cohorts(w.server, 0, &set), FL_E_STATE);
+  cr_assert_eq(fl_server_get_cohorts(w.server, 1, &set), FL_E_NOT_FOUND);
+  w.job.cohorts = &w.cohorts;
+  w.job.name = "other";
+  CW_MUST(fl_server_add_job(w.server, w.model, &w.job, NULL));
+  CW_MUST(fl_server_get_cohorts(w.server, 1, &set));
+  cr_assert_eq(fl_server_copy_cohort(w.server, 1, 1, weights, CW_WEIGHTS, NULL),
+               FL_E_NOT_FOUND);
+  cr_assert_eq(
+      fl_server_copy_cohort(w.server, 1, 0, weights, CW_WEIGHTS - 1, NULL),
+      FL_E_DIM);
+  cr_assert_eq(fl_server_find_member(w.server, 1, "nobody", &slot),
+               FL_E_NOT_FOUND);
+  cw_free(&w);
+}
+
+/* ---- what a liar can do -------------------------------------------------- */
+
+static void say_loss(cw_world *w, uint32_t at, const fli_metrics *metrics)
+{
+  fli_bytes bytes;
+  fli_bytes_init(&bytes, NULL);
+  CW_MUST(fli_write_metrics(&bytes, metrics));
+  CW_MUST(fl_server_recv(w->server, at, bytes.data, bytes.size));
+  fli_bytes_free(&bytes);
+}
+
+/* A client that answers for the models of all cohorts, before it is asked or
+ * when it is. */
+static void lie(cw_world *w, uint32_t at, uint32_t round, double loss)
+{
+  static float weights[CW_WEIGHTS];
+  for (uint32_t m = 0; m < 2; m++) {
+    fli_metrics metrics = {
+        .round = round, .is_probe = 1, .cohort = m, .loss = loss};
+    if (fl_server_copy_cohort(w->server, 0, m, weights, CW_WEIGHTS,
+                              &metrics.model_version) != FL_OK)
+      continue;
+    say_loss(w, at, &metrics);
+  }
+}
+
+static void losses_are_refused(double loss)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 120, 2);
+  cw_start(&w);
+  for (uint32_t t = 1; t < 60; t++) {
+    cw_run(&w, t);
+    lie(&w, 7, t + 1, loss);
+  }
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_gt(w.rejected, 0u);
+  cr_assert_eq(w.changes[FL_COHORT_KEPT], 1u);
+  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 2u);
+  cw_free(&w);
+}
+
+Test(server_cohorts, probe_of_nan_costs_its_sender_the_round)
+{
+  losses_are_refused(NAN);
+}
+
+Test(server_cohorts, probe_of_minus_infinity_costs_its_sender_the_round)
+{
+  losses_are_refused(-INFINITY);
+}
+
+Test(server_cohorts, client_that_declines_its_probes_is_left_out)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 120, 2);
+  w.clients[7].is_shy = 1;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_assert_gt(w.clients[7].probed, 0u);
+  cr_assert_eq(w.rejected, 0u);
+  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 2u);
+  cw_free(&w);
+}
+
+/* Of every round and cohort, from every client, all the time. */
+Test(server_cohorts, losses_that_nobody_asked_for_change_nothing)
+{
+  static cw_world quiet, loud;
+  static float a[CW_WEIGHTS], b[CW_WEIGHTS];
+  run_two_groups(&quiet, FL_CODEC_THC, FL_SKETCH_LANES);
+  cw_init(&loud, FL_CODEC_THC, 120, 2);
+  loud.job.evaluate_every = 10;
+  cw_start(&loud);
+  for (uint32_t t = 1; !loud.is_finished; t++) {
+    cw_run(&loud, t);
+    for (uint32_t i = 0; i < loud.n_clients && !loud.is_finished; i++) {
+      /* Of the round before; of a cohort that is not asked; as a score. */
+      say_loss(&loud, i, &(fli_metrics){.round = t, .is_probe = 1});
+      say_loss(&loud, i,
+               &(fli_metrics){.round = t + 1, .is_probe = 1, .cohort = 3});
+      say_loss(
+          &loud, i,
+          &(fli_metrics){
+              .round = t + 1, .attempt = 9, .is_probe = 1, .loss = -INFINITY});
+    }
+    if (t > 60) cw_run(&loud, UINT32_MAX);
+  }
+  for (uint32_t m = 0; m < 2; m++) {
+    CW_MUST(fl_server_copy_cohort(quiet.server, 0, m, a, CW_WEIGHTS, NULL));
+    CW_MUST(fl_server_copy_cohort(loud.server, 0, m, b, CW_WEIGHTS, NULL));
+    cr_assert_arr_eq(a, b, sizeof a);
+  }
+  cw_free(&quiet);
+  cw_free(&loud);
+}
+
+/* ---- snapshots ----------------------------------------------------------- */
+
+static void save(const cw_world *w, fl_buffer **buffer)
+{
+  fl_writer writer;
+  CW_MUST(fl_buffer_new(buffer, NULL));
+  CW_MUST(fl_buffer_as_writer(*buffer, &writer));
+  CW_MUST(fl_server_save(w->server, &writer));
+}
+
+/* The server is killed, and comes back from what it saved. */
+static void restart(cw_world *w)
+{
+  fl_buffer *buffer = NULL;
+  fl_reader reader;
+  save(w, &buffer);
+  fl_server_free(w->server);
+  CW_MUST(fl_buffer_as_reader(buffer, &reader));
+  CW_MUST(fl_server_restore(&w->server, w->context, NULL, &reader));
+  fl_buffer_free(buffer);
+  for (uint32_t i = 0; i < w->n_clients; i++)
+    CW_MUST(fl_client_disconnected(w->clients[i].handle));
+  CW_MUST(fl_server_tick(w->server, w->now));
+}
+
+static void small(cw_world *w)
+{
+  cw_init(w, FL_CODEC_THC, 60, 2);
+  w->job.rounds = 45;
+  w->job.participants = 12;
+  w->job.evaluate_every = 6;
+}
+
+/* `every` exchanges the server is killed; 0: never. */
+static void run_with_kills(cw_world *w, uint32_t every)
+{
+  uint32_t n = 0, idle = 0;
+  small(w);
+  cw_start(w);
+  CW_MUST(fl_server_tick(w->server, w->now));
+  while (!w->is_finished && idle < 3) {
+    idle++;
+    for (uint32_t i = 0; i < w->n_clients; i++) {
+      if (cw_talk(w, i)) idle = 0;
+      cw_listen(w);
+      if (every && ++n % every == 0 && !w->is_finished) restart(w);
+    }
+  }
+  cr_assert(w->is_finished);
+}
+
+Test(server_cohorts, killed_at_any_time_it_ends_with_the_same_cohorts)
+{
+  static const uint32_t kills[] = {701, 1009, 1999};
+  static cw_world calm, w;
+  static float a[CW_WEIGHTS], b[CW_WEIGHTS];
+  run_with_kills(&calm, 0);
+  cr_assert_eq(calm.changes[FL_COHORT_KEPT], 1u);
+  for (size_t k = 0; k < sizeof kills / sizeof *kills; k++) {
+    run_with_kills(&w, kills[k]);
+    for (uint32_t i = 0; i < w.n_clients; i++)
+      cr_assert_eq(cw_cohort(&w, i), cw_cohort(&calm, i));
+    for (uint32_t m = 0; m < 2; m++) {
+      CW_MUST(fl_server_copy_cohort(calm.server, 0, m, a, CW_WEIGHTS, NULL));
+      CW_MUST(fl_server_copy_cohort(w.server, 0, m, b, CW_WEIGHTS, NULL));
+      cr_assert_arr_eq(a, b, sizeof a, "killed every %u: cohort %u", kills[k],
+                       m);
+    }
+    cw_free(&w);
+  }
+  cw_free(&calm);
+}
+
+/* Whole payloads, so that it is not the container's hash that refuses. */
+static fl_status restore_payload(const uint8_t *data, size_t n)
+{
+  fl_status st;
+  fl_server *server = NULL;
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  fli_bytes payload;
+  fli_bytes_init(&payload, NULL);
+  CW_MUST(fl_buffer_new(&buffer, NULL));
+  CW_MUST(fl_buffer_as_writer(buffer, &writer));
+  CW_MUST(fli_bytes_append(&payload, data, n));
+  CW_MUST(fli_container_write(&writer, FLI_STATE_SERVER,
+                              FLI_SERVER_STATE_VERSION, &payload));
+  CW_MUST(fl_buffer_as_reader(buffer, &reader));
+  st = fl_server_restore(&server, NULL, NULL, &reader);
+  fl_server_free(server);
+  fl_buffer_free(buffer);
+  fli_bytes_free(&payload);
+  return st;
+}
+
+/* In the middle of a round with two cohorts, between probes and updates. */
+static void payload_of(fli_bytes *payload)
+{
+  static cw_world w;
+  fl_buffer *buffer = NULL;
+  fl_reader reader;
+  uint32_t version;
+  small(&w);
+  cw_start(&w);
+  cw_run(&w, 30);
+  for (uint32_t i = 0; i < w.n_clients / 2; i++)
+    (void)cw_talk(&w, i);
+  save(&w, &buffer);
+  CW_MUST(fl_buffer_as_reader(buffer, &reader));
+  CW_MUST(fli_container_read(&reader, FLI_STATE_SERVER,
+                             FLI_SERVER_STATE_VERSION, UINT64_MAX, &version,
+                             payload));
+  fl_buffer_free(buffer);
+  cw_free(&w);
+}
+
+Test(server_cohorts, torn_snapshot_is_refused_at_every_length)
+{
+  fli_bytes payload;
+  fli_bytes_init(&payload, NULL);
+  payload_of(&payload);
+  cr_assert_eq(restore_payload(payload.data, payload.size), FL_OK);
+  for (size_t n = 0; n < payload.size; n += n < 4096 ? 61 : 1531)
+    cr_assert_neq(restore_payload(payload.data, n), FL_OK);
+  fli_bytes_free(&payload);
+}
+
+/* Flipped bytes are refused or harmless: nothing is read that is not there. */
+Test(server_cohorts, snapshot_with_another_byte_is_survived)
+{
+  fli_bytes payload;
+  fli_bytes_init(&payload, NULL);
+  payload_of(&payload);
+  for (size_t i = 0; i < payload.size; i += 977) {
+    const uint8_t was = payload.data[i];
+    for (unsigned k = 0; k < 3; k++) {
+      payload.data[i] = (uint8_t)(k == 0   ? was ^ 1
+                                  : k == 1 ? was ^ 0x80
+                                           : 0xff);
+      (void)restore_payload(payload.data, payload.size);
+    }
+    payload.data[i] = was;
+  }
+  fli_bytes_free(&payload);
+}
+
+/* ---- scores -------------------------------------------------------------- */
+
+Test(server_cohorts, accuracy_of_clients_rises_with_a_model_for_each_group)
+{
+  static cw_world one, two;
+  fl_client_accuracy a, b;
+  CW_MUST(fl_client_accuracy_init(&a, sizeof a));
+  CW_MUST(fl_client_accuracy_init(&b, sizeof b));
+  run_two_groups(&two, FL_CODEC_THC, FL_SKETCH_AUTO);
+  CW_MUST(fl_server_get_accuracy(two.server, 0, &b));
+  cw_init(&one, FL_CODEC_THC, 120, 2);
+  one.job.cohorts = NULL;
+  one.job.evaluate_every = 10;
+  cw_start(&one);
+  cw_run(&one, UINT32_MAX);
+  CW_MUST(fl_server_get_accuracy(one.server, 0, &a));
+  cr_assert_eq(two.scores, 6u);
+  cr_assert_eq(a.clients, 120u);
+  cr_assert_eq(b.clients, 120u);
+  cr_assert_eq(b.round, 60u);
+  cr_assert_gt(b.worst, a.worst + .1);
+  cr_assert_gt(b.quantiles[0], .9);
+  cw_free(&one);
+  cw_free(&two);
+}
