@@ -18,5 +18,6 @@
 #include <fl/protocol.h>
 #include <fl/client.h>
 #include <fl/server.h>
+#include <fl/strategy.h>
 
 #endif
