@@ -59,6 +59,10 @@ typedef struct fl_train_task {
    * controller, and so does a job that was begun afresh, whose plans are older
    * (FL_E_STALE) than those that were followed. NULL = none. */
   const uint8_t *freeze_job;
+  /** FedProx: add prox_mu (local weights - `weights`) to every gradient, as
+   * fl_local_gradient does. 0 = nothing. */
+  float prox_mu;
+  uint32_t reserved_prox;
 } fl_train_task;
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`

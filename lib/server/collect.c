@@ -238,6 +238,7 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
+  fli_rule_keep(job, member, &peer->incoming.data);
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   count_update(peer, member, samples);
   fli_freezing_take_report(peer, member, &manifest);

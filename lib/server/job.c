@@ -19,7 +19,8 @@ enum { FLI_MESSAGE_SLACK = 512 };
 int fli_job_is_plain_mean(const fl_job_options *options)
 {
   return options->server_learning_rate == 1.0f &&
-         options->server_momentum == 0.0f;
+         options->server_momentum == 0.0f &&
+         fli_rule_is_plain(options->strategy);
 }
 
 /* ---- making ---- */
@@ -146,8 +147,10 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->waiting_ns = server->now_ns;
   job->deadline_ns = UINT64_MAX;
   derive_seeds(job);
+  FLI_TRY(fli_rule_take(job, options->strategy));
   FLI_TRY(take_description(job, model));
   FLI_TRY(take_weights(job, model));
+  FLI_TRY(fli_rule_make(job));
   FLI_TRY(fli_freezing_init(job, options->freeze));
   FLI_TRY(check_norm_count(job));
   *out = job;
@@ -169,6 +172,7 @@ void fli_job_free(fli_job *job)
   fli_free(job->context, job->public_norms,
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
+  fl_strategy_free(job->strategy);
   fli_freezing_free(job);
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,

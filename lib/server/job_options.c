@@ -158,6 +158,7 @@ fl_status fli_job_options_check(const fl_job_options *options)
   if (!options->name || !is_printable(options->name))
     return fli_error(FL_E_ARGUMENT,
                      "job name: want 1..64 printable ASCII bytes");
-  const fl_status st = check_numbers(options);
-  return st != FL_OK ? st : check_choices(options);
+  fl_status st = check_numbers(options);
+  if (st == FL_OK) st = check_choices(options);
+  return st == FL_OK ? fli_rule_check(options) : st;
 }

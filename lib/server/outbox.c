@@ -141,6 +141,7 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan = job->freezing.controller ? job->freezing.plan.data : NULL,
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
+      .prox_mu = options->strategy ? options->strategy->prox_mu : 0.0f,
   };
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
   if (options->error_feedback) {

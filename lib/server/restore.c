@@ -43,6 +43,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fl_status st = FL_OK;
   fl_job_options options;
   fl_compressor_options codec;
+  fl_strategy_options strategy;
   char name[FLI_ID_BYTES] = "";
   fl_model *model = NULL;
   size_t size = 0;
@@ -52,6 +53,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_reader_str_copy(reader, name, sizeof name, "state: job name");
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
+  options.strategy = fli_rule_read_options(reader, &strategy);
   description = fli_reader_bin(reader, &size);
   FLI_TRY(fli_reader_status(reader));
   options.name = name;
@@ -371,6 +373,7 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
   FLI_TRY(read_members(job, reader));
   FLI_TRY(check_round(job));
   FLI_TRY(read_scale(job, reader));
+  FLI_TRY(fli_rule_read(job, reader));
   fli_reader_leave(reader);
   FLI_TRY(fli_server_adopt(server, job));
   job = NULL;

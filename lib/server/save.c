@@ -4,9 +4,10 @@
  * uploads under way are not in it: clients return by HELLO and send again what
  * was not acknowledged. The layout of a job:
  *
- *   name, options, codec, description, version, weights, momentum, residual,
- *   announced norms, steps, freezing, participants, round, members, then of
- *   the round: reported norms, agreed norms, clamp counts, sum
+ *   name, options, codec, strategy's options, description, version, weights,
+ *   momentum, residual, announced norms, steps, freezing, participants, round,
+ *   members, then of the round: reported norms, agreed norms, clamp counts,
+ *   sum; strategy's state and updates
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -164,6 +165,7 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   fli_writer_str(writer, job->name);
   fli_saved_write(writer, &fli_saved_options, &job->options);
   fli_saved_write(writer, &fli_saved_codec, &job->codec);
+  FLI_TRY(fli_rule_write_options(writer, job));
   fli_writer_bin(writer, job->description.data, job->description.size);
   fli_writer_u64(writer, model->version);
   write_floats(writer, job->context, model->weights, model->n);
@@ -176,6 +178,7 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   write_round(writer, job);
   write_members(writer, job, sorted);
   FLI_TRY(write_scale(writer, job));
+  FLI_TRY(fli_rule_write(writer, job));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);

@@ -110,6 +110,7 @@ typedef struct fli_plan {
   const uint8_t *freeze_plan; /* 20?: fl_freeze_copy_plan's bytes */
   size_t freeze_plan_size;
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
+  float prox_mu;           /* 30?: FedProx: >= 0; 0 = nothing */
 } fli_plan;
 
 typedef struct fli_norm {

@@ -487,7 +487,8 @@ class TrainTask(Struct):
                 ("model_version", c_uint64), ("weights", F32P),
                 ("n_weights", c_uint64), ("first_active", c_uint32),
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
-                ("freeze_plan_size", c_size_t), ("freeze_job", U8P)]
+                ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
+                ("prox_mu", c_float), ("reserved_prox", c_uint32)]
 
 
 class TrainResult(Struct):
@@ -557,7 +558,8 @@ class JobOptions(Struct):
                 ("min_cover", c_uint32), ("reserved_cover", c_uint32),
                 ("freeze", POINTER(FreezeOptions)),
                 ("rate_schedule", c_uint32), ("rate_warmup", c_uint32),
-                ("rate_factor", c_float), ("rate_period", c_uint32)]
+                ("rate_factor", c_float), ("rate_period", c_uint32),
+                ("strategy", c_void_p)]
 
 
 class ServerEvent(Struct):

@@ -62,7 +62,8 @@ class TrainTask:
     their part of what comes back is ignored. `freeze_plan` is what the job's
     freezing says as bytes, for a Freeze whose `job` is `freeze_job`, and
     `freeze_reports` what it wants to know: FL_FREEZE_GRADNORM,
-    FL_FREEZE_PLASTICITY or 0, nothing."""
+    FL_FREEZE_PLASTICITY or 0, nothing. `prox_mu`: FedProx's, of LocalTerms;
+    0, none."""
 
     round: int
     model_version: int
@@ -75,6 +76,7 @@ class TrainTask:
     freeze_reports: int = 0
     freeze_plan: bytes = b""
     freeze_job: bytes = b""
+    prox_mu: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def task_from(struct: Any) -> TrainTask:
                      struct.first_active, struct.freeze_reports,
                      _lib.copied(struct.freeze_plan, struct.freeze_plan_size),
                      _lib.copied(struct.freeze_job, _lib.HASH_BYTES
-                                 if struct.freeze_job else 0))
+                                 if struct.freeze_job else 0),
+                     struct.prox_mu)
 
 
 def fill_result(struct: Any, result: TrainResult | F32Array) -> object:

@@ -22,6 +22,7 @@ from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
+from .strategy import StrategyOptions
 
 
 class Weighting(enum.IntEnum):
@@ -163,6 +164,7 @@ class Server(Handle):
                                     pointer, options,
                                     bytes(memoryview(state)))
         self._context = pointer
+        self._functions: list[Any] = []
         self._own(server, lib.fl_server_free, lease)
 
     def add_job(self, model: Model, *, name: str = "default",
@@ -181,8 +183,8 @@ class Server(Handle):
                 retry_pause: float = 5.0, steps_kept: int = 8,
                 error_feedback: bool = False,
                 feedback_decay: float = 0.5, min_cover: int = 1,
-                freeze: FreezeCriterion | str | Mapping[str, Any] | None = None
-                ) -> Job:
+                freeze: FreezeCriterion | str | Mapping[str, Any] | None
+                = None, strategy: StrategyOptions | None = None) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -193,7 +195,9 @@ class Server(Handle):
         afford less (Client's max_depth). `freeze`: a criterion, or options of
         Freeze such as {"criterion": "fixed", "fixed": [(round, modules)]}.
         `schedule`: how the clients' rate changes, with rounds for updates, as
-        Cosine(rounds). See fl_job_options for every setting.
+        Cosine(rounds). `strategy`: what becomes of the updates, as
+        FedAdam(rate=.05) or TrimmedMean(). See fl_job_options for every
+        setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -227,6 +231,12 @@ class Server(Handle):
             freezing, kept = options_of(**given)
             kept.append(freezing)
             options.freeze = _lib.pointer(freezing)
+        if strategy is not None:
+            rule, functions = strategy._struct()
+            kept.append(rule)
+            # Called for as long as the job lives.
+            self._functions += functions
+            options.strategy = _lib.address(_lib.pointer(rule))
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()
