@@ -46,13 +46,13 @@ enum {
 
 /** How D moves the model. */
 enum {
-  FL_SERVER_SGD = 1, /**< m = momentum m + D; w += rate m */
+  FL_STEP_SGD = 1, /**< m = momentum m + D; w += rate m */
   /** Reddi et al., ICLR 2021: m = beta1 m + (1 - beta1) D;
    * w += rate m / (sqrt(v) + tau). */
-  FL_SERVER_ADAM = 2,    /**< v = beta2 v + (1 - beta2) D^2 */
-  FL_SERVER_YOGI = 3,    /**< v -= (1 - beta2) D^2 sign(v - D^2) */
-  FL_SERVER_ADAGRAD = 4, /**< v += D^2 */
-  FL_SERVER_HOST = 5     /**< fl_strategy_options.optimise */
+  FL_STEP_ADAM = 2,    /**< v = beta2 v + (1 - beta2) D^2 */
+  FL_STEP_YOGI = 3,    /**< v -= (1 - beta2) D^2 sign(v - D^2) */
+  FL_STEP_ADAGRAD = 4, /**< v += D^2 */
+  FL_STEP_HOST = 5     /**< fl_strategy_options.optimise */
 };
 
 /** A round's updates. Arrays have `count` values and may be NULL where the rule
@@ -84,7 +84,7 @@ FL_API fl_status fl_strategy_round_init(fl_strategy_round *round, size_t size);
 typedef struct fl_strategy_options {
   uint32_t struct_size;
   uint32_t rule;       /**< FL_RULE_*; default MEAN */
-  uint32_t optimiser;  /**< FL_SERVER_*; default SGD */
+  uint32_t optimiser;  /**< FL_STEP_*; default SGD */
   uint32_t is_uniform; /**< 1: p_k = 1/K whatever the samples. Default 0 */
   float rate;     /**< > 0; 0 (default): 1, ADAM and ADAGRAD .1, YOGI .01 */
   float momentum; /**< SGD: 0..<1, default 0 */

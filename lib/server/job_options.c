@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "server/rule.h"
 
 #define FLI_SECONDS UINT64_C(1000000000)
 /* What PLAN can carry. */

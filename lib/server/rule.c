@@ -4,7 +4,7 @@
  * updates are kept encoded, as they came, with equal weights; what a client
  * does not train counts as no change there. Rules that a mean is enough for
  * take it from the sum, as everybody else. */
-#include "server/server.h"
+#include "server/rule.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -55,7 +55,7 @@ static const fli_saved_table saved_rule = {option_rows,
 /* One that the plain mean gives, too. */
 static int is_mean(const fl_strategy_options *o)
 {
-  return o->rule == FL_RULE_MEAN && o->optimiser == FL_SERVER_SGD &&
+  return o->rule == FL_RULE_MEAN && o->optimiser == FL_STEP_SGD &&
          o->rate == 1.0f && o->momentum == 0.0f && o->clip == 0.0f && !o->score;
 }
 

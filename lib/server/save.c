@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/rule.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */

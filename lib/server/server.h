@@ -15,7 +15,6 @@
 #include <fl/server.h>
 #include "base/compiler.h"
 #include "compress/canonical.h"
-#include "strategy/strategy.h"
 #include "wire/transfer.h"
 
 typedef struct fli_job fli_job;
@@ -426,28 +425,6 @@ void fli_freezing_end_round(fli_job *job, double loss);
 fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
 /* Into a job without freezing. */
 fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
-
-/* Strategies (rule.c). Refuse what excludes each other. */
-fl_status fli_rule_check(const fl_job_options *options);
-/* 1 when the server's step is the mean itself; NULL is one. */
-int fli_rule_is_plain(const fl_strategy_options *options);
-/* Copy the options; then, when the model is there, make the strategy. */
-fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given);
-fl_status fli_rule_make(fli_job *job);
-/* Own the bytes of an update that was counted, if the job needs them. */
-void fli_rule_keep(const fli_job *job, fli_member *member, fli_bytes *data);
-void fli_rule_forget(fli_member *member);
-/* The step of a round; `mean` is scratch, or the round's mean. */
-fl_status fli_rule_propose(fli_job *job, float *mean, fli_pending *pending);
-/* Nobody trained these coordinates: no step, and its state waits. */
-void fli_rule_hold(const fli_job *job, fli_pending *pending, uint64_t at,
-                   uint64_t n, int is_frozen);
-fl_status fli_rule_write_options(fli_msg_writer *writer, const fli_job *job);
-/* `options`, or NULL when the job has none. Errors stick to the reader. */
-const fl_strategy_options *fli_rule_read_options(fli_msg_reader *reader,
-                                                 fl_strategy_options *options);
-fl_status fli_rule_write(fli_msg_writer *writer, const fli_job *job);
-fl_status fli_rule_read(fli_job *job, fli_msg_reader *reader);
 
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);

@@ -23,6 +23,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "server/rule.h"
 
 /* Vectors of one step, each n long. */
 typedef struct fli_step_work {

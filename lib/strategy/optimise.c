@@ -33,8 +33,8 @@ static double next_second(const fl_strategy_options *o, double v, double square)
 {
   const double rest = 1.0 - (double)o->beta2;
   switch (o->optimiser) {
-  case FL_SERVER_ADAGRAD: return v + square;
-  case FL_SERVER_YOGI:
+  case FL_STEP_ADAGRAD: return v + square;
+  case FL_STEP_YOGI:
     return v - rest * square * (double)((v > square) - (v < square));
   default: return (double)o->beta2 * v + rest * square;
   }
@@ -85,8 +85,8 @@ fl_status fli_optimise(const fl_strategy *s, const float *weights,
   if ((s->momentum && !p->momentum) || (s->second && !p->second))
     return fli_nomem(n * sizeof(float));
   switch (s->options.optimiser) {
-  case FL_SERVER_SGD: with_momentum(s, p); break;
-  case FL_SERVER_HOST: st = by_host(s, weights, p); break;
+  case FL_STEP_SGD: with_momentum(s, p); break;
+  case FL_STEP_HOST: st = by_host(s, weights, p); break;
   default: adaptively(s, p); break;
   }
   if (st == FL_OK) st = fli_expect_finite(p->step, s->n, "the step");

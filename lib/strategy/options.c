@@ -11,7 +11,7 @@
 static const fl_strategy_options defaults = {
     .struct_size = sizeof(fl_strategy_options),
     .rule = FL_RULE_MEAN,
-    .optimiser = FL_SERVER_SGD,
+    .optimiser = FL_STEP_SGD,
     .beta1 = 0.9f,
     .beta2 = 0.99f,
     .tau = 1e-3f,
@@ -33,21 +33,20 @@ typedef struct named {
 } named;
 
 static const named names[] = {
-    {"fedavg", FL_RULE_MEAN, FL_SERVER_SGD, 0, 0.0f, 0.0f},
-    {"fedavgm", FL_RULE_MEAN, FL_SERVER_SGD, 0, 0.9f, 0.0f},
-    {"fedprox", FL_RULE_MEAN, FL_SERVER_SGD, 0, 0.0f, 0.01f},
-    {"fedadam", FL_RULE_MEAN, FL_SERVER_ADAM, 0, 0.0f, 0.0f},
-    {"fedyogi", FL_RULE_MEAN, FL_SERVER_YOGI, 0, 0.0f, 0.0f},
-    {"fedadagrad", FL_RULE_MEAN, FL_SERVER_ADAGRAD, 0, 0.0f, 0.0f},
-    {"fednova", FL_RULE_NOVA, FL_SERVER_SGD, 0, 0.0f, 0.0f},
-    {"scaffold", FL_RULE_SCAFFOLD, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"q-fedavg", FL_RULE_FAIR, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"median", FL_RULE_MEDIAN, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"trimmed-mean", FL_RULE_TRIMMED_MEAN, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"krum", FL_RULE_KRUM, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"multi-krum", FL_RULE_MULTI_KRUM, FL_SERVER_SGD, 1, 0.0f, 0.0f},
-    {"geometric-median", FL_RULE_GEOMETRIC_MEDIAN, FL_SERVER_SGD, 1, 0.0f,
-     0.0f},
+    {"fedavg", FL_RULE_MEAN, FL_STEP_SGD, 0, 0.0f, 0.0f},
+    {"fedavgm", FL_RULE_MEAN, FL_STEP_SGD, 0, 0.9f, 0.0f},
+    {"fedprox", FL_RULE_MEAN, FL_STEP_SGD, 0, 0.0f, 0.01f},
+    {"fedadam", FL_RULE_MEAN, FL_STEP_ADAM, 0, 0.0f, 0.0f},
+    {"fedyogi", FL_RULE_MEAN, FL_STEP_YOGI, 0, 0.0f, 0.0f},
+    {"fedadagrad", FL_RULE_MEAN, FL_STEP_ADAGRAD, 0, 0.0f, 0.0f},
+    {"fednova", FL_RULE_NOVA, FL_STEP_SGD, 0, 0.0f, 0.0f},
+    {"scaffold", FL_RULE_SCAFFOLD, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"q-fedavg", FL_RULE_FAIR, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"median", FL_RULE_MEDIAN, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"trimmed-mean", FL_RULE_TRIMMED_MEAN, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"krum", FL_RULE_KRUM, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"multi-krum", FL_RULE_MULTI_KRUM, FL_STEP_SGD, 1, 0.0f, 0.0f},
+    {"geometric-median", FL_RULE_GEOMETRIC_MEDIAN, FL_STEP_SGD, 1, 0.0f, 0.0f},
 };
 
 enum { BOTH_ENDS = 0, NOT_HIGH = 1, NOT_LOW = 2 };
@@ -97,9 +96,9 @@ static fl_status check_choices(const fl_strategy_options *o)
   if (o->rule < FL_RULE_MEAN || o->rule > FL_RULE_HOST)
     return fli_error(FL_E_OPTIONS, "strategy: rule, got %u, want FL_RULE_*",
                      o->rule);
-  if (o->optimiser < FL_SERVER_SGD || o->optimiser > FL_SERVER_HOST)
+  if (o->optimiser < FL_STEP_SGD || o->optimiser > FL_STEP_HOST)
     return fli_error(FL_E_OPTIONS,
-                     "strategy: optimiser, got %u, want FL_SERVER_*",
+                     "strategy: optimiser, got %u, want FL_STEP_*",
                      o->optimiser);
   if (o->is_uniform > 1 || o->bias_correction > 1 || o->clip_adapts > 1)
     return fli_error(FL_E_OPTIONS, "strategy: is_uniform, bias_correction, "
@@ -115,18 +114,18 @@ static fl_status check_choices(const fl_strategy_options *o)
 
 static fl_status check_pairs(const fl_strategy_options *o)
 {
-  const int is_sgd = o->optimiser == FL_SERVER_SGD;
+  const int is_sgd = o->optimiser == FL_STEP_SGD;
   if ((o->rule == FL_RULE_HOST) != (o->combine != NULL))
     return fli_error(FL_E_CONFLICT, "strategy: rule HOST and combine: want "
                                     "both or neither");
-  if ((o->optimiser == FL_SERVER_HOST) != (o->optimise != NULL))
+  if ((o->optimiser == FL_STEP_HOST) != (o->optimise != NULL))
     return fli_error(FL_E_CONFLICT, "strategy: optimiser HOST and optimise: "
                                     "want both or neither");
   if (o->momentum > 0.0f && !is_sgd)
     return fli_error(FL_E_CONFLICT, "strategy: momentum is the optimiser "
                                     "SGD's");
-  if (o->bias_correction && o->optimiser != FL_SERVER_ADAM &&
-      o->optimiser != FL_SERVER_YOGI)
+  if (o->bias_correction && o->optimiser != FL_STEP_ADAM &&
+      o->optimiser != FL_STEP_YOGI)
     return fli_error(FL_E_CONFLICT, "strategy: bias_correction is ADAM's and "
                                     "YOGI's");
   if (o->clip_adapts && o->clip == 0.0f)
@@ -165,9 +164,9 @@ fl_status fli_strategy_options_load(fl_strategy_options *local,
   FLI_TRY(check_pairs(local));
   FLI_TRY(check_prox(local));
   if (local->rate == 0.0f) {
-    local->rate = local->optimiser == FL_SERVER_YOGI ? 0.01f
-                  : local->optimiser == FL_SERVER_ADAM ||
-                          local->optimiser == FL_SERVER_ADAGRAD
+    local->rate = local->optimiser == FL_STEP_YOGI ? 0.01f
+                  : local->optimiser == FL_STEP_ADAM ||
+                          local->optimiser == FL_STEP_ADAGRAD
                       ? 0.1f
                       : 1.0f;
   }

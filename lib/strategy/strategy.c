@@ -24,8 +24,8 @@ static fl_status alloc_state(fl_strategy *s)
 {
   const fl_strategy_options *o = &s->options;
   const size_t n = (size_t)s->n;
-  const int is_sgd = o->optimiser == FL_SERVER_SGD;
-  const int is_adaptive = !is_sgd && o->optimiser != FL_SERVER_HOST;
+  const int is_sgd = o->optimiser == FL_STEP_SGD;
+  const int is_adaptive = !is_sgd && o->optimiser != FL_STEP_HOST;
   const int has_momentum = is_adaptive || (is_sgd && o->momentum > 0.0f);
   const int has_control = o->rule == FL_RULE_SCAFFOLD;
   if (has_momentum) s->momentum = fli_alloc(s->context, n, sizeof(float));

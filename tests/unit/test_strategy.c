@@ -330,7 +330,7 @@ Test(strategy, options_out_of_range_and_at_odds_are_refused)
   REFUSED(bias_correction, 1, FL_E_CONFLICT);
   REFUSED(clip_adapts, 1, FL_E_CONFLICT);
   REFUSED(rule, FL_RULE_HOST, FL_E_CONFLICT);
-  REFUSED(optimiser, FL_SERVER_HOST, FL_E_CONFLICT);
+  REFUSED(optimiser, FL_STEP_HOST, FL_E_CONFLICT);
 #undef REFUSED
   cr_assert_eq(fl_strategy_new(&strategy, NULL, &good, 0), FL_E_ARGUMENT);
   cr_assert_eq(fl_strategy_new(NULL, NULL, &good, N), FL_E_ARGUMENT);

@@ -8,7 +8,6 @@ FedAdam(rate=.05, beta2=.999) or Median(clip=1., clip_adapts=True).
 """
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 from typing import Any, Callable, ClassVar, Sequence, Union
 
@@ -51,7 +50,7 @@ class StrategyOptions:
     def _struct(self) -> tuple[Any, list[Any]]:
         """Return the C struct and what it must not outlive."""
         options = _lib.StrategyOptions()
-        lib.fl_strategy_options_named(byref(options), ctypes.sizeof(options),
+        lib.fl_strategy_options_named(byref(options), _lib.sizeof(options),
                                       self._name.encode())
         for name, value in self.settings.items():
             setattr(options, name, int(value) if isinstance(value, bool)
@@ -177,7 +176,7 @@ def _updates_of(round_: Any, n: int) -> list[F32Array]:
             updates.append(_np.copied(round_.rows[index], n))
             continue
         buffer = np.empty(n, np.float32)
-        values = _lib.F32P(ctypes.c_float.from_address(buffer.ctypes.data))
+        values = _np.f32_pointer(buffer)
         status = round_.read(round_.user, index, 0, n,
                              _np.f32_pointer(buffer), byref(values))
         if status != 0:
