@@ -156,7 +156,8 @@ fl_server *setup_server(const fl_model *model, struct stored *snapshot,
     if (is_there) return restore(model, snapshot, config, &options);
   }
   struct freeze_config freeze;
-  config_job(config, &job_options, &codec);
+  fl_strategy_options strategy;
+  config_job(config, &job_options, &codec, &strategy);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
   if (freezes) job_options.freeze = &freeze.options;

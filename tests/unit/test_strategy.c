@@ -346,6 +346,10 @@ Test(strategy, hosts_with_older_structs_get_the_defaults)
   cr_assert_eq(strategy->options.rate, 1.0f);
   cr_assert_eq(strategy->options.rule, (uint32_t)FL_RULE_MEDIAN);
   fl_strategy_free(strategy);
+  fl_strategy_options plain;
+  cr_assert_eq(fl_strategy_options_init(&plain, sizeof plain), FL_OK);
+  cr_assert_eq(plain.rule, (uint32_t)FL_RULE_MEAN);
+  cr_assert_eq(plain.rate, 0.0f);
   cr_assert_eq(fl_strategy_new(&strategy, NULL, NULL, N), FL_OK);
   cr_assert_eq(strategy->options.rule, (uint32_t)FL_RULE_MEAN);
   fl_strategy_free(strategy);
