@@ -52,6 +52,16 @@ static const struct setting table[] = {
      "factor on the mean update"},
     {"server-momentum", SETTING_REAL, AT(server_momentum), 0, 0.9999, NULL, "X",
      "momentum over rounds"},
+    {"strategy", SETTING_TEXT, AT(strategy), 0, 0,
+     "fedavg|fedavgm|fedprox|fedadam|fedyogi|fedadagrad|fednova|q-fedavg|"
+     "median|trimmed-mean|krum|multi-krum|geometric-median",
+     "NAME",
+     "what becomes of the updates; with another than fedavg, server-lr is its "
+     "rate"},
+    {"byzantine", SETTING_COUNT, AT(byzantine), 0, FL_MAX_SLOTS, NULL, "N",
+     "updates of a round that krum and multi-krum reckon with being anything"},
+    {"clip", SETTING_REAL, AT(clip), 0, 1e6, NULL, "X",
+     "make longer updates as long as this; 0 = never"},
     {"freeze", SETTING_TEXT, AT(freeze), 0, 0, NULL, "KIND",
      "freeze modules: gradnorm (when their gradients hardly change), or "
      "fixed:ROUND:N,... (the first N from ROUND on)"},
@@ -106,6 +116,8 @@ void config_defaults(struct config *config)
   *config = (struct config){
       .listen = "127.0.0.1:8437",
       .codec = "thc",
+      .strategy = "fedavg",
+      .byzantine = 1,
       .thc_mode = "dither",
       .bits = 4,
       .rounds = 15,
@@ -213,8 +225,26 @@ static uint32_t mode_of(const struct config *config)
   return FL_THC_DITHER;
 }
 
+/* The names are in the table, so there is one. */
+static void choose_strategy(const struct config *config, fl_job_options *job,
+                            fl_strategy_options *strategy)
+{
+  const int is_mean = strcmp(config->strategy, "fedavg") == 0;
+  if (is_mean && config->clip == 0) return;
+  fl_strategy_options_named(strategy, sizeof *strategy, config->strategy);
+  /* 1 is the default here, and every optimiser has its own. */
+  if (config->server_lr != 1) strategy->rate = (float)config->server_lr;
+  if (config->server_momentum > 0)
+    strategy->momentum = (float)config->server_momentum;
+  strategy->byzantine = (uint32_t)config->byzantine;
+  strategy->clip = (float)config->clip;
+  job->server_learning_rate = 1;
+  job->server_momentum = 0;
+  job->strategy = strategy;
+}
+
 void config_job(const struct config *config, fl_job_options *job,
-                fl_compressor_options *codec)
+                fl_compressor_options *codec, fl_strategy_options *strategy)
 {
   fl_compressor_options_init(codec, sizeof *codec);
   codec->codec = FL_CODEC_THC;
@@ -238,6 +268,7 @@ void config_job(const struct config *config, fl_job_options *job,
   job->rate_factor = (float)config->lr_end;
   job->server_learning_rate = (float)config->server_lr;
   job->server_momentum = (float)config->server_momentum;
+  choose_strategy(config, job, strategy);
   job->error_feedback = (uint32_t)config->error_feedback;
   job->return_grace_ns = config->grace_seconds * second_ns;
   job->norm_deadline_ns = config->norm_deadline_seconds * second_ns;

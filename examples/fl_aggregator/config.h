@@ -22,6 +22,7 @@ struct config {
   char state[SETTING_TEXT_BYTES];
   char model_out[SETTING_TEXT_BYTES];
   char freeze[SETTING_TEXT_BYTES];
+  char strategy[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
@@ -37,10 +38,12 @@ struct config {
   uint64_t max_sessions;
   uint64_t commit_ms;
   uint64_t state_max_mb;
+  uint64_t byzantine;
   double lr;
   double lr_end;
   double server_lr;
   double server_momentum;
+  double clip;
   int error_feedback;
   int fresh;
   int exit_when_done;
@@ -57,9 +60,10 @@ extern const struct settings aggregator_settings;
 void config_defaults(struct config *config);
 /* What settings say together: 0, or -1 with a line on stderr. */
 int config_check(const struct config *config);
-/* The job that they describe; `codec` is filled in and borrowed. */
+/* The job that they describe; `codec` and `strategy` are filled in and
+ * borrowed. */
 void config_job(const struct config *config, fl_job_options *job,
-                fl_compressor_options *codec);
+                fl_compressor_options *codec, fl_strategy_options *strategy);
 /* How a model of n_modules modules is to be frozen: 1, 0 for never, or -1 with
  * a line on stderr. */
 int config_freeze(const struct config *config, uint32_t n_modules,

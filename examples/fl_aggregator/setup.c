@@ -170,6 +170,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   fl_job_options job_options;
   fl_compressor_options codec;
   struct freeze_config freeze;
+  fl_strategy_options strategy;
   uint32_t job = 0;
   fl_server_options_init(&options, sizeof options);
   options.store = kept->store;
@@ -177,7 +178,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   const int is_there = restore(&server, model, kept, config, &options);
   *is_restored = is_there > 0;
   if (is_there != 0) return server;
-  config_job(config, &job_options, &codec);
+  config_job(config, &job_options, &codec, &strategy);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
   if (freezes) job_options.freeze = &freeze.options;

@@ -109,6 +109,7 @@ void trainer_close(struct trainer *trainer)
   fl_cache_free(trainer->cache);
   stored_close(&trainer->cache_file);
   free(trainer->ids);
+  fl_local_free(trainer->local);
   free(trainer->shard);
   idx_free(&trainer->data);
 }
@@ -163,6 +164,26 @@ static fl_status die(const fl_fit_progress *progress, void *user)
   return FL_E_CALLBACK;
 }
 
+/* FedProx: its pull to the global weights, if the aggregator asks for it. */
+static fl_status follow_prox(struct trainer *trainer, const fl_train_task *task)
+{
+  fl_status st = FL_OK;
+  if (task->prox_mu != trainer->mu) {
+    fl_model_set_gradient_hook(trainer->model, NULL, NULL);
+    fl_local_free(trainer->local);
+    trainer->local = NULL;
+    trainer->mu = task->prox_mu;
+  }
+  if (trainer->mu == 0) return FL_OK;
+  if (!trainer->local)
+    st = fl_local_new(&trainer->local, NULL, trainer->mu, task->n_weights);
+  if (st == FL_OK)
+    st = fl_local_begin(trainer->local, task->weights, NULL, task->n_weights);
+  if (st != FL_OK) return st;
+  return fl_model_set_gradient_hook(trainer->model, fl_local_gradient,
+                                    trainer->local);
+}
+
 fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
                         fl_train_result *result)
 {
@@ -183,6 +204,7 @@ fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
   }
   fl_status st = fl_model_set_weights(trainer->model, NULL, task->weights,
                                       task->n_weights);
+  if (st == FL_OK) st = follow_prox(trainer, task);
   if (st == FL_OK)
     st = freezing_begin(&trainer->freezing, trainer->model, task,
                         trainer->samples);

@@ -5,6 +5,7 @@
 
 #include <fl/client.h>
 #include <fl/model.h>
+#include <fl/strategy.h>
 
 #include "common/idx.h"
 #include "common/stored.h"
@@ -21,6 +22,8 @@ struct trainer {
   fl_model *model; /* NULL until the aggregator has described it */
   fl_cancel *cancel;
   uint64_t die_in_round;
+  float mu;        /* FedProx's; 0 = none */
+  fl_local *local; /* made for it */
   struct freezing freezing;
 };
 

@@ -64,6 +64,10 @@ typedef struct fl_train_task {
    * this model on the data that the client trains on, to find the client's
    * cohort: score.loss is what counts. */
   uint32_t is_probe;
+  /** FedProx: add prox_mu (local weights - `weights`) to every gradient, as
+   * fl_local_gradient does. 0 = nothing. */
+  float prox_mu;
+  uint32_t reserved_prox;
 } fl_train_task;
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`

@@ -19,5 +19,6 @@
 #include <fl/store.h>
 #include <fl/client.h>
 #include <fl/server.h>
+#include <fl/strategy.h>
 
 #endif

@@ -23,6 +23,7 @@
 #include <fl/model.h>
 #include <fl/protocol.h>
 #include <fl/store.h>
+#include <fl/strategy.h>
 #include <fl/train.h>
 
 #ifdef __cplusplus
@@ -176,6 +177,16 @@ typedef struct fl_job_options {
    * training, from two cohorts on: so that one whose data have changed is
    * noticed soon. Default 40. */
   uint32_t cohort_probed;
+  /** What becomes of the updates (docs/design/aggregation.md): NULL = FedAvg
+   * with server_learning_rate and server_momentum, which a strategy wants at
+   * their defaults. One that needs the updates separately has all of a round's
+   * in memory, and goes neither with freezing nor with error_feedback; KRUM
+   * wants min_participants >= 2 byzantine + 3; SCAFFOLD is not for jobs yet.
+   * FAIR takes the losses that clients report, NOVA the steps of the plan. A
+   * step that fails, or that the gate refuses, aborts the round; the model
+   * stays. A job with functions of the host cannot be saved. Borrowed; `user`
+   * stays for as long as the job. */
+  const fl_strategy_options *strategy;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
@@ -348,7 +359,8 @@ FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
 /** Save all jobs, clients and the running rounds (uploads that are not
  * committed yet are sent again by their clients). Guarded by a hash.
  * FL_E_IO: the writer failed; FL_E_STATE: cohorts could not be decided for want
- * of memory, and will be with the next tick. */
+ * of memory, and will be with the next tick; FL_E_UNSUPPORTED: a job's strategy
+ * has functions of the host. */
 FL_API fl_status fl_server_save(const fl_server *server,
                                 const fl_writer *writer);
 /** Restore into a new server; every connection is new afterwards. FL_E_FORMAT,

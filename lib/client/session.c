@@ -84,6 +84,7 @@ static int is_same_task(const fli_plan *a, const fli_plan *b)
          a->batch_size == b->batch_size &&
          fli_f32_bits(a->learning_rate) == fli_f32_bits(b->learning_rate) &&
          a->first_active == b->first_active &&
+         fli_f32_bits(a->prox_mu) == fli_f32_bits(b->prox_mu) &&
          a->model_version == b->model_version &&
          memcmp(a->model_hash, b->model_hash, FLI_HASH_BYTES) == 0;
 }

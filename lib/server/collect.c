@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                         uint32_t reason)
@@ -246,6 +247,7 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
+  fli_rule_keep(job, member, &peer->incoming.data);
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   fli_collect_count(job, member, manifest.loss, samples);
   announce(peer, member);

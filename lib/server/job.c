@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "compress/compressor.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */
@@ -20,7 +21,8 @@ enum { FLI_MESSAGE_SLACK = 512 };
 int fli_job_is_plain_mean(const fl_job_options *options)
 {
   return options->server_learning_rate == 1.0f &&
-         options->server_momentum == 0.0f;
+         options->server_momentum == 0.0f &&
+         fli_rule_is_plain(options->strategy);
 }
 
 /* ---- making ---- */
@@ -148,8 +150,10 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->waiting_ns = server->now_ns;
   job->deadline_ns = UINT64_MAX;
   derive_seeds(job);
+  FLI_TRY(fli_rule_take(job, options->strategy));
   FLI_TRY(take_description(job, model));
   FLI_TRY(take_weights(job, model));
+  FLI_TRY(fli_rule_make(job));
   FLI_TRY(fli_freezing_init(job, options->freeze));
   FLI_TRY(check_norm_count(job));
   FLI_TRY(fli_cohorts_init(job, options->cohorts));
@@ -173,6 +177,7 @@ void fli_job_free(fli_job *job)
   fli_free(job->context, job->public_norms,
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
+  fl_strategy_free(job->strategy);
   fli_freezing_free(job);
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,

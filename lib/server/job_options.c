@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 #define FLI_SECONDS UINT64_C(1000000000)
 /* What PLAN can carry. */
@@ -161,6 +162,7 @@ fl_status fli_job_options_check(const fl_job_options *options)
     return fli_error(FL_E_ARGUMENT,
                      "job name: want 1..64 printable ASCII bytes");
   fl_status st = check_numbers(options);
-  st = st != FL_OK ? st : check_choices(options);
-  return st != FL_OK ? st : fli_cohorts_check(options);
+  if (st == FL_OK) st = check_choices(options);
+  if (st == FL_OK) st = fli_cohorts_check(options);
+  return st == FL_OK ? fli_rule_check(options) : st;
 }

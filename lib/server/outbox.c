@@ -152,6 +152,7 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
       .has_cohort = job->front != NULL,
+      .prox_mu = options->strategy ? options->strategy->prox_mu : 0.0f,
   };
   if (job->front) message.cohort = fli_cohort_of(job);
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);

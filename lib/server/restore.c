@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/state.h"
+#include "server/rule.h"
 #include "wire/container.h"
 
 static fl_status malformed(const char *what)
@@ -45,6 +46,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fl_status st = FL_OK;
   fl_job_options options;
   fl_compressor_options codec;
+  fl_strategy_options strategy;
   char name[FLI_ID_BYTES] = "";
   fl_model *model = NULL;
   size_t size = 0;
@@ -54,6 +56,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_reader_str_copy(reader, name, sizeof name, "state: job name");
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
+  options.strategy = fli_rule_read_options(reader, &strategy);
   description = fli_reader_bin(reader, &size);
   FLI_TRY(fli_reader_status(reader));
   options.name = name;
@@ -394,6 +397,7 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
   FLI_TRY(read_scale(job, reader));
   FLI_TRY(read_accuracy(job, reader));
   FLI_TRY(fli_cohorts_read(job, reader));
+  FLI_TRY(fli_rule_read(job, reader));
   fli_reader_leave(reader);
   *out = job;
   job = NULL;

@@ -14,6 +14,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 /* ---- members ---- */
 
@@ -97,6 +98,7 @@ void fli_round_clear(fli_job *job)
   free_scale(job);
   for (uint32_t i = 0; i < job->n_members; i++) {
     release_member(&job->members[i]);
+    fli_rule_forget(&job->members[i]);
   }
   fli_free(job->context, job->members, job->n_members * sizeof *job->members);
   job->members = NULL;

@@ -4,10 +4,10 @@
  * uploads under way are not in it: clients return by HELLO and send again what
  * was not acknowledged. The layout of a job:
  *
- *   name, options, codec, description, version, weights, momentum, residual,
- *   announced norms, steps, freezing, participants, round, members, then of
- *   the round: reported norms, agreed norms, clamp counts, sum; accuracy,
- *   cohorts
+ *   name, options, codec, strategy's options, description, version, weights,
+ *   momentum, residual, announced norms, steps, freezing, participants, round,
+ *   members, then of the round: reported norms, agreed norms, clamp counts,
+ *   sum; accuracy, cohorts, strategy's state and updates
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/state.h"
+#include "server/rule.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */
@@ -181,6 +182,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   fli_writer_str(writer, job->name);
   fli_saved_write(writer, &fli_saved_options, &job->options);
   fli_saved_write(writer, &fli_saved_codec, &job->codec);
+  FLI_TRY(fli_rule_write_options(writer, job));
   fli_writer_bin(writer, job->description.data, job->description.size);
   fli_writer_u64(writer, model->version);
   write_floats(writer, job->context, model->weights, model->n);
@@ -195,6 +197,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   FLI_TRY(write_scale(writer, job));
   write_accuracy(writer, &job->accuracy);
   FLI_TRY(fli_cohorts_write(writer, job, sorted));
+  FLI_TRY(fli_rule_write(writer, job));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);

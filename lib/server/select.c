@@ -89,8 +89,9 @@ static int compare_u64(const void *a, const void *b)
 fl_status fli_select_cap(fli_job *job)
 {
   const uint32_t n = job->n_members;
-  job->weight_cap = job->options.weight_cap;
-  if (job->options.weighting == FL_WEIGHT_UNIFORM || job->weight_cap > 0) {
+  job->weight_cap = job->is_spooling ? 0 : job->options.weight_cap;
+  if (job->is_spooling || job->options.weighting == FL_WEIGHT_UNIFORM ||
+      job->weight_cap > 0) {
     return FL_OK;
   }
   uint64_t *claims = fli_alloc(job->context, n, sizeof *claims);

@@ -279,6 +279,7 @@ typedef struct fli_member {
   uint8_t has_report; /* a number >= 0 */
   uint32_t report_module;
   double report_value;
+  fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
 } fli_member;
 
 /* See freezing.c. */
@@ -317,6 +318,9 @@ struct fli_job {
   fli_store store;
   float *momentum; /* NULL unless the options ask for it */
   float *residual; /* NULL when steps lose nothing in encoding */
+  fl_strategy_options strategy_options; /* see options.strategy */
+  fl_strategy *strategy;                /* NULL: the options above say it all */
+  int is_spooling;                      /* it needs every update by itself */
   fli_registry registry;
 
   fli_phase phase;

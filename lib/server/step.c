@@ -9,6 +9,7 @@
  *   else: rate * m + residual is encoded as the only update of a round of its
  *         own; everybody applies what it decodes to, and the difference is the
  *         next residual.
+ * A strategy makes the step in its own way (rule.c); it travels the same ways.
  * Segments that nobody trained (idle ones) are in no step: their weights stay
  * to the last bit. Their momentum and residual wait, but those of frozen ones
  * are dropped: who comes back from the ice starts at rest, as an optimiser's
@@ -22,6 +23,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "server/rule.h"
 
 /* Vectors of one step, each n long. */
 typedef struct fli_step_work {
@@ -30,7 +32,8 @@ typedef struct fli_step_work {
   float *decoded;  /* what will be */
   uint8_t *mask;   /* of the segments that are not idle */
   int has_idle;
-  double square; /* |mean|^2, where somebody wants it */
+  double square;       /* |mean|^2, where somebody wants it */
+  fli_pending pending; /* of a strategy */
 } fli_step_work;
 
 static void work_free(const fli_job *job, fli_step_work *work)
@@ -40,6 +43,7 @@ static void work_free(const fli_job *job, fli_step_work *work)
   fli_free(job->context, work->step, bytes);
   fli_free(job->context, work->decoded, bytes);
   fli_free(job->context, work->mask, job->n_segments);
+  if (job->strategy) fli_strategy_drop(job->strategy, &work->pending);
 }
 
 /* On failure work_free takes what there is. */
@@ -245,18 +249,41 @@ static fl_status prepare(const fli_job *job, fli_step_work *work)
   return FL_OK;
 }
 
+/* work->step = what the strategy makes of the round. Its gate sees what would
+ * be the next model, but for what encoding loses. */
+static fl_status prepare_by_rule(fli_job *job, fli_step_work *work)
+{
+  const fli_canonical *model = &job->store.canonical;
+  fl_status st = FL_OK;
+  fli_run run = {0};
+  FLI_TRY(fli_rule_propose(job, work->momentum, &work->pending));
+  work->square = work->pending.length * work->pending.length;
+  while (next_run(job, &run)) {
+    if (work->mask[run.segment]) continue;
+    fli_rule_hold(job, &work->pending, run.at, run.end - run.at,
+                  is_frozen(job, run.segment));
+  }
+  memcpy(work->step, work->pending.step, (size_t)model->n * sizeof(float));
+  for (uint64_t i = 0; i < model->n; i++)
+    work->decoded[i] = model->weights[i] + work->step[i];
+  FLI_TRY(fli_strategy_judge(job->strategy, &work->pending, work->decoded));
+out:
+  return st;
+}
+
 static fl_status step_by_server(fli_job *job)
 {
   fl_status st = FL_OK;
   fli_step_work work = {0};
   FLI_TRY(work_alloc(job, &work));
-  FLI_TRY(prepare(job, &work));
+  FLI_TRY(job->strategy ? prepare_by_rule(job, &work) : prepare(job, &work));
   if (job->codec.codec == FL_CODEC_F32 && !work.has_idle) {
     FLI_TRY(step_by_copy(job, &work));
   } else {
     FLI_TRY(step_by_encoding(job, &work));
   }
   fli_clip_learn(job, work.square);
+  if (job->strategy) fli_strategy_commit(job->strategy, &work.pending);
   if (job->momentum) {
     float *previous = job->momentum;
     job->momentum = work.momentum;

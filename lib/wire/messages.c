@@ -151,6 +151,7 @@ static const fli_field plan_fields[] = {
     VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
+    OPT_F32(plan, 30, prox_mu),
 };
 
 static const fli_field scale_msg_fields[] = {
@@ -253,6 +254,8 @@ static void check_plan(fli_msg_reader *reader, const void *message)
   const fli_plan *plan = message;
   if (plan->slot >= plan->slots)
     fli_reader_fail(reader, FL_E_RANGE, "plan.slot: is not below slots");
+  if (plan->prox_mu < 0.0f || plan->prox_mu > 1e6f)
+    fli_reader_fail(reader, FL_E_RANGE, "plan.prox_mu: is not in 0..1e6");
 }
 
 static void check_manifest(fli_msg_reader *reader, const void *message)

@@ -112,6 +112,7 @@ typedef struct fli_plan {
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
   int has_cohort;
   uint32_t cohort; /* 22?: whose model it trains */
+  float prox_mu;           /* 30?: FedProx: >= 0; 0 = nothing */
 } fli_plan;
 
 typedef struct fli_norm {

@@ -20,9 +20,10 @@ BELOW["cache"] = {"base", "crypto"}
 BELOW["freeze"] = BELOW["model"] | {"model", "cache"}
 BELOW["cohort"] = {"base", "crypto", "wire"}
 BELOW["embedding"] = BELOW["compress"] | {"compress"}
+BELOW["strategy"] = {"base", "kernels", "crypto", "wire"}
 BELOW["client"] = BELOW["compress"] | {"compress", "freeze", "embedding"}
 BELOW["server"] = BELOW["compress"] | {"compress", "freeze", "embedding",
-                                       "store", "cohort"}
+                                       "store", "cohort", "strategy"}
 
 # Public headers by the module that implements them.
 PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
@@ -31,7 +32,7 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "feedback.h": "compress", "cache.h": "cache",
           "freeze.h": "freeze", "cohort.h": "cohort",
           "embedding.h": "embedding", "client.h": "client",
-          "server.h": "server", "store.h": "store",
+          "server.h": "server", "store.h": "store", "strategy.h": "strategy",
           "host.h": "adapters", "sqlite.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.

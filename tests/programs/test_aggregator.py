@@ -96,6 +96,22 @@ def a_run_learns_and_logs_every_round():
         want(len(bench.events("job_finished")) == 1, "job_finished")
 
 
+def strategies_learn_and_name_what_they_need():
+    """One by sums, one at the clients, one of separate updates."""
+    for strategy in (["--strategy=fedadam", "--server-lr=0.01"],
+                     ["--strategy=fedprox"],
+                     ["--strategy=trimmed-mean", "--clip=20"]):
+        with Bench() as bench:
+            aggregator = bench.aggregator(
+                "--rounds=4", "--min-clients=3", "--min-participants=3",
+                "--exit-when-done", *strategy)
+            _finish(bench, aggregator,
+                    [bench.participant(i, 3) for i in range(3)])
+            rows = bench.events("round_finished")
+            want([row["round"] for row in rows] == [1, 2, 3, 4], rows)
+            want(rows[-1]["accuracy"] > 0.85, strategy, rows[-1])
+
+
 def a_module_freezes_by_what_participants_report():
     """Without reports nothing would. From then on it is not sent."""
     with Bench() as bench:

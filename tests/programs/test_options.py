@@ -63,6 +63,9 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--codec=zip"], '--codec: got "zip"', "f32|bf16|thc")
     _refused(AGGREGATOR, ["--thc-mode=best"], "dither|uniform|table")
     _refused(AGGREGATOR, ["--bits=9"], "--bits: got")
+    _refused(AGGREGATOR, ["--strategy=fed"], '--strategy: got "fed"',
+             "trimmed-mean")
+    _refused(AGGREGATOR, ["--clip=-1"], "--clip: got -1")
     _refused(AGGREGATOR, ["--error-feedback", "--codec=f32"], "loses nothing")
     _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
     for freeze in ("plasticity", "fixed:", "fixed:3", "fixed:3:1,", "fixed:x:1",

@@ -8,6 +8,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32
 from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
+from ._strategy_structs import *
 from ._structs import *
 
 # Functions that return fl_status: checked, so to Python they return None.
@@ -269,6 +270,26 @@ CHECKED: dict[str, list[Any]] = {
     "fl_server_restore": [POINTER(Server), Context, POINTER(ServerOptions),
                           POINTER(Reader)],
 }
+CHECKED |= {
+    "fl_strategy_options_named": [POINTER(StrategyOptions), c_size_t,
+                                  c_char_p],
+    "fl_strategy_new": [POINTER(Strategy), Context, POINTER(StrategyOptions),
+                        c_uint64],
+    "fl_strategy_step": [Strategy, POINTER(StrategyRound), F32P, c_uint64],
+    "fl_strategy_step_mean": [Strategy, F32P, F32P, c_uint64],
+    "fl_strategy_get_report": [Strategy, POINTER(StrategyReport)],
+    "fl_strategy_copy_factors": [Strategy, F64P, c_uint32],
+    "fl_strategy_get_control": [Strategy, POINTER(F32P), U64P],
+    "fl_strategy_save": [Strategy, POINTER(Writer)],
+    "fl_strategy_load": [Strategy, POINTER(Reader)],
+    "fl_local_new": [POINTER(Local), Context, c_float, c_uint64],
+    "fl_local_begin": [Local, F32P, F32P, c_uint64],
+    "fl_local_correct": [Local, F32P, F32P, c_uint64, c_uint64],
+    "fl_local_gradient": [F32P, F32P, c_uint64, c_void_p],
+    "fl_local_end": [Local, F32P, c_uint64, c_float, F32P, c_uint64],
+    "fl_local_save": [Local, POINTER(Writer)],
+    "fl_local_load": [Local, POINTER(Reader)],
+}
 
 # Structs that the library fills with defaults: fl_<name>_init.
 INITIALISED: dict[type[Structure], str] = {
@@ -314,6 +335,9 @@ INITIALISED: dict[type[Structure], str] = {
     CohortEvent: "fl_cohort_event_init",
     CohortInfo: "fl_cohort_info_init",
     CohortPick: "fl_cohort_pick_init",
+    StrategyOptions: "fl_strategy_options_init",
+    StrategyRound: "fl_strategy_round_init",
+    StrategyReport: "fl_strategy_report_init",
     TrainResult: "fl_train_result_init",
     Score: "fl_score_init",
     ClientOptions: "fl_client_options_init",
@@ -382,6 +406,9 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_cohort_set_count": (c_uint32, [CohortSet]),
     "fl_cohort_set_cap": (c_uint32, [CohortSet]),
     "fl_sketcher_free": (None, [Sketcher]),
+    "fl_strategy_free": (None, [Strategy]),
+    "fl_strategy_needs": (c_uint32, [POINTER(StrategyOptions)]),
+    "fl_local_free": (None, [Local]),
     "fl_protocol_version_min": (c_uint32, []),
     "fl_protocol_version_max": (c_uint32, []),
     "fl_reject_name": (c_char_p, [c_uint32]),

@@ -490,7 +490,8 @@ class TrainTask(Struct):
                 ("n_weights", c_uint64), ("first_active", c_uint32),
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
                 ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
-                ("cohort", c_uint32), ("is_probe", c_uint32)]
+                ("cohort", c_uint32), ("is_probe", c_uint32),
+                ("prox_mu", c_float), ("reserved_prox", c_uint32)]
 
 
 class TrainResult(Struct):
@@ -564,7 +565,8 @@ class JobOptions(Struct):
                 ("rate_schedule", c_uint32), ("rate_warmup", c_uint32),
                 ("rate_factor", c_float), ("rate_period", c_uint32),
                 ("cohorts", POINTER(CohortOptions)),
-                ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32)]
+                ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32),
+                ("strategy", c_void_p)]
 
 
 class ServerEvent(Struct):

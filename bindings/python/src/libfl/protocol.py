@@ -64,7 +64,7 @@ class TrainTask:
     `freeze_reports` what it wants to know: FL_FREEZE_GRADNORM,
     FL_FREEZE_PLASTICITY or 0, nothing. `cohort`: whose model it is, in jobs
     with cohorts; `is_probe`: the server wants to know this model's loss on the
-    data that is trained on."""
+    data that is trained on. `prox_mu`: FedProx's, of LocalTerms; 0, none."""
 
     round: int
     model_version: int
@@ -79,6 +79,7 @@ class TrainTask:
     freeze_job: bytes = b""
     cohort: int = 0
     is_probe: bool = False
+    prox_mu: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def task_from(struct: Any) -> TrainTask:
                      _lib.copied(struct.freeze_plan, struct.freeze_plan_size),
                      _lib.copied(struct.freeze_job, _lib.HASH_BYTES
                                  if struct.freeze_job else 0),
-                     struct.cohort, bool(struct.is_probe))
+                     struct.cohort, bool(struct.is_probe), struct.prox_mu)
 
 
 def fill_result(struct: Any, result: TrainResult | F32Array) -> object:

@@ -26,6 +26,7 @@ from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
 from .store import Store
+from .strategy import StrategyOptions
 
 
 class Weighting(enum.IntEnum):
@@ -270,6 +271,7 @@ class Server(Handle):
                                     pointer, options,
                                     bytes(memoryview(state)))
         self._context = pointer
+        self._functions: list[Any] = []
         self._own(server, lib.fl_server_free, lease, kept)
 
     def add_job(self, model: Model, *, name: str = "default",
@@ -291,7 +293,8 @@ class Server(Handle):
                 freeze: FreezeCriterion | str | Mapping[str, Any] | None = None,
                 cohorts: CohortRule | str | Mapping[str, Any] | None = None,
                 cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
-                cohort_probed: int = 40) -> Job:
+                cohort_probed: int = 40,
+                strategy: StrategyOptions | None = None) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -304,7 +307,9 @@ class Server(Handle):
         `schedule`: how the clients' rate changes, with rounds for updates, as
         Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
-        before a round without training. See fl_job_options for every setting.
+        before a round without training. `strategy`: what becomes of the
+        updates, as FedAdam(rate=.05) or TrimmedMean(). See fl_job_options for
+        every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -348,6 +353,12 @@ class Server(Handle):
                                          given)
             kept.append(grouping)
             options.cohorts = _lib.pointer(grouping)
+        if strategy is not None:
+            rule, functions = strategy._struct()
+            kept.append(rule)
+            # Called for as long as the job lives.
+            self._functions += functions
+            options.strategy = _lib.address(_lib.pointer(rule))
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()

@@ -11,6 +11,7 @@ from .cache import ActivationCache
 from .freeze import Freeze, FreezeCriterion, count_modules
 from .model import Model
 from .protocol import Score, TrainResult, TrainTask
+from .strategy import LocalTerms
 
 _MEASURED = (FreezeCriterion.GRADNORM, FreezeCriterion.PLASTICITY)
 
@@ -24,7 +25,7 @@ class LocalTrainer:
     result's report. What comes out of frozen modules is kept in `cache`, if
     there is one, from round to round: the samples' ids are their places in
     `x`, which has to stay as it is. A cache in a file wants a `data_tag` that
-    names them.
+    names them. In jobs of FedProx the model's gradient hook is this trainer's.
     """
 
     def __init__(self, model: Model, x: npt.ArrayLike, y: npt.ArrayLike, *,
@@ -35,6 +36,8 @@ class LocalTrainer:
         self.x, self.y = np.asarray(x), np.asarray(y)
         self.test = test or (self.x, self.y)
         self._ids = None if cache is None else np.arange(len(self.y))
+        self._mu = 0.0
+        self._terms = LocalTerms(1)
         self._freeze: Freeze | None = None
         self._freeze_for: tuple[bytes, int] = b"", 0
 
@@ -43,6 +46,7 @@ class LocalTrainer:
         if self.model.first_active != task.first_active:
             self.model.first_active = task.first_active
         self.model.set_weights(task.weights)
+        self._follow_prox(task)
         result = self.model.fit(
             self.x, self.y, epochs=task.epochs, batch_size=task.batch_size,
             learning_rate=task.learning_rate, seed=task.seed, progress=False,
@@ -55,6 +59,15 @@ class LocalTrainer:
         self.model.set_weights(weights)
         score = self.model.evaluate(*self.test)
         return Score(score.loss, score.correct, score.count)
+
+    def _follow_prox(self, task: TrainTask) -> None:
+        """FedProx's pull takes the place of the model's gradient hook."""
+        if task.prox_mu != self._mu:
+            self._mu = task.prox_mu
+            self._terms = LocalTerms(task.weights.size, mu=self._mu)
+            self.model.gradient_hook = self._terms if self._mu else None
+        if self._mu:
+            self._terms.begin(task.weights)
 
     def _follow(self, task: TrainTask) -> Freeze | None:
         """Return the controller, with the task's plan. It is made anew for

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A job's strategy: see rule.c. */
+#ifndef FLI_RULE_H
+#define FLI_RULE_H
+
+#include "server/server.h"
+#include "strategy/strategy.h"
+
+/* Refuse what excludes each other. */
+fl_status fli_rule_check(const fl_job_options *options);
+/* 1 when the server's step is the mean itself; NULL is one. */
+int fli_rule_is_plain(const fl_strategy_options *options);
+/* Copy the options; then, when the model is there, make the strategy. */
+fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given);
+fl_status fli_rule_make(fli_job *job);
+/* Own the bytes of an update that was counted, if the job needs them. */
+void fli_rule_keep(const fli_job *job, fli_member *member, fli_bytes *data);
+void fli_rule_forget(fli_member *member);
+/* The step of a round; `mean` is scratch, or the round's mean. */
+fl_status fli_rule_propose(fli_job *job, float *mean, fli_pending *pending);
+/* Nobody trained these coordinates: no step, and its state waits. */
+void fli_rule_hold(const fli_job *job, fli_pending *pending, uint64_t at,
+                   uint64_t n, int is_frozen);
+fl_status fli_rule_write_options(fli_msg_writer *writer, const fli_job *job);
+/* `options`, or NULL when the job has none. Errors stick to the reader. */
+const fl_strategy_options *fli_rule_read_options(fli_msg_reader *reader,
+                                                 fl_strategy_options *options);
+fl_status fli_rule_write(fli_msg_writer *writer, const fli_job *job);
+fl_status fli_rule_read(fli_job *job, fli_msg_reader *reader);
+
+#endif
