@@ -23,8 +23,9 @@ fl_status fli_slice_write_state(const fl_slice_server *server, fli_bytes *out)
   const fli_slice_head head = {FLI_SLICE_STATE, server->plan.n_tables,
                                server->plan.layout};
   fli_bytes_init(&sum, server->context);
-  fli_slice_open(&bytes, server->context, &head);
+  fli_bytes_init(&bytes.bytes, server->context);
   FLI_TRY(fl_slice_server_copy_plan(server, plan, sizeof plan, &n));
+  fli_slice_open(&bytes, server->context, &head);
   fli_slice_put_u32(&bytes, (uint32_t)n);
   fli_slice_put(&bytes, plan, n);
   fli_slice_put_u64(&bytes, server->steps);
