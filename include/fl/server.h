@@ -21,6 +21,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/slices.h>
 #include <fl/train.h>
 
 #ifdef __cplusplus
@@ -240,6 +241,15 @@ FL_API fl_status fl_server_get_status(const fl_server *server, uint32_t job,
 FL_API fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
                                         float *weights, uint64_t count,
                                         uint64_t *version);
+/** Have a job serve these slices beside its dense model. Call it before the
+ * first round, or after fl_server_restore and before anything else: what was
+ * added is in the server's state, and the store has to be as it was saved after
+ * the last finished round (FL_E_STALE, FL_E_SCHEMA). NULL: no more, between two
+ * rounds. FL_E_NOT_FOUND: no such job; FL_E_STATE: a round is running, or one
+ * of both is attached already. Borrowed: it is freed after the server, or after
+ * it was given up. Clients that have no slices train the dense model alone. */
+FL_API fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
+                                         fl_slice_server *slices);
 /** End a job after the running round; it then finishes like any other.
  * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);

@@ -85,6 +85,7 @@ FL_API fl_status fl_slice_server_add(fl_slice_server *server,
 /** Forget what was added: the round was given up. */
 FL_API void fl_slice_server_drop(fl_slice_server *server);
 
+/** What a round came to. */
 typedef struct fl_slice_report {
   uint32_t struct_size;
   uint32_t clients;  /**< updates */
@@ -100,6 +101,10 @@ FL_API fl_status fl_slice_report_init(fl_slice_report *report, size_t size);
  * again; nothing is lost. */
 FL_API fl_status fl_slice_server_step(fl_slice_server *server,
                                       fl_slice_report *report);
+
+/** The report of the last step, by whom ever it was taken; zeros before. */
+FL_API fl_status fl_slice_server_get_report(const fl_slice_server *server,
+                                            fl_slice_report *report);
 
 /** Save what was added, layout and grids. The store is not in it: it is saved
  * by fl_embedding_save, after each step. */

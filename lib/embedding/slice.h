@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Slices of a store: what the files of slice_*.c share, and what lib/server and
- * lib/client want of them. docs/design/embedding.md has the bytes.
+/* Slices of a store: what the files of slice_*.c share.
+ * docs/design/embedding.md has the bytes.
  *
  *   slice_bytes.c   plans, requests, rows as bytes
  *   slice_server.c  answers; slice_sum.c: updates and steps; slice_state.c
@@ -12,6 +12,7 @@
 #include "compress/sparse.h"
 #include "embedding/embedding.h"
 #include "embedding/slice_rows.h"
+#include "embedding/slice_use.h"
 
 enum {
   FLI_SLICE_FORMAT = 1,
@@ -19,8 +20,6 @@ enum {
   FLI_SLICE_REQUEST = 'R',
   FLI_SLICE_ANSWER = 'A',
   FLI_SLICE_UPDATE = 'U',
-  FLI_SLICE_ANSWER_MAX = 256 << 10, /* values of an answer, bytes */
-  FLI_SLICE_PLAN_MAX = 4096,
   FLI_SLICE_IDS_MAX = 1 << 24
 };
 
@@ -112,34 +111,20 @@ struct fl_slice_server {
   fli_slice_plan plan;
   uint64_t steps; /* of the store, when all was well */
   uint64_t adjusts;
-  uint64_t n_ids;       /* in all sums */
-  uint32_t clients;     /* updates */
-  int is_attached;      /* to a job */
-  fli_sparse_sum *sums; /* [plan.n_tables] */
+  uint64_t n_ids;         /* in all sums */
+  uint32_t clients;       /* updates */
+  int is_attached;        /* to a job */
+  fl_slice_report report; /* of the last step */
+  fli_sparse_sum *sums;   /* [plan.n_tables] */
   /* Of a step that is prepared. */
   fli_sparse_place **sorted; /* [plan.n_tables]; NULL: not yet */
   float *gradients;
   float *utilities;
 };
 
-/* fl_slice_server_add in two: check says what is wrong, and makes room, so that
- * fold cannot fail. */
-fl_status fli_slice_check(fl_slice_server *server, const uint8_t *data,
-                          size_t n);
-void fli_slice_fold(fl_slice_server *server, const uint8_t *data, size_t n);
-/* fl_slice_server_step in two: what prepare has done may be repeated, and
- * finish cannot fail. */
-fl_status fli_slice_prepare(fl_slice_server *server);
-void fli_slice_finish(fl_slice_server *server, fl_slice_report *report);
 void fli_slice_unprepare(fl_slice_server *server);
-/* The largest update. */
-uint64_t fli_slice_update_max(const fl_slice_server *server);
 /* The next plan's thresholds and seed. */
 void fli_slice_plan_round(fl_slice_server *server);
-/* The state, without container. */
-fl_status fli_slice_write_state(const fl_slice_server *server, fli_bytes *out);
-fl_status fli_slice_read_state(fl_slice_server *server, const uint8_t *data,
-                               size_t n);
 /* What the store has done: another store, or one of another time, has not. */
 void fli_slice_note_store(fl_slice_server *server);
 

@@ -437,6 +437,23 @@ out:
   return st;
 }
 
+int fli_slice_client_attach(fl_slice_client *client)
+{
+  const int was_attached = client->is_attached;
+  client->is_attached = 1;
+  return !was_attached;
+}
+
+void fli_slice_client_detach(fl_slice_client *client)
+{
+  client->is_attached = 0;
+}
+
+int fli_slice_is_ready(const fl_slice_client *client)
+{
+  return client->status.is_ready != 0;
+}
+
 fl_status fl_slice_client_get_status(const fl_slice_client *client,
                                      fl_slice_client_status *status)
 {

@@ -138,6 +138,7 @@ fl_status fl_slice_server_new(fl_slice_server **out, fl_context *context,
   server->context = fli_context_ref(context);
   server->embedding = embedding;
   server->options = full;
+  server->report.struct_size = sizeof server->report;
   begin_plan(server);
   fli_slice_note_store(server);
   server->sums =
@@ -190,6 +191,23 @@ fl_status fl_slice_server_copy_plan(const fl_slice_server *server,
   if (st == FL_OK && data) memcpy(data, out.bytes.data, out.bytes.size);
   fli_bytes_free(&out.bytes);
   return st;
+}
+
+int fli_slice_server_attach(fl_slice_server *server)
+{
+  const int was_attached = server->is_attached;
+  server->is_attached = 1;
+  return !was_attached;
+}
+
+void fli_slice_server_detach(fl_slice_server *server)
+{
+  server->is_attached = 0;
+}
+
+uint64_t fli_slice_max_ids(const fl_slice_server *server)
+{
+  return server->plan.max_ids;
 }
 
 /* ---- answers ------------------------------------------------------------- */

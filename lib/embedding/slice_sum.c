@@ -317,11 +317,13 @@ static void count_table(const fl_slice_server *server, uint32_t t,
   }
 }
 
-void fli_slice_finish(fl_slice_server *server, fl_slice_report *report)
+void fli_slice_finish(fl_slice_server *server)
 {
+  fl_slice_report *report = &server->report;
   fl_embedding_report adjusted = {.struct_size = sizeof adjusted};
   fli_slice_plan *plan = &server->plan;
-  report->clients = server->clients;
+  *report = (fl_slice_report){.struct_size = sizeof *report,
+                              .clients = server->clients};
   for (uint32_t t = 0; t < plan->n_tables; t++) {
     const fli_sparse_sum *sum = &server->sums[t];
     count_table(server, t, report);
@@ -341,15 +343,21 @@ void fli_slice_finish(fl_slice_server *server, fl_slice_report *report)
 
 fl_status fl_slice_server_step(fl_slice_server *server, fl_slice_report *report)
 {
-  fl_status st = FL_OK;
-  fl_slice_report local = {.struct_size = sizeof local};
   fli_clear_error();
   if (!server) return fli_error(FL_E_ARGUMENT, "fl_slice_server_step: NULL");
-  FLI_TRY(fli_slice_prepare(server));
-  fli_slice_finish(server, &local);
+  const fl_status st = fli_slice_prepare(server);
+  if (st != FL_OK) return st;
+  fli_slice_finish(server);
   fli_clear_error();
-  if (report)
-    st = fli_options_store(report, &local, sizeof local, "fl_slice_report");
-out:
-  return st;
+  return report ? fl_slice_server_get_report(server, report) : FL_OK;
+}
+
+fl_status fl_slice_server_get_report(const fl_slice_server *server,
+                                     fl_slice_report *report)
+{
+  fli_clear_error();
+  if (!server || !report)
+    return fli_error(FL_E_ARGUMENT, "fl_slice_server_get_report: got NULL");
+  return fli_options_store(report, &server->report, sizeof server->report,
+                           "fl_slice_report");
 }

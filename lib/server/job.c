@@ -140,6 +140,8 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->options.name = job->name;
   job->options.codec = &job->codec;
   fli_bytes_init(&job->description, job->context);
+  fli_bytes_init(&job->slices_plan, job->context);
+  fli_bytes_init(&job->slices_saved, job->context);
   fli_bytes_init(&job->freezing.plan, job->context);
   job->phase = FLI_PHASE_WAITING;
   job->round = 1;
@@ -170,6 +172,7 @@ void fli_job_free(fli_job *job)
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
   fli_freezing_free(job);
+  fli_slices_free(job);
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,
            job->n_segments * sizeof *job->segments);

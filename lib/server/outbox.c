@@ -141,6 +141,8 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan = job->freezing.controller ? job->freezing.plan.data : NULL,
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
+      .slices = job->slices ? job->slices_plan.data : NULL,
+      .slices_size = job->slices ? job->slices_plan.size : 0,
   };
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);
   if (options->error_feedback) {

@@ -371,6 +371,7 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
   FLI_TRY(read_members(job, reader));
   FLI_TRY(check_round(job));
   FLI_TRY(read_scale(job, reader));
+  FLI_TRY(fli_slices_read(job, reader));
   fli_reader_leave(reader);
   FLI_TRY(fli_server_adopt(server, job));
   job = NULL;

@@ -231,11 +231,13 @@ static void finish_round(fli_job *job)
   fl_server_event event = round_event(job, FL_SERVER_ROUND_FINISHED);
   event.samples = fl_partial_samples(job->partial);
   event.loss = mean_loss(job);
-  const fl_status st = fli_step_run(job);
+  fl_status st = fli_slices_prepare(job);
+  if (st == FL_OK) st = fli_step_run(job);
   if (st != FL_OK) {
     abort_for(job, st);
     return;
   }
+  fli_slices_finish(job);
   if (job->is_public) fli_norms_adapt(job);
   fli_freezing_end_round(job, event.loss);
   event.model_version = job->store.canonical.version;
@@ -344,6 +346,7 @@ static fl_status open_round(fli_job *job)
   const fl_job_options *options = &job->options;
   fl_status st = FL_OK;
   FLI_TRY(fli_freezing_begin_round(job));
+  FLI_TRY(fli_slices_begin(job));
   FLI_TRY(fli_select_members(job, FLI_CAP_TRAIN, fli_select_size(job)));
   job->n_wanted = job->n_members;
   if (options->participants > 0 && options->participants < job->n_wanted) {

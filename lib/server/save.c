@@ -6,7 +6,7 @@
  *
  *   name, options, codec, description, version, weights, momentum, residual,
  *   announced norms, steps, freezing, participants, round, members, then of
- *   the round: reported norms, agreed norms, clamp counts, sum
+ *   the round: reported norms, agreed norms, clamp counts, sum; slices
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -176,6 +176,7 @@ static fl_status write_job(fli_msg_writer *writer, const fli_job *job)
   write_round(writer, job);
   write_members(writer, job, sorted);
   FLI_TRY(write_scale(writer, job));
+  FLI_TRY(fli_slices_write(writer, job));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);
