@@ -11,8 +11,8 @@ import libfl
 from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
-           "feedback", "cache", "freeze", "cohort", "embedding", "protocol",
-           "client", "server"]
+           "feedback", "cache", "freeze", "cohort", "embedding", "slices",
+           "protocol", "client", "server"]
 
 
 def camel(name):

@@ -46,6 +46,7 @@ from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
 from .server import (Job, JobStatus, ScaleMode, Server, ServerEvent,
                      ServerEventKind, Weighting)
+from .slices import SliceClient, SliceReport, SliceServer, SliceStatus
 from .trainer import LocalTrainer
 from .training import (Evaluation, FitProgress, FitResult, MemoryPlan,
                        TopClasses)
@@ -88,7 +89,8 @@ __all__ = [
     "PairwiseDots", "Partial", "PeerDataError", "PoisonedError", "Positions", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
-    "Sigmoid", "SiLU", "SizeError", "Sketcher", "Softmax", "SoftmaxCrossEntropy",
+    "Sigmoid", "SiLU", "SizeError", "Sketcher", "SliceClient", "SliceReport",
+    "SliceServer", "SliceStatus", "Softmax", "SoftmaxCrossEntropy",
     "SparseEmbedding", "StaleError", "StateError", "Step", "Tanh", "Tensor", "TensorInfo",
     "ThcMode", "TooLargeError", "TopClasses", "TrainResult", "TrainTask",
     "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
