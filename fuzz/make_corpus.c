@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes the seeds of frames, reader, container, and those in sum_seeds.c,
- * weight_seeds.c, model_seeds.c, freeze_seeds.c and embedding_seeds.c: one of
- * each message, and
- * the lies that a parser must not believe. The same program always writes the
- * same files, so the folder in the repository can be checked against it.
+ * weight_seeds.c, model_seeds.c, freeze_seeds.c, embedding_seeds.c and
+ * slice_seeds.c: one of each message, and the lies that a parser must not
+ * believe. The same program always writes the same files, so the folder in the
+ * repository can be checked against it.
  *
  *   make_corpus FOLDER           write FOLDER/<target>/<name>
  *   make_corpus --check FOLDER   exit 1 when one is missing or different
@@ -235,5 +235,6 @@ int main(int argc, char **argv)
   seeds_put_freezes(folder);
   seeds_put_cohorts(folder);
   seeds_put_embeddings(folder);
+  seeds_put_slices(folder);
   return is_different;
 }

@@ -22,5 +22,7 @@ void seeds_put_caches(const char *folder);
 void seeds_put_cohorts(const char *folder);
 /* Seeds of embedding_load and embedding_delta. */
 void seeds_put_embeddings(const char *folder);
+/* Seeds of slice and sparse_update. */
+void seeds_put_slices(const char *folder);
 
 #endif

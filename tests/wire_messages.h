@@ -18,6 +18,7 @@ static inline fl_status wire_rewrite(const fli_frame *frame, fli_bytes *out)
 {
   fl_status st;
   fli_scale_msg scale;
+  fli_slice_msg slice;
   fli_decline decline;
   switch (frame->type) {
 #define WIRE_CASE_(name, TYPE)                               \
@@ -31,6 +32,9 @@ case FLI_MSG_##TYPE: {                                       \
   case FLI_MSG_SCALE:
     st = fli_parse_scale(&scale, frame->body, frame->size);
     return st == FL_OK ? fli_write_scale(out, &scale) : st;
+  case FLI_MSG_SLICE:
+    st = fli_parse_slice_msg(&slice, frame->body, frame->size);
+    return st == FL_OK ? fli_write_slice_msg(out, &slice) : st;
   case FLI_MSG_DECLINE:
   case FLI_MSG_BYE:
     st = fli_parse_decline(&decline, frame->body, frame->size);
@@ -162,7 +166,27 @@ static inline void wire_add_freezing(fli_plan *m)
   m->freeze_reports = 1;
 }
 
-enum { WIRE_SAMPLES = 24 };
+static inline fl_status wire_slices(uint32_t index, fli_bytes *out)
+{
+  static const uint8_t bytes[5] = {1, 'R', 0, 0, 9};
+  const fli_get_slice get = {3, 1, bytes, sizeof bytes};
+  const fli_slice_msg slice = {3, 2, bytes, sizeof bytes};
+  fli_plan plan;
+  fli_manifest manifest;
+  wire_plan(&plan);
+  wire_manifest(&manifest);
+  plan.slices = bytes;
+  plan.slices_size = sizeof bytes;
+  manifest.slices_size = 4000;
+  switch (index) {
+  case 24: return fli_write_get_slice(out, &get);
+  case 25: return fli_write_slice_msg(out, &slice);
+  case 26: return fli_write_plan(out, &plan);
+  default: return fli_write_manifest(out, &manifest);
+  }
+}
+
+enum { WIRE_SAMPLES = 28 };
 
 /* Messages with other keys than those that wire_x fills. */
 static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
@@ -194,11 +218,12 @@ static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
   case 20: wire_add_table(&welcome); return fli_write_welcome(out, &welcome);
   case 21: hello.depth = 3; return fli_write_hello(out, &hello);
   case 22: wire_add_freezing(&plan); return fli_write_plan(out, &plan);
-  default:
+  case 23:
     manifest.has_report = 1;
     manifest.report_module = 2;
     manifest.report_value = 0.125;
     return fli_write_manifest(out, &manifest);
+  default: return wire_slices(index, out);
   }
 }
 
@@ -266,7 +291,9 @@ static inline const char *wire_sample_name(uint32_t index)
       "hello-minimal",  "welcome-known-schema",
       "plan-exchanged", "manifest-steps",
       "welcome-table",  "hello-depth",
-      "plan-freezing",  "manifest-report"};
+      "plan-freezing",  "manifest-report",
+      "get_slice",      "slice",
+      "plan-slices",    "manifest-slices"};
   return names[index];
 }
 

@@ -51,6 +51,24 @@ static const struct setting table[] = {
      "test what is read back"},
     {"seed", SETTING_COUNT, AT(seed), 0, SEEDS, NULL, "N",
      "of first values, made-up rows and their order (1)"},
+    {"shards", SETTING_COUNT, AT(shards), 0, 65535, NULL, "N",
+     "also federated: the customers' rows stay with N devices; 0 = not (0)"},
+    {"rounds", SETTING_COUNT, AT(rounds), 1, 1e6, NULL, "N",
+     "of the federation (100)"},
+    {"participants", SETTING_COUNT, AT(participants), 0, 65535, NULL, "N",
+     "devices in a round; 0 = all (20)"},
+    {"min-clients", SETTING_COUNT, AT(min_clients), 1, 65535, NULL, "N",
+     "ids that fewer of them touched are dropped (1)"},
+    {"device-budget", SETTING_REAL, AT(device_budget), 0, 1e5, NULL, "MB",
+     "of a device's own table; 0 = no bound (4)"},
+    {"device-batch", SETTING_COUNT, AT(device_batch), 1, 65536, NULL, "N",
+     "rows in a device's step (128)"},
+    {"device-lr", SETTING_REAL, AT(device_lr), 0, 10, NULL, "X",
+     "learning rate of the net on a device, SGD (0.05)"},
+    {"device-rows-lr", SETTING_REAL, AT(device_rows_lr), 0, 10, NULL, "X",
+     "of a device's rows, AdaGrad (0.05)"},
+    {"server-rate", SETTING_REAL, AT(server_rate), 0, 1e6, NULL, "X",
+     "how far rows go towards the devices' mean (1)"},
     {"threads", SETTING_COUNT, AT(threads), 0, 1024, NULL, "N",
      "threads, 0 = one per CPU (1); the result is the same"},
 };
@@ -100,7 +118,15 @@ void config_parse(struct config *config, int argc, char **argv)
                             .seed = 1,
                             .threads = 1,
                             .lr = .001,
-                            .rows_lr = .05};
+                            .rows_lr = .05,
+                            .rounds = 100,
+                            .participants = 20,
+                            .min_clients = 1,
+                            .device_budget = 4,
+                            .device_batch = 128,
+                            .device_lr = .05,
+                            .device_rows_lr = .05,
+                            .server_rate = 1};
   int check_only = settings_parse(&settings, argc, argv, config);
   if (config->chunks == 3) refuse("chunks", "3", "1, 2 or 4");
   if (config->dim % (4 * config->chunks) != 0) {

@@ -14,6 +14,8 @@ struct config {
   char save[SETTING_TEXT_BYTES], budget[SETTING_TEXT_BYTES];
   uint64_t rows, epochs, batch, dim, chunks, adjust_every, auc_every, seed;
   uint64_t threads;
+  uint64_t shards, rounds, participants, min_clients, device_batch;
+  double device_budget, device_lr, device_rows_lr, server_rate;
   double lr, rows_lr, sketch;
   double budgets[BUDGETS_MAX]; /* MB of 10^6 bytes, of `budget` */
   uint32_t n_budgets;

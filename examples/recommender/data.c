@@ -134,6 +134,18 @@ uint64_t data_steps(const struct data *data)
   return (data->clicks.n_train + data->batch - 1) / data->batch;
 }
 
+void data_fill(struct data *data, const uint32_t *rows, uint64_t n,
+               fl_dataset *batch)
+{
+  batch->n = n;
+  clicks_ids(&data->clicks, rows, n, data->ids);
+  for (uint64_t i = 0; i < n; i++)
+    data->targets[i] = data->clicks.labels[rows[i]];
+  batch->x_dtype = FL_DTYPE_U64;
+  batch->x = data->ids;
+  batch->targets = data->targets;
+}
+
 /* Rows from place `first` of the order on, before place `end`. */
 static void fill(struct data *data, uint64_t first, uint64_t end,
                  fl_dataset *batch)
@@ -141,13 +153,8 @@ static void fill(struct data *data, uint64_t first, uint64_t end,
   const uint32_t *rows = data->order + first;
   batch->n = 0;
   if (first >= end) return;
-  batch->n = end - first < data->batch ? end - first : data->batch;
-  clicks_ids(&data->clicks, rows, batch->n, data->ids);
-  for (uint64_t i = 0; i < batch->n; i++)
-    data->targets[i] = data->clicks.labels[rows[i]];
-  batch->x_dtype = FL_DTYPE_U64;
-  batch->x = data->ids;
-  batch->targets = data->targets;
+  data_fill(data, rows, end - first < data->batch ? end - first : data->batch,
+            batch);
 }
 
 void data_batch(struct data *data, uint64_t step, fl_dataset *batch)

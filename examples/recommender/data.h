@@ -30,6 +30,9 @@ uint64_t data_steps(const struct data *data); /* of an epoch */
 /* Batch number `step` of an epoch, borrowed until the next; n = 0 behind the
  * last one. `batch` is initialised. */
 void data_batch(struct data *data, uint64_t step, fl_dataset *batch);
+/* The batch of these n rows, n <= config->batch, borrowed until the next. */
+void data_fill(struct data *data, const uint32_t *rows, uint64_t n,
+               fl_dataset *batch);
 /* AUC of the model on the rows to test on. */
 fl_status data_test(struct data *data, fl_model *model, double *auc);
 

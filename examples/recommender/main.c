@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/images.h"
+#include "recommender/federated.h"
 #include "recommender/figures.h"
 #include "recommender/run.h"
 
@@ -32,7 +33,8 @@ static void print_row(const struct outcome *outcome, const struct outcome *full)
   char name[48] = "all rows";
   if (s->struct_size == 0) return; /* stopped before there was a line */
   if (outcome->budget > 0)
-    snprintf(name, sizeof name, "%g MB", outcome->budget);
+    snprintf(name, sizeof name, "%g MB%s", outcome->budget,
+             outcome->is_federated ? " fed" : "");
   printf("%-12s %9.3f %9llu %7.2f %7.4f ", name, 1e-6 * (double)s->bytes_used,
          (unsigned long long)s->rows,
          s->rows ? (double)s->chunks / (double)s->rows : 0, outcome->auc);
@@ -54,7 +56,7 @@ static void print_table(const struct outcome *outcomes, uint32_t n)
 static fl_status run_all(const struct config *config, struct data *data,
                          fl_cancel *stop, struct figures *figures)
 {
-  struct outcome outcomes[1 + BUDGETS_MAX];
+  struct outcome outcomes[2 + BUDGETS_MAX]; /* the last one federated */
   uint32_t n = 0;
   fl_status st = FL_OK;
   memset(outcomes, 0, sizeof outcomes);
@@ -63,6 +65,12 @@ static fl_status run_all(const struct config *config, struct data *data,
     if (n > 0) outcome->budget = config->budgets[n - 1];
     st = run_training(config, data, stop, outcome);
     if (outcome->is_whole) figures_outcome(figures, config, data, outcome);
+  }
+  if (st == FL_OK && config->shards > 0) {
+    outcomes[n] =
+        (struct outcome){.budget = config->budgets[n - 2], .is_federated = 1};
+    st = run_federated(config, data, stop, &outcomes[n]);
+    n++;
   }
   print_table(outcomes, n);
   if (st == FL_OK && config->save[0])

@@ -52,26 +52,28 @@ static fl_status prepare_net(struct recommender *r, const struct config *config,
 }
 
 /* Fields share one table: the ids tell them apart. */
-static fl_status prepare_rows(struct recommender *r,
-                              const struct config *config, uint64_t budget)
+fl_status recommender_store(fl_embedding **out, fl_host *host,
+                            const struct config *config, uint64_t budget,
+                            uint32_t optimiser)
 {
   /* Every run is the same. A service that takes ids from strangers leaves it
    * NULL: nobody can choose ids that collide then. */
   static const uint8_t secret[16] = {0};
   fl_embedding_options options;
   fl_embedding_table_options table;
+  uint32_t index;
   fl_embedding_options_init(&options, sizeof options);
   fl_embedding_table_options_init(&table, sizeof table);
   options.byte_budget = budget;
   options.seed = config->seed;
   options.secret = secret;
+  options.optimiser = optimiser;
   table.dim = (uint32_t)config->dim;
   table.chunks = (uint32_t)config->chunks;
   /* A counter is a byte. */
   table.sketch_counters = (uint64_t)(config->sketch / 100 * (double)budget);
-  fl_status st =
-      fl_embedding_new(&r->store, fl_host_context(r->host), &options);
-  if (st == FL_OK) st = fl_embedding_add_table(r->store, &table, &r->table);
+  fl_status st = fl_embedding_new(out, fl_host_context(host), &options);
+  if (st == FL_OK) st = fl_embedding_add_table(*out, &table, &index);
   return st;
 }
 
@@ -84,17 +86,39 @@ static fl_status attach(struct recommender *r, const struct config *config)
   return fl_embedding_attach(r->store, r->model, &options);
 }
 
-fl_status recommender_open(struct recommender *recommender,
-                           const struct config *config, uint32_t n_fields,
-                           uint64_t budget)
+static fl_status open_parts(struct recommender *recommender,
+                            const struct config *config, uint32_t n_fields,
+                            uint64_t budget, uint32_t optimiser)
 {
   *recommender = (struct recommender){0};
   recommender->host = host_open(config->threads, NULL);
   if (!recommender->host) return FL_E_IO;
   fl_status st = prepare_net(recommender, config, n_fields);
-  if (st == FL_OK) st = prepare_rows(recommender, config, budget);
-  if (st == FL_OK) st = attach(recommender, config);
+  if (st == FL_OK)
+    st = recommender_store(&recommender->store, recommender->host, config,
+                           budget, optimiser);
   return st;
+}
+
+fl_status recommender_open(struct recommender *recommender,
+                           const struct config *config, uint32_t n_fields,
+                           uint64_t budget)
+{
+  fl_status st = open_parts(recommender, config, n_fields, budget,
+                            FL_EMBEDDING_ROW_ADAGRAD);
+  return st == FL_OK ? attach(recommender, config) : st;
+}
+
+fl_status recommender_open_federated(struct recommender *recommender,
+                                     const struct config *config,
+                                     uint32_t n_fields, uint64_t budget)
+{
+  fl_optimiser_options optimiser;
+  fl_optimiser_options_init(&optimiser, sizeof optimiser);
+  fl_status st =
+      open_parts(recommender, config, n_fields, budget, FL_EMBEDDING_SGD);
+  return st == FL_OK ? fl_model_set_optimiser(recommender->model, &optimiser)
+                     : st;
 }
 
 void recommender_close(struct recommender *recommender)

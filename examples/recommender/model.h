@@ -22,6 +22,15 @@ struct recommender {
 fl_status recommender_open(struct recommender *recommender,
                            const struct config *config, uint32_t n_fields,
                            uint64_t budget);
+/* The same for a server: rows take the devices' means, the net plain SGD, and
+ * the model has no rows yet. */
+fl_status recommender_open_federated(struct recommender *recommender,
+                                     const struct config *config,
+                                     uint32_t n_fields, uint64_t budget);
+/* A table alone; the caller frees it. */
+fl_status recommender_store(fl_embedding **out, fl_host *host,
+                            const struct config *config, uint64_t budget,
+                            uint32_t optimiser);
 void recommender_close(struct recommender *recommender);
 
 /* Can files be at `path`, and at the same with .net behind it? 0, or -1 with a

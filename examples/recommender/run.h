@@ -13,6 +13,7 @@ struct outcome {
   double auc;
   double seconds; /* of the steps */
   int is_whole;   /* else it was stopped, or did not begin */
+  int is_federated;
   fl_embedding_statistics statistics;
 };
 

@@ -24,6 +24,7 @@
 #include <fl/base.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/slices.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -216,6 +217,15 @@ FL_API fl_status fl_client_submit_score(fl_client *client,
                                         const fl_score *score);
 /** Answer NEED_TRAIN or NEED_EVALUATE with "not this time". */
 FL_API fl_status fl_client_decline(fl_client *client);
+
+/** Have a client ask for its rows before it trains (NEED_TRAIN comes when they
+ * are in the store), and send what has changed when the result is submitted.
+ * After fl_client_restore, too. NULL: no more. FL_E_STATE: one of both is
+ * attached already. A job whose store has other tables aborts the client
+ * (FL_REJECT_SCHEMA; FL_REJECT_TOO_LARGE: more ids than the server allows).
+ * Borrowed: it is freed after the client, or after it was given up. */
+FL_API fl_status fl_client_attach_slices(fl_client *client,
+                                         fl_slice_client *slices);
 
 /** Borrow the model's description: that of options.model, else as the server
  * sent it (after JOINED; FL_E_EMPTY before). */

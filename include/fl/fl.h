@@ -15,6 +15,7 @@
 #include <fl/freeze.h>
 #include <fl/cohort.h>
 #include <fl/embedding.h>
+#include <fl/slices.h>
 #include <fl/protocol.h>
 #include <fl/store.h>
 #include <fl/client.h>

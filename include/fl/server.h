@@ -22,6 +22,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/slices.h>
 #include <fl/store.h>
 #include <fl/strategy.h>
 #include <fl/train.h>
@@ -169,7 +170,8 @@ typedef struct fl_job_options {
    * `dim` of 0 is, with AUXO, a tenth of the model's values. With LOSS, models
    * but the first begin with weights that are drawn (fl_model_init_weights), in
    * loose tensors with those of the first, moved by up to .05. Not together
-   * with `freeze` or error_feedback: FL_E_CONFLICT. Borrowed. */
+   * with `freeze`, `strategy`, error_feedback or slices: FL_E_CONFLICT.
+   * Borrowed. */
   const fl_cohort_options *cohorts;
   uint32_t cohort_sketches; /**< FL_SKETCH_*; LANES without THC:
                                  FL_E_CONFLICT */
@@ -352,6 +354,16 @@ FL_API fl_status fl_server_copy_cohort(const fl_server *server, uint32_t job,
 FL_API fl_status fl_server_find_member(const fl_server *server, uint32_t job,
                                        const char *client_id, uint32_t *slot);
 
+/** Have a job serve these slices beside its dense model. Call it before the
+ * first round, or after fl_server_restore and before anything else: what was
+ * added is in the server's state, and the store has to be as it was saved after
+ * the last finished round (FL_E_STALE, FL_E_SCHEMA). NULL: no more, between two
+ * rounds. FL_E_NOT_FOUND: no such job; FL_E_CONFLICT: it has cohorts;
+ * FL_E_STATE: a round is running, or one of both is attached already. Borrowed:
+ * it is freed after the server, or after it was given up. Clients that have no
+ * slices train the dense model alone. */
+FL_API fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
+                                         fl_slice_server *slices);
 /** End a job after the running round; it then finishes like any other.
  * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);

@@ -82,6 +82,8 @@ fl_status fli_client_make(fl_client **out, fl_context *context,
   fli_bytes_init(&client->encoded.data, context);
   fli_bytes_init(&client->encoded.clamped, context);
   fli_bytes_init(&client->freeze_plan, context);
+  fli_bytes_init(&client->slices_plan, context);
+  fli_bytes_init(&client->sparse, context);
   fli_incoming_init(&client->incoming, context);
   fli_frame_parser_init(&client->parser, context, loaded.max_frame_size);
   client->options = loaded;
@@ -212,6 +214,7 @@ void fl_client_free(fl_client *client)
            client->n_segments * sizeof *client->modules);
   fli_free(context, client->mask, client->n_segments);
   fli_bytes_free(&client->freeze_plan);
+  fli_client_free_slices(client);
   fli_bytes_free(&client->description);
   fli_incoming_reset(&client->incoming);
   fli_frame_parser_free(&client->parser);

@@ -49,7 +49,8 @@ enum {
   FLI_DUE_DECLINE = 1 << 1,
   FLI_DUE_METRICS = 1 << 2,
   FLI_DUE_NORM = 1 << 3,
-  FLI_DUE_UPDATE = 1 << 4
+  FLI_DUE_UPDATE = 1 << 4,
+  FLI_DUE_GET_SLICE = 1 << 5
 };
 
 /* Events not yet taken, one bit per kind. */
@@ -81,7 +82,8 @@ typedef struct fli_encoded {
   uint32_t slot;
   uint8_t scale_id[FLI_HASH_BYTES]; /* of the scale it was encoded on */
   fli_bytes data;
-  fli_bytes clamped; /* u16 LE per norm; empty unless the scale is public */
+  fli_bytes clamped;    /* u16 LE per norm; empty unless the scale is public */
+  uint32_t slices_size; /* of `data`: a sparse update, at its end */
 } fli_encoded;
 
 struct fl_client {
@@ -152,6 +154,14 @@ struct fl_client {
   fli_evaluate scored; /* what `metrics` answers */
   fli_metrics metrics;
   fli_done done;
+
+  /* Rows of the job's embedding (slices.c). */
+  fl_slice_client *slices; /* borrowed; NULL: none */
+  fli_bytes slices_plan;
+  uint64_t slices_id; /* of these bytes; 0: none */
+  int slices_begun;   /* with this plan, and not yet submitted */
+  uint64_t sparse_id; /* of the plan that `sparse` was trained for; 0: none */
+  fli_bytes sparse;
 
   /* Time: what happened since the last poll, and the timers. */
   uint64_t now_ns;
@@ -235,6 +245,24 @@ fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);
 fl_status fli_client_continue(fl_client *client);
 /* The server went on: what is at hand will not be counted. */
 void fli_client_supersede(fl_client *client, uint32_t reason, const char *text);
+
+/* slices.c: rows of the job's embedding. */
+void fli_client_free_slices(fl_client *client);
+/* Reserve says whether keep has room for a plan's part. */
+fl_status fli_client_reserve_slices(fl_client *client, const fli_plan *plan);
+void fli_client_keep_slices(fl_client *client, const fli_plan *plan);
+/* Whether what was trained has the sparse update that the plan wants, if any.
+ */
+int fli_client_has_sparse(const fl_client *client);
+/* Begin with the plan's rows, if that is to be done. They are asked for when
+ * the phase is MODEL afterwards. */
+fl_status fli_client_want_slices(fl_client *client);
+int fli_client_awaits_slices(const fl_client *client);
+fl_status fli_client_write_get_slice(fl_client *client);
+fl_status fli_client_on_slice(fl_client *client, const fli_frame *frame);
+/* Training is over: keep what it has changed; behind the dense update. */
+fl_status fli_client_take_sparse(fl_client *client);
+fl_status fli_client_append_sparse(fl_client *client);
 
 /* feedback.c: what encodings have lost. */
 /* As the job wants it; what is held stays if that is nothing new. */

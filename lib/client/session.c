@@ -188,10 +188,15 @@ static fl_status start_plan(fl_client *client)
     client->phase = FLI_PHASE_IDLE;
     return FL_OK;
   }
-  if (client->trained.is_valid && is_same_task(&client->trained.plan, plan))
+  if (client->trained.is_valid && is_same_task(&client->trained.plan, plan) &&
+      fli_client_has_sparse(client))
     return fli_client_offer(client);
   fli_client_withdraw(client);
   fli_client_forget_trained(client);
+  const fl_status st = fli_client_want_slices(client);
+  if (st != FL_OK || fli_client_is_over(client) ||
+      fli_client_awaits_slices(client))
+    return st;
   if (client->phase != FLI_PHASE_TRAIN) {
     client->phase = FLI_PHASE_TRAIN;
     client->is_asked = 0;
@@ -214,11 +219,14 @@ static void keep_plan(fl_client *client, const fli_plan *plan)
   client->plan.norms_size = 0;
   client->plan.freeze_plan = NULL;
   client->plan.freeze_plan_size = 0;
+  client->plan.slices = NULL;
+  client->plan.slices_size = 0;
   client->has_plan = 1;
   /* The trainer's; there is room. */
   fli_bytes_clear(&client->freeze_plan);
   (void)fli_bytes_append(&client->freeze_plan, plan->freeze_plan,
                          plan->freeze_plan_size);
+  fli_client_keep_slices(client, plan);
 }
 
 /* Before anything changes: some segment has to be left, and the freeze plan
@@ -242,6 +250,7 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   if (!is_current(client, (fli_turn){plan.round, plan.attempt})) return FL_OK;
   end_wait(client);
   FLI_TRY(prepare_freezing(client, &plan));
+  FLI_TRY(fli_client_reserve_slices(client, &plan));
   if (plan.norms)
     FLI_TRY(take_scale(client, plan.noise_seed, plan.clip, plan.norms,
                        plan.norms_size));
@@ -490,6 +499,7 @@ static fl_status dispatch(fl_client *client, const fli_frame *frame)
   case FLI_MSG_ACK: return on_ack(client, frame);
   case FLI_MSG_EVALUATE: return on_evaluate(client, frame);
   case FLI_MSG_DONE: return on_done(client, frame);
+  case FLI_MSG_SLICE: return fli_client_on_slice(client, frame);
   case FLI_MSG_MANIFEST:
   case FLI_MSG_CHUNK: return on_transfer(client, frame);
   default:

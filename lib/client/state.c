@@ -54,7 +54,9 @@ enum {
   KEY_FED_ROUND = 28,
   KEY_FED_ATTEMPT = 29,
   KEY_REPORT_MODULE = 30, /* absent, both: none */
-  KEY_REPORT_VALUE = 31
+  KEY_REPORT_VALUE = 31,
+  KEY_SPARSE_ID = 48, /* absent, both: none */
+  KEY_SPARSE = 49
 };
 
 /* A parsed state: views into the payload. */
@@ -88,6 +90,8 @@ typedef struct saved_state {
   fli_turn fed;
   uint32_t report_module;
   double report_value;
+  uint64_t sparse_id;
+  state_view sparse;
 } saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
@@ -101,7 +105,8 @@ enum {
   ENTRIES_ENCODED = 5,
   ENTRIES_UNACKED = 2,
   ENTRIES_FEEDBACK = 4,
-  ENTRIES_REPORT = 2
+  ENTRIES_REPORT = 2,
+  ENTRIES_SPARSE = 2
 };
 
 static int has_model(const fl_client *client)
@@ -117,6 +122,11 @@ static int has_table(const fl_client *client)
 static int has_report(const fl_client *client)
 {
   return client->trained.is_valid && !isnan(client->trained.report_value);
+}
+
+static int has_sparse(const fl_client *client)
+{
+  return client->trained.is_valid && client->sparse_id != 0;
 }
 
 static uint32_t count_entries(const fl_client *client)
@@ -136,6 +146,7 @@ static uint32_t count_entries(const fl_client *client)
   n += has_table(client) ? 1 : 0;
   n += client->feedback ? ENTRIES_FEEDBACK : 0;
   n += has_report(client) ? ENTRIES_REPORT : 0;
+  n += has_sparse(client) ? ENTRIES_SPARSE : 0;
   return n;
 }
 
@@ -223,6 +234,11 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
   if (has_report(client)) {
     fli_field_u64(&writer, KEY_REPORT_MODULE, client->trained.report_module);
     fli_field_f64(&writer, KEY_REPORT_VALUE, client->trained.report_value);
+  }
+  if (has_sparse(client)) {
+    fli_field_u64(&writer, KEY_SPARSE_ID, client->sparse_id);
+    fli_field_bin(&writer, KEY_SPARSE, client->sparse.data,
+                  client->sparse.size);
   }
   st = fli_writer_status(&writer);
 out:
@@ -331,6 +347,10 @@ static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
   case KEY_FED_ATTEMPT: state->fed.attempt = fli_reader_u32(reader); break;
   case KEY_REPORT_MODULE: state->report_module = fli_reader_u32(reader); break;
   case KEY_REPORT_VALUE: state->report_value = fli_reader_f64(reader); break;
+  case KEY_SPARSE_ID: state->sparse_id = fli_reader_u64(reader); break;
+  case KEY_SPARSE:
+    state->sparse.data = fli_reader_bin(reader, &state->sparse.size);
+    break;
   default: fli_fields_unknown(fields); break;
   }
 }
@@ -430,6 +450,16 @@ out:
   return st;
 }
 
+static fl_status restore_sparse(fl_client *client, const saved_state *state)
+{
+  if (!client->trained.is_valid || !state->sparse.data) return FL_OK;
+  if (state->sparse.size < 1 || state->sparse.size > UINT32_MAX)
+    return fli_error(FL_E_FORMAT, "state: its sparse update");
+  client->sparse_id = state->sparse_id;
+  return fli_bytes_append(&client->sparse, state->sparse.data,
+                          state->sparse.size);
+}
+
 static fl_status restore_encoded(fl_client *client, const saved_state *state)
 {
   fl_status st = FL_OK;
@@ -445,6 +475,8 @@ static fl_status restore_encoded(fl_client *client, const saved_state *state)
                            state->clamped.size));
   encoded->turn = (fli_turn){client->trained.plan.round, state->attempt};
   encoded->slot = state->slot;
+  if (client->sparse_id != 0 && encoded->data.size > client->sparse.size)
+    encoded->slices_size = (uint32_t)client->sparse.size;
   memcpy(encoded->scale_id, state->scale_id, sizeof encoded->scale_id);
   encoded->is_valid = 1;
 out:
@@ -476,6 +508,7 @@ static fl_status restore_state(fl_client *client, const fli_bytes *payload)
   FLI_TRY(restore_model(client, &state));
   FLI_TRY(restore_trained(client, &state));
   FLI_TRY(restore_feedback(client, &state));
+  FLI_TRY(restore_sparse(client, &state));
   FLI_TRY(restore_encoded(client, &state));
   client->has_token = state.has_token;
   memcpy(client->token, state.token, sizeof client->token);

@@ -192,6 +192,7 @@ static fl_status encode(fl_client *client, const fl_scale *scale)
   }
   FLI_TRY(fli_bytes_reserve(&encoded->data, size));
   FLI_TRY(encode_into(client, scale, &options, &encoded->data, &report));
+  FLI_TRY(fli_client_append_sparse(client));
   if (n_clamped > 0) FLI_TRY(keep_clamped(client, clamped));
   encoded->turn = plan_turn(client);
   encoded->slot = client->plan.slot;
@@ -289,7 +290,8 @@ fl_status fli_client_take_result(fl_client *client,
           ? loaded.report_value
           : (double)NAN;
   trained->is_valid = 1;
-  st = fli_client_offer(client);
+  st = fli_client_take_sparse(client);
+  if (st == FL_OK) st = fli_client_offer(client);
   if (st != FL_OK) {
     fli_client_withdraw(client);
     fli_client_forget_trained(client);
@@ -409,6 +411,7 @@ static fl_status begin_upload(fl_client *client)
       .has_report = !isnan(client->trained.report_value),
       .report_module = client->trained.report_module,
       .report_value = client->trained.report_value,
+      .slices_size = encoded->slices_size,
   };
   return fli_outgoing_begin(&client->outgoing, &client->sent, &manifest,
                             encoded->data.data, encoded->data.size,
@@ -429,6 +432,8 @@ static fl_status write_frames(fl_client *client)
   }
   if (client->due & FLI_DUE_METRICS)
     FLI_TRY(fli_write_metrics(&client->sent, &client->metrics));
+  if (client->due & FLI_DUE_GET_SLICE)
+    FLI_TRY(fli_client_write_get_slice(client));
   if (client->due & FLI_DUE_NORM) FLI_TRY(write_norm(client));
   if (client->due & FLI_DUE_UPDATE) FLI_TRY(begin_upload(client));
   if (client->outgoing.is_active) {

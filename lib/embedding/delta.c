@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "embedding/saved.h"
+#include "embedding/slice_rows.h"
 #include "embedding/utility.h"
 #include "kernels/kernels.h"
 
@@ -301,4 +302,37 @@ fl_status fl_embedding_apply_delta(fl_embedding *embedding,
   if (st == FL_OK) st = apply(embedding, &copy);
   fli_bytes_free(&copy);
   return st;
+}
+
+/* ---- single rows --------------------------------------------------------- */
+
+fli_room fli_embedding_put(fl_embedding *embedding, fli_table *table,
+                           uint64_t id, uint32_t mask, const float *values)
+{
+  new_row row = {.id = id,
+                 .where = mask << FLI_MASK_SHIFT,
+                 .square = embedding->options.initial_square};
+  float live[FLI_DIM_MAX];
+  size_t n = 0;
+  for (uint32_t k = 0; k < table->chunks; k++) {
+    const size_t first = (size_t)k * table->chunk_floats;
+    if (!(mask >> k & 1)) continue;
+    memcpy(live + n, values + first, table->chunk_floats * sizeof *live);
+    n += table->chunk_floats;
+  }
+  if (table->precision == FL_EMBEDDING_F32) {
+    for (size_t i = 0; i < n; i++)
+      fli_store_f32(row.bytes + i * sizeof *live, live[i]);
+  } else {
+    fli_chunks_encode(table, row.bytes, live, fli_count_of(mask),
+                      fli_scatter(embedding->step + id * FLI_ODD));
+  }
+  embedding->layout++;
+  return put_row(embedding, table, &row);
+}
+
+void fli_embedding_drop(fl_embedding *embedding, fli_table *table, uint64_t id)
+{
+  embedding->layout++;
+  drop_id(embedding, table, id);
 }

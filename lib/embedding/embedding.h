@@ -194,6 +194,7 @@ struct fl_embedding {
   fli_pool *pools[FL_EMBEDDING_MAX_TABLES * FLI_CHUNKS_MAX];
   fli_readers *readers;
   struct fli_attached *attached; /* to models; attach.c */
+  struct fli_watch *watch;       /* slice_rows.h; NULL: none */
   fl_embedding_report totals;    /* of all adjusts */
   uint64_t version;
   fli_tombstone *tombstones; /* [options.tombstones] */

@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "embedding/slice_rows.h"
 #include "embedding/utility.h"
 #include "kernels/kernels.h"
 #include "kernels/rows.h"
@@ -31,7 +32,10 @@ typedef struct train_run {
   int has_factors;
   float rate;
   int has_utility; /* somebody will ask for it */
-  uint64_t name;   /* of this step's random numbers */
+  /* [bags, chunks]: utilities that are not of these gradients; NULL: they
+   * are. */
+  const float *given;
+  uint64_t name; /* of this step's random numbers */
 } train_run;
 
 /* The sum of the gradients of unique id u: in `sum`, or where it is already. */
@@ -76,8 +80,10 @@ static void add_utility(const train_run *run, size_t u, fli_entry *entry,
   float *increments = batch->increments + u * table->chunks;
   const uint32_t begin = u == 0 ? 0 : batch->first[u];
   const float count = (float)(batch->first[u + 1] - begin) * table->scale;
+  const float *given = run->given;
+  if (given) given += (size_t)batch->order[begin] * table->chunks;
   for (uint32_t k = 0; k < table->chunks; k++) {
-    float increment = count * sqrtf(squares[k]);
+    float increment = given ? count * given[k] : count * sqrtf(squares[k]);
     increments[k] = increment < FLI_UTILITY_MAX ? increment : FLI_UTILITY_MAX;
   }
   if (!entry || table->base == 0) return;
@@ -321,12 +327,20 @@ static fl_status find_entries(fl_embedding *embedding, fli_table *table,
 }
 
 fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
-                                const fl_embedding_bags *given,
+                                const fl_embedding_bags *bags,
                                 const float *gradient, float rate)
+{
+  fli_clear_error();
+  return fli_embedding_backward(embedding, table, bags, gradient, rate, NULL);
+}
+
+fl_status fli_embedding_backward(fl_embedding *embedding, uint32_t table,
+                                 const fl_embedding_bags *given,
+                                 const float *gradient, float rate,
+                                 const float *utilities)
 {
   fl_embedding_bags bags;
   fli_fpguard guard;
-  fli_clear_error();
   fl_status st = fli_bags_load(&bags, given);
   if (st == FL_OK) st = check(embedding, table, &bags, gradient, rate);
   if (st != FL_OK) return st;
@@ -342,11 +356,14 @@ fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
       .gradient = gradient,
       .has_factors = bags.weights || bags.mode == FL_EMBEDDING_MEAN,
       .rate = rate,
-      .has_utility = embedding->budget != UINT64_MAX,
+      .has_utility = embedding->budget != UINT64_MAX || embedding->watch,
+      .given = utilities,
       .name = fli_scatter(embedding->options.seed ^ embedding->step * FLI_ODD)};
   fli_parallel_all(embedding->context,
                    (t->batch.n_unique + TASK_ROWS - 1) / TASK_ROWS, train_rows,
                    &run);
+  if (embedding->watch) fli_embedding_tell(embedding, t);
+  if (embedding->budget == UINT64_MAX) run.has_utility = 0;
   if (run.has_utility && t->base == 0) begin_utilities(&run);
   if (run.has_utility && t->base != 0) add_to_sketch(&run);
   embedding->step++;

@@ -32,6 +32,9 @@ fl_status fli_cohorts_check(const fl_job_options *options)
     return fli_error(FL_E_CONFLICT,
                      "cohorts: got some with %s, want one or the other",
                      options->freeze ? "freeze" : "error_feedback");
+  if (options->strategy)
+    return fli_error(FL_E_CONFLICT, "cohorts: got some with a strategy, want "
+                                    "one or the other");
   if (options->rounds > INT32_MAX)
     return fli_error(FL_E_CONFLICT, "rounds: got %u with cohorts, want < 2^31",
                      options->rounds);

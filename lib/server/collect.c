@@ -110,7 +110,8 @@ static fl_status refuse_update(fli_peer *peer, const fli_manifest *manifest,
  * what is wrong with it. */
 static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
 {
-  const uint64_t largest = fl_compressor_max_update_size(job->compressor);
+  const uint64_t largest =
+      fl_compressor_max_update_size(job->compressor) + fli_slices_max(job);
   const size_t clamped = job->is_public ? (size_t)job->n_norms * 2 : 0;
   if (manifest->kind != FLI_TRANSFER_UPDATE)
     return fli_error(FL_E_FORMAT, "manifest.kind: got %u, want %d",
@@ -119,6 +120,10 @@ static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
     return fli_error(FL_E_FORMAT, "update: got %llu bytes, want <= %llu",
                      (unsigned long long)manifest->total,
                      (unsigned long long)largest);
+  if (manifest->slices_size > fli_slices_max(job))
+    return fli_error(FL_E_FORMAT, "update: got %u bytes of rows, want <= %llu",
+                     manifest->slices_size,
+                     (unsigned long long)fli_slices_max(job));
   if (job->is_public && manifest->clamped_size != clamped)
     return fli_error(FL_E_FORMAT, "manifest.clamped: got %zu bytes, want %zu",
                      manifest->clamped_size, clamped);
@@ -222,6 +227,7 @@ static uint32_t reason_of(fl_status status)
   switch (status) {
   case FL_E_DUPLICATE: return FL_REJECT_DUPLICATE;
   case FL_E_RANGE: return FL_REJECT_RANGE;
+  case FL_E_LIMIT: return FL_REJECT_LIMIT;
   default: return FL_REJECT_FORMAT;
   }
 }
@@ -231,27 +237,33 @@ fl_status fli_collect_update(fli_peer *peer)
   fli_job *job = peer->participant->job;
   const fli_incoming *incoming = &peer->incoming;
   const fli_manifest manifest = incoming->manifest;
+  fli_bytes dense = incoming->data; /* a view: rows follow behind it */
   fli_member *member = NULL;
   uint64_t samples = 0;
+  dense.size -= manifest.slices_size;
   fl_status st = check_turn(peer, manifest.round, manifest.attempt, &member);
   if (st != FL_OK || !member) return st;
-  st = check_header(job, member, &incoming->data, &samples);
+  st = check_header(job, member, &dense, &samples);
   if (st == FL_OK) {
-    st = fli_parts_check(job, member, &incoming->data);
+    st = fli_parts_check(job, member, &dense);
     if (st != FL_OK) return refuse_part(peer, member, &manifest);
-    if (job->front) st = fli_cohorts_sketch(member, &incoming->data);
-    if (st == FL_E_NOMEM) return st;
-    st = fl_partial_add(job->partial, incoming->data.data, incoming->data.size);
+    st = fli_slices_check(job, &incoming->data, manifest.slices_size);
+  }
+  if (st == FL_OK && job->front) st = fli_cohorts_sketch(member, &dense);
+  if (st == FL_OK) {
+    st = fl_partial_add(job->partial, dense.data, dense.size);
   }
   if (st == FL_E_NOMEM) return st;
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
-  fli_rule_keep(job, member, &peer->incoming.data);
+  fli_slices_fold(job, &incoming->data, manifest.slices_size);
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   fli_collect_count(job, member, manifest.loss, samples);
   announce(peer, member);
   fli_freezing_take_report(peer, member, &manifest);
   fli_journal_update(peer, member);
+  peer->incoming.data.size = dense.size;
+  fli_rule_keep(job, member, &peer->incoming.data);
   return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
 }

@@ -238,6 +238,13 @@ static fl_status on_get_model(fli_peer *peer, const fli_frame *frame)
   return fli_job_resync(peer->participant->job, peer);
 }
 
+static fl_status on_get_slice(fli_peer *peer, const fli_frame *frame)
+{
+  fli_get_slice message;
+  const fl_status st = fli_parse_get_slice(&message, frame->body, frame->size);
+  return st != FL_OK ? st : fli_slices_answer(peer, &message);
+}
+
 /* The client leaves for good: nobody waits for it. */
 static fl_status on_bye(fli_peer *peer, const fli_frame *frame)
 {
@@ -261,6 +268,7 @@ static const struct {
     {FLI_MSG_METRICS, on_metrics},     {FLI_MSG_DECLINE, on_decline},
     {FLI_MSG_GET_MODEL, on_get_model}, {FLI_MSG_BYE, on_bye},
     {FLI_MSG_MANIFEST, on_manifest},   {FLI_MSG_CHUNK, on_chunk},
+    {FLI_MSG_GET_SLICE, on_get_slice},
 };
 
 static fl_status dispatch(fli_peer *peer, const fli_frame *frame)

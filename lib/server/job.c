@@ -144,6 +144,8 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->options.codec = &job->codec;
   job->options.cohorts = NULL;
   fli_bytes_init(&job->description, job->context);
+  fli_bytes_init(&job->slices_plan, job->context);
+  fli_bytes_init(&job->slices_saved, job->context);
   fli_bytes_init(&job->freezing.plan, job->context);
   job->phase = FLI_PHASE_WAITING;
   job->round = 1;
@@ -179,6 +181,7 @@ void fli_job_free(fli_job *job)
   fli_store_free(&job->store);
   fl_strategy_free(job->strategy);
   fli_freezing_free(job);
+  fli_slices_free(job);
   fl_compressor_free(job->compressor);
   fli_free(job->context, job->segments,
            job->n_segments * sizeof *job->segments);

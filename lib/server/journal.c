@@ -9,7 +9,9 @@
  * state and drops the updates, which are in it. Pieces that did not change are
  * not put again: weights, which come first, change once a round. Between two
  * steps only updates are added; they are replayed by recover.c, in any order,
- * for sums are of integers.
+ * for sums are of integers. Jobs whose updates are more than their sum
+ * (cohorts, strategies that need them separately, slices) put the whole state
+ * instead.
  *
  * Bytes go out by fl_server_send alone, and it commits first. When the store
  * fails, what is pending is forgotten there and still in memory here: the next
@@ -134,6 +136,12 @@ out:
   return st;
 }
 
+/* What an update has changed besides the sum: it is in the whole state only. */
+static int has_more(const fli_job *job)
+{
+  return job->front || job->is_spooling || job->slices;
+}
+
 void fli_journal_update(fli_peer *peer, const fli_member *member)
 {
   fl_server *server = peer->server;
@@ -146,6 +154,7 @@ void fli_journal_update(fli_peer *peer, const fli_member *member)
   journal->n_updates++;
   if (journal->n_updates >= MANY_UPDATES && !journal->is_failing)
     journal->due_ns = 0;
+  if (has_more(peer->participant->job)) journal->is_step_due = 1;
   /* It will be in the whole state, if that is put before the next commit. */
   if (!journal->is_step_due && put_update(peer, member) != FL_OK)
     fli_journal_step(server);

@@ -153,6 +153,8 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_reports = fli_freezing_reports(job),
       .has_cohort = job->front != NULL,
       .prox_mu = options->strategy ? options->strategy->prox_mu : 0.0f,
+      .slices = job->slices ? job->slices_plan.data : NULL,
+      .slices_size = job->slices ? job->slices_plan.size : 0,
   };
   if (job->front) message.cohort = fli_cohort_of(job);
   memcpy(message.model_hash, job->store.hash, sizeof message.model_hash);

@@ -398,6 +398,7 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
   FLI_TRY(read_accuracy(job, reader));
   FLI_TRY(fli_cohorts_read(job, reader));
   FLI_TRY(fli_rule_read(job, reader));
+  FLI_TRY(fli_slices_read(job, reader));
   fli_reader_leave(reader);
   *out = job;
   job = NULL;

@@ -236,11 +236,13 @@ static void finish_round(fli_job *job)
   fl_server_event event = round_event(job, FL_SERVER_ROUND_FINISHED);
   event.samples = fl_partial_samples(job->partial);
   event.loss = mean_loss(job);
-  const fl_status st = fli_step_run(job);
+  fl_status st = fli_slices_prepare(job);
+  if (st == FL_OK) st = fli_step_run(job);
   if (st != FL_OK) {
     abort_for(job, st);
     return;
   }
+  fli_slices_finish(job);
   if (job->is_public) fli_norms_adapt(job);
   if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);
@@ -353,6 +355,7 @@ static fl_status open_round(fli_job *job)
   FLI_TRY(job->front
               ? fli_cohorts_fill_members(job)
               : fli_select_members(job, FLI_CAP_TRAIN, fli_select_size(job)));
+  FLI_TRY(fli_slices_begin(job));
   job->n_wanted = job->n_members;
   if (options->participants > 0 && options->participants < job->n_wanted) {
     job->n_wanted = options->participants;

@@ -7,7 +7,7 @@
  *   name, options, codec, strategy's options, description, version, weights,
  *   momentum, residual, announced norms, steps, freezing, participants, round,
  *   members, then of the round: reported norms, agreed norms, clamp counts,
- *   sum; accuracy, cohorts, strategy's state and updates
+ *   sum; accuracy, cohorts, strategy's state and updates, slices
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -198,6 +198,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   write_accuracy(writer, &job->accuracy);
   FLI_TRY(fli_cohorts_write(writer, job, sorted));
   FLI_TRY(fli_rule_write(writer, job));
+  FLI_TRY(fli_slices_write(writer, job));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);

@@ -229,6 +229,15 @@ fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
   return FL_OK;
 }
 
+fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
+                                  fl_slice_server *slices)
+{
+  fli_job *found = NULL;
+  fli_clear_error();
+  const fl_status st = find_job(server, job, &found);
+  return st != FL_OK ? st : fli_slices_attach(found, slices);
+}
+
 fl_status fl_server_stop_job(fl_server *server, uint32_t job)
 {
   fli_job *found = NULL;

@@ -280,6 +280,7 @@ typedef struct fli_member {
   uint32_t report_module;
   double report_value;
   fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
+  uint64_t asked_bytes; /* requests for rows; see slices.c */
 } fli_member;
 
 /* See freezing.c. */
@@ -350,6 +351,10 @@ struct fli_job {
   double correlation;  /* of two clients' coordinates, last time it was known */
   uint64_t *clamped;   /* public: sum per block */
   float *public_norms; /* announced with the next plan; NULL = not yet */
+
+  fl_slice_server *slices; /* borrowed; NULL: none */
+  fli_bytes slices_plan;   /* of this round */
+  fli_bytes slices_saved;  /* restored, for when they are attached */
 };
 
 /* Make a job that begins with `model`. The options are checked ones; `codec`
@@ -549,5 +554,25 @@ fl_status fli_outbox_pump(fli_peer *peer);
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 /* Begin to send the model, unless it is held. */
 fl_status fli_outbox_model(fli_peer *peer);
+
+/* ---- an embedding beside the model (slices.c) ---- */
+
+fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices);
+void fli_slices_free(fli_job *job);
+/* A round begins; what an aborted one has left is dropped. */
+fl_status fli_slices_begin(fli_job *job);
+fl_status fli_slices_answer(fli_peer *peer, const fli_get_slice *message);
+/* The largest sparse update; 0: none are taken. */
+uint64_t fli_slices_max(const fli_job *job);
+/* Check the last n_sparse bytes of an update, then (it cannot fail) add them.
+ */
+fl_status fli_slices_check(fli_job *job, const fli_bytes *update,
+                           uint32_t n_sparse);
+void fli_slices_fold(fli_job *job, const fli_bytes *update, uint32_t n_sparse);
+/* The step, in what can fail and may be repeated, and what cannot. */
+fl_status fli_slices_prepare(fli_job *job);
+void fli_slices_finish(fli_job *job);
+fl_status fli_slices_write(fli_msg_writer *writer, const fli_job *job);
+fl_status fli_slices_read(fli_job *job, fli_msg_reader *reader);
 
 #endif

@@ -15,7 +15,8 @@ enum {
   FLI_STATE_FREEZE = 5,
   FLI_STATE_COHORTS = 6,
   FLI_STATE_STRATEGY = 7,
-  FLI_STATE_LOCAL = 8
+  FLI_STATE_LOCAL = 8,
+  FLI_STATE_SLICES = 9
 };
 
 /* FL_E_IO: the stream failed (its FL_E_NOMEM is passed on, here and below). */

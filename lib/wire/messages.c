@@ -109,6 +109,18 @@ static const fli_field get_model_fields[] = {
     U64(get_model, 1, model_version, 0, UINT64_MAX),
 };
 
+static const fli_field get_slice_fields[] = {
+    U64(get_slice, 1, round, 1, MAX_ROUND),
+    U32(get_slice, 2, attempt, 0, UINT32_MAX),
+    VIEW(get_slice, 3, request, FLI_FIELD_VIEW, 0, FLI_FRAME_MAX_CONTROL),
+};
+
+static const fli_field slice_msg_fields[] = {
+    U64(slice_msg, 1, round, 1, MAX_ROUND),
+    U32(slice_msg, 2, attempt, 0, UINT32_MAX),
+    VIEW(slice_msg, 3, answer, FLI_FIELD_VIEW, 0, FLI_FRAME_MAX_CONTROL),
+};
+
 static const fli_field welcome_fields[] = {
     U32(welcome, 1, version, FLI_PROTOCOL_MIN, FLI_PROTOCOL_MAX),
     TEXT(welcome, 2, job),
@@ -152,6 +164,7 @@ static const fli_field plan_fields[] = {
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
     OPT_F32(plan, 30, prox_mu),
+    VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
 };
 
 static const fli_field scale_msg_fields[] = {
@@ -210,6 +223,7 @@ static const fli_field manifest_fields[] = {
                 has_report),
     OPT_FLAGGED(manifest, 13, report_value, FLI_FIELD_ANY, 0, has_report),
     OPT_FLAGGED(manifest, 14, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
+    OPT_U32(manifest, 24, slices_size, UINT32_MAX),
 };
 
 static void check_hello(fli_msg_reader *reader, const void *message)
@@ -263,6 +277,9 @@ static void check_manifest(fli_msg_reader *reader, const void *message)
   const fli_manifest *manifest = message;
   if (manifest->kind == FLI_TRANSFER_UPDATE && manifest->round == 0)
     fli_reader_fail(reader, FL_E_RANGE, "manifest.round: got 0 for an update");
+  if (manifest->slices_size >= manifest->total)
+    fli_reader_fail(reader, FL_E_RANGE,
+                    "manifest.slices_size: is not below total");
   if (manifest->kind == FLI_TRANSFER_STEPS &&
       manifest->base_version >= manifest->model_version)
     fli_reader_fail(reader, FL_E_RANGE,
@@ -295,6 +312,8 @@ MESSAGE(hello, hello, FLI_MSG_HELLO, 1u << 10 | 1u << 11, check_hello)
 MESSAGE(norm, norm, FLI_MSG_NORM, 0, NULL)
 MESSAGE(metrics, metrics, FLI_MSG_METRICS, 0, check_metrics)
 MESSAGE(get_model, get_model, FLI_MSG_GET_MODEL, 0, NULL)
+MESSAGE(get_slice, get_slice, FLI_MSG_GET_SLICE, 0, NULL)
+MESSAGE(slice_msg, slice_msg, FLI_MSG_SLICE, 0, NULL)
 MESSAGE(welcome, welcome, FLI_MSG_WELCOME, 0, check_welcome)
 MESSAGE(plan, plan, FLI_MSG_PLAN, 1u << 14 | 1u << 15, check_plan)
 MESSAGE(scale, scale_msg, FLI_MSG_SCALE, 0, NULL)

@@ -23,6 +23,7 @@ enum {
   FLI_MSG_DECLINE = 4,
   FLI_MSG_GET_MODEL = 5,
   FLI_MSG_BYE = 6,
+  FLI_MSG_GET_SLICE = 12,
   /* server -> client */
   FLI_MSG_WELCOME = 16,
   FLI_MSG_PLAN = 17,
@@ -32,6 +33,7 @@ enum {
   FLI_MSG_WAIT = 21,
   FLI_MSG_REJECT = 22,
   FLI_MSG_DONE = 23,
+  FLI_MSG_SLICE = 28,
   /* both ways */
   FLI_MSG_MANIFEST = 32,
   FLI_MSG_CHUNK = 33
@@ -111,8 +113,10 @@ typedef struct fli_plan {
   size_t freeze_plan_size;
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
   int has_cohort;
-  uint32_t cohort; /* 22?: whose model it trains */
-  float prox_mu;           /* 30?: FedProx: >= 0; 0 = nothing */
+  uint32_t cohort;       /* 22?: whose model it trains */
+  float prox_mu;         /* 30?: FedProx: >= 0; 0 = nothing */
+  const uint8_t *slices; /* 28?: fl_slice_server_copy_plan's bytes */
+  size_t slices_size;
 } fli_plan;
 
 typedef struct fli_norm {
@@ -176,6 +180,22 @@ typedef struct fli_get_model {
   uint64_t model_version; /* 1: wanted */
 } fli_get_model;
 
+/* Ask for rows of the job's embedding, before training. */
+typedef struct fli_get_slice {
+  uint64_t round;         /* 1 */
+  uint32_t attempt;       /* 2 */
+  const uint8_t *request; /* 3: fl_slice_client_request's bytes */
+  size_t request_size;
+} fli_get_slice;
+
+/* SLICE */
+typedef struct fli_slice_msg {
+  uint64_t round;        /* 1 */
+  uint32_t attempt;      /* 2 */
+  const uint8_t *answer; /* 3: fl_slice_server_answer's bytes */
+  size_t answer_size;
+} fli_slice_msg;
+
 typedef struct fli_wait {
   uint64_t wait_ms;          /* 1 */
   char text[FLI_TEXT_BYTES]; /* 2? */
@@ -195,6 +215,7 @@ typedef struct fli_done {
 #define FLI_TRANSFER_MAX (UINT64_C(1) << 48)
 /* Modules that freezing can tell apart, and bytes of its plan. */
 enum { FLI_MAX_MODULES = 4096, FLI_MAX_FREEZE_PLAN = 8192 };
+enum { FLI_MAX_SLICES_PLAN = 4096 };
 
 /* What a transfer carries. */
 enum {
@@ -224,6 +245,8 @@ typedef struct fli_manifest {
   double report_value;
   int has_cohort;
   uint32_t cohort; /* 14?: MODEL, STEPS, PROBE: whose model it is */
+  /* 24?: UPDATE: so many bytes at the end are a sparse update */
+  uint32_t slices_size;
 } fli_manifest;
 
 /* Body is not a map, so that bulk bytes stay cheap: u64 transfer | u64 offset
@@ -245,6 +268,7 @@ enum {
   X(norm, NORM)           \
   X(metrics, METRICS)     \
   X(get_model, GET_MODEL) \
+  X(get_slice, GET_SLICE) \
   X(welcome, WELCOME)     \
   X(plan, PLAN)           \
   X(ack, ACK)             \
@@ -264,6 +288,9 @@ FLI_MESSAGES(FLI_MESSAGE_DECLARE)
 fl_status fli_parse_scale(fli_scale_msg *message, const uint8_t *body,
                           size_t n);
 fl_status fli_write_scale(fli_bytes *out, const fli_scale_msg *message);
+fl_status fli_parse_slice_msg(fli_slice_msg *message, const uint8_t *body,
+                              size_t n);
+fl_status fli_write_slice_msg(fli_bytes *out, const fli_slice_msg *message);
 /* `type`: FLI_MSG_DECLINE or FLI_MSG_BYE. */
 fl_status fli_parse_decline(fli_decline *message, const uint8_t *body,
                             size_t n);

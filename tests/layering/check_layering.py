@@ -31,9 +31,10 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "idx.h": "model", "compress.h": "compress",
           "feedback.h": "compress", "cache.h": "cache",
           "freeze.h": "freeze", "cohort.h": "cohort",
-          "embedding.h": "embedding", "client.h": "client",
-          "server.h": "server", "store.h": "store", "strategy.h": "strategy",
-          "host.h": "adapters", "sqlite.h": "adapters"}
+          "embedding.h": "embedding", "slices.h": "embedding",
+          "client.h": "client", "server.h": "server", "store.h": "store",
+          "strategy.h": "strategy", "host.h": "adapters",
+          "sqlite.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",

@@ -46,6 +46,7 @@ from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
 from .server import (ClientAccuracy, CohortSketches, Job, JobStatus, ScaleMode,
                      Server, ServerEvent, ServerEventKind, Weighting)
+from .slices import SliceClient, SliceReport, SliceServer, SliceStatus
 from .store import MemoryStore, SqliteStore, Store
 from .strategy import (FedAdagrad, FedAdam, FedAvg, FedAvgM, FedNova, FedProx,
                        FedYogi, GeometricMedian, HostStrategy, Krum,
@@ -97,12 +98,13 @@ __all__ = [
     "PeerDataError", "PoisonedError", "Positions", "QFedAvg", "RangeError",
     "RejectReason", "ReLU", "ResourceError", "Scaffold", "Scale", "ScaleMode",
     "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
-    "Sigmoid", "SiLU", "SizeError", "Sketcher", "Softmax",
-    "SoftmaxCrossEntropy", "SparseEmbedding", "SqliteStore", "StaleError",
-    "StateError", "Step", "Store", "Strategy", "StrategyOptions",
-    "StrategyReport", "Tanh", "Tensor", "TensorInfo", "ThcMode",
-    "TooLargeError", "TopClasses", "TrainResult", "TrainTask", "TrimmedMean",
-    "TruncatedError", "UnsupportedError", "VersionError", "Weighting",
-    "build_info", "cka", "from_torch", "has_feature", "merge_norms",
-    "plasticity", "protocol_versions", "read_idx", "version",
+    "Sigmoid", "SiLU", "SizeError", "Sketcher", "SliceClient", "SliceReport",
+    "SliceServer", "SliceStatus", "Softmax", "SoftmaxCrossEntropy",
+    "SparseEmbedding", "SqliteStore", "StaleError", "StateError", "Step",
+    "Store", "Strategy", "StrategyOptions", "StrategyReport", "Tanh", "Tensor",
+    "TensorInfo", "ThcMode", "TooLargeError", "TopClasses", "TrainResult",
+    "TrainTask", "TrimmedMean", "TruncatedError", "UnsupportedError",
+    "VersionError", "Weighting", "build_info", "cka", "from_torch",
+    "has_feature", "merge_norms", "plasticity", "protocol_versions",
+    "read_idx", "version",
 ]

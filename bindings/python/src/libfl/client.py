@@ -20,6 +20,7 @@ from ._np import BytesLike, F32Array
 from .context import Context, lease_of
 from .model import Model
 from .protocol import Declined, RejectReason, Score, TrainResult, TrainTask
+from .slices import SliceClient
 
 TrainFunction = Callable[[TrainTask], Union[TrainResult, F32Array]]
 EvaluateFunction = Callable[[F32Array], Score]
@@ -145,6 +146,16 @@ class Client(Handle):
         deadline = c_uint64()
         lib.fl_client_next_timeout(self._handle, byref(deadline))
         return None if deadline.value == protocol.NEVER else deadline.value
+
+    def attach_slices(self, slices: SliceClient | None) -> None:
+        """Have rows come into the slices' store before training, and what has
+        changed go with the result; or no more. The client keeps them."""
+        lease = self._handle
+        if slices is None:
+            lib.fl_client_attach_slices(lease, None)
+            return
+        lib.fl_client_attach_slices(lease, slices._handle)
+        lease.keep += (slices._lease(),)
 
     def submit(self, result: TrainResult | F32Array) -> None:
         """Answer NEED_TRAIN with trained weights or a TrainResult."""

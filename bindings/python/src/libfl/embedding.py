@@ -44,7 +44,7 @@ class EmbeddingOptimiser(enum.IntEnum):
     ROW_ADAGRAD = 2
 
 
-def _whole64(value: npt.ArrayLike, name: str) -> npt.NDArray[np.uint64]:
+def whole64(value: npt.ArrayLike, name: str) -> npt.NDArray[np.uint64]:
     """Return integers as 64 bits, signed ones by their bits: PyTorch's ids
     are signed, and any id will do."""
     array = _np.plain(value)
@@ -67,7 +67,7 @@ class Bags:
                  offsets: npt.ArrayLike | None = None, *,
                  weights: npt.ArrayLike | None = None,
                  mode: str | BagMode = "sum") -> None:
-        self._ids = _whole64(ids, "ids")
+        self._ids = whole64(ids, "ids")
         self._offsets = None
         self._weights = None
         self.mode = BagMode(_args.choice(BagMode, mode, "mode"))
@@ -82,7 +82,7 @@ class Bags:
             if self._ids.ndim != 1:
                 raise ValueError(f"ids: got shape {list(self._ids.shape)}, "
                                  f"want one row with offsets")
-            self._offsets = _whole64(offsets, "offsets")
+            self._offsets = whole64(offsets, "offsets")
             if self._offsets.ndim != 1:
                 raise ValueError(f"offsets: got shape "
                                  f"{list(self._offsets.shape)}, want one row")

@@ -25,6 +25,7 @@ from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
+from .slices import SliceServer
 from .store import Store
 from .strategy import StrategyOptions
 
@@ -210,6 +211,17 @@ class Job:
                                   _np.f32_pointer(weights), weights.size,
                                   byref(version))
         return weights, version.value
+
+    def attach_slices(self, slices: SliceServer | None) -> None:
+        """Have the job serve these slices beside its dense model, or no more.
+        Before the first round, or right after a server was made of its
+        `state`; the job keeps them."""
+        lease = self._server._handle
+        if slices is None:
+            lib.fl_server_attach_slices(lease, self.number, None)
+            return
+        lib.fl_server_attach_slices(lease, self.number, slices._handle)
+        lease.keep += (slices._lease(),)
 
     def stop(self) -> None:
         """End the job after the running round."""

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows to train on by who has them, and which ids that are. */
+#ifndef RECOMMENDER_SHARDS_H
+#define RECOMMENDER_SHARDS_H
+
+#include "recommender/data.h"
+
+struct shards {
+  uint32_t n;
+  uint32_t *rows;   /* of all shards, each in the order of time */
+  uint64_t *begins; /* [n + 1] in rows */
+};
+
+/* Customers, or single rows where there are none, are dealt out to `n` shards.
+ * 0, or -1 when memory is out. Free with shards_free in any case. */
+int shards_make(struct shards *shards, const struct clicks *clicks, uint32_t n);
+void shards_free(struct shards *shards);
+/* All ids of a shard's rows, one for each row and field; the caller frees them.
+ * NULL: out of memory. */
+uint64_t *shards_ids(const struct shards *shards, const struct clicks *clicks,
+                     uint32_t shard, uint64_t *n);
+
+#endif
