@@ -17,6 +17,7 @@
 #include <fl/embedding.h>
 #include <fl/protocol.h>
 #include <fl/store.h>
+#include <fl/channel.h>
 #include <fl/client.h>
 #include <fl/server.h>
 

@@ -17,6 +17,7 @@ from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    StaleError, StateError, TooLargeError, TruncatedError,
                    UnsupportedError, VersionError)
 from .cache import ActivationCache, CacheDtype, CacheStatus
+from .channel import Channel, KeyPair
 from .client import Client, ClientEvent, ClientEventKind
 from .cohort import (CohortEvent, CohortEventKind, CohortInfo, CohortMember,
                      CohortPlan, CohortRoute, CohortRule, CohortSet, Sketcher)
@@ -68,7 +69,7 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
     "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy", "CallbackError", "CallerError",
-    "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Client", "ClientEvent", "ClientEventKind",
+    "CacheDtype", "CacheStatus", "Cancel", "CancelledError", "Channel", "Client", "ClientEvent", "ClientEventKind",
     "Codec", "CodecOptions", "CohortEvent", "CohortEventKind", "CohortInfo",
     "CohortMember", "CohortPlan", "CohortRoute", "CohortRule", "CohortSet",
     "Compressor", "ConflictError", "Constant",
@@ -82,7 +83,7 @@ __all__ = [
     "FreezeEventKind", "FreezePlan", "FreezePreset", "FreezeReason",
     "FreezeReport", "FreezeRequest", "FreezeStep", "FreezeWants", "From",
     "GELU", "GroupNorm", "Input",
-    "InternalError", "IoError", "Job", "JobStatus", "LayerInfo", "LayerNorm",
+    "InternalError", "IoError", "Job", "JobStatus", "KeyPair", "LayerInfo", "LayerNorm",
     "LimitError", "LoadReport", "LocalTrainer", "Loopback", "MaxPool2d",
     "Mean", "MeanSquaredError", "MemoryPlan", "MemoryStore", "Model", "NomemError",
     "NotAllowedError", "NotFiniteError", "NotFoundError", "OptionsError",
