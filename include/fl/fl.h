@@ -18,6 +18,7 @@
 #include <fl/slices.h>
 #include <fl/protocol.h>
 #include <fl/store.h>
+#include <fl/channel.h>
 #include <fl/client.h>
 #include <fl/server.h>
 #include <fl/strategy.h>

@@ -14,6 +14,7 @@ BELOW["crypto"] = {"base"}
 BELOW["store"] = {"base"}
 BELOW["linalg"] = {"base", "kernels"}
 BELOW["wire"] = {"base", "crypto"}
+BELOW["channel"] = {"base", "crypto", "wire"}
 BELOW["model"] = {"base", "kernels", "crypto", "wire", "linalg"}
 BELOW["compress"] = BELOW["model"] | {"model"}
 BELOW["cache"] = {"base", "crypto"}
@@ -33,8 +34,8 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "freeze.h": "freeze", "cohort.h": "cohort",
           "embedding.h": "embedding", "slices.h": "embedding",
           "client.h": "client", "server.h": "server", "store.h": "store",
-          "strategy.h": "strategy", "host.h": "adapters",
-          "sqlite.h": "adapters"}
+          "strategy.h": "strategy", "channel.h": "channel",
+          "host.h": "adapters", "sqlite.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",

@@ -12,7 +12,7 @@ from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
            "feedback", "cache", "freeze", "cohort", "embedding", "slices",
-           "protocol", "store", "strategy", "client", "server"]
+           "protocol", "store", "strategy", "channel", "client", "server"]
 
 
 def camel(name):
@@ -118,7 +118,7 @@ def test_struct_layouts_are_the_compilers(structs, root, tmp_path):
     got = {key: int(value) for key, value in
            (line.split() for line in printed.splitlines())}
     assert got == expected
-    assert len(structs) == 65
+    assert len(structs) == 66
 
 
 def test_every_struct_declared_is_in_the_headers(structs):

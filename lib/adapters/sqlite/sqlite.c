@@ -8,8 +8,9 @@
 #include <stdio.h>
 
 static const char *const statements[FLI_SQLITE_STATEMENTS] = {
-    [FLI_SQLITE_PUT] = "INSERT INTO fl_store(key, value) VALUES(?1, ?2) "
-                       "ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+    [FLI_SQLITE_PUT] =
+        ("INSERT INTO fl_store(key, value) VALUES(?1, ?2) "
+         "ON CONFLICT(key) DO UPDATE SET value = excluded.value"),
     [FLI_SQLITE_GET] = "SELECT value FROM fl_store WHERE key = ?1",
     [FLI_SQLITE_REMOVE] = "DELETE FROM fl_store WHERE key = ?1",
     [FLI_SQLITE_NEXT] =

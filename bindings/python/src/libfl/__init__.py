@@ -17,6 +17,7 @@ from ._err import (ArgumentError, CallbackError, CallerError, CancelledError,
                    StaleError, StateError, TooLargeError, TruncatedError,
                    UnsupportedError, VersionError)
 from .cache import ActivationCache, CacheDtype, CacheStatus
+from .channel import Channel, KeyPair
 from .client import Client, ClientEvent, ClientEventKind
 from .cohort import (CohortEvent, CohortEventKind, CohortInfo, CohortMember,
                      CohortPlan, CohortRoute, CohortRule, CohortSet, Sketcher)
@@ -74,7 +75,7 @@ __all__ = [
     "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
     "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy",
     "CacheDtype", "CacheStatus", "CallbackError", "CallerError", "Cancel",
-    "CancelledError", "Client", "ClientAccuracy", "ClientEvent",
+    "CancelledError", "Channel", "Client", "ClientAccuracy", "ClientEvent",
     "ClientEventKind", "Codec", "CodecOptions", "CohortEvent",
     "CohortEventKind", "CohortInfo", "CohortMember", "CohortPlan",
     "CohortRoute", "CohortRule", "CohortSet", "CohortSketches", "Compressor",
@@ -90,9 +91,9 @@ __all__ = [
     "FreezePreset", "FreezeReason", "FreezeReport", "FreezeRequest",
     "FreezeStep", "FreezeWants", "From", "GELU", "GeometricMedian",
     "GroupNorm", "HostStrategy", "Input", "InternalError", "IoError", "Job",
-    "JobStatus", "Krum", "LayerInfo", "LayerNorm", "LimitError", "LoadReport",
-    "LocalTerms", "LocalTrainer", "Loopback", "MaxPool2d", "Mean",
-    "MeanSquaredError", "Median", "MemoryPlan", "MemoryStore", "Model",
+    "JobStatus", "KeyPair", "Krum", "LayerInfo", "LayerNorm", "LimitError",
+    "LoadReport", "LocalTerms", "LocalTrainer", "Loopback", "MaxPool2d",
+    "Mean", "MeanSquaredError", "Median", "MemoryPlan", "MemoryStore", "Model",
     "MultiKrum", "NomemError", "NotAllowedError", "NotFiniteError",
     "NotFoundError", "OptionsError", "PairwiseDots", "Partial",
     "PeerDataError", "PoisonedError", "Positions", "QFedAvg", "RangeError",

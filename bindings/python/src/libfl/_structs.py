@@ -10,6 +10,9 @@ from ctypes import c_void_p, sizeof
 from typing import Any
 
 from ._args import whole
+from ._structs_channel import PUBLIC_KEY_BYTES as PUBLIC_KEY_BYTES
+from ._structs_channel import SECRET_KEY_BYTES as SECRET_KEY_BYTES
+from ._structs_channel import ChannelOptions as ChannelOptions
 from ._structs_store import Store as Store
 from ._structs_store import StorePointer as StorePointer
 
@@ -63,6 +66,7 @@ SliceClient = _opaque("fl_slice_client")
 Feedback = _opaque("fl_feedback")
 Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
+Channel = _opaque("fl_channel")
 Sketcher = _opaque("fl_sketcher")
 
 
