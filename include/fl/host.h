@@ -30,6 +30,11 @@ typedef struct fl_host_options {
   uint32_t log_level;
   uint32_t reserved;
   uint64_t memory_cap; /**< see fl_context_options */
+  /** 1: blocks of 4 KiB and above lie in huge pages (2 MiB), where the system
+   * gives them: embedding tables are read up to a quarter faster. What a
+   * handle takes is as much, but the process holds whole pages. Default 0. */
+  uint32_t huge_pages;
+  uint32_t reserved2;
 } fl_host_options;
 /** Set the defaults. FL_E_OPTIONS. */
 FL_API fl_status fl_host_options_init(fl_host_options *options, size_t size);

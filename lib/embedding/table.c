@@ -304,6 +304,7 @@ fl_status fli_table_add_sketch(fl_embedding *embedding, fli_table *table,
   if (counters == FL_AUTO) {
     counters = budget / SKETCH_IN_BUDGET;
     if (counters > FLI_COUNTERS_MAX) counters = FLI_COUNTERS_MAX;
+    if (counters > SIZE_MAX) counters = SIZE_MAX;
   }
   if (counters > FLI_COUNTERS_MAX || counters > SIZE_MAX)
     return fli_error(FL_E_OPTIONS, "embedding: sketch_counters, want < 2^33");

@@ -16,6 +16,8 @@
 #include <time.h>
 
 #include <fl/embedding.h>
+
+#include "adapters/host/pages.h"
 #include "base/compiler.h"
 #include "base/rng.h"
 
@@ -34,11 +36,13 @@ static const char help[] =
     "  --rows   tables of so many ids only (default: 10000, 1000000, 6000000)\n"
     "  --dim    of that dimension only (default: 32, 64)\n"
     "  --runs   medians are over that many, at most 99 (default 5)\n"
-    "  --quick  no budgets and no changing hot set\n";
+    "  --quick  no budgets and no changing hot set\n"
+    "  --huge-pages  the store's memory is libfl-host's in huge pages\n";
 
 static uint64_t only_rows, only_dim, n_runs = 5;
 static int is_quick;
-static uint64_t *stream; /* BATCHES batches */
+static fl_context *context; /* NULL: the default */
+static uint64_t *stream;    /* BATCHES batches */
 static float *out, *gradient;
 
 static void must(int is_good, const char *what)
@@ -118,11 +122,33 @@ static fl_embedding *make(uint32_t dim, uint64_t budget, uint32_t *table)
   must(fl_embedding_options_init(&options, sizeof options) == FL_OK, "options");
   options.byte_budget = budget;
   options.secret = secret;
-  must(fl_embedding_new(&e, NULL, &options) == FL_OK, "new");
+  must(fl_embedding_new(&e, context, &options) == FL_OK, "new");
   must(fl_embedding_table_options_init(&shape, sizeof shape) == FL_OK, "shape");
   shape.dim = dim;
   must(fl_embedding_add_table(e, &shape, table) == FL_OK, "table");
   return e;
+}
+
+static void *take_pages(void *user, size_t bytes, size_t alignment)
+{
+  return fli_host_pages_alloc(user, bytes, alignment);
+}
+
+static void give_pages(void *user, void *ptr, size_t bytes, size_t alignment)
+{
+  fli_host_pages_dealloc(user, ptr, bytes, alignment);
+}
+
+static void use_huge_pages(void)
+{
+  fli_host_pages *pages = NULL;
+  fl_context_options hooks;
+  must(fli_host_pages_new(&pages) == FL_OK, "huge pages");
+  must(fl_context_options_init(&hooks, sizeof hooks) == FL_OK, "hooks");
+  hooks.user = pages;
+  hooks.alloc = take_pages;
+  hooks.dealloc = give_pages;
+  must(fl_context_new(&context, &hooks) == FL_OK, "context");
 }
 
 /* All ids, as far as there is room. */
@@ -320,6 +346,8 @@ static void read_options(int argc, char **argv)
       exit(0);
     } else if (strcmp(argv[i], "--quick") == 0) {
       is_quick = 1;
+    } else if (strcmp(argv[i], "--huge-pages") == 0) {
+      use_huge_pages();
     } else if (strcmp(argv[i], "--rows") == 0) {
       only_rows = number(value, 1, 100000000), i++;
     } else if (strcmp(argv[i], "--dim") == 0) {

@@ -43,6 +43,18 @@ static void host_finish(void *user, void *job)
   fli_host_pool_finish(host->pool, job);
 }
 
+static void *host_alloc(void *user, size_t bytes, size_t alignment)
+{
+  fl_host *host = user;
+  return fli_host_pages_alloc(host->pages, bytes, alignment);
+}
+
+static void host_dealloc(void *user, void *ptr, size_t bytes, size_t alignment)
+{
+  fl_host *host = user;
+  fli_host_pages_dealloc(host->pages, ptr, bytes, alignment);
+}
+
 static uint64_t host_now(void *user)
 {
   (void)user;
@@ -72,6 +84,7 @@ static fl_status load_options(fl_host_options *local,
   memcpy(local, options, size < sizeof *local ? size : sizeof *local);
   if (local->log_level > FL_LOG_DEBUG) return FL_E_OPTIONS;
   if (local->threads > FLI_HOST_THREADS_MAX) return FL_E_OPTIONS;
+  if (local->huge_pages > 1) return FL_E_OPTIONS;
   return FL_OK;
 }
 
@@ -93,6 +106,10 @@ static fl_status make_context(fl_host *host, const fl_host_options *options)
   if (options->log_level != 0) {
     hooks.log = host_log;
     hooks.log_level = options->log_level;
+  }
+  if (host->pages) {
+    hooks.alloc = host_alloc;
+    hooks.dealloc = host_dealloc;
   }
   if (host->pool) {
     hooks.parallel_for = host_parallel_for;
@@ -125,7 +142,8 @@ fl_status fl_host_new(fl_host **out, const fl_host_options *options)
   fl_host *host = calloc(1, sizeof *host);
   if (!host) return FL_E_NOMEM;
   uint32_t threads = local.threads ? local.threads : count_cpus();
-  if (threads > 1) st = fli_host_pool_new(&host->pool, threads);
+  if (local.huge_pages) st = fli_host_pages_new(&host->pages);
+  if (st == FL_OK && threads > 1) st = fli_host_pool_new(&host->pool, threads);
   if (st == FL_OK && local.storage_path) {
     st = fli_host_storage_new(&host->storage, local.storage_path);
     if (st == FL_OK) fli_host_storage_hooks(host->storage, &host->hooks);
@@ -145,6 +163,7 @@ void fl_host_free(fl_host *host)
   fl_context_free(host->context);
   fli_host_pool_free(host->pool);
   fli_host_storage_free(host->storage);
+  fli_host_pages_free(host->pages);
   free(host);
 }
 
