@@ -128,7 +128,7 @@ static inline void job_payload(const fl_cohort_set *set, fli_bytes *payload)
   job_save(set, &saved);
   job_source from = {saved.data, saved.size};
   const fl_reader reader = {job_take, &from};
-  FUZZ_CHECK(fli_container_read(&reader, FLI_STATE_COHORTS, 1, saved.size,
+  FUZZ_CHECK(fli_container_read(&reader, FLI_STATE_COHORTS, 2, saved.size,
                                 &version, payload) == FL_OK);
   fli_bytes_free(&saved);
 }

@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     memcpy(payload.data + HASH_AT, set->options_hash, FLI_HASH_BYTES);
   }
   const fl_writer writer = {job_append, &saved};
-  FUZZ_CHECK(fli_container_write(&writer, FLI_STATE_COHORTS, 1, &payload) ==
+  FUZZ_CHECK(fli_container_write(&writer, FLI_STATE_COHORTS, 2, &payload) ==
              FL_OK);
   job_save(set, &before);
   if (job_load(set, &saved) == FL_OK) {

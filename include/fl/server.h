@@ -292,6 +292,7 @@ FL_API fl_status fl_server_event_init(fl_server_event *event, size_t size);
  * valid until the next call on the server. */
 FL_API fl_status fl_server_poll(fl_server *server, fl_server_event *event);
 
+/** With cohorts: those of all of them; model_version is the first one's. */
 typedef struct fl_job_status {
   uint32_t struct_size;
   uint32_t is_finished;

@@ -5,7 +5,7 @@
 
 #include "cohort/cohort.h"
 
-enum { FLI_COHORT_STATE_VERSION = 1 };
+enum { FLI_COHORT_STATE_VERSION = 2 };
 
 enum {
   KEY_OPTIONS = 1,

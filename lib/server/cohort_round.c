@@ -69,14 +69,12 @@ static int is_member(const fli_job *leaf, const fli_visit *visit)
 fl_status fli_cohorts_fill_members(fli_job *leaf)
 {
   const fli_cohorts *cohorts = leaf->front->cohorts;
-  const float over = leaf->options.over_selection;
   uint32_t n = 0;
   for (uint32_t i = 0; i < cohorts->n_visits; i++)
     n += (uint32_t)is_member(leaf, &cohorts->visits[i]);
   leaf->members = fli_alloc(leaf->context, n, sizeof *leaf->members);
   if (!leaf->members) return fli_nomem(n * sizeof *leaf->members);
   leaf->n_members = n;
-  leaf->options.participants = (uint32_t)ceilf((float)n / over);
   for (uint32_t i = 0, at = 0; i < cohorts->n_visits; i++) {
     fli_participant *who = cohorts->visits[i].participant;
     if (!is_member(leaf, &cohorts->visits[i])) continue;
@@ -86,6 +84,11 @@ fl_status fli_cohorts_fill_members(fli_job *leaf)
     who->member = at++;
   }
   return n > 0 ? fli_select_cap(leaf) : FL_OK;
+}
+
+uint32_t fli_cohorts_wanted(const fli_job *leaf)
+{
+  return (uint32_t)ceilf((float)leaf->n_members / leaf->options.over_selection);
 }
 
 static uint32_t count_members(const fli_job *leaf)

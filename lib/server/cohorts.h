@@ -89,6 +89,9 @@ int fli_cohorts_progress(fli_job *front);
 uint64_t fli_cohorts_next_timeout(const fli_job *front);
 /* Members for the round of a leaf. */
 fl_status fli_cohorts_fill_members(fli_job *leaf);
+/* Updates that end its round: its share of those that were over-selected stays
+ * away. */
+uint32_t fli_cohorts_wanted(const fli_job *leaf);
 /* An update of a member was counted: keep its sketch. FL_E_NOMEM. */
 fl_status fli_cohorts_sketch(fli_member *member, const fli_bytes *update);
 /* The round of a leaf has made a version. */

@@ -360,6 +360,7 @@ static fl_status open_round(fli_job *job)
   if (options->participants > 0 && options->participants < job->n_wanted) {
     job->n_wanted = options->participants;
   }
+  if (job->front) job->n_wanted = fli_cohorts_wanted(job);
   job->is_public = job->public_norms != NULL;
   fli_derive(job->noise_seed, job->seed, "round noise", job->round,
              job->attempt);

@@ -10,6 +10,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "server/cohorts.h"
 
 #define COMMIT_WINDOW_MAX_NS UINT64_C(10000000000)
 
@@ -187,6 +188,26 @@ fl_status fl_job_status_init(fl_job_status *status, size_t size)
   return fli_options_init(status, size, &full, sizeof full);
 }
 
+/* Of a front, its first leaf. */
+static const fli_job *first_of(const fli_job *job)
+{
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    if (job->cohorts->leaves[i]) return job->cohorts->leaves[i];
+  }
+  return job;
+}
+
+static void add_members(const fli_job *job, fl_job_status *status)
+{
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    const fli_job *leaf = job->cohorts->leaves[i];
+    if (!leaf) continue;
+    status->selected += leaf->n_members;
+    status->accepted += leaf->n_counted;
+    status->bytes_saved += leaf->bytes_saved;
+  }
+}
+
 fl_status fl_server_get_status(const fl_server *server, uint32_t job,
                                fl_job_status *status)
 {
@@ -195,12 +216,12 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
   if (!status) return fli_error(FL_E_ARGUMENT, "status: is NULL");
   const fl_status st = find_job(server, job, &found);
   if (st != FL_OK) return st;
-  const fl_job_status full = {
+  fl_job_status full = {
       .struct_size = (uint32_t)sizeof full,
       .is_finished = found->phase == FLI_PHASE_FINISHED,
       .round = found->is_begun ? found->round : 0,
       .rounds = found->options.rounds,
-      .model_version = found->store.canonical.version,
+      .model_version = first_of(found)->store.canonical.version,
       .n_weights = found->store.canonical.n,
       .clients = found->registry.live,
       .selected = found->n_members,
@@ -208,6 +229,7 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
       .first_active = found->first_active,
       .bytes_saved = found->bytes_saved,
   };
+  add_members(found, &full);
   return fli_options_store(status, &full, sizeof full, "fl_job_status");
 }
 
@@ -219,7 +241,7 @@ fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
   fli_clear_error();
   const fl_status st = find_job(server, job, &found);
   if (st != FL_OK) return st;
-  const fli_canonical *model = &found->store.canonical;
+  const fli_canonical *model = &first_of(found)->store.canonical;
   if (!weights) return fli_error(FL_E_ARGUMENT, "weights: is NULL");
   if (count != model->n)
     return fli_error(FL_E_DIM, "weights: got %llu, want %llu",

@@ -123,13 +123,13 @@ static fl_status load_changed(people *p, size_t at, uint8_t to)
   PEOPLE_MUST(fl_buffer_new(&buffer, NULL));
   PEOPLE_MUST(fl_buffer_append(buffer, bytes, n));
   PEOPLE_MUST(fl_buffer_as_reader(buffer, &reader));
-  PEOPLE_MUST(fli_container_read(&reader, FLI_STATE_COHORTS, 1, 1 << 24,
+  PEOPLE_MUST(fli_container_read(&reader, FLI_STATE_COHORTS, 2, 1 << 24,
                                  &version, &payload));
   cr_assert_lt(at, payload.size);
   payload.data[at] = to;
   fl_buffer_clear(buffer);
   PEOPLE_MUST(fl_buffer_as_writer(buffer, &writer));
-  PEOPLE_MUST(fli_container_write(&writer, FLI_STATE_COHORTS, 1, &payload));
+  PEOPLE_MUST(fli_container_write(&writer, FLI_STATE_COHORTS, 2, &payload));
   PEOPLE_MUST(fl_buffer_as_reader(buffer, &reader));
   fl_status st = fl_cohort_set_load(p->set, &reader);
   fl_buffer_free(buffer);

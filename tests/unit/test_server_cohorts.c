@@ -370,6 +370,30 @@ Test(server_cohorts, killed_at_any_time_it_ends_with_the_same_cohorts)
   cw_free(&calm);
 }
 
+/* Leaves with fewer members than a round needs, and than it would be asked for,
+ * wait for the next one. */
+Test(server_cohorts, small_leaves_are_saved_and_go_on)
+{
+  static cw_world w;
+  uint32_t n = 0, idle = 0;
+  small(&w);
+  w.job.min_participants = 4;
+  w.job.over_selection = 1.5f;
+  cw_start(&w);
+  CW_MUST(fl_server_tick(w.server, w.now));
+  while (!w.is_finished && idle < 3) {
+    idle++;
+    for (uint32_t i = 0; i < w.n_clients; i++) {
+      if (cw_talk(&w, i)) idle = 0;
+      cw_listen(&w);
+      if (++n % 503 == 0 && !w.is_finished) restart(&w);
+    }
+  }
+  cr_assert(w.is_finished);
+  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 2u);
+  cw_free(&w);
+}
+
 /* Whole payloads, so that it is not the container's hash that refuses. */
 static fl_status restore_payload(const uint8_t *data, size_t n)
 {
