@@ -20,7 +20,7 @@ fputc putc fwrite perror fopen open abort exit _exit
 getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
 D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "cache",
-              "freeze", "cohort", "client", "server"]
+              "freeze", "cohort", "client", "server", "strategy"]
 
 
 def symbols(path, options):
