@@ -236,5 +236,6 @@ int main(int argc, char **argv)
   seeds_put_cohorts(folder);
   seeds_put_embeddings(folder);
   seeds_put_slices(folder);
+  seeds_put_strategies(folder);
   return is_different;
 }

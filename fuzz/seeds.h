@@ -20,6 +20,8 @@ void seeds_put_models(const char *folder);
 void seeds_put_caches(const char *folder);
 /* Seeds of cohort_state and cohort_ticket. */
 void seeds_put_cohorts(const char *folder);
+/* Seeds of strategy_state. */
+void seeds_put_strategies(const char *folder);
 /* Seeds of embedding_load and embedding_delta. */
 void seeds_put_embeddings(const char *folder);
 /* Seeds of slice and sparse_update. */

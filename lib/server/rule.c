@@ -7,14 +7,10 @@
 #include "server/rule.h"
 #include "server/state.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/context.h"
 #include "base/error.h"
-
-enum { CAP_MEDIANS = 8 };
 
 #define OPTION(member, kind)                       \
   {                                                \
@@ -148,123 +144,15 @@ void fli_rule_forget(fli_member *member)
 
 /* ---- a step -------------------------------------------------------------- */
 
-/* What a rule is given, of the members that were counted. */
-typedef struct spool {
-  fl_context *context;
-  uint32_t count;
-  size_t n;
-  float *values;
-  const float **rows;
-  uint64_t *samples, *steps;
-  double *losses;
-} spool;
-
-static void spool_free(spool *s)
-{
-  fli_free(s->context, s->values, s->n * s->count * sizeof *s->values);
-  fli_free(s->context, s->rows, s->count * sizeof *s->rows);
-  fli_free(s->context, s->samples, s->count * sizeof *s->samples);
-  fli_free(s->context, s->steps, s->count * sizeof *s->steps);
-  fli_free(s->context, s->losses, s->count * sizeof *s->losses);
-}
-
-static fl_status spool_alloc(spool *s)
-{
-  if (s->n > SIZE_MAX / sizeof(float) / s->count) return fli_nomem(SIZE_MAX);
-  s->values = fli_alloc(s->context, s->n * s->count, sizeof *s->values);
-  s->rows = fli_alloc(s->context, s->count, sizeof *s->rows);
-  s->samples = fli_alloc(s->context, s->count, sizeof *s->samples);
-  s->steps = fli_alloc(s->context, s->count, sizeof *s->steps);
-  s->losses = fli_alloc(s->context, s->count, sizeof *s->losses);
-  if (s->values && s->rows && s->samples && s->steps && s->losses) return FL_OK;
-  return fli_nomem(s->n * s->count * sizeof *s->values);
-}
-
-static int compare_u64(const void *a, const void *b)
-{
-  const uint64_t left = *(const uint64_t *)a;
-  const uint64_t right = *(const uint64_t *)b;
-  return (left > right) - (left < right);
-}
-
-/* Claims count up to the job's cap, or 8 times their median. `steps` is
- * scratch. */
-static uint64_t find_cap(const fli_job *job, spool *s)
-{
-  if (job->options.weight_cap > 0) return job->options.weight_cap;
-  memcpy(s->steps, s->samples, s->count * sizeof *s->steps);
-  qsort(s->steps, s->count, sizeof *s->steps, compare_u64);
-  return CAP_MEDIANS * s->steps[(s->count - 1) / 2];
-}
-
-/* Steps are those of the plan, over the samples that were claimed. */
-static void find_work(const fli_job *job, spool *s)
-{
-  const uint64_t cap = find_cap(job, s), batch = job->options.batch_size;
-  for (uint32_t k = 0; k < s->count; k++) {
-    const uint64_t batches = (s->samples[k] - 1) / batch + 1;
-    s->steps[k] = batches * job->options.epochs;
-    if (s->samples[k] > cap) s->samples[k] = cap;
-  }
-}
-
-/* One that is no loss says nothing: it counts as the mean of the others. */
-static void mend_losses(spool *s)
-{
-  double sum = 0.0;
-  uint32_t n = 0;
-  for (uint32_t k = 0; k < s->count; k++) {
-    const int is_one = s->losses[k] >= 0.0 && s->losses[k] <= 1e6;
-    if (!is_one) s->losses[k] = -1.0;
-    sum += is_one ? s->losses[k] : 0.0;
-    n += (uint32_t)is_one;
-  }
-  for (uint32_t k = 0; k < s->count; k++) {
-    if (s->losses[k] < 0.0) s->losses[k] = n > 0 ? sum / n : 1.0;
-  }
-}
-
-static fl_status spool_fill(const fli_job *job, spool *s)
-{
-  const fl_scale scale = fli_round_scale(job);
-  uint32_t k = 0;
-  for (uint32_t i = 0; i < job->n_members; i++) {
-    const fli_member *member = &job->members[i];
-    float *row = s->values + k * s->n;
-    if (!member->is_counted) continue;
-    const fl_status st =
-        fl_compressor_decode(job->compressor, &scale, member->update.data,
-                             member->update.size, row, s->n);
-    if (st != FL_OK) return st;
-    s->rows[k] = row;
-    s->samples[k] = member->samples > 0 ? member->samples : 1;
-    s->losses[k] = member->loss;
-    k++;
-  }
-  find_work(job, s);
-  mend_losses(s);
-  return FL_OK;
-}
-
 static fl_status propose_of_updates(fli_job *job, fli_pending *pending)
 {
   fl_status st = FL_OK;
-  spool s = {.context = job->context,
-             .count = job->n_counted,
-             .n = (size_t)job->store.canonical.n};
-  fl_strategy_round round;
-  FLI_TRY(fl_strategy_round_init(&round, sizeof round));
-  FLI_TRY(spool_alloc(&s));
-  FLI_TRY(spool_fill(job, &s));
-  round.count = s.count;
-  round.samples = s.samples;
-  round.steps = s.steps;
-  round.losses = s.losses;
-  round.rows = s.rows;
-  FLI_TRY(fli_strategy_propose(job->strategy, &round, NULL,
+  fli_spool spool;
+  FLI_TRY(fli_spool_open(&spool, job));
+  FLI_TRY(fli_strategy_propose(job->strategy, &spool.round, NULL,
                                job->store.canonical.weights, pending));
 out:
-  spool_free(&s);
+  fli_spool_close(&spool);
   return st;
 }
 

@@ -3,6 +3,7 @@
 #ifndef FLI_RULE_H
 #define FLI_RULE_H
 
+#include "compress/update.h"
 #include "server/server.h"
 #include "strategy/strategy.h"
 
@@ -27,5 +28,23 @@ const fl_strategy_options *fli_rule_read_options(fli_msg_reader *reader,
                                                  fl_strategy_options *options);
 fl_status fli_rule_write(fli_msg_writer *writer, const fli_job *job);
 fl_status fli_rule_read(fli_job *job, fli_msg_reader *reader);
+
+/* ---- spool.c ---- */
+
+/* The updates of the members that were counted, for fl_strategy_step. */
+typedef struct fli_spool {
+  const fli_job *job;
+  fl_strategy_round round;
+  size_t n;
+  fli_update *updates; /* f32, bf16: read piece by piece */
+  float *values;       /* THC: decoded */
+  const float **rows;
+  uint64_t *samples, *steps;
+  double *losses;
+} fli_spool;
+
+/* Close it after a failure, too. */
+fl_status fli_spool_open(fli_spool *spool, const fli_job *job);
+void fli_spool_close(fli_spool *spool);
 
 #endif

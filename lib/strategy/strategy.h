@@ -149,7 +149,7 @@ fl_status fli_optimise(const fl_strategy *strategy, const float *weights,
 
 /* Sort n <= FLI_NETWORK_MAX rows as far as those of [first, last) are what they
  * are in order, or, with is_set, as a set. */
-enum { FLI_NETWORK_MAX = 256 };
+enum { FLI_NETWORK_MAX = 1024 };
 typedef struct fli_network {
   flk_exchange *exchanges;
   size_t n;

@@ -268,8 +268,8 @@ static void check_plan(fli_msg_reader *reader, const void *message)
   const fli_plan *plan = message;
   if (plan->slot >= plan->slots)
     fli_reader_fail(reader, FL_E_RANGE, "plan.slot: is not below slots");
-  if (plan->prox_mu < 0.0f || plan->prox_mu > 1e6f)
-    fli_reader_fail(reader, FL_E_RANGE, "plan.prox_mu: is not in 0..1e6");
+  if (plan->prox_mu > 1e6f)
+    fli_reader_fail(reader, FL_E_RANGE, "plan.prox_mu: is above 1e6");
 }
 
 static void check_manifest(fli_msg_reader *reader, const void *message)

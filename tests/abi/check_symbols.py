@@ -21,7 +21,7 @@ getenv setlocale signal sigaction pthread_create thrd_create clock_gettime
 gettimeofday time socket rand srand random usleep nanosleep sleep""".split())
 D0_MODULES = ["base", "kernels", "crypto", "wire", "compress", "cache",
               "freeze", "cohort", "client", "server", "store",
-              "channel"]
+              "channel", "strategy"]
 
 
 def symbols(path, options):

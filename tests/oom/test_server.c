@@ -59,6 +59,25 @@ static void with_a_store(sv_world *world)
   world->options.store = kept;
 }
 
+static void follow(sv_world *world, const char *name)
+{
+  static fl_strategy_options options;
+  CHECK_OK(fl_strategy_options_named(&options, sizeof options, name));
+  world->job_options.server_momentum = 0.0f;
+  world->job_options.strategy = &options;
+}
+
+static void adapt(sv_world *world)
+{
+  follow(world, "fedadam");
+}
+
+/* Updates are kept, and read separately. */
+static void trim(sv_world *world)
+{
+  follow(world, "trimmed-mean");
+}
+
 static fl_status try_start(sv_world *world)
 {
   const fl_status st =
@@ -207,6 +226,17 @@ static void recovering_reports_it(void)
   kept = NULL;
 }
 
+static void training_survives_with_a_strategy_of_sums(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, adapt);
+}
+
+static void training_survives_with_one_of_separate_updates(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim);
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, trim);
+}
+
 /* arg: a snapshot. */
 static fl_status restore_and_save(fl_context *context, void *arg)
 {
@@ -224,13 +254,13 @@ static fl_status restore_and_save(fl_context *context, void *arg)
   return st;
 }
 
-static void restoring_and_saving_report_it(void)
+static void restore_with(void (*prepare)(sv_world *world))
 {
   fl_buffer *snapshot = NULL;
   fl_writer writer;
   sv_world world;
   configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
-  freeze(&world);
+  prepare(&world);
   CHECK_OK(try_start(&world));
   sv_join(&world);
   sv_report(&world, 3);
@@ -244,6 +274,13 @@ static void restoring_and_saving_report_it(void)
   fl_buffer_free(snapshot);
 }
 
+static void restoring_and_saving_report_it(void)
+{
+  restore_with(freeze);
+  restore_with(adapt);
+  restore_with(trim);
+}
+
 int main(void)
 {
   CHECK_CASE(training_survives_with_f32);
@@ -253,6 +290,8 @@ int main(void)
   CHECK_CASE(training_survives_with_reports);
   CHECK_CASE(training_survives_with_a_store);
   CHECK_CASE(recovering_reports_it);
+  CHECK_CASE(training_survives_with_a_strategy_of_sums);
+  CHECK_CASE(training_survives_with_one_of_separate_updates);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

@@ -109,9 +109,9 @@ def test_q_fedavg_without_q_is_uniform_fedavg():
 
 
 # Below and above what the sorting networks take.
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 33, 100, 256, 257, 300])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 33, 100, 1024, 1025])
 def test_median_and_trimmed_mean_are_those_of_sorted_values(count):
-    updates = updates_of(count, n=1100)
+    updates = updates_of(count, n=1100 if count < 1000 else 70)
     close(moved_by(libfl.Median(), updates),
           np.median(np.asarray(updates, np.float64), 0))
     for trim in (0., .1, .2, .35, .49):
@@ -119,7 +119,7 @@ def test_median_and_trimmed_mean_are_those_of_sorted_values(count):
               oracle.trimmed(updates, trim))
 
 
-@pytest.mark.parametrize("count", [5, 300])
+@pytest.mark.parametrize("count", [5, 1100])
 def test_equal_values_and_zeros_of_both_signs_are_sorted(count):
     rng = np.random.default_rng(3)
     updates = [rng.choice([-1., -0., 0., 2.], 64).astype(np.float32)
