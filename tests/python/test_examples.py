@@ -276,8 +276,65 @@ def test_federated_numpy_learns(root, codec):
 
 def test_own_trainer_torch_learns(root, torch):
     output = run(root, "own_trainer_torch.py")
-    assert len(accuracies(output)) == 8
+    assert len(accuracies(output)) == 20
     assert accuracies(output)[-1] > 90
+    frozen = re.findall(r"^round (\d+): modules below (\d) of 3 are frozen$",
+                        output, re.M)
+    assert [int(first) for _, first in frozen][:1] == [1]
+    assert 7 < int(frozen[0][0]) < 20
+
+
+def test_own_trainer_torch_follows_the_plan(own_trainer):
+    """What the plan froze keeps its bits, and reports are of the module behind
+    it; a client of less depth has nothing to say."""
+    rng = np.random.default_rng(2)
+    reports = {0: [], 1: []}
+
+    class Trainer(own_trainer.TorchTrainer):
+        def train(self, task):
+            before = task.weights.copy()  # which are trained in place
+            result = super().train(task)
+            reports[self.number].append(result.report)
+            frozen = sum(weight.numel() for part in
+                         self.parts[:task.first_active]
+                         for weight in part.parameters())
+            after = result.weights.detach().numpy()
+            assert (after[:frozen] == before[:frozen]).all()
+            assert (after[frozen:] != before[frozen:]).any()
+            return result
+
+    centres = rng.standard_normal((own_trainer.CLASSES, own_trainer.FEATURES))
+    module = own_trainer.network()
+    with own_trainer.described(module) as model, fl.Server() as server:
+        model.set_weights(own_trainer.flat(module).detach().numpy())
+        server.add_job(model, rounds=16, min_clients=2, codec="f32",
+                       batch_size=8, freeze={
+                           "criterion": "gradnorm", "loss_change": 1e3,
+                           "loss_level": 1e3, "tolerance": 1e3,
+                           "max_frozen": 2})
+        trainers = [Trainer(*own_trainer.draw(rng, centres, 64))
+                    for _ in range(2)]
+        clients = []
+        for number, trainer in enumerate(trainers):
+            trainer.number = number
+            clients.append(fl.Client(f"c{number}", model=model,
+                                     max_depth=1 if number else 0,
+                                     train=trainer.train))
+        events = list(fl.Loopback(server, clients).events())
+    changed = [e for e in events
+               if e.kind == fl.ServerEventKind.FREEZE_CHANGED]
+    assert [e.first_active for e in changed] == [1]
+    at = changed[0].round - 1
+    assert 7 <= at < 16
+    assert [report.module for report in reports[0]] \
+        == [0] * at + [1] * (16 - at)
+    assert reports[1] == [None] * 16
+
+
+@pytest.fixture
+def own_trainer(root, torch, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "examples" / "python"))
+    return importlib.import_module("own_trainer_torch")
 
 
 @pytest.mark.parametrize("mode, feedback, bits, ratio", [
