@@ -148,6 +148,38 @@ def test_frozen_torch_modules_keep_their_bits(freezing_torch, capsys):
         assert torch.allclose(cached[name], plain[name], atol=1e-4)
 
 
+def small_training(freezing_torch, cache):
+    """A network that froze its first module at once, trained on noise."""
+    torch = importlib.import_module("torch")
+    torch.manual_seed(3)
+    x, y = torch.randn(130, 1, 12, 12), torch.randint(0, 10, (130,))
+    network = freezing_torch.Vgg()
+    freeze = fl.Freeze(5, "fixed", steps_per_epoch=3, fixed=[(0, 1), (6, 2)])
+    freezing_torch.train(network, x, y, 4, 1, freeze, cache)
+    return {name: value.numpy().copy()
+            for name, value in network.state_dict().items()}
+
+
+def test_torch_trains_on_without_a_cache_that_fails(freezing_torch, capsys):
+    """Rows of 130 samples are 16 x 6 x 6 floats; and what came out of the
+    cache may not be what can be kept."""
+    plain = small_training(freezing_torch, None)
+    assert "no cache" not in capsys.readouterr().out
+
+    class Broken(fl.ActivationCache):
+        def put(self, ids, rows):
+            super().put(np.asarray(ids) + 130, rows)
+
+    for cache, says in ((fl.ActivationCache(byte_cap=100000), "cap is 100000"),
+                        (Broken(), "130")):
+        without = small_training(freezing_torch, cache)
+        out = capsys.readouterr().out
+        assert out.count("no cache from now on: ") == 1
+        assert says in out and cache.status.hits == 0
+        assert "step 6: modules below 2 are frozen" in out
+        assert all((plain[name] == without[name]).all() for name in plain)
+
+
 def test_torch_decides_by_the_gradient(root, images):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     output = run(root, "freezing_torch.py", images, *SMALL, "--epochs", "6")
