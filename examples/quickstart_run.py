@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+# With --freeze: four modules, of which three may be frozen one by one.
+HIDDEN = "128,128,128"
 STALL_SECONDS = 180  # without any event in the log
 START_SECONDS = 30
 LEAVE_SECONDS = 5
@@ -123,7 +125,8 @@ class Training:
             "--epochs=1", "--batch=32", "--lr=0.05", "--grace-seconds=2",
             "--norm-deadline-seconds=120", "--update-deadline-seconds=120",
             "--exit-when-done",
-            *([f"--freeze={options.freeze}"] if options.freeze else [])])
+            *([f"--freeze={options.freeze}", f"--hidden={HIDDEN}"]
+              if options.freeze else [])])
         end = time.monotonic() + START_SECONDS
         while not port_file.exists():
             self.interrupt.check()

@@ -63,10 +63,13 @@ static const struct setting table[] = {
     {"clip", SETTING_REAL, AT(clip), 0, 1e6, NULL, "X",
      "make longer updates as long as this; 0 = never"},
     {"freeze", SETTING_TEXT, AT(freeze), 0, 0, NULL, "KIND",
-     "freeze modules: gradnorm (when their gradients hardly change), or "
+     "freeze modules: gradnorm[:TOLERANCE] (when their gradients change by "
+     "less than TOLERANCE, .9, times as much as at first), or "
      "fixed:ROUND:N,... (the first N from ROUND on)"},
+    {"hidden", SETTING_TEXT, AT(hidden), 0, 0, NULL, "N,...",
+     "widths of the MLP's hidden layers (128), each a module of its own"},
     {"model-description", SETTING_TEXT, AT(model_description), 0, 0, NULL,
-     "FILE", "train this model (description bytes) instead of MLP 784-128-10"},
+     "FILE", "train this model (description bytes) instead of the MLP"},
     {"test-data", SETTING_TEXT, AT(test_data), 0, 0, NULL, "DIR",
      "score the model on the t10k IDX files in DIR after every round"},
     {"log", SETTING_TEXT, AT(log), 0, 0, NULL, "FILE",
@@ -133,6 +136,7 @@ void config_defaults(struct config *config)
       .max_sessions = 4096,
       .lr = .05,
       .lr_schedule = "constant",
+      .hidden = "128",
       .lr_end = .1,
       .server_lr = 1,
   };
@@ -172,6 +176,23 @@ static int parse_schedule(const char *text, struct freeze_config *freeze)
   return n > 0 ? 0 : -1;
 }
 
+/* gradnorm, or gradnorm:TOLERANCE. */
+static int parse_gradnorm(const char *text, struct freeze_config *freeze)
+{
+  static const char name[] = "gradnorm";
+  char *end = NULL;
+  if (strncmp(text, name, strlen(name)) != 0) return -1;
+  text += strlen(name);
+  freeze->options.criterion = FL_FREEZE_GRADNORM;
+  if (!*text) return 0;
+  if (*text != ':' || !strchr(".0123456789", text[1])) return -1;
+  freeze->options.tolerance = strtof(text + 1, &end);
+  return *end || !(freeze->options.tolerance > 0) ||
+                 freeze->options.tolerance > 1e3f
+             ? -1
+             : 0;
+}
+
 int config_freeze(const struct config *config, uint32_t n_modules,
                   struct freeze_config *freeze)
 {
@@ -179,8 +200,7 @@ int config_freeze(const struct config *config, uint32_t n_modules,
   static const char fixed[] = "fixed:";
   if (!*kind) return 0;
   fl_freeze_options_init(&freeze->options, sizeof freeze->options);
-  if (strcmp(kind, "gradnorm") == 0) {
-    freeze->options.criterion = FL_FREEZE_GRADNORM;
+  if (parse_gradnorm(kind, freeze) == 0) {
     if (n_modules == 2) freeze->options.max_frozen = 1;
     return 1;
   }
@@ -188,12 +208,34 @@ int config_freeze(const struct config *config, uint32_t n_modules,
   if (strncmp(kind, fixed, strlen(fixed)) == 0 &&
       parse_schedule(kind + strlen(fixed), freeze) == 0)
     return 1;
-  warnx("freeze: got \"%s\", want gradnorm or fixed:ROUND:N,...", kind);
+  warnx("freeze: got \"%s\", want gradnorm[:TOLERANCE] or "
+        "fixed:ROUND:N,...",
+        kind);
+  return -1;
+}
+
+int config_hidden(const struct config *config, struct hidden_config *hidden)
+{
+  const uint32_t max = sizeof hidden->widths / sizeof hidden->widths[0];
+  const char *at = config->hidden;
+  for (hidden->n = 0; hidden->n < max;) {
+    unsigned width = 0;
+    int end = 0;
+    if (sscanf(at, "%4u%n", &width, &end) != 1 || width - 1 >= 9999 ||
+        (at[end] != '\0' && at[end] != ','))
+      break;
+    hidden->widths[hidden->n++] = width;
+    if (!at[end]) return 0;
+    at += end + 1;
+  }
+  warnx("hidden: got \"%s\", want N,... of 1..9999, %u at most", config->hidden,
+        max);
   return -1;
 }
 
 int config_check(const struct config *config)
 {
+  struct hidden_config hidden;
   if (!is_address(config->listen)) {
     warnx("listen: got \"%s\", want HOST:PORT, PORT being 0..65535",
           config->listen);
@@ -215,7 +257,8 @@ int config_check(const struct config *config)
     return -1;
   }
   struct freeze_config freeze;
-  return config_freeze(config, FREEZE_ANY, &freeze) < 0 ? -1 : 0;
+  if (config_freeze(config, FREEZE_ANY, &freeze) < 0) return -1;
+  return config_hidden(config, &hidden);
 }
 
 static uint32_t mode_of(const struct config *config)

@@ -23,6 +23,7 @@ struct config {
   char model_out[SETTING_TEXT_BYTES];
   char freeze[SETTING_TEXT_BYTES];
   char strategy[SETTING_TEXT_BYTES];
+  char hidden[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
@@ -55,6 +56,12 @@ struct freeze_config {
   fl_freeze_fixed fixed[16];
 };
 
+/* Widths of the MLP's hidden layers. */
+struct hidden_config {
+  uint32_t n;
+  uint32_t widths[8];
+};
+
 extern const struct settings aggregator_settings;
 
 void config_defaults(struct config *config);
@@ -68,5 +75,7 @@ void config_job(const struct config *config, fl_job_options *job,
  * a line on stderr. */
 int config_freeze(const struct config *config, uint32_t n_modules,
                   struct freeze_config *freeze);
+/* 0, or -1 with a line on stderr. */
+int config_hidden(const struct config *config, struct hidden_config *hidden);
 
 #endif

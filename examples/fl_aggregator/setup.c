@@ -9,13 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_DESCRIPTION = 256 * 1024, SIDE = 28, HIDDEN = 128, CLASSES = 10 };
+enum { MAX_DESCRIPTION = 256 * 1024, SIDE = 28, CLASSES = 10 };
 
 /* Fashion-MNIST's pixels have mean .286 and deviation .353. */
 static const float pixel_mean = .286f;
 static const float pixel_deviation = .353f;
 
-static fl_status build_mlp(fl_model **model)
+static void add_dense(fl_model_builder *builder, uint32_t number,
+                      uint32_t width)
+{
+  char name[16];
+  snprintf(name, sizeof name, "fc%u", number);
+  fl_model_builder_dense(builder, name, width);
+}
+
+static fl_status build_mlp(fl_model **model, const struct hidden_config *hidden)
 {
   const uint64_t dims[] = {SIDE, SIDE};
   fl_model_builder *builder = NULL;
@@ -25,9 +33,13 @@ static fl_status build_mlp(fl_model **model)
   fl_model_builder_input(builder, dims, 2, 1.0f / (255.0f * pixel_deviation),
                          -pixel_mean / pixel_deviation);
   fl_model_builder_flatten(builder, "flatten");
-  fl_model_builder_dense(builder, "fc1", HIDDEN);
-  fl_model_builder_relu(builder, "relu1");
-  fl_model_builder_dense(builder, "fc2", CLASSES);
+  for (uint32_t i = 1; i <= hidden->n; i++) {
+    char relu[16];
+    add_dense(builder, i, hidden->widths[i - 1]);
+    snprintf(relu, sizeof relu, "relu%u", i);
+    fl_model_builder_relu(builder, relu);
+  }
+  add_dense(builder, hidden->n + 1, CLASSES);
   fl_model_builder_softmax_cross_entropy(builder, "loss");
   st = fl_model_builder_build(builder, model);
   fl_model_builder_free(builder);
@@ -60,9 +72,11 @@ static int load_described(fl_model **model, const char *path)
 
 int setup_model(fl_model **model, const struct config *config)
 {
+  struct hidden_config hidden;
+  if (config_hidden(config, &hidden) != 0) return -1;
   if (*config->model_description) {
     if (load_described(model, config->model_description) != 0) return -1;
-  } else if (build_mlp(model) != FL_OK) {
+  } else if (build_mlp(model, &hidden) != FL_OK) {
     warnx("model: %s", fl_last_error());
     return -1;
   }

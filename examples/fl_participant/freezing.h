@@ -11,9 +11,6 @@
 
 struct freezing {
   fl_freeze *controller; /* NULL until a plan came */
-  int is_attached;       /* to the model */
-  uint32_t reports;      /* what it measures */
-  uint8_t job[FL_HASH_BYTES];
   fl_cache *cache; /* of what comes out of frozen modules; NULL, borrowed */
 };
 

@@ -77,7 +77,15 @@ class Prefix:
             for weight in part.parameters():
                 tag.update(weight.detach().numpy().tobytes())
         self.shape = self._compute(sample).shape[1:]
-        self.cache.begin(tag.digest(), self.samples, self.shape.numel())
+        try:
+            self.cache.begin(tag.digest(), self.samples, self.shape.numel())
+        except fl.FlError as error:
+            self._give_up(error)
+
+    def _give_up(self, error):
+        """A cache saves time; without it training goes on."""
+        print(f"no cache from now on: {error}")
+        self.cache = None
 
     def _compute(self, x):
         with torch.no_grad():
@@ -88,11 +96,15 @@ class Prefix:
             return x
         if self.cache is None:
             return self._compute(x)
-        rows = self.cache.get(ids)
-        if rows is not None:
-            return torch.from_numpy(rows).view(-1, *self.shape)
-        outputs = self._compute(x)
-        self.cache.put(ids, outputs)
+        try:
+            rows = self.cache.get(ids)
+            if rows is not None:
+                return torch.from_numpy(rows).view(-1, *self.shape)
+            outputs = self._compute(x)
+            self.cache.put(ids, outputs)
+        except fl.FlError as error:
+            self._give_up(error)
+            outputs = self._compute(x)
         return outputs
 
 

@@ -22,6 +22,7 @@
 #define FL_CLIENT_H
 
 #include <fl/base.h>
+#include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
 #include <fl/slices.h>
@@ -53,12 +54,9 @@ typedef struct fl_train_task {
   /** What the job freezes by, and so wants a report of: FL_FREEZE_GRADNORM or
    * FL_FREEZE_PLASTICITY; 0 = nothing. */
   uint32_t freeze_reports;
-  const uint8_t *freeze_plan; /**< for fl_freeze_apply_plan; NULL = none */
+  const uint8_t *freeze_plan; /**< for fl_freeze_follow; NULL = none */
   size_t freeze_plan_size;
-  /** The job that the freeze plan names, FL_HASH_BYTES: fl_freeze_options.job
-   * of the controller that is to follow it. One of another job needs another
-   * controller, and so does a job that was begun afresh, whose plans are older
-   * (FL_E_STALE) than those that were followed. NULL = none. */
+  /** The job that the freeze plan names, FL_HASH_BYTES; NULL = none. */
   const uint8_t *freeze_job;
   uint32_t cohort; /**< whose model it is; 0 in jobs without cohorts */
   /** NEED_EVALUATE: 1 = before a round the server wants to know the loss of
@@ -70,6 +68,30 @@ typedef struct fl_train_task {
   float prox_mu;
   uint32_t reserved_prox;
 } fl_train_task;
+
+/** Let a controller follow a task's freeze plan, whatever it followed before:
+ * at the beginning of every round, with one controller for all of them, made
+ * with criterion SERVER (steps_per_epoch 1 will do) for the modules of the
+ * model, and attached to it or not:
+ *
+ *   fl_freeze_follow(freeze, task, samples);
+ *   train: fl_freeze_begin_step says from which module on, as always
+ *   fl_freeze_take_report(freeze, &report) -> fl_train_result
+ *
+ * It measures what the task wants to know during task->epochs times `samples`
+ * (1..2^40) samples. A plan that is of another job than the last one, or older,
+ * for that job was begun afresh, begins it anew, with the defaults but for
+ * max_frozen, preset, rows, refresh and allowed; so does a task that measures
+ * something else, or in another number of steps. Without a plan nothing is
+ * frozen by one, and nothing is measured. Modules in front of
+ * task->first_active are not trained (fl_freeze_request.first_active), and of a
+ * front module among them nothing is asked for.
+ *
+ * FL_E_STATE: another criterion; FL_E_RANGE: first_active is no module;
+ * FL_E_ARGUMENT, FL_E_NOMEM, and what fl_freeze_apply_plan says of plans that
+ * are none: all is as before. */
+FL_API fl_status fl_freeze_follow(fl_freeze *freeze, const fl_train_task *task,
+                                  uint64_t samples);
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`
  * (trained - start) is set, `n` long, flat. */

@@ -184,11 +184,12 @@ FL_API fl_status fl_freeze_get_plan(const fl_freeze *freeze,
 FL_API fl_status fl_freeze_copy_plan(const fl_freeze *freeze, uint8_t *buffer,
                                      size_t capacity, size_t *needed);
 /** Follow a plan made elsewhere, with criterion SERVER. Hostile bytes are fine;
- * a plan with the version held changes nothing. FL_E_FORMAT, FL_E_VERSION,
- * FL_E_TRUNCATED; FL_E_CONFLICT: of another job; FL_E_DIM: other modules;
- * FL_E_STALE: older than the one held; FL_E_RANGE: freezes more than max_frozen
- * allows; FL_E_STATE: another criterion. The plan held stays. A plan that is
- * taken drops a step that was begun and not ended: begin it anew. */
+ * a plan with the version held changes nothing, but for version 0, which
+ * freezes what has nothing to train. FL_E_FORMAT, FL_E_VERSION, FL_E_TRUNCATED;
+ * FL_E_CONFLICT: of another job; FL_E_DIM: other modules; FL_E_STALE: older
+ * than the one held; FL_E_RANGE: freezes more than max_frozen allows;
+ * FL_E_STATE: another criterion. The plan held stays. A plan that is taken
+ * drops a step that was begun and not ended: begin it anew. */
 FL_API fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data,
                                       size_t n);
 

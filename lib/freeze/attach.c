@@ -110,8 +110,9 @@ static int is_as_planned(const fli_attachment *a)
 static fl_status set_model(fli_attachment *a)
 {
   const fl_freeze *freeze = a->freeze;
+  const uint32_t floor = a->floor > freeze->floor ? a->floor : freeze->floor;
   for (uint32_t i = 0; i < freeze->n_modules; i++) {
-    a->mask[i] = freeze->state.frozen[i] || i < a->floor;
+    a->mask[i] = freeze->state.frozen[i] || i < floor;
   }
   if (is_as_planned(a)) return FL_OK;
   a->is_kept = 0;

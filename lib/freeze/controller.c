@@ -241,7 +241,9 @@ static void begin(fl_freeze *freeze)
   const fli_criterion *criterion = freeze->criterion;
   fli_freeze_drop_step(freeze);
   decide(freeze);
-  if (freeze->state.is_booted && criterion->wants)
+  /* What is not trained here has nothing to say of whether it has learned. */
+  if (freeze->state.is_booted && criterion->wants &&
+      freeze->state.decided >= freeze->floor)
     freeze->wants = criterion->wants(freeze);
   freeze->is_first =
       (freeze->wants & FL_FREEZE_WANTS_GRADIENT) && !freeze->state.is_pair;
@@ -410,6 +412,7 @@ fl_status fl_freeze_begin_step(fl_freeze *freeze, float learning_rate,
   fli_fpguard_leave(&guard);
   told.wants = freeze->wants;
   told.first_active = freeze->state.first_active;
+  if (told.first_active < freeze->floor) told.first_active = freeze->floor;
   told.has_changed = freeze->state.version != freeze->state.seen_version;
   told.module = freeze->state.decided;
   told.last = fli_freeze_last(freeze);

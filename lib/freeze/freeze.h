@@ -141,6 +141,7 @@ struct fl_freeze {
   uint8_t options_hash[FL_HASH_BYTES];
 
   fli_freeze_state state;
+  uint32_t floor; /* follow.c: nothing in front of it is trained here */
   int has_snapshot;
 
   /* The step that was begun. */
@@ -170,6 +171,22 @@ struct fl_freeze {
 
 /* Take it off the model, and free it. */
 void fli_detach(struct fli_attachment *attachment);
+
+/* ---- follow.c ------------------------------------------------------------ */
+
+/* What a server wants of this round. */
+typedef struct fli_orders {
+  const uint8_t *plan; /* NULL: nothing is frozen */
+  size_t plan_size;
+  const uint8_t *job; /* FL_HASH_BYTES */
+  uint32_t reports;   /* GRADNORM, PLASTICITY or 0 */
+  uint64_t steps;     /* of the round */
+  uint32_t floor;     /* first module that this device trains */
+} fli_orders;
+
+/* A controller of criterion SERVER follows them, begun anew where it has to be;
+ * on failure all is as before. */
+fl_status fli_freeze_follow(fl_freeze *freeze, const fli_orders *orders);
 
 /* ---- late.c -------------------------------------------------------------- */
 

@@ -207,7 +207,10 @@ fl_status fl_freeze_apply_plan(fl_freeze *freeze, const uint8_t *data, size_t n)
   }
   FLI_TRY(parse(&plan, data, n));
   FLI_TRY(check(freeze, &plan));
-  if (plan.version == freeze->state.version) return FL_OK;
+  /* In version 0 only modules without anything to train are frozen. */
+  if (plan.version == freeze->state.version &&
+      (plan.version > 0 || plan.first_active == freeze->state.first_active))
+    return FL_OK;
   fli_freeze_drop_step(freeze);
   if (plan.first_active != freeze->state.decided) {
     freeze->state.decided = (uint32_t)plan.first_active;

@@ -3,6 +3,7 @@
  * and the controller is as before the call that failed. */
 #include "oom/oom.h"
 
+#include <fl/client.h>
 #include <fl/freeze.h>
 
 #include "base/error.h"
@@ -168,10 +169,56 @@ static void similarity(void)
   oom_loop(compare, NULL);
 }
 
+/* A task of the second job, whose plan is newer than the first one's. */
+static fl_status follow_two(fl_context *context, void *arg)
+{
+  static const uint8_t jobs[2][FL_HASH_BYTES] = {{1}, {2}};
+  fl_status st = FL_OK;
+  fl_freeze *follower = NULL, *leader = NULL;
+  fl_freeze_options o;
+  fl_freeze_plan before, after;
+  uint8_t plan[256];
+  fl_train_task task = {.struct_size = sizeof task,
+                        .epochs = 1,
+                        .batch_size = 8,
+                        .freeze_reports = FL_FREEZE_PLASTICITY,
+                        .freeze_plan = plan};
+  (void)arg;
+  FLI_TRY(make(context, FL_FREEZE_SERVER, &follower));
+  for (int i = 0; i < 2; i++) {
+    CHECK_OK(fl_freeze_options_init(&o, sizeof o));
+    o.job = task.freeze_job = jobs[i];
+    CHECK_OK(fl_freeze_new(&leader, NULL, MODULES, &o));
+    CHECK_OK(
+        fl_freeze_copy_plan(leader, plan, sizeof plan, &task.freeze_plan_size));
+    fl_freeze_free(leader);
+    CHECK_OK(fl_freeze_plan_init(&before, sizeof before));
+    CHECK_OK(fl_freeze_plan_init(&after, sizeof after));
+    CHECK_OK(fl_freeze_get_plan(follower, &before));
+    st = fl_freeze_follow(follower, &task, 64);
+    CHECK_OK(fl_freeze_get_plan(follower, &after));
+    if (st != FL_OK) {
+      CHECK_EQ_U64((uint64_t)(before.frozen == after.frozen), 1);
+      (void)fli_error(st, "as it was followed");
+      goto out;
+    }
+    FLI_TRY(train(follower));
+  }
+out:
+  fl_freeze_free(follower);
+  return st;
+}
+
+static void following(void)
+{
+  oom_loop(follow_two, NULL);
+}
+
 int main(void)
 {
   CHECK_CASE(every_criterion);
   CHECK_CASE(rounds);
+  CHECK_CASE(following);
   CHECK_CASE(similarity);
   return check_report();
 }

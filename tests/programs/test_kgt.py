@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 
-from programs import BUILD, make_data, run_program, run_script, want
+from programs import BUILD, ROOT, make_data, run_program, run_script, want
 
 PROGRAM = BUILD / "tests" / "bench" / "bench_kgt"
 FOLDER = tempfile.TemporaryDirectory(prefix="libfl-kgt-")
@@ -33,6 +33,20 @@ def _want_numbers(figures, keys):
     for key in keys:
         want(key in figures, f"no {key} in", sorted(figures))
         want(math.isfinite(float(figures[key])), f"{key}: {figures[key]}")
+
+
+def the_manual_has_the_options_and_parts_of_help():
+    _, text, _ = run_program(PROGRAM, "--help")
+    manual = (ROOT / "docs" / "programs.md").read_text()
+    section = manual.split("\n## tests/bench/bench_kgt\n")[1].split("\n## ")[0]
+    told = set(re.findall(r"--[a-z-]+", text)) | {"--help"}
+    rows = set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.M))
+    want(told == rows, "help:", sorted(told - rows), "manual:",
+         sorted(rows - told))
+    parts = set(re.findall(r"^ +(?:--part )?([a-z]+) +\w", text.split(
+        "\n  --seeds")[0].split("\n  --part")[1].join(("  --part", "")), re.M))
+    shown = set(re.findall(r"^bench_kgt --part (\w+)", section, re.M))
+    want(len(parts) > 5 and parts == shown, parts, shown)
 
 
 def every_kind_of_step_has_a_price():

@@ -69,8 +69,13 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--error-feedback", "--codec=f32"], "loses nothing")
     _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
     for freeze in ("plasticity", "fixed:", "fixed:3", "fixed:3:1,", "fixed:x:1",
+                   "gradnorm:", "gradnorm:0", "gradnorm:-1", "gradnorm:1x",
+                   "gradnorm:nan", "gradnorm:2000", "gradnormal",
                    "fixed:3:1;4:1", "fixed:" + ",".join(["3:1"] * 17)):
         _refused(AGGREGATOR, [f"--freeze={freeze}"], "fixed:ROUND:N")
+    for hidden in ("", "0", "128,", ",128", "12x", "128;64", "99999", "-1",
+                   ",".join(["8"] * 9)):
+        _refused(AGGREGATOR, [f"--hidden={hidden}"], "hidden: got", "8 at most")
     for address in ("nowhere", ":80", "host:", "host:99999", "host:http",
                     "[::1]", "::1:80", "host:8o"):
         _refused(AGGREGATOR, ["--listen", address], "want HOST:PORT")

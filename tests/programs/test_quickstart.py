@@ -62,7 +62,8 @@ def bad_options_are_refused_with_status_1():
             (["--participants", "65"], "want 1..64"),
             (["--participants", "0"], "want 1..64"),
             (["--codec", "zip"], "thc, bf16 or f32"), (["extra"], "extra"),
-            (["--freeze", "fixed:3"], "gradnorm or fixed:ROUND:N"),
+            (["--freeze", "fixed:3"], "gradnorm[:TOLERANCE] or fixed:ROUND:N"),
+            (["--freeze", "gradnorm:x"], "gradnorm[:TOLERANCE] or fixed"),
             (["--rounds=0"], "--rounds: got 0"), (["--data="], "--data: want"),
             (["--json", "/nonexistent/x"], "'/nonexistent/x' cannot be"),
             (["--kill-one", "--participants=1"], "2 participants or more")]:
@@ -192,20 +193,29 @@ def bf16_is_compared_too():
 
 
 def what_is_frozen_costs_no_bytes():
-    """The first of two modules holds 100,480 of 101,770 weights."""
-    for codec in ("thc", "f32"):
+    """The traffic falls round by round in the table: the four modules hold
+    100,480, 16,512, 16,512 and 1,290 weights, and one more is frozen with each
+    round from the second on."""
+    left = [134794, 34314, 17802, 1290]
+    for codec, size in (("thc", 0.5), ("f32", 4)):
         with Bench() as bench:
             report = bench.folder / "report.json"
-            status, text = _small(bench, "--rounds", 4, "--participants", 2,
-                                  "--codec", codec, "--freeze", "fixed:3:1",
-                                  "--json", report)
+            status, text = _small(bench, "--rounds", 5, "--participants", 2,
+                                  "--codec", codec, "--freeze",
+                                  "fixed:2:1,3:2,4:3", "--json", report)
             want(status == 0, status, text)
-            want(re.search(r"^ +3 .* 1$", text, re.M), text)
+            want([re.search(f"^ +{i} .* ([0-9])$", text, re.M).group(1)
+                  for i in range(1, 6)] == list("01233"), text)
             rows = json.loads(report.read_text())["runs"][0]["rounds"]
-            want([row["frozen"] for row in rows] == [0, 0, 1, 1], rows)
-            want(rows[3]["up"] < rows[1]["up"] / 15, rows)
-            # Round 3 begins with the step of round 2.
-            want(rows[3]["down"] < rows[1]["down"] / 15, rows)
+            want([row["frozen"] for row in rows] == [0, 1, 2, 3, 3], rows)
+            for row, before in zip(rows[1:4], rows):
+                want(row["up"] < 0.6 * before["up"], row, before)
+            for row, n in zip(rows, left):
+                # THC pads; then there are headers and control messages.
+                want(n * size < row["up"] < n * size * 1.3 + 6000, row, n)
+            # A round begins with the step of the one before.
+            for row, before in zip(rows[2:5], rows[1:]):
+                want(row["down"] < 0.7 * before["down"], row, before)
 
 
 def kill_one_finishes_names_it_and_exits_with_2():

@@ -148,6 +148,38 @@ def test_frozen_torch_modules_keep_their_bits(freezing_torch, capsys):
         assert torch.allclose(cached[name], plain[name], atol=1e-4)
 
 
+def small_training(freezing_torch, cache):
+    """A network that froze its first module at once, trained on noise."""
+    torch = importlib.import_module("torch")
+    torch.manual_seed(3)
+    x, y = torch.randn(130, 1, 12, 12), torch.randint(0, 10, (130,))
+    network = freezing_torch.Vgg()
+    freeze = fl.Freeze(5, "fixed", steps_per_epoch=3, fixed=[(0, 1), (6, 2)])
+    freezing_torch.train(network, x, y, 4, 1, freeze, cache)
+    return {name: value.numpy().copy()
+            for name, value in network.state_dict().items()}
+
+
+def test_torch_trains_on_without_a_cache_that_fails(freezing_torch, capsys):
+    """Rows of 130 samples are 16 x 6 x 6 floats; and what came out of the
+    cache may not be what can be kept."""
+    plain = small_training(freezing_torch, None)
+    assert "no cache" not in capsys.readouterr().out
+
+    class Broken(fl.ActivationCache):
+        def put(self, ids, rows):
+            super().put(np.asarray(ids) + 130, rows)
+
+    for cache, says in ((fl.ActivationCache(byte_cap=100000), "cap is 100000"),
+                        (Broken(), "130")):
+        without = small_training(freezing_torch, cache)
+        out = capsys.readouterr().out
+        assert out.count("no cache from now on: ") == 1
+        assert says in out and cache.status.hits == 0
+        assert "step 6: modules below 2 are frozen" in out
+        assert all((plain[name] == without[name]).all() for name in plain)
+
+
 def test_torch_decides_by_the_gradient(root, images):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     output = run(root, "freezing_torch.py", images, *SMALL, "--epochs", "6")
@@ -277,8 +309,65 @@ def test_federated_numpy_learns(root, codec):
 
 def test_own_trainer_torch_learns(root, torch):
     output = run(root, "own_trainer_torch.py")
-    assert len(accuracies(output)) == 8
+    assert len(accuracies(output)) == 20
     assert accuracies(output)[-1] > 90
+    frozen = re.findall(r"^round (\d+): modules below (\d) of 3 are frozen$",
+                        output, re.M)
+    assert [int(first) for _, first in frozen][:1] == [1]
+    assert 7 < int(frozen[0][0]) < 20
+
+
+def test_own_trainer_torch_follows_the_plan(own_trainer):
+    """What the plan froze keeps its bits, and reports are of the module behind
+    it; a client of less depth has nothing to say."""
+    rng = np.random.default_rng(2)
+    reports = {0: [], 1: []}
+
+    class Trainer(own_trainer.TorchTrainer):
+        def train(self, task):
+            before = task.weights.copy()  # which are trained in place
+            result = super().train(task)
+            reports[self.number].append(result.report)
+            frozen = sum(weight.numel() for part in
+                         self.parts[:task.first_active]
+                         for weight in part.parameters())
+            after = result.weights.detach().numpy()
+            assert (after[:frozen] == before[:frozen]).all()
+            assert (after[frozen:] != before[frozen:]).any()
+            return result
+
+    centres = rng.standard_normal((own_trainer.CLASSES, own_trainer.FEATURES))
+    module = own_trainer.network()
+    with own_trainer.described(module) as model, fl.Server() as server:
+        model.set_weights(own_trainer.flat(module).detach().numpy())
+        server.add_job(model, rounds=16, min_clients=2, codec="f32",
+                       batch_size=8, freeze={
+                           "criterion": "gradnorm", "loss_change": 1e3,
+                           "loss_level": 1e3, "tolerance": 1e3,
+                           "max_frozen": 2})
+        trainers = [Trainer(*own_trainer.draw(rng, centres, 64))
+                    for _ in range(2)]
+        clients = []
+        for number, trainer in enumerate(trainers):
+            trainer.number = number
+            clients.append(fl.Client(f"c{number}", model=model,
+                                     max_depth=1 if number else 0,
+                                     train=trainer.train))
+        events = list(fl.Loopback(server, clients).events())
+    changed = [e for e in events
+               if e.kind == fl.ServerEventKind.FREEZE_CHANGED]
+    assert [e.first_active for e in changed] == [1]
+    at = changed[0].round - 1
+    assert 7 <= at < 16
+    assert [report.module for report in reports[0]] \
+        == [0] * at + [1] * (16 - at)
+    assert reports[1] == [None] * 16
+
+
+@pytest.fixture
+def own_trainer(root, torch, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "examples" / "python"))
+    return importlib.import_module("own_trainer_torch")
 
 
 @pytest.mark.parametrize("mode, feedback, bits, ratio", [

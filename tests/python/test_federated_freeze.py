@@ -54,6 +54,33 @@ def test_a_schedule_freezes_for_good(mlp, codec):
         assert status.bytes_saved == 4 * saved[codec]
 
 
+def test_one_controller_follows_every_task(mlp):
+    """Of two jobs, and of one that does not freeze."""
+    follower = fl.Freeze(2, "server", steps_per_epoch=1, max_frozen=1)
+    seen = []
+
+    def train(task):
+        follower.follow(task, samples=20)
+        request = follower.begin(task.learning_rate)
+        seen.append((request.first_active, follower.plan.version))
+        follower.end(1.0)
+        return task.weights
+
+    for name, freezes in (("a", True), ("b", False), ("c", True)):
+        with mlp() as model, fl.Server() as server:
+            server.add_job(model, name=name, rounds=3, codec="f32",
+                           freeze={"criterion": "fixed", "fixed": [(3, 1)],
+                                   "max_frozen": 1} if freezes else None)
+            played(server, [fl.Client("one", train=train)])
+    assert seen == [(0, 0), (0, 0), (1, 1)] + [(0, 0)] * 3 \
+        + [(0, 0), (0, 0), (1, 1)]
+    with pytest.raises(fl.FlError, match="samples"):
+        follower.follow(fl.TrainTask(1, 0, 1, 8, 0.1, 1, np.zeros(3)), 0)
+    with pytest.raises(fl.FlError, match="criterion"):
+        fl.Freeze(2, steps_per_epoch=4).follow(
+            fl.TrainTask(1, 0, 1, 8, 0.1, 1, np.zeros(3)), 8)
+
+
 def test_plan_bytes_are_for_a_controller(mlp):
     with mlp() as model, fl.Server() as server:
         server.add_job(model, rounds=2, codec="f32",

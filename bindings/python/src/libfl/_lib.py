@@ -132,6 +132,13 @@ def init(kind: type[_S]) -> _S:
     return value
 
 
+def sized(kind: type[_S]) -> _S:
+    """Make a struct of zeros that says how long it is."""
+    value = kind()
+    value.struct_size = sizeof(kind)
+    return value
+
+
 def new(kind: Any, function: Any, *arguments: Any) -> Any:
     """Call a constructor whose first parameter receives the handle."""
     out = kind()

@@ -221,6 +221,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_freeze_get_plan": [Freeze, POINTER(FreezePlan)],
     "fl_freeze_copy_plan": [Freeze, U8P, c_size_t, SizeP],
     "fl_freeze_apply_plan": [Freeze, U8P, c_size_t],
+    "fl_freeze_follow": [Freeze, POINTER(TrainTask), c_uint64],
     "fl_freeze_begin_step": [Freeze, c_float, POINTER(FreezeRequest)],
     "fl_freeze_push_gradient": [Freeze, c_uint32, F32P, c_uint64],
     "fl_freeze_push_gradient_change": [Freeze, c_uint32, c_double],

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import enum
 import weakref
-from typing import Any, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from ._np import BytesLike, F32Array
 from .cache import ActivationCache
 from .context import Context, lease_of
 from .model import Model
+
+if TYPE_CHECKING:
+    from .protocol import TrainTask
 
 
 class FreezeCriterion(enum.IntEnum):
@@ -374,6 +377,21 @@ class Freeze(Handle):
 
     # ---- federated ---------------------------------------------------------
 
+    def follow(self, task: TrainTask, samples: int) -> None:
+        """Follow the task's freeze plan, whatever was followed before: at the
+        beginning of every round, with one Freeze for all of them, of
+        criterion SERVER (steps_per_epoch=1 will do), attached or not.
+
+        It measures what the task wants to know, of so many samples;
+        `take_report` goes into TrainResult. Another job's plan, or an older
+        one, for its job was begun afresh, begins it anew. Modules in front of
+        task.first_active are not trained, and of a front module among them
+        nothing is asked for."""
+        struct, kept = _orders_of(task)
+        lib.fl_freeze_follow(self._handle, byref(struct),
+                             _args.u64(samples, "samples"))
+        del kept
+
     def take_report(self) -> FreezeReport | None:
         """Return what was measured since the last one, or None."""
         report = _lib.init(_lib.FreezeReport)
@@ -417,6 +435,23 @@ class Freeze(Handle):
         """Take back what `save` returned, with the same options."""
         _state.load(lib.fl_freeze_load, self._handle,
                     bytes(memoryview(state)))
+
+
+def _orders_of(task: TrainTask) -> tuple[Any, list[Any]]:
+    """Return the part of fl_train_task that says what is frozen, and what has
+    to live as long as C reads it."""
+    struct = _lib.sized(_lib.TrainTask)
+    struct.epochs, struct.batch_size = task.epochs, task.batch_size
+    struct.first_active = task.first_active
+    struct.freeze_reports = task.freeze_reports
+    struct.freeze_plan_size = len(task.freeze_plan)
+    kept = []
+    for name, data in (("freeze_plan", task.freeze_plan),
+                       ("freeze_job", task.freeze_job)):
+        if data:
+            kept.append(np.frombuffer(data, np.uint8))
+            setattr(struct, name, kept[-1].ctypes.data_as(_lib.U8P))
+    return struct, kept
 
 
 def options_of(criterion: FreezeCriterion | str = FreezeCriterion.GRADNORM,

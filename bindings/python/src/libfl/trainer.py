@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ._err import ConflictError, StaleError
 from ._np import F32Array
 from .cache import ActivationCache
 from .freeze import Freeze, FreezeCriterion, count_modules
 from .model import Model
 from .protocol import Score, TrainResult, TrainTask
 from .strategy import LocalTerms
-
-_MEASURED = (FreezeCriterion.GRADNORM, FreezeCriterion.PLASTICITY)
 
 
 class LocalTrainer:
@@ -39,12 +36,9 @@ class LocalTrainer:
         self._mu = 0.0
         self._terms = LocalTerms(1)
         self._freeze: Freeze | None = None
-        self._freeze_for: tuple[bytes, int] = b"", 0
 
     def train(self, task: TrainTask) -> TrainResult:
         freeze = self._follow(task)
-        if self.model.first_active != task.first_active:
-            self.model.first_active = task.first_active
         self.model.set_weights(task.weights)
         self._follow_prox(task)
         result = self.model.fit(
@@ -70,42 +64,15 @@ class LocalTrainer:
             self._terms.begin(task.weights)
 
     def _follow(self, task: TrainTask) -> Freeze | None:
-        """Return the controller, with the task's plan. It is made anew for
-        plans that it cannot follow: those of another job, or of one that was
-        begun afresh."""
-        if not task.freeze_plan:
-            self._drop()
-            return None
-        if self._freeze_for != (task.freeze_job, task.freeze_reports):
-            self._drop()
-        freeze = self._freeze or self._new_freeze(task)
-        try:
-            freeze.apply_plan(task.freeze_plan)
-        except (StaleError, ConflictError):
-            self._drop()
-            freeze = self._new_freeze(task)
-            freeze.apply_plan(task.freeze_plan)
-        # Who trains less than the plan has nothing to say of the front.
-        is_whole = freeze.plan.first_active == task.first_active
-        if is_whole and not freeze.is_attached:
-            freeze.attach(self.model, self.cache)
-        elif freeze.is_attached and not is_whole:
-            freeze.detach()
-        return freeze
-
-    def _new_freeze(self, task: TrainTask) -> Freeze:
-        reports = task.freeze_reports
-        steps = task.epochs * -(-len(self.y) // task.batch_size)
-        n_modules = count_modules(self.model)
-        self._freeze = Freeze(
-            n_modules, FreezeCriterion.SERVER, steps_per_epoch=steps,
-            reports=(FreezeCriterion(reports) if reports in _MEASURED
-                     else None),
-            max_frozen=n_modules - 1, job=task.freeze_job or None)
-        self._freeze_for = task.freeze_job, reports
+        """Return the controller, or None in jobs that never froze."""
+        if self._freeze is None:
+            if not task.freeze_plan:
+                if self.model.first_active != task.first_active:
+                    self.model.first_active = task.first_active
+                return None
+            n_modules = count_modules(self.model)
+            self._freeze = Freeze(n_modules, FreezeCriterion.SERVER,
+                                  steps_per_epoch=1, max_frozen=n_modules - 1)
+            self._freeze.attach(self.model, self.cache, len(self.y))
+        self._freeze.follow(task, len(self.y))
         return self._freeze
-
-    def _drop(self) -> None:
-        if self._freeze is not None and self._freeze.is_attached:
-            self._freeze.detach()
-        self._freeze = None
