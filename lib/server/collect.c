@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/slices.h"
 
 static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                         uint32_t reason)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "server/slices.h"
 
 /* ---- HELLO ---- */
 

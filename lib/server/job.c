@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/compressor.h"
+#include "server/slices.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */

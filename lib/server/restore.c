@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/slices.h"
 #include "wire/container.h"
 
 static fl_status malformed(const char *what)

@@ -13,6 +13,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/slices.h"
 
 /* ---- members ---- */
 

@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/slices.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */

@@ -10,6 +10,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "server/slices.h"
 
 /* ---- making ---- */
 

@@ -2,7 +2,7 @@
 /* A job's embedding store beside its dense model: its plan goes with PLAN, rows
  * are answered when they are asked for, sparse updates come behind the dense
  * ones in the same upload, so that both count or neither. */
-#include "server/server.h"
+#include "server/slices.h"
 
 #include "base/error.h"
 #include "embedding/slice_use.h"

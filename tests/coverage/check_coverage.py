@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from cases import ROOT, Cases
 
 # Issue -> number of lines that its section must have.
-LINES = {"E2": 61, "E3": 32, "E4": 29, "E5": 57, "E6": 27,
+LINES = {"E2": 61, "E3": 32, "E4": 29, "E5": 57, "E6": 33,
          "E7": 32}
 
 
