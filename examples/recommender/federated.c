@@ -219,7 +219,7 @@ static fl_status open_all(struct federation *f)
       (f->config->rounds * asked + f->config->shards - 1) / f->config->shards;
   f->n_weights = fl_model_weight_count(f->recommender.model);
   f->weights = malloc((size_t)f->n_weights * sizeof *f->weights);
-  f->devices = calloc(f->config->shards, sizeof *f->devices);
+  f->devices = calloc((size_t)f->config->shards, sizeof *f->devices);
   if (!f->weights || !f->devices ||
       shards_make(&f->shards, &f->data->clicks, (uint32_t)f->config->shards))
     return FL_E_NOMEM;

@@ -70,7 +70,11 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 
 fl_status fli_slices_begin(fli_job *job)
 {
-  if (!job->slices) return FL_OK;
+  if (!job->slices) {
+    /* A restored round's sums, which nobody came for in time. */
+    fli_bytes_free(&job->slices_saved);
+    return FL_OK;
+  }
   fl_slice_server_drop(job->slices);
   return copy_plan(job);
 }
