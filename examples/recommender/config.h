@@ -15,7 +15,7 @@ struct config {
   uint64_t rows, epochs, batch, dim, chunks, adjust_every, auc_every, seed;
   uint64_t threads;
   uint64_t shards, rounds, participants, min_clients, device_batch;
-  double device_budget, device_lr, device_rows_lr, server_rate;
+  double device_budget, device_lr, device_rows_lr, server_rate, server_momentum;
   double lr, rows_lr, sketch;
   double budgets[BUDGETS_MAX]; /* MB of 10^6 bytes, of `budget` */
   uint32_t n_budgets;

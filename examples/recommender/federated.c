@@ -3,8 +3,10 @@
  * Server and devices in one process. Each device has a shard of the customers
  * and a store of its own, a cache of the server's: in a round it gets the rows
  * of its own ids, trains, and sends what has changed, beside the net's update.
- * Nothing here knows of rows but set_ids and attach; the rest is any
- * federation.
+ * Rows to train on come as time passes: with each turn a device has the next
+ * ones, so that all turns are one pass. What devices find is the gradient of
+ * the server's AdaGrad. Nothing here knows of rows but set_ids and attach; the
+ * rest is any federation.
  */
 #include "recommender/federated.h"
 
@@ -25,6 +27,7 @@ struct federation;
 struct device {
   struct federation *federation;
   uint32_t shard;
+  uint64_t turn;
   fl_embedding *store;
   fl_slice_client *slices;
   fl_client *client;
@@ -43,6 +46,7 @@ struct federation {
   struct device *devices; /* [shards.n] */
   float *weights;         /* of the net, trained */
   uint64_t n_weights;
+  uint64_t n_turns; /* of a device, about */
   uint64_t bytes_up, bytes_down;
   uint64_t now_ns;
   uint32_t job;
@@ -53,18 +57,36 @@ struct federation {
 
 /* ---- a device ------------------------------------------------------------ */
 
-/* Rows of the shard in batches, through the device's own table. */
+/* What the next turn's rows have. */
+static fl_status set_ids(struct device *device)
+{
+  const struct federation *f = device->federation;
+  const struct clicks *clicks = &f->data->clicks;
+  uint64_t first, end;
+  shards_part(&f->shards, device->shard, device->turn, f->n_turns, &first,
+              &end);
+  const uint64_t n = (end - first) * clicks->n_fields;
+  uint64_t *ids = malloc((size_t)(n + 1) * sizeof *ids);
+  if (!ids) return FL_E_NOMEM;
+  clicks_ids(clicks, f->shards.rows + first, end - first, ids);
+  const fl_status st = fl_slice_client_set_ids(device->slices, 0, ids, n);
+  free(ids);
+  return st;
+}
+
+/* Rows of the turn in batches, through the device's own table. */
 static fl_status train_shard(struct device *device, const fl_train_task *task,
                              double *loss)
 {
   struct federation *f = device->federation;
   struct data *data = f->data;
-  const uint64_t end = f->shards.begins[device->shard + 1];
-  uint64_t n_batches = 0;
+  uint64_t first, end, n_batches = 0;
   fl_dataset batch;
   fl_status st = fl_dataset_init(&batch, sizeof batch);
+  shards_part(&f->shards, device->shard, device->turn, f->n_turns, &first,
+              &end);
   for (uint32_t epoch = 0; epoch < task->epochs; epoch++) {
-    uint64_t at = f->shards.begins[device->shard];
+    uint64_t at = first;
     for (; st == FL_OK && at < end; at += batch.n) {
       double one = 0;
       batch.n = end - at < task->batch_size ? end - at : task->batch_size;
@@ -104,10 +126,9 @@ static fl_status train(const fl_train_task *task, fl_train_result *result,
   if (st != FL_OK) return f->status = st;
   result->weights = f->weights;
   result->n = f->n_weights;
-  result->samples =
-      f->shards.begins[device->shard + 1] - f->shards.begins[device->shard];
   result->loss = loss;
-  return FL_OK;
+  device->turn++;
+  return f->status = set_ids(device);
 }
 
 static fl_status open_client(struct device *device)
@@ -115,17 +136,15 @@ static fl_status open_client(struct device *device)
   struct federation *f = device->federation;
   fl_client_options options;
   char name[24];
-  uint64_t n = 0;
   snprintf(name, sizeof name, "shard-%u", device->shard);
   fl_client_options_init(&options, sizeof options);
   options.client_id = name;
   options.model = f->recommender.model;
   options.train = train;
   options.user = device;
-  uint64_t *ids = shards_ids(&f->shards, &f->data->clicks, device->shard, &n);
-  if (!ids) return FL_E_NOMEM;
-  fl_status st = fl_slice_client_set_ids(device->slices, 0, ids, n);
-  free(ids);
+  options.samples =
+      f->shards.begins[device->shard + 1] - f->shards.begins[device->shard] + 1;
+  fl_status st = set_ids(device);
   if (st == FL_OK)
     st = fl_client_new(&device->client, fl_host_context(f->recommender.host),
                        &options);
@@ -142,7 +161,7 @@ static fl_status open_device(struct federation *f, uint32_t shard)
   options.max_ids = f->data->clicks.n_train;
   fl_status st = recommender_store(
       &device->store, f->recommender.host, f->config,
-      (uint64_t)(1e6 * f->config->device_budget), FL_EMBEDDING_ROW_ADAGRAD);
+      (uint64_t)(1e6 * f->config->device_budget), FL_EMBEDDING_SGD);
   if (st == FL_OK)
     st = fl_slice_client_new(&device->slices,
                              fl_host_context(f->recommender.host),
@@ -163,6 +182,7 @@ static fl_status add_job(struct federation *f)
   options.epochs = (uint32_t)config->epochs;
   options.batch_size = (uint32_t)config->device_batch;
   options.learning_rate = (float)config->device_lr;
+  options.server_momentum = (float)config->server_momentum;
   options.seed = config->seed;
   fl_status st =
       fl_server_add_job(f->server, f->recommender.model, &options, &f->job);
@@ -193,9 +213,13 @@ static fl_status open_all(struct federation *f)
       &f->recommender, f->config, f->data->clicks.n_fields,
       (uint64_t)(1e6 * f->outcome->budget + .5));
   if (st != FL_OK) return st;
+  const uint64_t asked =
+      f->config->participants ? f->config->participants : f->config->shards;
+  f->n_turns =
+      (f->config->rounds * asked + f->config->shards - 1) / f->config->shards;
   f->n_weights = fl_model_weight_count(f->recommender.model);
   f->weights = malloc((size_t)f->n_weights * sizeof *f->weights);
-  f->devices = calloc(f->config->shards, sizeof *f->devices);
+  f->devices = calloc((size_t)f->config->shards, sizeof *f->devices);
   if (!f->weights || !f->devices ||
       shards_make(&f->shards, &f->data->clicks, (uint32_t)f->config->shards))
     return FL_E_NOMEM;

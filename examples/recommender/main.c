@@ -42,7 +42,11 @@ static void print_row(const struct outcome *outcome, const struct outcome *full)
     printf("%+8.4f", outcome->auc - full->auc);
   else
     printf("%8s", outcome == full ? "" : "-");
-  printf(" %7.1f%s\n", outcome->seconds, outcome->is_whole ? "" : "  stopped");
+  if (outcome->is_federated)
+    printf(" %7s", "-"); /* of all devices, one after the other */
+  else
+    printf(" %7.1f", outcome->seconds);
+  printf("%s\n", outcome->is_whole ? "" : "  stopped");
 }
 
 static void print_table(const struct outcome *outcomes, uint32_t n)

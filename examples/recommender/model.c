@@ -115,8 +115,8 @@ fl_status recommender_open_federated(struct recommender *recommender,
 {
   fl_optimiser_options optimiser;
   fl_optimiser_options_init(&optimiser, sizeof optimiser);
-  fl_status st =
-      open_parts(recommender, config, n_fields, budget, FL_EMBEDDING_SGD);
+  fl_status st = open_parts(recommender, config, n_fields, budget,
+                            FL_EMBEDDING_ROW_ADAGRAD);
   return st == FL_OK ? fl_model_set_optimiser(recommender->model, &optimiser)
                      : st;
 }

@@ -22,8 +22,8 @@ struct recommender {
 fl_status recommender_open(struct recommender *recommender,
                            const struct config *config, uint32_t n_fields,
                            uint64_t budget);
-/* The same for a server: rows take the devices' means, the net plain SGD, and
- * the model has no rows yet. */
+/* The same for server and devices: the net by plain SGD, and the model has no
+ * rows yet. */
 fl_status recommender_open_federated(struct recommender *recommender,
                                      const struct config *config,
                                      uint32_t n_fields, uint64_t budget);

@@ -32,13 +32,12 @@ void shards_free(struct shards *shards)
   free(shards->begins);
 }
 
-uint64_t *shards_ids(const struct shards *shards, const struct clicks *clicks,
-                     uint32_t shard, uint64_t *n)
+void shards_part(const struct shards *shards, uint32_t shard, uint64_t turn,
+                 uint64_t n_turns, uint64_t *first, uint64_t *end)
 {
-  const uint64_t first = shards->begins[shard];
-  const uint64_t n_rows = shards->begins[shard + 1] - first;
-  uint64_t *ids = malloc((size_t)(n_rows * clicks->n_fields + 1) * sizeof *ids);
-  *n = n_rows * clicks->n_fields;
-  if (ids) clicks_ids(clicks, shards->rows + first, n_rows, ids);
-  return ids;
+  const uint64_t begin = shards->begins[shard];
+  const uint64_t n = shards->begins[shard + 1] - begin;
+  if (turn > n_turns) turn = n_turns;
+  *first = begin + n * turn / n_turns;
+  *end = turn < n_turns ? begin + n * (turn + 1) / n_turns : begin + n;
 }

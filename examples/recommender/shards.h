@@ -15,9 +15,8 @@ struct shards {
  * 0, or -1 when memory is out. Free with shards_free in any case. */
 int shards_make(struct shards *shards, const struct clicks *clicks, uint32_t n);
 void shards_free(struct shards *shards);
-/* All ids of a shard's rows, one for each row and field; the caller frees them.
- * NULL: out of memory. */
-uint64_t *shards_ids(const struct shards *shards, const struct clicks *clicks,
-                     uint32_t shard, uint64_t *n);
+/* Part `turn` of `n_turns` of a shard's rows: places first..end in rows. */
+void shards_part(const struct shards *shards, uint32_t shard, uint64_t turn,
+                 uint64_t n_turns, uint64_t *first, uint64_t *end);
 
 #endif

@@ -17,6 +17,8 @@ fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
   if (client->slices) fli_slice_client_detach(client->slices);
   client->slices = slices;
   client->slices_begun = 0;
+  /* What a plan said before is for whoever was attached then. */
+  client->slices_id = 0;
   return FL_OK;
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/slices.h"
 
 static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                         uint32_t reason)

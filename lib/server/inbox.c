@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/slices.h"
 
 /* ---- HELLO ---- */
 

@@ -13,6 +13,7 @@
 #include "compress/compressor.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/slices.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */

@@ -14,6 +14,7 @@
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
+#include "server/slices.h"
 #include "wire/container.h"
 
 static fl_status malformed(const char *what)

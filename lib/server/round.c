@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/slices.h"
 
 /* ---- members ---- */
 

@@ -20,6 +20,7 @@
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
+#include "server/slices.h"
 #include "wire/container.h"
 
 /* n floats as little-endian f32; values NULL = absent. */

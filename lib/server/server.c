@@ -13,6 +13,7 @@
 #include "server/cohorts.h"
 
 #define COMMIT_WINDOW_MAX_NS UINT64_C(10000000000)
+#include "server/slices.h"
 
 /* ---- making ---- */
 

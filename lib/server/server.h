@@ -555,24 +555,5 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 /* Begin to send the model, unless it is held. */
 fl_status fli_outbox_model(fli_peer *peer);
 
-/* ---- an embedding beside the model (slices.c) ---- */
-
-fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices);
-void fli_slices_free(fli_job *job);
-/* A round begins; what an aborted one has left is dropped. */
-fl_status fli_slices_begin(fli_job *job);
-fl_status fli_slices_answer(fli_peer *peer, const fli_get_slice *message);
-/* The largest sparse update; 0: none are taken. */
-uint64_t fli_slices_max(const fli_job *job);
-/* Check the last n_sparse bytes of an update, then (it cannot fail) add them.
- */
-fl_status fli_slices_check(fli_job *job, const fli_bytes *update,
-                           uint32_t n_sparse);
-void fli_slices_fold(fli_job *job, const fli_bytes *update, uint32_t n_sparse);
-/* The step, in what can fail and may be repeated, and what cannot. */
-fl_status fli_slices_prepare(fli_job *job);
-void fli_slices_finish(fli_job *job);
-fl_status fli_slices_write(fli_msg_writer *writer, const fli_job *job);
-fl_status fli_slices_read(fli_job *job, fli_msg_reader *reader);
 
 #endif

@@ -2,7 +2,7 @@
 /* A job's embedding store beside its dense model: its plan goes with PLAN, rows
  * are answered when they are asked for, sparse updates come behind the dense
  * ones in the same upload, so that both count or neither. */
-#include "server/server.h"
+#include "server/slices.h"
 
 #include "base/error.h"
 #include "embedding/slice_use.h"
@@ -72,7 +72,11 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 
 fl_status fli_slices_begin(fli_job *job)
 {
-  if (!job->slices) return FL_OK;
+  if (!job->slices) {
+    /* A restored round's sums, which nobody came for in time. */
+    fli_bytes_free(&job->slices_saved);
+    return FL_OK;
+  }
   fl_slice_server_drop(job->slices);
   return copy_plan(job);
 }

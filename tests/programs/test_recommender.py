@@ -109,6 +109,29 @@ def both_tables_learn_and_one_stays_within_its_budget():
              figures, output)
 
 
+def federation_learns_over_shards():
+    with _Folder() as folder:
+        output = folder.run("--data=rows", "--budget=0.3", "--shards=8",
+                            "--rounds=60", "--device-rows-lr=2",
+                            "--server-rate=0.2")
+        told = output.split("8 shards, 0 a round (all)")[1]
+        lines = re.findall(r"^ *(\d+) (\d\.\d{4}) (\d\.\d{4}) +([\d.]+) +(\d+) "
+                           r"+(\d+) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$",
+                           told, re.M)
+        want([int(line[0]) for line in lines] == list(range(6, 61, 6)), output)
+        want(float(lines[-1][2]) > .6, output)
+        want(all(float(line[3]) <= .3 for line in lines), output)
+        want(all(int(line[5]) > 0 == int(line[6]) for line in lines), output)
+        for column in 8, 9:  # bytes add up
+            sizes = [float(line[column]) for line in lines]
+            want(sizes == sorted(sizes) and sizes[-1] > .1, output)
+        want("0.3 MB fed" in output.split("\ntable ")[-1], output)
+        dropped = folder.run("--data=rows", "--budget=0.3", "--shards=8",
+                             "--rounds=3", "--min-clients=9")
+        want(re.search(r"^ *3 .* 0\.\d{3} +0 +(\d+) +\1 ", dropped, re.M),
+             dropped)
+
+
 def rows_without_a_file_are_learned_too():
     with _Folder() as folder:
         output = folder.run("--rows=40000", "--budget=0.5", "--rows-lr=0.1")

@@ -434,6 +434,24 @@ Test(slices_job, a_store_with_other_tables_aborts_the_client)
   end(&w);
 }
 
+Test(slices_job, a_client_may_give_its_slices_up_in_a_round)
+{
+  world w;
+  begin(&w, CLIENTS);
+  run(&w, is_fetching);
+  person *p = &w.people[2];
+  cr_assert_eq(fl_client_attach_slices(p->client, NULL), FL_OK);
+  slice_device_free(&p->device);
+  p->device = (slice_device){NULL, NULL};
+  run(&w, all_are_done);
+  cr_assert_eq(w.finished, ROUNDS);
+  fl_slice_report report;
+  (void)fl_slice_report_init(&report, sizeof report);
+  cr_assert_eq(fl_slice_server_get_report(w.server.slices, &report), FL_OK);
+  cr_assert_eq(report.clients, CLIENTS - 1);
+  end(&w);
+}
+
 Test(slices_job, attaching_says_what_is_wrong)
 {
   world w;

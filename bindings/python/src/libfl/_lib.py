@@ -35,6 +35,7 @@ from typing import IO, Any, Callable, TypeVar
 from . import _err
 from ._signatures import CHECKED, INITIALISED, PLAIN
 from ._strategy_structs import *
+from ._slice_structs import *
 from ._structs import *
 
 # Major and minor version of the headers that this file mirrors. Before 1.0

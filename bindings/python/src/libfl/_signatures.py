@@ -9,6 +9,7 @@ from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from ._strategy_structs import *
+from ._slice_structs import *
 from ._structs import *
 
 # Functions that return fl_status: checked, so to Python they return None.

@@ -61,8 +61,6 @@ Model = _opaque("fl_model")
 ModelBuilder = _opaque("fl_model_builder")
 Partial = _opaque("fl_partial")
 Embedding = _opaque("fl_embedding")
-SliceServer = _opaque("fl_slice_server")
-SliceClient = _opaque("fl_slice_client")
 Feedback = _opaque("fl_feedback")
 Freeze = _opaque("fl_freeze")
 Server = _opaque("fl_server")
@@ -334,33 +332,6 @@ class EmbeddingReport(Struct):
                 ("evicted", c_uint64), ("grown", c_uint64),
                 ("rows_lost", c_uint64), ("rows_gained", c_uint64),
                 ("bytes_moved", c_uint64), ("blocks_returned", c_uint64)]
-
-
-class SliceServerOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("min_clients", c_uint32),
-                ("first_delta", c_float), ("first_utility", c_float),
-                ("rate", c_float), ("precision", c_uint32),
-                ("seed", c_uint64), ("max_ids", c_uint64),
-                ("max_sum_ids", c_uint64)]
-
-
-class SliceReport(Struct):
-    _fields_ = [("struct_size", c_uint32), ("clients", c_uint32),
-                *((name, c_uint64) for name in (
-                    "ids", "dropped", "clamped", "values", "adjusted"))]
-
-
-class SliceClientOptions(Struct):
-    _fields_ = [("struct_size", c_uint32), ("has_decoys", c_uint32),
-                ("decoy_range", c_uint64), ("secret", U8P),
-                ("max_ids", c_uint64)]
-
-
-class SliceClientStatus(Struct):
-    _fields_ = [("struct_size", c_uint32), ("is_ready", c_uint32),
-                *((name, c_uint64) for name in (
-                    "layout", "ids", "decoys", "rows", "no_room", "touched",
-                    "clamped"))]
 
 
 class EmbeddingStatistics(Struct):
