@@ -4,7 +4,9 @@
  * neighbours, so that free ones grow together; free blocks are listed by the
  * upper bit of their size. What is small, or has to be aligned by more than a
  * line, comes from the C library. A chunk goes back when nothing is in it. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* madvise, MAP_ANONYMOUS */
+#endif
 #include "adapters/host/pages.h"
 
 #include <pthread.h>

@@ -34,9 +34,10 @@ from typing import IO, Any, Callable, TypeVar
 
 from . import _err
 from ._signatures import CHECKED, INITIALISED, PLAIN
-from ._strategy_structs import *
-from ._slice_structs import *
 from ._structs import *
+from ._structs_embedding import *
+from ._structs_slices import *
+from ._structs_strategy import *
 
 # Major and minor version of the headers that this file mirrors. Before 1.0
 # the minor version may change the ABI, so both have to agree.

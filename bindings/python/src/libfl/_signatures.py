@@ -8,9 +8,10 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32
 from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-from ._strategy_structs import *
-from ._slice_structs import *
 from ._structs import *
+from ._structs_embedding import *
+from ._structs_slices import *
+from ._structs_strategy import *
 
 # Functions that return fl_status: checked, so to Python they return None.
 CHECKED: dict[str, list[Any]] = {
