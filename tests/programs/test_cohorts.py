@@ -6,6 +6,9 @@ import sys
 
 from programs import BUILD, run_program, run_script, want
 
+# What optimisation makes of the training: without it .0053 was seen, with it
+# 1e-6.
+LOSS_APART = 1e-2
 MEMBERS_APART = 3
 PROGRAM = BUILD / "tests" / "bench" / "bench_cohorts"
 
@@ -31,7 +34,7 @@ def _is_prototypes(scenario, seed, down, cohorts, decisions):
         want(max(apart) <= MEMBERS_APART, f"cohort {number}: got {got}, want "
              f"{members}")
         got = float(figures[f"cohort_{number}_loss"])
-        want(abs(got - loss) < 2e-3, f"cohort {number}: got {got}, want {loss}")
+        want(abs(got - loss) < LOSS_APART, f"cohort {number}: got {got}, want {loss}")
     want(f"cohort_{len(cohorts)}_loss" not in figures, figures)
     want(abs(float(figures["models_down_per_upload"]) - float(down)) <= .01,
          figures)
