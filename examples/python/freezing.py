@@ -38,8 +38,9 @@ class Outcome:
     seconds: float
     accuracy: float
     memory: int  # at most
+    step: int  # memory of a step, with what is frozen at the end
     update: int  # bytes, with THC
-    cache: int = 0
+    cache: int = 0  # bytes, which are not in `memory`
     frozen: int = 0
 
 
@@ -66,6 +67,10 @@ def update_size(model):
 
 def pretrain(train, test, options):
     """Return weights of a model that knows five classes."""
+    if options.base:
+        with fl.Model(VGG) as model:
+            model.load_weights(options.base)
+            return model.copy_weights()
     x, y = train
     chosen = np.flatnonzero(y < 5)
     chosen = chosen[chosen >= options.samples]
@@ -76,6 +81,8 @@ def pretrain(train, test, options):
         known = test[1] < 5
         score = model.evaluate(test[0][known], test[1][known])
         print(f"base, 5 classes: accuracy {score.accuracy:.2%}")
+        if options.save_base:
+            model.save_weights(options.save_base)
         return model.copy_weights()
 
 
@@ -95,11 +102,13 @@ def controller(model, cache, options):
     per_epoch = steps_per_epoch(options.samples)
     fixed = [(math.floor(epoch * per_epoch + 0.5), first)
              for epoch, first in options.schedule]
+    criterion = ("relative_plasticity" if options.criterion == "relative"
+                 else options.criterion)
     return fl.Freeze(
-        model, options.criterion, preset=options.preset,
+        model, criterion, preset=options.preset,
         steps_per_epoch=per_epoch, total_steps=per_epoch * options.epochs,
         is_pretrained=True, cache=cache,
-        lag=1 if options.criterion.endswith("plasticity") else None,
+        lag=1 if criterion.endswith("plasticity") else None,
         fixed=fixed if options.criterion == "fixed" else None)
 
 
@@ -110,9 +119,10 @@ def fine_tune(weights, train, test, options, record=None):
         model.weights = weights
         freeze = cache = None
         if record is not None:
-            if options.cache:
-                cache = fl.ActivationCache(dtype=options.cache,
-                                           context=context)
+            if options.cache != "none":
+                cache = fl.ActivationCache(
+                    dtype=options.cache_type,
+                    path=None if options.cache == "memory" else options.cache)
             freeze = controller(model, cache, options)
         begin = time.process_time()
         model.fit(x, y, batch_size=BATCH, epochs=options.epochs,
@@ -120,7 +130,8 @@ def fine_tune(weights, train, test, options, record=None):
                   progress=lambda _: freeze and tell(freeze, record),
                   optimiser=optimiser(len(y), options.epochs))
         outcome = Outcome(time.process_time() - begin, 0.0,
-                          context.memory_peak, update_size(model))
+                          context.memory_peak, model.memory_plan(BATCH).peak,
+                          update_size(model))
         if freeze is not None:
             tell(freeze, record)
             outcome.frozen = model.first_active
@@ -146,16 +157,26 @@ def parse():
     parser.add_argument("--images", type=fashion_mnist.count, default=60000,
                         help="use so many training images in all")
     parser.add_argument("--criterion", default="gradnorm",
-                        choices=["gradnorm", "plasticity",
-                                 "relative_plasticity", "fixed"])
+                        choices=["gradnorm", "plasticity", "relative",
+                                 "fixed"])
     parser.add_argument("--preset", default="balanced",
                         choices=["careful", "balanced", "fast"])
     parser.add_argument("--schedule", type=stages, default="0:1,4:2",
                         metavar="EPOCH:F,...",
                         help="of fixed: from EPOCH on the first F modules "
                              "are frozen (%(default)s)")
-    parser.add_argument("--cache", choices=["f32", "f16", "i8"],
-                        help="keep outputs of frozen modules as that")
+    parser.add_argument("--cache", default="memory",
+                        metavar="none|memory|FILE",
+                        help="where outputs of frozen modules are kept "
+                             "(%(default)s)")
+    parser.add_argument("--cache-type", default="f32",
+                        choices=["f32", "f16", "i8"],
+                        help="and as what (%(default)s)")
+    parser.add_argument("--base", type=pathlib.Path, metavar="FILE",
+                        help="weights of the base (safetensors), instead of "
+                             "training them")
+    parser.add_argument("--save-base", type=pathlib.Path, metavar="FILE",
+                        help="write them to FILE")
     parser.add_argument("--record", type=pathlib.Path, metavar="FILE",
                         help="write events, for plot_freezing.py")
     parser.add_argument("--seed", type=int, default=1)
@@ -173,7 +194,8 @@ def main():
     for name, outcome in (("without", whole), ("with", less)):
         print(f"{name} freezing: accuracy {outcome.accuracy:.2%}, "
               f"{outcome.seconds:.1f} s of the CPU, "
-              f"{outcome.memory / 1e6:.1f} MB, update {outcome.update} bytes, "
+              f"{outcome.memory / 1e6:.1f} MB at most, "
+              f"{outcome.step / 1e6:.1f} MB at the end, update {outcome.update} bytes, "
               f"cache {outcome.cache} bytes, {outcome.frozen} modules frozen")
     print(f"saved: {1 - less.seconds / whole.seconds:.1%} of the CPU time")
     if options.record:

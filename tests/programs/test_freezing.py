@@ -76,6 +76,11 @@ def what_is_frozen_is_neither_trained_nor_sent():
              output)
         without, cache = _row(output, "cache, bytes")
         want(without == 0 and cache > SAMPLES * 32 * 7 * 7 * 4, output)
+        without, held = _row(output, "and of the cache")
+        want(without == 0 and held >= cache, output)
+        # Rows on their way into the cache and out of it.
+        without, frozen = _row(output, "memory at most")
+        want(0 < frozen < 1.2 * without, output)
         want(min(_row(output, "CPU seconds")) > 0, output)
         want(re.search(r"^saved: -?\d+\.\d % .* [+-]\d+\.\d\d points$", output,
                        re.M), output)
