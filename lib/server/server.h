@@ -555,5 +555,4 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
 /* Begin to send the model, unless it is held. */
 fl_status fli_outbox_model(fli_peer *peer);
 
-
 #endif

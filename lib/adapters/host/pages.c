@@ -5,7 +5,7 @@
  * upper bit of their size. What is small, or has to be aligned by more than a
  * line, comes from the C library. A chunk goes back when nothing is in it. */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* madvise, MAP_ANONYMOUS */
+#  define _GNU_SOURCE /* madvise, MAP_ANONYMOUS */
 #endif
 #include "adapters/host/pages.h"
 
