@@ -86,6 +86,18 @@ typedef struct fli_encoded {
   uint32_t slices_size; /* of `data`: a sparse update, at its end */
 } fli_encoded;
 
+/* What slices can do. A table, so that a client that never attaches any does
+ * not bring the code of embeddings along. */
+typedef struct fli_rows {
+  void (*detach)(fl_slice_client *slices);
+  int (*is_ready)(const fl_slice_client *slices);
+  fl_status (*begin)(fl_slice_client *slices, const uint8_t *plan, size_t n);
+  fl_status (*request)(fl_slice_client *slices, fl_buffer *request);
+  fl_status (*take)(fl_slice_client *slices, const uint8_t *answer, size_t n);
+  fl_status (*update)(fl_slice_client *slices, uint64_t seed,
+                      fl_buffer *update);
+} fli_rows;
+
 struct fl_client {
   fl_context *context;
   fl_client_options options; /* strings point to the three below */
@@ -157,6 +169,7 @@ struct fl_client {
 
   /* Rows of the job's embedding (slices.c). */
   fl_slice_client *slices; /* borrowed; NULL: none */
+  const fli_rows *rows;    /* what it can do; with `slices` */
   fli_bytes slices_plan;
   uint64_t slices_id; /* of these bytes; 0: none */
   int slices_begun;   /* with this plan, and not yet submitted */

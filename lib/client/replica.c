@@ -96,8 +96,8 @@ fl_status fli_client_set_codec(fl_client *client,
   fl_compressor *compressor = NULL;
   float *norms = NULL;
   uint64_t n_norms = 0;
-  FLI_TRY(fl_compressor_new(&compressor, client->context, codec,
-                            client->segments, client->n_segments));
+  FLI_TRY(fli_compressor_agreed(&compressor, client->context, codec,
+                                client->segments, client->n_segments));
   n_norms = fl_compressor_norm_count(compressor);
   norms = fli_alloc(client->context, (size_t)n_norms, sizeof *norms);
   if (!norms) FLI_TRY(fli_nomem((size_t)n_norms * sizeof *norms));

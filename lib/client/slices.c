@@ -7,6 +7,13 @@
 #include "base/error.h"
 #include "embedding/slice_use.h"
 
+static const fli_rows rows = {.detach = fli_slice_client_detach,
+                              .is_ready = fli_slice_is_ready,
+                              .begin = fl_slice_client_begin,
+                              .request = fl_slice_client_request,
+                              .take = fl_slice_client_take,
+                              .update = fl_slice_client_update};
+
 fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
 {
   fli_clear_error();
@@ -14,8 +21,9 @@ fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
     return fli_error(FL_E_ARGUMENT, "fl_client_attach_slices: NULL argument");
   if (slices && (client->slices || !fli_slice_client_attach(slices)))
     return fli_error(FL_E_STATE, "slices: client or slices have one already");
-  if (client->slices) fli_slice_client_detach(client->slices);
+  if (client->slices) client->rows->detach(client->slices);
   client->slices = slices;
+  client->rows = &rows;
   client->slices_begun = 0;
   /* What a plan said before is for whoever was attached then. */
   client->slices_id = 0;
@@ -24,7 +32,7 @@ fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
 
 void fli_client_free_slices(fl_client *client)
 {
-  if (client->slices) fli_slice_client_detach(client->slices);
+  if (client->slices) client->rows->detach(client->slices);
   fli_bytes_free(&client->slices_plan);
   fli_bytes_free(&client->sparse);
 }
@@ -60,7 +68,7 @@ int fli_client_has_sparse(const fl_client *client)
 /* A plan for other tables than ours will not get better. */
 static fl_status begin(fl_client *client)
 {
-  const fl_status st = fl_slice_client_begin(
+  const fl_status st = client->rows->begin(
       client->slices, client->slices_plan.data, client->slices_plan.size);
   if (st == FL_E_SCHEMA)
     fli_client_abort(client, FL_REJECT_SCHEMA, fl_last_error());
@@ -80,7 +88,7 @@ fl_status fli_client_want_slices(fl_client *client)
   if (client->slices_id == 0) return FL_OK;
   if (!client->slices_begun) st = begin(client);
   if (st != FL_OK || fli_client_is_over(client)) return st;
-  if (fli_slice_is_ready(client->slices)) return FL_OK;
+  if (client->rows->is_ready(client->slices)) return FL_OK;
   client->phase = FLI_PHASE_MODEL;
   client->demand = FLI_DEMAND_PLAN;
   client->due |= FLI_DUE_GET_SLICE;
@@ -100,7 +108,7 @@ fl_status fli_client_write_get_slice(fl_client *client)
                            .attempt = client->plan.attempt};
   if (!client->slices) return FL_OK;
   FLI_TRY(fl_buffer_new(&request, client->context));
-  FLI_TRY(fl_slice_client_request(client->slices, request));
+  FLI_TRY(client->rows->request(client->slices, request));
   FLI_TRY(fl_buffer_get(request, &message.request, &message.request_size));
   FLI_TRY(fli_write_get_slice(&client->sent, &message));
 out:
@@ -118,12 +126,11 @@ fl_status fli_client_on_slice(fl_client *client, const fli_frame *frame)
       message.round != client->plan.round ||
       message.attempt != client->plan.attempt)
     return FL_OK;
-  st =
-      fl_slice_client_take(client->slices, message.answer, message.answer_size);
+  st = client->rows->take(client->slices, message.answer, message.answer_size);
   if (st == FL_E_STALE) return FL_OK; /* a repeat */
   FLI_TRY(st);
   client->due |= FLI_DUE_GET_SLICE;
-  if (!fli_slice_is_ready(client->slices)) return FL_OK;
+  if (!client->rows->is_ready(client->slices)) return FL_OK;
   client->due &= ~(uint32_t)FLI_DUE_GET_SLICE;
   st = fli_client_continue(client);
 out:
@@ -139,7 +146,7 @@ fl_status fli_client_take_sparse(fl_client *client)
   /* What a submission before this one has left is still good. */
   if (client->slices_id == 0 || !client->slices_begun) return FL_OK;
   FLI_TRY(fl_buffer_new(&update, client->context));
-  FLI_TRY(fl_slice_client_update(client->slices, client->plan.seed, update));
+  FLI_TRY(client->rows->update(client->slices, client->plan.seed, update));
   client->slices_begun = 0;
   FLI_TRY(fl_buffer_get(update, &data, &n));
   FLI_TRY(fli_bytes_append(&client->sparse, data, n));

@@ -10,6 +10,7 @@
 #include "base/fpguard.h"
 #include "base/options.h"
 #include "compress/update.h"
+#include "compress/table.h"
 
 static const fl_compressor_options compressor_defaults = {
     .struct_size = sizeof(fl_compressor_options),
@@ -68,10 +69,15 @@ static fl_status make_signs(fl_compressor *compressor,
   return FL_OK;
 }
 
+typedef struct compressor_parts {
+  const uint64_t *segment_sizes;
+  uint32_t n_segments;
+  const fli_chooser *chooser;
+} compressor_parts;
+
 static fl_status compressor_make(fl_compressor **out, fl_context *context,
                                  const fl_compressor_options *given,
-                                 const uint64_t *segment_sizes,
-                                 uint32_t n_segments)
+                                 const compressor_parts *parts)
 {
   fl_status st = FL_OK;
   fl_compressor_options options = compressor_defaults;
@@ -89,10 +95,11 @@ static fl_status compressor_make(fl_compressor **out, fl_context *context,
   compressor->context = fli_context_ref(context);
   atomic_init(&compressor->references, 1);
   compressor->codec = codec;
+  compressor->chooser = parts->chooser;
   compressor->kernels = flk_kernels();
   FLI_TRY(codec->configure(compressor, &options));
-  FLI_TRY(fli_layout_init(&compressor->layout, context, segment_sizes,
-                          n_segments, codec->is_rotated));
+  FLI_TRY(fli_layout_init(&compressor->layout, context, parts->segment_sizes,
+                          parts->n_segments, codec->is_rotated));
   set_id(compressor, options.rotation_seed);
   FLI_TRY(make_signs(compressor, options.rotation_seed));
   *out = compressor;
@@ -126,18 +133,36 @@ fl_status fl_compressor_options_init(fl_compressor_options *options,
                           sizeof compressor_defaults);
 }
 
-fl_status fl_compressor_new(fl_compressor **out, fl_context *context,
-                            const fl_compressor_options *options,
-                            const uint64_t *segment_sizes, uint32_t n_segments)
+static fl_status make_guarded(fl_compressor **out, fl_context *context,
+                              const fl_compressor_options *options,
+                              const compressor_parts *parts)
 {
   fli_clear_error();
   if (!out) return fli_error(FL_E_ARGUMENT, "compressor: out is NULL");
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  fl_status st =
-      compressor_make(out, context, options, segment_sizes, n_segments);
+  fl_status st = compressor_make(out, context, options, parts);
   fli_fpguard_leave(&guard);
   return st;
+}
+
+fl_status fl_compressor_new(fl_compressor **out, fl_context *context,
+                            const fl_compressor_options *options,
+                            const uint64_t *segment_sizes, uint32_t n_segments)
+{
+  static const fli_chooser chooser = {.clip = fli_best_clip_for,
+                                      .table = fli_table_choose};
+  const compressor_parts parts = {segment_sizes, n_segments, &chooser};
+  return make_guarded(out, context, options, &parts);
+}
+
+fl_status fli_compressor_agreed(fl_compressor **out, fl_context *context,
+                                const fl_compressor_options *options,
+                                const uint64_t *segment_sizes,
+                                uint32_t n_segments)
+{
+  const compressor_parts parts = {segment_sizes, n_segments, NULL};
+  return make_guarded(out, context, options, &parts);
 }
 
 void fl_compressor_free(fl_compressor *compressor)

@@ -25,8 +25,18 @@ enum { FLI_SIGN_BYTES = FLI_UNIT_MAX / 8 };
 
 typedef struct fli_codec fli_codec;
 
+/* What may be left open, and who then chooses: clip and table. Clients are told
+ * both, and do not bring that code along (fli_compressor_agreed). */
+typedef struct fli_chooser {
+  float (*clip)(const fl_compressor *compressor, uint32_t workers,
+                double correlation, double spread);
+  fl_status (*table)(fl_compressor *compressor,
+                     const fl_compressor_options *options);
+} fli_chooser;
+
 struct fl_compressor {
-  fl_context *context; /* reference */
+  const fli_chooser *chooser; /* NULL: nothing is open */
+  fl_context *context;        /* reference */
   atomic_uint references;
   const fli_codec *codec;
   const flk_table *kernels;
@@ -44,6 +54,11 @@ struct fl_compressor {
   uint32_t *entries;
 };
 
+/* As fl_compressor_new, but clip and table have to be given: FL_E_OPTIONS. */
+fl_status fli_compressor_agreed(fl_compressor **out, fl_context *context,
+                                const fl_compressor_options *options,
+                                const uint64_t *segment_sizes,
+                                uint32_t n_segments);
 fl_compressor *fli_compressor_ref(const fl_compressor *compressor);
 
 /* Where the noise of units starts: a 64-bit counter for every lane. */

@@ -348,8 +348,8 @@ static fl_status check_table(const fl_compressor_options *options, uint32_t *g)
 }
 
 /* A table that is to be solved, and its granularity. */
-static fl_status solve_table(fl_compressor *compressor,
-                             const fl_compressor_options *options)
+fl_status fli_table_choose(fl_compressor *compressor,
+                           const fl_compressor_options *options)
 {
   fl_context *context = compressor->context;
   uint32_t bits = options->bits, g = options->granularity;
@@ -388,8 +388,10 @@ fl_status fli_table_configure(fl_compressor *compressor,
   if (options->table) {
     st = check_table(options, &compressor->granularity);
     if (st == FL_OK) memcpy(compressor->values, options->table, n);
+  } else if (compressor->chooser) {
+    st = compressor->chooser->table(compressor, options);
   } else {
-    st = solve_table(compressor, options);
+    st = fli_error(FL_E_OPTIONS, "table: got NULL, want what was agreed on");
   }
   if (st != FL_OK) return st;
   fli_table_entries(compressor->entries, compressor->values, options->bits);

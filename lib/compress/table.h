@@ -41,5 +41,8 @@ void fli_table_entries(uint32_t *entries, const uint8_t *values, uint32_t bits);
  * the table with the least error. FL_E_OPTIONS, FL_E_NOMEM. */
 fl_status fli_table_configure(fl_compressor *compressor,
                               const fl_compressor_options *options);
+/* What it solves: granularity and values. */
+fl_status fli_table_choose(fl_compressor *compressor,
+                           const fl_compressor_options *options);
 
 #endif

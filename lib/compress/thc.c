@@ -55,8 +55,10 @@ static fl_status thc_configure(fl_compressor *compressor,
     st = fli_table_configure(compressor, options);
     if (st != FL_OK) return st;
   }
-  if (clip == 0.0f)
-    compressor->clip = fli_best_clip_for(compressor, 1, 0.0, 1.0);
+  if (clip != 0.0f) return FL_OK;
+  if (!compressor->chooser)
+    return fli_error(FL_E_OPTIONS, "clip: got 0, want what was agreed on");
+  compressor->clip = compressor->chooser->clip(compressor, 1, 0.0, 1.0);
   return FL_OK;
 }
 

@@ -25,11 +25,13 @@
 #define MAX_SLOT 65534
 #define MAX_COHORT 63
 
-#define ROW(msg, number, member, what, optional, ...)                      \
-  {                                                                        \
-    .name = #msg "." #member, .key = number, .kind = what,                 \
-    .is_optional = optional, .offset = offsetof(struct fli_##msg, member), \
-    __VA_ARGS__                                                            \
+/* 0 */
+#define FITS(name) (0 * sizeof(char[sizeof(name) <= FLI_FIELD_NAME ? 1 : -1]))
+#define ROW(msg, number, member, what, optional, ...)                 \
+  {                                                                   \
+    .name = #msg "." #member, .key = number + FITS(#msg "." #member), \
+    .kind = what, .is_optional = optional,                            \
+    .offset = offsetof(struct fli_##msg, member), __VA_ARGS__         \
   }
 #define SIZE_OF(msg, member) .size = sizeof(((struct fli_##msg *)0)->member)
 #define U32(msg, key, member, min, max) \

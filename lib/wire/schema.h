@@ -21,17 +21,21 @@ typedef enum fli_field_kind {
   FLI_FIELD_U16S   /* the same, whole uint16_t only */
 } fli_field_kind;
 
+enum { FLI_FIELD_NAME = 28 };
+
+/* Small, and without pointers, which the loader would have to relocate: there
+ * are more than a hundred, and a client has them all. */
 typedef struct fli_field {
-  const char *name; /* "hello.samples", for the error text */
-  uint32_t key;     /* below 32 */
-  fli_field_kind kind;
-  int is_optional;
-  size_t offset;      /* of the member */
-  size_t size;        /* TEXT, ARRAY, KEY: bytes */
-  size_t size_offset; /* VIEW, U16S: of the size_t that holds the bytes */
+  char name[FLI_FIELD_NAME]; /* "hello.samples", for the error text */
+  uint8_t key;               /* below 32 */
+  uint8_t kind;              /* fli_field_kind */
+  uint8_t is_optional;
+  uint16_t offset;      /* of the member */
+  uint16_t size;        /* TEXT, ARRAY, KEY: bytes */
+  uint16_t size_offset; /* VIEW, U16S: of the size_t that holds the bytes */
   /* ARRAY, U64: of the int that says "there"; 0 = none. Neighbours with one
    * flag come together. */
-  size_t flag_offset;
+  uint16_t flag_offset;
   uint64_t lo, hi;
 } fli_field;
 

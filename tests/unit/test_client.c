@@ -254,6 +254,24 @@ Test(client, a_table_that_does_not_rise_is_an_error)
   fx_free(&fx);
 }
 
+/* What the clip is best is the server's to say. */
+Test(client, a_welcome_without_a_clip_aborts)
+{
+  fixture fx;
+  uint8_t description[1024];
+  fx_init(&fx, FL_CODEC_THC);
+  fx_skip(&fx, FLI_MSG_HELLO);
+  fli_welcome welcome =
+      fx_welcome_message(&fx, description, sizeof description);
+  cr_assert_gt(welcome.clip, 0);
+  welcome.clip = 0;
+  cr_assert_eq(fli_write_welcome(&fx.out, &welcome), FL_OK);
+  fx_deliver(&fx);
+  FX_EVENT(&fx, FL_CLIENT_ABORTED);
+  cr_assert_eq(fx.event.reason, FL_REJECT_VERSION);
+  fx_free(&fx);
+}
+
 Test(client, a_table_comes_in_table_mode_and_only_there)
 {
   for (int i = 0; i < 2; i++) {
