@@ -26,7 +26,7 @@ static const char help[] =
     "0.001\n"
     "  --oracle E:F,..  fixed schedule: F modules frozen from epoch E on, "
     "rising;\n"
-    "                   0:1,4:2 (default)\n"
+    "                   0:1,4:2,6:3 (default)\n"
     "  --criterion NAME gradnorm (default), plasticity, relative (beside's)\n"
     "  --runs N         rounds of the times, 1..101; 25 (default)\n"
     "  --data DIR       /usr/share/datasets/fashion-mnist (default)\n"
@@ -225,7 +225,7 @@ static arguments parse(int argc, char **argv)
                  .settings = {.runs = 25,
                               .starts = KGT_DRAWN | KGT_TRAINED,
                               .criterion = FL_FREEZE_GRADNORM}};
-  (void)kgt_schedule_parse("0:1,4:2", &a.settings.oracle);
+  (void)kgt_schedule_parse("0:1,4:2,6:3", &a.settings.oracle);
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0) {
       fputs(help, stdout);
