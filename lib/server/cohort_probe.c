@@ -327,18 +327,7 @@ static fl_status send_probe(fli_peer *peer, fli_job *leaf)
   manifest.round = leaf->front->round;
   manifest.has_cohort = 1;
   manifest.cohort = leaf->cohort;
-  memcpy(manifest.hash, fli_blob_hash(blob), sizeof manifest.hash);
-  st = fli_outgoing_begin_hashed(&peer->outgoing, &peer->queue, &manifest,
-                                 blob->bytes.data, blob->bytes.size,
-                                 peer->server->options.chunk_size);
-  if (st != FL_OK) {
-    fli_blob_unref(blob);
-    return st;
-  }
-  peer->blob = blob;
-  peer->blob_version = manifest.model_version;
-  peer->blob_cohort = leaf->cohort;
-  return FL_OK;
+  return fli_outbox_download(peer, blob, &manifest, leaf->cohort);
 }
 
 fl_status fli_visits_write_model(fli_peer *peer)

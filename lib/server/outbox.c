@@ -48,6 +48,23 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 
 /* ---- model ---- */
 
+fl_status fli_outbox_download(fli_peer *peer, fli_blob *blob,
+                              fli_manifest *manifest, uint32_t cohort)
+{
+  memcpy(manifest->hash, fli_blob_hash(blob), sizeof manifest->hash);
+  const fl_status st = fli_outgoing_begin_hashed(
+      &peer->outgoing, &peer->queue, manifest, blob->bytes.data,
+      blob->bytes.size, peer->server->options.chunk_size);
+  if (st != FL_OK) {
+    fli_blob_unref(blob);
+    return st;
+  }
+  peer->blob = blob;
+  peer->blob_version = manifest->model_version;
+  peer->blob_cohort = cohort;
+  return FL_OK;
+}
+
 fl_status fli_outbox_model(fli_peer *peer)
 {
   fli_participant *who = peer->participant;
@@ -63,18 +80,7 @@ fl_status fli_outbox_model(fli_peer *peer)
   manifest.round = who->job->round;
   manifest.has_cohort = who->job->front != NULL;
   if (manifest.has_cohort) manifest.cohort = fli_cohort_of(who->job);
-  memcpy(manifest.hash, fli_blob_hash(blob), sizeof manifest.hash);
-  st = fli_outgoing_begin_hashed(&peer->outgoing, &peer->queue, &manifest,
-                                 blob->bytes.data, blob->bytes.size,
-                                 peer->server->options.chunk_size);
-  if (st != FL_OK) {
-    fli_blob_unref(blob);
-    return st;
-  }
-  peer->blob = blob;
-  peer->blob_version = manifest.model_version;
-  peer->blob_cohort = FL_COHORT_NONE;
-  return FL_OK;
+  return fli_outbox_download(peer, blob, &manifest, FL_COHORT_NONE);
 }
 
 static fl_status continue_model(fli_peer *peer)

@@ -552,6 +552,10 @@ fl_status fli_inbox_refuse(fli_peer *peer, fl_status status);
 /* Fill an empty queue with the next thing to be said (outbox.c). */
 fl_status fli_outbox_pump(fli_peer *peer);
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description);
+/* Begin to send a blob, which is the peer's from then on; to score as this
+ * cohort's, FL_COHORT_NONE: to keep. */
+fl_status fli_outbox_download(fli_peer *peer, fli_blob *blob,
+                              fli_manifest *manifest, uint32_t cohort);
 /* Begin to send the model, unless it is held. */
 fl_status fli_outbox_model(fli_peer *peer);
 

@@ -310,20 +310,26 @@ static inline void fx_join(fixture *fx)
   fx_welcome(fx);
 }
 
-/* Write a full copy of the server's model: MANIFEST and CHUNKs. */
-static inline void fx_write_model(fixture *fx)
+/* Write the server's model, as the manifest has it: MANIFEST and CHUNKs. */
+static inline void fx_write_transfer(fixture *fx, fli_manifest *manifest)
 {
   uint8_t bytes[4 * FX_WEIGHTS];
   fli_outgoing outgoing = {.transfer = fx->next_transfer++};
-  fli_manifest manifest = {.kind = FLI_TRANSFER_MODEL,
-                           .model_version = fx->version,
-                           .loss = (double)NAN};
+  manifest->model_version = fx->version;
+  manifest->loss = (double)NAN;
   fx_weight_bytes(fx, bytes);
-  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, &manifest, bytes,
+  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, manifest, bytes,
                                   sizeof bytes, FX_CHUNK),
                FL_OK);
   while (outgoing.is_active)
     cr_assert_eq(fli_outgoing_next(&outgoing, &fx->out), FL_OK);
+}
+
+/* A full copy of it. */
+static inline void fx_write_model(fixture *fx)
+{
+  fli_manifest manifest = {.kind = FLI_TRANSFER_MODEL};
+  fx_write_transfer(fx, &manifest);
 }
 
 static inline void fx_send_model(fixture *fx)

@@ -61,4 +61,17 @@ static inline uint64_t bag_begin(const fl_embedding_bags *bags, uint64_t bag)
                        : bag * (bags->n_ids / bags->n_bags);
 }
 
+/* Saved as a whole, or what has changed since a version. */
+static inline fl_buffer *saved_as(fl_embedding *e, uint64_t since)
+{
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
+  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
+  fl_status st = since ? fl_embedding_save_delta(e, since, &writer)
+                       : fl_embedding_save(e, &writer);
+  cr_assert_eq(st, FL_OK, "%s", fl_last_error());
+  return buffer;
+}
+
 #endif

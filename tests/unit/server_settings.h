@@ -56,4 +56,13 @@ static inline void begin(sv_world *world, fl_context *context,
   sv_add(world, "cay", 300);
 }
 
+/* One client pulls, or answers; whether anything was said. */
+static inline int step(sv_world *world, size_t n)
+{
+  sv_client *client = &world->clients[n / 2 % world->n_clients];
+  const int did = n % 2 ? sv_answer(client) : sv_pull(client);
+  sv_drain(world);
+  return did;
+}
+
 #endif

@@ -5,19 +5,9 @@
 /* The model at hand as a probe of a cohort. */
 static void write_probe(fixture *fx, uint32_t cohort)
 {
-  uint8_t bytes[4 * FX_WEIGHTS];
-  fli_outgoing outgoing = {.transfer = fx->next_transfer++};
-  fli_manifest manifest = {.kind = FLI_TRANSFER_PROBE,
-                           .model_version = fx->version,
-                           .has_cohort = 1,
-                           .cohort = cohort,
-                           .loss = (double)NAN};
-  fx_weight_bytes(fx, bytes);
-  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, &manifest, bytes,
-                                  sizeof bytes, FX_CHUNK),
-               FL_OK);
-  while (outgoing.is_active)
-    cr_assert_eq(fli_outgoing_next(&outgoing, &fx->out), FL_OK);
+  fli_manifest manifest = {
+      .kind = FLI_TRANSFER_PROBE, .has_cohort = 1, .cohort = cohort};
+  fx_write_transfer(fx, &manifest);
   fx_deliver(fx);
 }
 

@@ -21,18 +21,6 @@ static void train(fl_embedding *e, uint64_t first, float gradient)
   cr_assert_eq(fl_embedding_backward(e, 0, &bags, values, 0.01f), FL_OK);
 }
 
-static fl_buffer *saved_as(fl_embedding *e, uint64_t since)
-{
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
-  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
-  fl_status st = since ? fl_embedding_save_delta(e, since, &writer)
-                       : fl_embedding_save(e, &writer);
-  cr_assert_eq(st, FL_OK, "%s", fl_last_error());
-  return buffer;
-}
-
 static fl_status load(fl_embedding **out, fl_context *context, fl_buffer *saved,
                       uint64_t budget)
 {

@@ -13,18 +13,6 @@
 
 enum { N = 512, DIM = 16, KIB = 1024, MIB = 1024 * KIB, STORED = 4 * DIM };
 
-static fl_buffer *saved_as(fl_embedding *e, uint64_t since)
-{
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  cr_assert_eq(fl_buffer_new(&buffer, NULL), FL_OK);
-  cr_assert_eq(fl_buffer_as_writer(buffer, &writer), FL_OK);
-  fl_status st = since ? fl_embedding_save_delta(e, since, &writer)
-                       : fl_embedding_save(e, &writer);
-  cr_assert_eq(st, FL_OK, "%s", fl_last_error());
-  return buffer;
-}
-
 /* A buffer is read once. */
 static fl_buffer *copy_of(fl_buffer *buffer, fl_reader *reader)
 {

@@ -32,10 +32,7 @@ static size_t run(sv_world *world, size_t kill_at)
   sv_join(world);
   sv_tick(world, SV_SECOND_NS);
   while (idle < 2 * world->n_clients) {
-    sv_client *client = &world->clients[steps / 2 % world->n_clients];
-    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
-    sv_drain(world);
-    idle = did ? 0 : idle + 1;
+    idle = step(world, steps) ? 0 : idle + 1;
     if (steps++ == kill_at) restart(world);
     cr_assert_lt(steps, 10000u);
   }

@@ -141,10 +141,7 @@ static size_t run(sv_world *world, cut *store, size_t kill_at)
   sv_join(world);
   sv_tick(world, SV_SECOND_NS);
   while (idle < 2 * world->n_clients) {
-    sv_client *client = &world->clients[steps / 2 % world->n_clients];
-    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
-    sv_drain(world);
-    idle = did ? 0 : idle + 1;
+    idle = step(world, steps) ? 0 : idle + 1;
     if (steps++ == kill_at || store->calls_left == 0) {
       kill_server(world, store);
       idle = 0;
