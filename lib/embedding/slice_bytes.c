@@ -264,7 +264,8 @@ void fli_slice_write_row(fli_slice_out *out, const fli_slice_table *table,
   uint8_t packed[FLI_DIM_MAX / 2];
   const size_t n = table->dim / table->chunks;
   uint32_t masks = row->mask;
-  for (uint32_t k = 0; k < table->chunks; k++)
+  /* Chunks that a table has not are 0. */
+  for (uint32_t k = 0; k < FLI_CHUNKS_MAX; k++)
     masks |= (uint32_t)(row->utilities[k] != 0) << (FLI_CHUNKS_MAX + k);
   fli_slice_put_u8(out, masks);
   for (uint32_t k = 0; k < table->chunks; k++)
