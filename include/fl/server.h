@@ -186,7 +186,8 @@ typedef struct fl_job_options {
    * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD is not for jobs
    * yet. FAIR takes the losses that clients report, NOVA the steps of the plan.
    * A step that fails, or that the gate refuses, aborts the round; the model
-   * stays. A job with functions of the host cannot be saved. Borrowed; `user`
+   * stays. A job with functions of the host cannot be saved: with a store it is
+   * FL_E_CONFLICT. Borrowed; `user`
    * stays for as long as the job. */
   const fl_strategy_options *strategy;
 } fl_job_options;

@@ -143,6 +143,10 @@ fl_status fli_client_take_sparse(fl_client *client)
   fl_buffer *update = NULL;
   const uint8_t *data;
   size_t n;
+  if (client->slices_id == 0) { /* what was sent with another plan is over */
+    client->sparse_id = 0;
+    fli_bytes_clear(&client->sparse);
+  }
   /* What a submission before this one has left is still good. */
   if (client->slices_id == 0 || !client->slices_begun) return FL_OK;
   FLI_TRY(fl_buffer_new(&update, client->context));

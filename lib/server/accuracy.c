@@ -35,6 +35,7 @@ void fli_accuracy_of(fl_client_accuracy *accuracy, double *scores, uint32_t n)
   accuracy->mean = sum / n;
   accuracy->worst = worst / n_worst;
   accuracy->jain = squares > 0.0 ? sum * sum / (n * squares) : 1.0;
+  if (accuracy->jain > 1.0) accuracy->jain = 1.0; /* by rounding */
   for (uint32_t k = 0; k <= TENTHS; k++) {
     const double place = (double)k * (n - 1) / TENTHS;
     const uint32_t below = (uint32_t)place;

@@ -60,10 +60,12 @@ static void begin_probing(fli_job *front)
 
 /* ---- leaves -------------------------------------------------------------- */
 
+/* Whoever is gone for good would be waited for. */
 static int is_member(const fli_job *leaf, const fli_visit *visit)
 {
+  const fli_participant *who = visit->participant;
   return visit->trains && !visit->is_lost && !visit->is_open &&
-         visit->cohort == leaf->cohort;
+         visit->cohort == leaf->cohort && (who->peer || who->is_in_grace);
 }
 
 fl_status fli_cohorts_fill_members(fli_job *leaf)

@@ -308,6 +308,19 @@ static fl_status find_slots(fli_participant *const *sorted, uint32_t n)
   return FL_OK;
 }
 
+/* As a member of a leaf before this one. */
+static int is_placed(const fli_job *front, const fli_participant *who,
+                     uint32_t before)
+{
+  for (uint32_t i = 0; i < before; i++) {
+    const fli_job *leaf = front->cohorts->leaves[i];
+    if (leaf && who->member < leaf->n_members &&
+        leaf->members[who->member].participant == who)
+      return 1;
+  }
+  return 0;
+}
+
 static fl_status place_members(fli_job *front)
 {
   const fli_cohorts *cohorts = front->cohorts;
@@ -316,7 +329,8 @@ static fl_status place_members(fli_job *front)
     fli_job *leaf = cohorts->leaves[i];
     for (uint32_t k = 0; leaf && k < leaf->n_members; k++) {
       fli_participant *who = leaf->members[k].participant;
-      if (who->member != k) return malformed("a member of two");
+      if (who->member != k || is_placed(front, who, i))
+        return malformed("a member of two");
       who->job = leaf;
     }
   }

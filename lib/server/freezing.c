@@ -47,6 +47,10 @@ static fl_status check_options(const fl_freeze_options *options)
                      "freeze.allowed: got %u values, want none: the plan is "
                      "for all clients",
                      options->n_allowed);
+  if (options->lag > 0)
+    return fli_error(FL_E_CONFLICT,
+                     "freeze.lag: got %llu, want 0: a round has no steps",
+                     (unsigned long long)options->lag);
   if (options->n_fixed > 0 && !options->fixed)
     return fli_error(FL_E_OPTIONS, "freeze.fixed: got NULL, want %u rows",
                      options->n_fixed);

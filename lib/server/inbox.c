@@ -79,8 +79,14 @@ static fl_status identify(fli_peer *peer, fli_job *job, const fli_hello *hello,
   }
   if (!known) {
     *event_kind = FL_SERVER_CLIENT_JOINED;
-    const fl_status st = fli_registry_add(job, hello->client_id, who);
-    return st == FL_OK ? fli_cohorts_join(*who) : st;
+    fl_status st = fli_registry_add(job, hello->client_id, who);
+    if (st != FL_OK) return st;
+    st = fli_cohorts_join(*who);
+    if (st != FL_OK) {
+      fli_registry_undo(*who);
+      *who = NULL;
+    }
+    return st;
   }
   if (known->peer && known->peer != peer) {
     if (!hello->has_token ||

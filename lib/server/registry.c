@@ -110,6 +110,15 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   return FL_OK;
 }
 
+void fli_registry_undo(fli_participant *participant)
+{
+  fli_job *job = participant->home;
+  *place(&job->registry, participant->hash, participant->id) = NULL;
+  job->registry.count--;
+  job->server->n_participants--;
+  fli_free(job->context, participant, sizeof *participant);
+}
+
 void fli_registry_end_grace(fli_participant *participant)
 {
   fli_registry *registry = &participant->home->registry;

@@ -106,6 +106,12 @@ fl_status fli_rule_check(const fl_job_options *job)
   return FL_OK;
 }
 
+/* Functions cannot be written down. */
+static int is_host(const fl_strategy_options *o)
+{
+  return o->combine || o->optimise || o->score;
+}
+
 fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given)
 {
   fl_strategy_options *o = &job->strategy_options;
@@ -113,6 +119,10 @@ fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given)
   if (!given) return FL_OK;
   const fl_status st = fli_strategy_options_load(o, given);
   if (st != FL_OK) return st;
+  if (job->server->journal.store && is_host(o))
+    return fli_error(FL_E_CONFLICT,
+                     "strategy: has functions of the host, which a server with "
+                     "a store cannot keep");
   job->options.strategy = o;
   job->is_spooling = (fl_strategy_needs(o) & FL_STRATEGY_NEEDS_UPDATES) != 0;
   if (o->is_uniform) job->options.weighting = FL_WEIGHT_UNIFORM;
@@ -193,7 +203,7 @@ fl_status fli_rule_write_options(fli_msg_writer *writer, const fli_job *job)
   const fl_strategy_options *o = job->options.strategy;
   fli_writer_array(writer, o ? 1 : 0);
   if (!o) return FL_OK;
-  if (o->combine || o->optimise || o->score)
+  if (is_host(o))
     return fli_error(FL_E_UNSUPPORTED, "state: a strategy with functions of "
                                        "the host cannot be saved");
   fli_saved_write(writer, &saved_rule, o);

@@ -241,6 +241,8 @@ typedef struct fli_registry {
 void fli_registry_free(fli_registry *registry, fl_context *context);
 fli_participant *fli_registry_find(const fli_job *job, const char *id);
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
+/* The one that was added last, and that nobody has seen yet. */
+void fli_registry_undo(fli_participant *participant);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);

@@ -165,8 +165,8 @@ static const fli_field plan_fields[] = {
     VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
-    OPT_F32(plan, 30, prox_mu),
     VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
+    OPT_F32(plan, 30, prox_mu),
 };
 
 static const fli_field scale_msg_fields[] = {

@@ -104,3 +104,40 @@ def test_it_goes_on_where_it_was_saved():
     for number in job.cohorts:
         np.testing.assert_array_equal(again.jobs[0].copy_cohort(number)[0],
                                       job.copy_cohort(number)[0])
+
+
+def test_who_leaves_after_its_probes_is_not_waited_for():
+    """One has answered and is gone for good while another still answers."""
+    context = fl.Context()
+    model = fl.Model([fl.Tensor("a", (320,))], context=context)
+    server = fl.Server(context=context)
+    job = server.add_job(model, rounds=1, min_clients=3, return_grace=0.0,
+                         cohorts={"rule": "loss", "cap": 2})
+    clients = [fl.Client(
+        f"c{i}", model=model, context=context,
+        train=lambda task: fl.TrainResult(update=np.full(320, .1, np.float32),
+                                          samples=10, loss=1.0),
+        evaluate=lambda weights: fl.Score(loss=1.0, correct=1, count=2))
+               for i in range(3)]
+    now, gone = 0, set()
+    while not job.status.is_finished:
+        assert now < 30_000_000_000
+        for peer, client in enumerate(clients):
+            # The last one joins at once and answers late.
+            if peer in gone or (peer == 2 and 0 < now < 5_000_000_000):
+                continue
+            while client.poll(now).kind.name not in ("IDLE", "WAIT", "DONE",
+                                                     "ABORTED"):
+                pass
+            for data in iter(client.send, b""):
+                server.recv(peer, data)
+        server.tick(now)
+        list(server.events())
+        for peer in list(server.ready()):
+            for data in iter(lambda: server.send(peer), b""):
+                if peer not in gone:
+                    clients[peer].recv(data)
+        if not gone and now >= 2_000_000_000:
+            gone.add(0)
+            server.disconnected(0)
+        now += 100_000_000

@@ -30,6 +30,12 @@ Test(server_freeze_options, options_that_no_job_can_have_are_refused)
   f.options.allowed = allowed;
   cr_expect_eq(add_job(&f), FL_E_CONFLICT);
   f.options.n_allowed = 0;
+  f.options.criterion = FL_FREEZE_PLASTICITY;
+  f.options.interval = 4;
+  f.options.lag = 2; /* of steps */
+  cr_expect_eq(add_job(&f), FL_E_CONFLICT);
+  f.options.criterion = FL_FREEZE_GRADNORM;
+  f.options.interval = f.options.lag = 0;
   cr_expect_eq(fl_server_job_count(f.world.server), 0u);
   cr_expect_eq(add_job(&f), FL_OK);
   sv_free(&f.world);

@@ -324,6 +324,38 @@ Test(server_strategy, what_excludes_each_other_is_refused)
   cr_expect_eq(add_with("scaffold", nothing), FL_E_UNSUPPORTED);
 }
 
+static fl_status any_score(void *user, const float *weights, uint64_t n,
+                           double *loss)
+{
+  (void)user;
+  (void)weights;
+  (void)n;
+  *loss = 1.0;
+  return FL_OK;
+}
+
+/* The store could not keep its functions, and nothing would be sent again. */
+Test(server_strategy, functions_of_the_host_do_not_go_with_a_store)
+{
+  const setting how = {"fedadam", FL_CODEC_F32, 0.0f, 0.0};
+  fl_strategy_options rule = options_of(&how);
+  for (int i = 0; i < 2; i++) {
+    fl_store *store = NULL;
+    sv_world world;
+    sv_init(&world, NULL, FL_CODEC_F32);
+    cr_assert_eq(fl_store_memory_new(&store, NULL), FL_OK);
+    world.options.store = store;
+    world.job_options.strategy = &rule;
+    rule.score = i == 0 ? NULL : any_score;
+    cr_assert_eq(fl_server_new(&world.server, NULL, &world.options), FL_OK);
+    cr_expect_eq(
+        fl_server_add_job(world.server, world.model, &world.job_options, NULL),
+        i == 0 ? FL_OK : FL_E_CONFLICT);
+    sv_free(&world);
+    fl_store_free(store);
+  }
+}
+
 /* Nobody trains a segment that is frozen: no step of old momentum there. */
 Test(server_strategy, adaptive_rules_leave_frozen_modules_alone)
 {
