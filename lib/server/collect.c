@@ -214,6 +214,7 @@ static void announce(const fli_peer *peer, const fli_member *member)
       fli_event_blank(FL_SERVER_UPDATE_ACCEPTED, job->index);
   event.round = job->round;
   event.peer = peer->number;
+  if (job->front) event.cohort = fli_cohort_of(job);
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;

@@ -293,9 +293,15 @@ static fl_status repeat_ack(fli_peer *peer)
                       FL_REJECT_NONE, "%s", "");
 }
 
+uint64_t fli_job_round(const fli_job *job)
+{
+  return job->front ? job->front->round : job->round;
+}
+
 static int is_last_finished(const fli_job *job, uint64_t round)
 {
-  return round > 0 && (round == job->round || round + 1 == job->round);
+  const uint64_t now = fli_job_round(job);
+  return round > 0 && (round == now || round + 1 == now);
 }
 
 fl_status fli_job_resync(fli_job *job, fli_peer *peer)

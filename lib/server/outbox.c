@@ -25,7 +25,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
       .bits = job->codec.bits,
       .granularity = job->codec.granularity,
       .clip = fl_compressor_clip(job->compressor),
-      .round = job->round,
+      .round = fli_job_round(job),
       .rounds = job->options.rounds,
       .table = job->codec.table,
       .table_size = job->codec.n_table,
@@ -77,7 +77,7 @@ fl_status fli_outbox_model(fli_peer *peer)
   fl_status st = fli_store_transfer(store, who->has_model, who->model_version,
                                     &blob, &manifest);
   if (st != FL_OK) return st;
-  manifest.round = who->job->round;
+  manifest.round = fli_job_round(who->job);
   manifest.has_cohort = who->job->front != NULL;
   if (manifest.has_cohort) manifest.cohort = fli_cohort_of(who->job);
   return fli_outbox_download(peer, blob, &manifest, FL_COHORT_NONE);

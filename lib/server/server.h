@@ -384,6 +384,8 @@ void fli_job_advance(fli_job *job);
 uint64_t fli_job_next_timeout(const fli_job *job);
 /* The clock jumped by `delta_ns` (the host's first tick). */
 void fli_job_rebase(fli_job *job, uint64_t delta_ns);
+/* A cohort's model that nobody trains in a round has an older one itself. */
+uint64_t fli_job_round(const fli_job *job);
 /* Tell one peer all it needs in the present state. */
 fl_status fli_job_resync(fli_job *job, fli_peer *peer);
 void fli_job_finish(fli_job *job);
