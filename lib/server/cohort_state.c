@@ -235,8 +235,10 @@ static fl_status read_visits(fli_job *front, fli_msg_reader *reader,
   const uint32_t n = fli_reader_array(reader);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
   if (n > n_sorted) return malformed("the number of visits");
-  cohorts->visits = fli_alloc(front->context, n, sizeof *cohorts->visits);
-  if (!cohorts->visits) return fli_nomem(n * sizeof *cohorts->visits);
+  if (n > 0) { /* between two rounds there are none */
+    cohorts->visits = fli_alloc(front->context, n, sizeof *cohorts->visits);
+    if (!cohorts->visits) return fli_nomem(n * sizeof *cohorts->visits);
+  }
   cohorts->n_visits = n;
   for (uint32_t i = 0; i < n; i++) {
     fli_visit *visit = &cohorts->visits[i];

@@ -16,7 +16,7 @@ typedef struct lie {
 static void put(lie *l, uint64_t value, size_t n)
 {
   for (size_t i = 0; i < n; i++)
-    l->bytes[l->n++] = (uint8_t)(value >> 8 * i);
+    l->bytes[l->n++] = (uint8_t)(i < 8 ? value >> 8 * i : 0);
 }
 
 static lie head(uint32_t kind, uint32_t table, uint64_t layout)
