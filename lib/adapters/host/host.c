@@ -12,8 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* As in the core: a larger struct_size was never set by an _init. */
-enum { STRUCT_SIZE_MAX = 64 * 1024 };
+#include "adapters/options.h"
 
 static const fl_host_options host_defaults = {
     .struct_size = sizeof(fl_host_options),
@@ -74,14 +73,8 @@ static fl_status load_options(fl_host_options *local,
                               const fl_host_options *options)
 {
   *local = host_defaults;
-  if (!options) return FL_OK;
-  uint32_t size = options->struct_size;
-  if (size < sizeof size || size > STRUCT_SIZE_MAX) return FL_E_OPTIONS;
-  const unsigned char *bytes = (const unsigned char *)options;
-  for (size_t i = sizeof *local; i < size; i++) {
-    if (bytes[i] != 0) return FL_E_OPTIONS;
-  }
-  memcpy(local, options, size < sizeof *local ? size : sizeof *local);
+  const fl_status st = fli_adapter_options_load(local, sizeof *local, options);
+  if (st != FL_OK) return st;
   if (local->log_level > FL_LOG_DEBUG) return FL_E_OPTIONS;
   if (local->threads > FLI_HOST_THREADS_MAX) return FL_E_OPTIONS;
   if (local->huge_pages > 1) return FL_E_OPTIONS;
@@ -122,15 +115,8 @@ static fl_status make_context(fl_host *host, const fl_host_options *options)
 
 fl_status fl_host_options_init(fl_host_options *options, size_t size)
 {
-  if (!options || size < sizeof options->struct_size ||
-      size > STRUCT_SIZE_MAX) {
-    return FL_E_OPTIONS;
-  }
-  memset(options, 0, size);
-  memcpy(options, &host_defaults,
-         size < sizeof host_defaults ? size : sizeof host_defaults);
-  options->struct_size = (uint32_t)size;
-  return FL_OK;
+  return fli_adapter_options_init(options, size, &host_defaults,
+                                  sizeof host_defaults);
 }
 
 fl_status fl_host_new(fl_host **out, const fl_host_options *options)

@@ -17,8 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* As in the core: a larger struct_size was never set by an _init. */
-enum { STRUCT_SIZE_MAX = 64 * 1024, FILE_MODE = 0600, PAGE_BYTES = 4096 };
+#include "adapters/options.h"
+
+enum { FILE_MODE = 0600, PAGE_BYTES = 4096 };
 enum { APPLICATION_ID = 0x464c5354 /* "FLST" */, SCHEMA_VERSION = 1 };
 
 static _Thread_local char last_error[FLI_SQLITE_TEXT_BYTES];
@@ -38,34 +39,20 @@ static fl_status fail(fli_sqlite *self, fl_status st, const char *format, ...)
   return st;
 }
 
-/* An older host's struct is shorter, a newer one's has a zero tail. */
 static fl_status load_options(fl_sqlite_options *local,
                               const fl_sqlite_options *options)
 {
   *local = sqlite_defaults;
-  if (!options) return FL_OK;
-  const uint32_t size = options->struct_size;
-  if (size < sizeof size || size > STRUCT_SIZE_MAX) return FL_E_OPTIONS;
-  const unsigned char *bytes = (const unsigned char *)options;
-  for (size_t i = sizeof *local; i < size; i++) {
-    if (bytes[i] != 0) return FL_E_OPTIONS;
-  }
-  memcpy(local, options, size < sizeof *local ? size : sizeof *local);
+  const fl_status st = fli_adapter_options_load(local, sizeof *local, options);
+  if (st != FL_OK) return st;
   if (local->busy_ms > INT32_MAX) return FL_E_OPTIONS;
   return FL_OK;
 }
 
 fl_status fl_sqlite_options_init(fl_sqlite_options *options, size_t size)
 {
-  if (!options || size < sizeof options->struct_size ||
-      size > STRUCT_SIZE_MAX) {
-    return FL_E_OPTIONS;
-  }
-  memset(options, 0, size);
-  memcpy(options, &sqlite_defaults,
-         size < sizeof sqlite_defaults ? size : sizeof sqlite_defaults);
-  options->struct_size = (uint32_t)size;
-  return FL_OK;
+  return fli_adapter_options_init(options, size, &sqlite_defaults,
+                                  sizeof sqlite_defaults);
 }
 
 const char *fl_sqlite_last_error(void)
