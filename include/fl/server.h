@@ -170,8 +170,9 @@ typedef struct fl_job_options {
    * `dim` of 0 is, with AUXO, a tenth of the model's values. With LOSS, models
    * but the first begin with weights that are drawn (fl_model_init_weights), in
    * loose tensors with those of the first, moved by up to .05. Not together
-   * with `freeze`, `strategy`, error_feedback or slices: FL_E_CONFLICT.
-   * Borrowed. */
+   * with `freeze`, error_feedback or slices: FL_E_CONFLICT. A strategy is each
+   * cohort's own: a new one begins with the state of the one that it is split
+   * from, and of two that become one that of the first stays. Borrowed. */
   const fl_cohort_options *cohorts;
   uint32_t cohort_sketches; /**< FL_SKETCH_*; LANES without THC:
                                  FL_E_CONFLICT */
@@ -281,7 +282,8 @@ typedef struct fl_server_event {
   double value;           /**< what is compared: the median, or its slope */
   double threshold;       /**< NaN = not known yet */
   double raw;             /**< the median of the reports */
-  uint32_t cohort;        /**< whose round or model; FL_COHORT_NONE = all */
+  uint32_t cohort;        /**< whose round, model or client; FL_COHORT_NONE =
+                               all, or there are none */
   uint32_t child;         /**< COHORT_CHANGED */
   uint32_t cohort_change; /**< COHORT_CHANGED: FL_COHORT_TRIAL .. */
   float cohort_win;       /**< COHORT_CHANGED, with lump: what decided */

@@ -12,9 +12,9 @@
 
 static fl_server_event round_event(const fli_job *front, uint32_t kind)
 {
-  fl_server_event event = fli_event_blank(kind, front->index);
+  fl_server_event event = fli_event_of(front, kind);
   event.round = front->round;
-  event.model_version = front->store.canonical.version;
+  event.model_version = fli_cohorts_first(front)->store.canonical.version;
   return event;
 }
 

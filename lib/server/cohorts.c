@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "base/rng.h"
+#include "server/rule.h"
 
 #define SCATTER .05f
 enum { DIM_SKETCH = 512, AUXO_SHARE = 10, AUXO_MOST = 1 << 20 };
@@ -32,9 +33,6 @@ fl_status fli_cohorts_check(const fl_job_options *options)
     return fli_error(FL_E_CONFLICT,
                      "cohorts: got some with %s, want one or the other",
                      options->freeze ? "freeze" : "error_feedback");
-  if (options->strategy)
-    return fli_error(FL_E_CONFLICT, "cohorts: got some with a strategy, want "
-                                    "one or the other");
   if (options->rounds > INT32_MAX)
     return fli_error(FL_E_CONFLICT, "rounds: got %u with cohorts, want < 2^31",
                      options->rounds);
@@ -99,6 +97,14 @@ static fl_status make_sketcher(fli_job *front)
 uint32_t fli_cohort_of(const fli_job *job)
 {
   return job->front ? job->cohort : FL_COHORT_NONE;
+}
+
+const fli_job *fli_cohorts_first(const fli_job *job)
+{
+  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
+    if (job->cohorts->leaves[i]) return job->cohorts->leaves[i];
+  }
+  return job;
 }
 
 fli_job *fli_cohorts_leaf(const fli_job *front, uint32_t cohort)
@@ -287,6 +293,19 @@ static void copy_floats(float *dst, const float *src, uint64_t n)
   if (dst && src) memcpy(dst, src, (size_t)n * sizeof *dst);
 }
 
+/* Moments, controls, the moving clip: as if it had been the child's own. */
+static fl_status copy_strategy(const fli_job *child, const fli_job *parent)
+{
+  fli_bytes state;
+  if (!parent->strategy) return FL_OK;
+  fli_bytes_init(&state, parent->context);
+  fl_status st = fli_strategy_write(parent->strategy, &state);
+  if (st == FL_OK)
+    st = fli_strategy_read(child->strategy, state.data, state.size);
+  fli_bytes_free(&state);
+  return st;
+}
+
 static fl_status copy_leaf(fli_job *front, uint32_t from, uint32_t to)
 {
   const fli_job *parent = fli_cohorts_leaf(front, from);
@@ -301,6 +320,7 @@ static fl_status copy_leaf(fli_job *front, uint32_t from, uint32_t to)
                                     sizeof *child->public_norms);
     if (!child->public_norms) st = fli_nomem((size_t)parent->n_norms * 4);
   }
+  if (st == FL_OK) st = copy_strategy(child, parent);
   if (st != FL_OK) {
     fli_cohorts_drop_leaf(front, to);
     return st;
@@ -380,8 +400,7 @@ static const char *name_of(uint32_t kind)
 
 fl_status fli_cohorts_follow(fli_job *front, const fl_cohort_event *event)
 {
-  fl_server_event news =
-      fli_event_blank(FL_SERVER_COHORT_CHANGED, front->index);
+  fl_server_event news = fli_event_of(front, FL_SERVER_COHORT_CHANGED);
   const fl_status st = change(front, event);
   if (st != FL_OK) return st;
   news.round = front->round;

@@ -70,6 +70,8 @@ fl_status fli_cohorts_check(const fl_job_options *options);
 fl_status fli_cohorts_join(fli_participant *participant);
 /* The number of a leaf; FL_COHORT_NONE of other jobs. */
 uint32_t fli_cohort_of(const fli_job *job);
+/* Of a front its first leaf, else the job: whose model stands for all. */
+const fli_job *fli_cohorts_first(const fli_job *job);
 fli_job *fli_cohorts_leaf(const fli_job *front, uint32_t cohort);
 /* The slot of one who has joined; FL_E_NOT_FOUND. */
 fl_status fli_cohorts_find(fli_participant *participant);

@@ -210,11 +210,9 @@ static void announce(const fli_peer *peer, const fli_member *member)
 {
   const fli_participant *who = peer->participant;
   const fli_job *job = who->job;
-  fl_server_event event =
-      fli_event_blank(FL_SERVER_UPDATE_ACCEPTED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_UPDATE_ACCEPTED);
   event.round = job->round;
   event.peer = peer->number;
-  if (job->front) event.cohort = fli_cohort_of(job);
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;

@@ -44,11 +44,10 @@ static void add_scores(const fli_job *job, fl_server_event *event, double *sum)
 
 void fli_evaluate_report(const fli_job *job)
 {
-  fl_server_event event = fli_event_blank(FL_SERVER_EVALUATED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_EVALUATED);
   double sum = 0.0;
   event.round = job->round;
-  event.model_version = job->store.canonical.version;
-  event.cohort = fli_cohort_of(job);
+  event.model_version = fli_cohorts_first(job)->store.canonical.version;
   add_scores(job, &event, &sum);
   for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
     if (job->cohorts->leaves[i])

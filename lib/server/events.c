@@ -14,6 +14,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "server/cohorts.h"
 
 enum { FLI_EVENTS_MAX = 16384 };
 
@@ -70,13 +71,12 @@ void fli_events_free(fli_events *events)
   fli_events_init(events, events->context);
 }
 
-fl_server_event fli_event_blank(uint32_t kind, uint32_t job)
+fl_server_event fli_event_blank(uint32_t kind)
 {
   fl_server_event event;
   memset(&event, 0, sizeof event);
   event.struct_size = (uint32_t)sizeof event;
   event.kind = kind;
-  event.job = job;
   event.peer = UINT64_MAX;
   event.client_id = "";
   event.text = "";
@@ -85,6 +85,14 @@ fl_server_event fli_event_blank(uint32_t kind, uint32_t job)
   event.threshold = NAN;
   event.raw = NAN;
   event.cohort = event.child = FL_COHORT_NONE;
+  return event;
+}
+
+fl_server_event fli_event_of(const fli_job *job, uint32_t kind)
+{
+  fl_server_event event = fli_event_blank(kind);
+  event.job = job->index;
+  event.cohort = fli_cohort_of(job);
   return event;
 }
 
@@ -112,7 +120,7 @@ fl_status fli_events_poll(fli_events *events, fl_server_event *event)
   if (st != FL_OK) return st;
   if (!events->first && events->dropped) {
     const uint64_t dropped = events->dropped;
-    fl_server_event lost = fli_event_blank(FL_SERVER_PEER_REJECTED, 0);
+    fl_server_event lost = fli_event_blank(FL_SERVER_PEER_REJECTED);
     lost.reason = FL_REJECT_LIMIT;
     events->dropped = 0;
     fli_events_add(events, &lost, "",

@@ -194,7 +194,7 @@ uint32_t fli_freezing_reports(const fli_job *job)
 
 static void announce(fli_job *job, const fl_freeze_plan *plan)
 {
-  fl_server_event event = fli_event_blank(FL_SERVER_FREEZE_CHANGED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_FREEZE_CHANGED);
   event.round = job->round;
   event.model_version = job->store.canonical.version;
   event.first_active = plan->first_active;
@@ -239,7 +239,7 @@ void fli_freezing_take_report(fli_peer *peer, fli_member *member,
     member->report_value = manifest->report_value;
     return;
   }
-  fl_server_event event = fli_event_blank(FL_SERVER_PEER_REJECTED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_PEER_REJECTED);
   event.round = job->round;
   event.peer = peer->number;
   event.reason = FL_REJECT_RANGE;
@@ -289,9 +289,8 @@ static void tell(fli_job *job)
   for (; st == FL_OK; st = fl_freeze_poll(job->freezing.controller, &seen)) {
     const int is_value = seen.kind == FL_FREEZE_EVALUATED;
     if (!is_value && seen.kind != FL_FREEZE_BOOTED) continue;
-    fl_server_event event = fli_event_blank(
-        is_value ? FL_SERVER_FREEZE_EVALUATED : FL_SERVER_FREEZE_BOOTED,
-        job->index);
+    fl_server_event event = fli_event_of(
+        job, is_value ? FL_SERVER_FREEZE_EVALUATED : FL_SERVER_FREEZE_BOOTED);
     event.round = job->round;
     event.first_active = seen.first_active;
     event.plan_version = seen.version;

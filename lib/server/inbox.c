@@ -105,7 +105,7 @@ static fl_status identify(fli_peer *peer, fli_job *job, const fli_hello *hello,
 static void announce(const fli_peer *peer, uint32_t kind)
 {
   const fli_participant *who = peer->participant;
-  fl_server_event event = fli_event_blank(kind, who->job->index);
+  fl_server_event event = fli_event_of(who->job, kind);
   event.peer = peer->number;
   event.samples = who->samples;
   fli_events_add(&peer->server->events, &event, who->id, "%s",

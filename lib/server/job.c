@@ -331,9 +331,9 @@ fl_status fli_job_resync(fli_job *job, fli_peer *peer)
 
 void fli_job_finish(fli_job *job)
 {
-  fl_server_event event = fli_event_blank(FL_SERVER_JOB_FINISHED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_JOB_FINISHED);
   event.round = job->is_begun ? job->round : 0;
-  event.model_version = job->store.canonical.version;
+  event.model_version = fli_cohorts_first(job)->store.canonical.version;
   if (job->is_stopping) event.reason = FL_REJECT_STOPPED;
   fli_round_clear(job);
   for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {

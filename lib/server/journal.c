@@ -266,7 +266,7 @@ static void fail(fl_server *server)
 {
   fli_journal *journal = &server->journal;
   const fl_store *store = journal->store;
-  fl_server_event event = fli_event_blank(FL_SERVER_STORE_FAILED, 0);
+  fl_server_event event = fli_event_blank(FL_SERVER_STORE_FAILED);
   fli_events_add(&server->events, &event, "", "%s", fl_last_error());
   journal->is_step_due = 1;
   journal->is_failing = 1;

@@ -108,8 +108,7 @@ void fli_parts_report_cover(fli_job *job)
   for (uint32_t i = 0; i < job->n_members; i++)
     covered += job->members[i].first_active == job->first_active;
   if (covered >= want) return;
-  fl_server_event event =
-      fli_event_blank(FL_SERVER_SEGMENT_UNCOVERED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_SEGMENT_UNCOVERED);
   event.round = job->round;
   event.selected = job->n_members;
   event.accepted = covered;

@@ -159,8 +159,8 @@ static void report(fli_peer *peer, uint64_t round, uint32_t reason,
                    const char *text)
 {
   const fli_participant *who = peer->participant;
-  fl_server_event event =
-      fli_event_blank(FL_SERVER_PEER_REJECTED, who ? who->job->index : 0);
+  fl_server_event event = who ? fli_event_of(who->job, FL_SERVER_PEER_REJECTED)
+                              : fli_event_blank(FL_SERVER_PEER_REJECTED);
   event.peer = peer->number;
   event.reason = reason;
   event.round = round;

@@ -122,13 +122,12 @@ static void tell_members(fli_job *job, uint32_t due, int only_reported)
 
 static fl_server_event round_event(const fli_job *job, uint32_t kind)
 {
-  fl_server_event event = fli_event_blank(kind, job->index);
+  fl_server_event event = fli_event_of(job, kind);
   event.round = job->round;
   event.model_version = job->store.canonical.version;
   event.selected = job->n_members;
   event.accepted = job->n_counted;
   event.first_active = job->first_active;
-  event.cohort = fli_cohort_of(job);
   return event;
 }
 

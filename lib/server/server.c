@@ -189,15 +189,6 @@ fl_status fl_job_status_init(fl_job_status *status, size_t size)
   return fli_options_init(status, size, &full, sizeof full);
 }
 
-/* Of a front, its first leaf. */
-static const fli_job *first_of(const fli_job *job)
-{
-  for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
-    if (job->cohorts->leaves[i]) return job->cohorts->leaves[i];
-  }
-  return job;
-}
-
 static void add_members(const fli_job *job, fl_job_status *status)
 {
   for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
@@ -222,7 +213,7 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
       .is_finished = found->phase == FLI_PHASE_FINISHED,
       .round = found->is_begun ? found->round : 0,
       .rounds = found->options.rounds,
-      .model_version = first_of(found)->store.canonical.version,
+      .model_version = fli_cohorts_first(found)->store.canonical.version,
       .n_weights = found->store.canonical.n,
       .clients = found->registry.live,
       .selected = found->n_members,
@@ -242,7 +233,7 @@ fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
   fli_clear_error();
   const fl_status st = find_job(server, job, &found);
   if (st != FL_OK) return st;
-  const fli_canonical *model = &first_of(found)->store.canonical;
+  const fli_canonical *model = &fli_cohorts_first(found)->store.canonical;
   if (!weights) return fli_error(FL_E_ARGUMENT, "weights: is NULL");
   if (count != model->n)
     return fli_error(FL_E_DIM, "weights: got %llu, want %llu",
@@ -283,7 +274,7 @@ static fl_status open_peer(fl_server *server, uint64_t number, fli_peer **peer)
   if (server->peers.count < server->options.max_peers) {
     return fli_peer_new(peer, server, number);
   }
-  fl_server_event event = fli_event_blank(FL_SERVER_PEER_REJECTED, 0);
+  fl_server_event event = fli_event_blank(FL_SERVER_PEER_REJECTED);
   event.peer = number;
   event.reason = FL_REJECT_LIMIT;
   fli_events_add(&server->events, &event, "",

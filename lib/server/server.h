@@ -50,8 +50,10 @@ void fli_events_free(fli_events *events);
 void fli_events_add(fli_events *events, const fl_server_event *event,
                     const char *client_id, const char *format, ...)
     FLI_PRINTF(4, 5);
-/* An event of `kind` with everything unknown. */
-fl_server_event fli_event_blank(uint32_t kind, uint32_t job);
+/* An event of `kind` with everything unknown, of no job or of one: it names the
+ * job and, of a leaf, the cohort. */
+fl_server_event fli_event_blank(uint32_t kind);
+fl_server_event fli_event_of(const fli_job *job, uint32_t kind);
 fl_status fli_events_poll(fli_events *events, fl_server_event *event);
 
 /* ---- shared bytes (store.c) ---- */

@@ -47,7 +47,8 @@ static void serve(cw_world *w, oom_heap *heap)
 }
 
 /* 0 once the failure is not met any more. */
-static int run(uint32_t sketches, uint64_t fail_at)
+static int run(uint32_t sketches, const fl_strategy_options *strategy,
+               uint64_t fail_at)
 {
   static cw_world w;
   oom_heap heap = {.is_sticky = 0};
@@ -56,6 +57,7 @@ static int run(uint32_t sketches, uint64_t fail_at)
   CHECK_OK(oom_context(&context, &heap));
   if (!context) return 0;
   configure(&w, context, sketches);
+  w.job.strategy = strategy;
   heap.fail_at = heap.asked + fail_at;
   fl_status st = fl_server_new(&w.server, context, NULL);
   if (st == FL_OK) st = fl_server_add_job(w.server, w.model, &w.job, NULL);
@@ -73,27 +75,37 @@ static int run(uint32_t sketches, uint64_t fail_at)
 }
 
 /* Every one of the first allocations, later ones ever more apart. */
-static void run_all(uint32_t sketches, uint64_t first, uint64_t apart)
+static void run_all(uint32_t sketches, const fl_strategy_options *strategy,
+                    uint64_t first, uint64_t apart)
 {
   uint64_t fail_at = 1;
-  while (run(sketches, fail_at))
+  while (run(sketches, strategy, fail_at))
     fail_at += fail_at < first ? 1 : 1 + fail_at / apart;
   CHECK(fail_at > 1000);
 }
 
 static void cohorts_are_found_by_lanes(void)
 {
-  run_all(FL_SKETCH_LANES, 100, 25);
+  run_all(FL_SKETCH_LANES, NULL, 100, 25);
 }
 
 static void cohorts_are_found_by_floats(void)
 {
-  run_all(FL_SKETCH_FLOATS, 1, 12);
+  run_all(FL_SKETCH_FLOATS, NULL, 1, 12);
+}
+
+static void leaves_have_a_strategy(void)
+{
+  fl_strategy_options adam;
+  CHECK_OK(fl_strategy_options_named(&adam, sizeof adam, "fedadam"));
+  adam.rate = .05f;
+  run_all(FL_SKETCH_LANES, &adam, 1, 4);
 }
 
 int main(void)
 {
   CHECK_CASE(cohorts_are_found_by_lanes);
   CHECK_CASE(cohorts_are_found_by_floats);
+  CHECK_CASE(leaves_have_a_strategy);
   return check_report();
 }

@@ -65,6 +65,23 @@ def test_two_groups_are_found(codec, sketches):
     assert {task.cohort for task in people[1].tasks[-3:]} == {homes[1]}
 
 
+@pytest.mark.parametrize("strategy", [fl.FedAdam(rate=.05), fl.Median()])
+def test_each_cohort_takes_steps_of_its_own(strategy):
+    people, _, job, events = _run(cohorts=OPTIONS, strategy=strategy)
+    assert len(job.cohorts) == 2
+    homes = [job.member(f"{i:02}").cohort for i in range(N)]
+    for number in job.cohorts:
+        weights, _ = job.copy_cohort(number)
+        person = people[homes.index(number)]
+        assert np.mean((weights - person.wanted) ** 2) < .03
+    finished = [e for e in events
+                if e.kind == fl.ServerEventKind.ROUND_FINISHED]
+    assert {e.cohort for e in finished} == {None, 0, 1}
+    assert all(e.model_version > 0 for e in finished)
+    assert {e.cohort for e in events
+            if e.kind == fl.ServerEventKind.CLIENT_JOINED} == {0}
+
+
 def test_accuracy_is_said_client_by_client():
     _, _, job, events = _run(cohorts=OPTIONS)
     _, _, plain, _ = _run()
