@@ -31,6 +31,20 @@ def test_results_that_differ_end_it(bench, capsys):
             module.check("x", wrong, theirs)
 
 
+def test_means_are_held_against_doubles(bench, capsys):
+    module = bench("compare_flower")
+    updates, samples = module.draw(40, 3000), np.arange(10, 50)
+    mean = np.average(np.asarray(updates, np.float64), 0, samples)
+    top = np.abs(mean).max()
+    module.check_mean("x", np.float32(mean), mean + 3e-6 * top, updates,
+                      samples)
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(said["libfl_x_off"]) < 1e-6 < float(said["flower_x_off"])
+    for wrong in (mean + 3e-6 * top, mean * np.nan):
+        with pytest.raises(SystemExit):
+            module.check_mean("x", wrong, mean, updates, samples)
+
+
 def test_libfls_side_is_the_mean_and_its_sum(bench):
     module = bench("compare_flower")
     updates = module.draw(6, 5000)
