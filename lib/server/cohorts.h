@@ -14,6 +14,7 @@
 
 #include <fl/cohort.h>
 #include "compress/compressor.h"
+#include "server/cohort_sketch.h"
 #include "server/server.h"
 
 /* A client's part in a round: what it is asked before, and what it did. */
@@ -119,13 +120,6 @@ fl_status fli_visits_write_probe(fli_peer *peer);
 /* Hand what the visits have brought to the set. FL_E_NOMEM: the one at
  * `n_reported` was not taken. */
 fl_status fli_visits_report(fli_job *front);
-
-/* ---- cohort_sketch.c ---- */
-
-/* dim / 2 bytes from the values of an update, whose header is good. FL_E_RANGE:
- * there is nothing in it. */
-fl_status fli_lane_sketch(const fli_agreed *agreed, const fli_bytes *update,
-                          uint32_t dim, uint8_t *sketch);
 
 /* ---- cohort_state.c ---- */
 

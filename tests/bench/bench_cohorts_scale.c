@@ -6,9 +6,10 @@
  *   bench_cohorts_scale [clients [runs]]
  *
  * bytes_per_client (all that the set holds), join_ns, route_ns, report_us
- * (beside the sketch), sketch_ns_per_value, round_end_us (50 sketches),
- * decide_us (nothing to decide), split_ms (one decision that splits), save_ms,
- * load_ms, pick_ms, plan_ms */
+ * (beside the sketch), sketch_ns_per_value of an update in float32 and
+ * thc_decode_ns_per_value before it, or lane_sketch_ns_per_value of an update
+ * as THC encodes it, round_end_us (50 sketches), decide_us (nothing to decide),
+ * split_ms (one decision that splits), save_ms, load_ms, pick_ms, plan_ms */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #include <time.h>
 
 #include "cohort/cohort.h"
+#include "compress/partial.h"
+#include "server/cohort_sketch.h"
 
 enum { ROUND_CLIENTS = 50, DIM = 512, SIDES = 2, VALUES = 50890 };
 
@@ -232,9 +235,70 @@ static void time_splits(bench *b)
   free(times);
 }
 
+enum { TIMES = 200 };
+
+static void print_per_value(const char *key, double begun)
+{
+  printf("%s %.3f\n", key, (now_us() - begun) * 1e3 / ((double)TIMES * VALUES));
+}
+
+static void time_encoded(const fl_compressor *compressor, const fl_scale *scale,
+                         const float *update, float *decoded)
+{
+  fl_encode_options options;
+  fl_partial *partial = NULL;
+  fli_bytes bytes;
+  uint8_t sketch[DIM / 2];
+  const size_t size = (size_t)fl_compressor_max_update_size(compressor);
+  fli_bytes_init(&bytes, NULL);
+  must(fli_bytes_reserve(&bytes, size), "memory");
+  must(fl_encode_options_init(&options, sizeof options), "options");
+  must(fl_compressor_encode(compressor, scale, &options, update, VALUES,
+                            bytes.data, size, &bytes.size, NULL),
+       "encode");
+  must(fl_partial_new(&partial, compressor, scale), "partial");
+  double begun = now_us();
+  for (uint32_t i = 0; i < TIMES; i++)
+    must(fl_compressor_decode(compressor, scale, bytes.data, bytes.size,
+                              decoded, VALUES),
+         "decode");
+  print_per_value("thc_decode_ns_per_value", begun);
+  begun = now_us();
+  for (uint32_t i = 0; i < TIMES; i++)
+    must(fli_lane_sketch(&partial->agreed, &bytes, DIM, sketch), "sketch");
+  print_per_value("lane_sketch_ns_per_value", begun);
+  fl_partial_free(partial);
+  fli_bytes_free(&bytes);
+}
+
+static void time_lanes(const float *update)
+{
+  const uint64_t segment = VALUES;
+  fl_compressor_options options;
+  fl_compressor *compressor = NULL;
+  fl_scale scale;
+  must(fl_compressor_options_init(&options, sizeof options), "options");
+  must(fl_compressor_new(&compressor, NULL, &options, &segment, 1),
+       "compressor");
+  const uint64_t n = fl_compressor_norm_count(compressor);
+  float *norms = calloc((size_t)n, sizeof *norms);
+  float *decoded = calloc(VALUES, sizeof *decoded);
+  must(norms && decoded ? FL_OK : FL_E_NOMEM, "memory");
+  must(fl_scale_init(&scale, sizeof scale), "scale");
+  scale.slots = ROUND_CLIENTS;
+  scale.round = 1;
+  must(fl_compressor_measure(compressor, &scale, 1, update, VALUES, norms, n),
+       "measure");
+  scale.norms = norms;
+  scale.n_norms = n;
+  time_encoded(compressor, &scale, update, decoded);
+  fl_compressor_free(compressor);
+  free(norms);
+  free(decoded);
+}
+
 static void time_sketches(void)
 {
-  enum { TIMES = 200 };
   fl_sketcher *sketcher = NULL;
   float *update = calloc(VALUES, sizeof *update);
   uint8_t sketch[DIM / 2];
@@ -249,9 +313,9 @@ static void time_sketches(void)
     must(fl_sketcher_write(sketcher, update, VALUES, sketch, sizeof sketch, &n),
          "sketch");
   }
-  printf("sketch_ns_per_value %.3f\n",
-         (now_us() - begun) * 1e3 / ((double)TIMES * VALUES));
+  print_per_value("sketch_ns_per_value", begun);
   fl_sketcher_free(sketcher);
+  time_lanes(update);
   free(update);
 }
 

@@ -122,6 +122,42 @@ Test(server_sketch, angles_are_about_kept_in_every_mode)
   angles_are_kept(FL_THC_TABLE);
 }
 
+/* As in a small last layer, where much of an update's length may be. */
+Test(server_sketch, angles_are_kept_when_one_block_has_all_of_the_length)
+{
+  static float a[N], b[N], other[N];
+  uint8_t of_a[DIM / 2], of_b[DIM / 2];
+  for (uint32_t seed = 1; seed <= 8; seed++) {
+    workshop w;
+    fill(a, 2 * seed);
+    fill(other, 2 * seed + 1);
+    for (size_t i = 0; i < N; i++) {
+      if (i < FIRST || i >= FIRST + 900) a[i] = other[i] = 0.0f;
+      b[i] = .6f * a[i] + .8f * other[i];
+    }
+    open_workshop(&w, FL_THC_DITHER, a);
+    MUST(sketch(&w, 0, a, of_a));
+    MUST(sketch(&w, 3, b, of_b));
+    const double got = cosine(of_a, of_b);
+    cr_assert(fabs(got - .6) < .15, "seed %u: got %g, want .6", seed, got);
+    close_workshop(&w);
+  }
+}
+
+/* Lengths whose sum is none are no direction, and no undefined number. */
+Test(server_sketch, norms_near_the_largest_float_are_survived)
+{
+  static float a[N];
+  uint8_t out[DIM / 2];
+  workshop w;
+  for (size_t i = 0; i < N; i++)
+    a[i] = i % 2 ? 0x1p121f : -0x1p121f;
+  open_workshop(&w, FL_THC_UNIFORM, a);
+  const fl_status st = sketch(&w, 0, a, out);
+  cr_assert(st == FL_OK || st == FL_E_RANGE, "%s", fl_last_error());
+  close_workshop(&w);
+}
+
 /* Nothing of the payload is read that is not there; zeros have no direction. */
 Test(server_sketch, update_of_zeros_has_none)
 {
