@@ -3,10 +3,10 @@
  * picks the job (bit 0: f32 instead of THC, 1: public scale, 2: momentum,
  * 3: evaluation, 4: module 0 is frozen from round 2 on, 5: reports decide on
  * freezing, 6: two clients can afford the last module only, 7: one of the
- * others knows nothing of that; 0 and 1: messages are metered, and bad ones lead
- * to a ban); the rest is a script: honest steps of four clients bring the server
- * into any state, their messages can be changed on the way, and the stranger
- * sends whatever follows.
+ * others knows nothing of that; 0 and 1: messages are metered, and bad ones
+ * lead to a ban); the rest is a script: honest steps of four clients bring the
+ * server into any state, their messages can be changed on the way, and the
+ * stranger sends whatever follows.
  *
  * Whatever comes: no bad access, memory below a cap, every frame sent is one
  * that a client can parse, ready peers come in order, a snapshot restores, the

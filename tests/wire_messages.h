@@ -308,21 +308,21 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
 static inline const char *wire_sample_name(uint32_t index)
 {
   static const char *const names[WIRE_SAMPLES] = {
-      "hello",          "norm",
-      "metrics",        "decline",
-      "get_model",      "bye",
-      "welcome",        "plan",
-      "scale",          "ack",
-      "evaluate",       "wait",
-      "reject",         "done",
-      "manifest",       "chunk",
-      "hello-minimal",  "welcome-known-schema",
-      "plan-exchanged", "manifest-steps",
-      "welcome-table",  "hello-depth",
-      "plan-freezing",  "manifest-report",
-      "get_slice",      "slice",
-      "plan-slices",    "manifest-slices",
-      "challenge",      "hello-signed",
+      "hello",           "norm",
+      "metrics",         "decline",
+      "get_model",       "bye",
+      "welcome",         "plan",
+      "scale",           "ack",
+      "evaluate",        "wait",
+      "reject",          "done",
+      "manifest",        "chunk",
+      "hello-minimal",   "welcome-known-schema",
+      "plan-exchanged",  "manifest-steps",
+      "welcome-table",   "hello-depth",
+      "plan-freezing",   "manifest-report",
+      "get_slice",       "slice",
+      "plan-slices",     "manifest-slices",
+      "challenge",       "hello-signed",
       "manifest-signed", "bye-forget"};
   return names[index];
 }
