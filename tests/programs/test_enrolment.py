@@ -115,7 +115,8 @@ def a_peer_that_sends_too_much_is_closed():
         hello = bytes.fromhex("1500000001010000850101020303a870686f6e652d3137"
                               "050306cd1770")
         for n, reasons in ((2, []), (3, ["FL_REJECT_RATE"])):
-            bench.request("PUT", "/fl/v1/session/" + f"{n:032x}", hello * n)
+            bench.request("PUT", "/fl/v1/session/" + f"{n:032x}",
+                          hello.replace(b"17", b"%02d" % n) * n)
             got = [event["reason"] for event in bench.events("refused")]
             want(got == reasons, got)
 
