@@ -115,8 +115,7 @@ static const struct {
      "00000000000009060a020bc40601000002050019c440909192939495969798999a9b"
      "9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbd"
      "bebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecf"},
-    {"bye-forget",
-     "070000000106000083010002000301"},
+    {"bye-forget", "070000000106000083010002000301"},
 };
 
 static void unhex(const char *hex, fli_bytes *out)
