@@ -3,6 +3,8 @@
  */
 #include <criterion/criterion.h>
 
+#define CW_MUST(call) cr_assert_eq((call), FL_OK, "%s", fl_last_error())
+#include "cohort_world.h"
 #include "server_fixture.h"
 
 static void leave(sv_client *client)
@@ -217,4 +219,120 @@ Test(server_forget, whoever_comes_and_leaves_the_others_are_found)
     world.n_events = 0;
   }
   sv_free(&world);
+}
+
+/* ---- with cohorts and with a store ---- */
+
+/* Some leave in every phase that a job with cohorts has. */
+Test(server_forget, clients_of_cohorts_leave_their_place)
+{
+  static cw_world w;
+  cw_init(&w, FL_CODEC_THC, 60, 2);
+  w.job.participants = 30;
+  cw_start(&w);
+  for (uint32_t i = 0; i < 20; i++) {
+    cw_run(&w, i + 1);
+    cr_assert_eq(fl_server_forget(w.server, 0, w.clients[i].id), FL_OK);
+  }
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  cr_expect_eq(fl_cohort_set_client_count(cw_set(&w)), 40u);
+  for (uint32_t i = 0; i < w.n_clients; i++) {
+    uint32_t slot;
+    cr_expect_eq(fl_server_find_member(w.server, 0, w.clients[i].id, &slot),
+                 i < 20 ? FL_E_NOT_FOUND : FL_OK);
+  }
+  cw_free(&w);
+}
+
+/* 1 when some value of the store has these bytes. */
+static int store_has(const fl_store *store, const char *text)
+{
+  uint8_t at[128];
+  const void *key = NULL, *value = NULL;
+  size_t size = 0, n = 0;
+  int found = 0;
+  while (fl_store_next(store, at, size, &key, &size) == FL_OK) {
+    SV_REQUIRE(size <= sizeof at);
+    memcpy(at, key, size);
+    SV_REQUIRE(fl_store_get(store, at, size, &value, &n) == FL_OK);
+    for (size_t i = 0; i + strlen(text) <= n; i++)
+      found |= memcmp((const char *)value + i, text, strlen(text)) == 0;
+  }
+  return found;
+}
+
+/* The answer says that it is done: then it is, in the store, too. */
+Test(server_forget, a_store_has_nothing_left_of_it_when_it_is_told_so)
+{
+  sv_world world;
+  fl_store *store = NULL;
+  cr_assert_eq(fl_store_memory_new(&store, NULL), FL_OK);
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.options.store = store;
+  sv_start(&world);
+  sv_client *client = sv_add(&world, "some-phone", 1);
+  sv_give_key(client, 1);
+  sv_hello(client);
+  cr_assert_eq(fl_server_ban(world.server, "eve", UINT64_MAX), FL_OK);
+  cr_assert_eq(fl_server_commit(world.server), FL_OK);
+  cr_expect(store_has(store, "some-phone"));
+  leave(client);
+  cr_assert_eq(client->reject.reason, (uint32_t)FL_REJECT_FORGOTTEN);
+  cr_expect_not(store_has(store, "some-phone"));
+  fl_server_free(world.server);
+  cr_assert_eq(fl_server_recover(&world.server, NULL, &world.options), FL_OK);
+  cr_expect_eq(fl_server_forget(world.server, 0, "some-phone"), FL_E_NOT_FOUND);
+  cr_expect_eq(fl_server_ban_left(world.server, "eve"), UINT64_MAX);
+  sv_free(&world);
+  fl_store_free(store);
+}
+
+/* Bans, the list and an owner of an id come back from a store; a replay of an
+ * update that was acknowledged is none there either. */
+Test(server_forget, trust_is_recovered_from_a_store)
+{
+  sv_world world;
+  fl_store *store = NULL;
+  cr_assert_eq(fl_store_memory_new(&store, NULL), FL_OK);
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.options.store = store;
+  world.options.enrolment = FL_ENROL_LISTED;
+  world.job_options.rounds = 3;
+  sv_start(&world);
+  sv_add_three(&world);
+  for (size_t i = 0; i < 3; i++) {
+    sv_client *client = &world.clients[i];
+    sv_give_key(client, (uint8_t)(1 + i));
+    cr_assert_eq(fl_server_allow(world.server, client->public_key, NULL),
+                 FL_OK);
+  }
+  sv_join(&world);
+  sv_tick(&world, SV_SECOND_NS);
+  sv_report(&world, 3);
+  sv_client *client = &world.clients[0];
+  sv_pull(client);
+  sv_update(client);
+  sv_pull(client);
+  cr_assert_eq(client->got[FLI_MSG_ACK], 1u);
+  fl_server_free(world.server);
+  cr_assert_eq(fl_server_recover(&world.server, NULL, &world.options), FL_OK);
+  cr_expect_eq(fl_server_allow_count(world.server), 3u);
+  sv_client *thief = sv_add(&world, client->id, 1);
+  sv_give_key(thief, 2);
+  sv_hello(thief);
+  sv_pull(thief);
+  cr_expect_eq(thief->reject.reason, (uint32_t)FL_REJECT_KEY);
+  sv_return(client);
+  sv_pull(client);
+  sv_clear(client);
+  fli_manifest manifest = sv_manifest(client);
+  manifest.round = 1;
+  sv_upload(client, &manifest, (const uint8_t *)"x", 1);
+  sv_pull(client);
+  cr_expect_eq(client->got[FLI_MSG_ACK], 1u);
+  cr_expect_eq(client->ack.reason, (uint32_t)FL_REJECT_NONE);
+  cr_expect_eq(sv_status(&world).accepted, 1u, "counted once");
+  sv_free(&world);
+  fl_store_free(store);
 }
