@@ -46,7 +46,7 @@ enum {
   X(FL_REJECT_STOPPED, 17, "the job was stopped")                      \
   X(FL_REJECT_SIGNATURE, 18, "a signature is missing or wrong")        \
   X(FL_REJECT_NOT_ENROLLED, 19, "not enrolled")                        \
-  X(FL_REJECT_KEY, 20, "the client id belongs to another key")         \
+  X(FL_REJECT_KEY, 20, "another key is wanted")                        \
   X(FL_REJECT_REPLAY, 21, "older than what was counted")               \
   X(FL_REJECT_RATE, 22, "too many messages")                           \
   X(FL_REJECT_BANNED, 23, "banned")                                    \

@@ -441,7 +441,8 @@ static fl_status on_wait(fl_client *client, const fli_frame *frame)
 
 /* 1 when the refusal may be the connection's fault or pass by itself, so that
  * a new HELLO can do better. An id in use may be our own ghost: the server has
- * not noticed yet that an earlier connection of this client is gone. */
+ * not noticed yet that an earlier connection of this client is gone. A
+ * signature may have been for another challenge, and late. */
 static int is_passing(const fl_client *client, uint32_t reason)
 {
   switch (reason) {
@@ -449,6 +450,7 @@ static int is_passing(const fl_client *client, uint32_t reason)
   case FL_REJECT_RATE:
   case FL_REJECT_STATE: return 1;
   case FL_REJECT_FORMAT: return client->has_joined;
+  case FL_REJECT_SIGNATURE: return client->signer != NULL;
   case FL_REJECT_ID_IN_USE: return client->has_said_hello || client->has_token;
   default: return 0;
   }

@@ -128,7 +128,7 @@ static uint32_t check_claim(const fli_peer *peer, const fli_participant *known,
   if (hello->has_server_key &&
       (!server->trust.has_server_key ||
        memcmp(hello->server_key, server->trust.server_key, FLI_KEY_BYTES) != 0))
-    return FL_REJECT_SIGNATURE;
+    return FL_REJECT_KEY;
   *why = "hello: got a key that has another client id";
   const uint32_t reason = fli_enrol_check(server, key, hello->client_id);
   if (reason == FL_REJECT_NOT_ENROLLED) *why = "hello: got a key not enrolled";

@@ -112,7 +112,7 @@ def test_a_pinned_server_is_the_one_or_refuses():
     assert event.kind == fl.ClientEventKind.DONE
     event = Pair(key=key, client_key=other.public,
                  server_key=server.public).run()
-    assert event.reason == fl.RejectReason.SIGNATURE
+    assert event.reason == fl.RejectReason.KEY
     with pytest.raises(ValueError, match="want a key"):
         fl.Client("phone", server_key=server.public)
 

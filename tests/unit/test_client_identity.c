@@ -137,7 +137,7 @@ Test(client_identity, a_pinned_server_takes_the_proof_and_another_does_not)
                  FL_OK);
     run(&w);
     cr_expect_eq(w.p.is_done, !i);
-    cr_expect_eq(w.reason, i ? (uint32_t)FL_REJECT_SIGNATURE : 0u);
+    cr_expect_eq(w.reason, i ? (uint32_t)FL_REJECT_KEY : 0u);
     pair_end(&w.p);
   }
 }
