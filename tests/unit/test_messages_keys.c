@@ -61,6 +61,17 @@ Test(messages_keys, keys_and_signatures_have_their_lengths)
           k == n ? FL_OK : FL_E_DIM);
     }
   }
+  const uint8_t manifest[] = {0x8a, 1, 9, 2, 1, 3, 1, 4,  0xcd, 0x10,
+                              0,    6, 1, 7, 0, 9, 0, 10, 0};
+  uint8_t whole[sizeof manifest + 35];
+  memcpy(whole, manifest, 11);
+  memset(whole + 11, 0, 35);
+  memcpy(whole + 11, (const uint8_t[]){5, 0xc4, 32}, 3);
+  memcpy(whole + 46, manifest + 11, sizeof manifest - 11);
+  for (size_t k = 63; k <= 65; k++) {
+    cr_expect_eq(with_bin(whole, sizeof whole, 25, k, FLI_MSG_MANIFEST),
+                 k == 64 ? FL_OK : FL_E_DIM, "%s", fl_last_error());
+  }
   const uint8_t challenge[] = {0x81};
   cr_expect_eq(with_bin(challenge, 1, 1, 32, FLI_MSG_CHALLENGE), FL_OK);
   cr_expect_eq(with_bin(challenge, 1, 1, 31, FLI_MSG_CHALLENGE), FL_E_DIM);
