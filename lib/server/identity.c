@@ -98,6 +98,8 @@ static fl_status challenge(fli_peer *peer)
   /* Whatever was to be said is said again after the next HELLO. */
   fli_bytes_clear(&peer->queue);
   peer->answers = 0;
+  peer->due = 0;
+  fli_peer_drop_download(peer);
   const fl_status st = fli_write_challenge(&peer->queue, &message);
   fli_peer_touch(peer);
   return st;

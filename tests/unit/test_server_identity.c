@@ -272,6 +272,28 @@ Test(server_identity, a_host_without_entropy_challenges_nobody)
   fl_context_free(context);
 }
 
+/* What was to be said is said again behind the next WELCOME, not before it. */
+Test(server_identity, nothing_but_the_challenge_follows_an_unsigned_hello)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.job_options.min_clients = 1;
+  sv_start(&world);
+  sv_client *client = sv_add(&world, "abe", 1);
+  sv_give_key(client, KEY_A);
+  sv_hello(client);
+  sv_tick(&world, SV_SECOND_NS);
+  sv_ask_challenge(client);
+  cr_expect_eq(client->got[FLI_MSG_CHALLENGE], 2u);
+  cr_expect_eq(client->got[FLI_MSG_WELCOME], 0u);
+  cr_expect_eq(client->got[FLI_MSG_MANIFEST] + client->got[FLI_MSG_PLAN], 0u);
+  sv_hello(client);
+  sv_pull(client);
+  cr_expect_eq(client->got[FLI_MSG_WELCOME], 1u);
+  cr_expect_eq(client->got[FLI_MSG_PLAN], 1u);
+  sv_free(&world);
+}
+
 Test(server_identity, a_connection_has_one_challenge)
 {
   sv_world world;
