@@ -5,9 +5,10 @@ but docs/design/protocol.md, whose sections are named below. It trains models of
 dense layers over the codec f32, as slow as Python is.
 
 usage: raw_client.py URL ID DATA [--index I --participants N] [--model-out FILE]
+                     [--key FILE]
 
 DATA is a folder with train-*-idx?-ubyte.gz; of N participants this one has
-every N-th sample, from I on.
+every N-th sample, from I on. FILE is what fl-participant --new-key writes.
 """
 from __future__ import annotations
 
@@ -24,9 +25,11 @@ import sys
 import time
 import urllib.parse
 
+import raw_ed25519
+
 HELLO, NORM, METRICS, DECLINE, GET_MODEL, BYE = range(1, 7)
 WELCOME, PLAN, SCALE, ACK, EVALUATE, WAIT, REJECT, DONE = range(16, 24)
-MANIFEST, CHUNK = 32, 33
+CHALLENGE, MANIFEST, CHUNK = 24, 32, 33
 UPDATE, MODEL = 1, 2
 F32 = 1
 CHUNK_SIZE = 256 << 10
@@ -360,11 +363,44 @@ class Session:
         return None
 
 
+# ---- "Keys" ------------------------------------------------------------------
+
+def sized(data):
+    return struct.pack("<Q", len(data)) + data
+
+
+class Key:
+    """Signs for one session after the other."""
+
+    def __init__(self, seed):
+        self.seed, self.public = seed, raw_ed25519.public_key(seed)
+        self.nonce = self.session = None
+
+    def add_to_hello(self, body):
+        body[13] = self.public
+        if self.nonce:
+            self.session = blake(
+                b"fl hello 1" + bytes(6) + self.nonce + self.public + bytes(32)
+                + sized(b"") + sized(body[3].encode())
+                + struct.pack("<QQQ", body[6], body[5], 0))
+            body[14] = raw_ed25519.sign(self.seed, self.session)
+            self.nonce = None
+
+    def add_to_manifest(self, body):
+        if self.session:
+            statement = blake(
+                b"fl update 1" + bytes(5) + self.session
+                + struct.pack("<QQQ", body[6], body[7], body[3]) + body[5]
+                + struct.pack("<QQdQQQ", body[9], 0, body[8], 0, 0, 0)
+                + sized(body.get(11, b"")))
+            body[25] = raw_ed25519.sign(self.seed, statement)
+
+
 # ---- "Sessions", "A round" ---------------------------------------------------
 
 class Client:
-    def __init__(self, url, name, data):
-        self.name, self.data = name, data
+    def __init__(self, url, name, data, key=None):
+        self.name, self.data, self.key = name, data, key
         self.session = Session(url, self.hello)
         self.token = self.network = self.weights = None
         self.version, self.hash = 0, b""
@@ -376,7 +412,8 @@ class Client:
             SCALE: self.on_scale, ACK: self.on_ack,
             EVALUATE: self.on_evaluate, WAIT: self.on_wait,
             REJECT: self.on_reject, DONE: self.on_done,
-            MANIFEST: self.on_manifest, CHUNK: self.on_chunk}
+            MANIFEST: self.on_manifest, CHUNK: self.on_chunk,
+            CHALLENGE: self.on_challenge}
 
     def hello(self):
         body = {1: 1, 2: 1, 3: self.name, 5: 3, 6: len(self.data)}
@@ -384,7 +421,15 @@ class Client:
             body[9] = self.token
         if self.hash:
             body[10], body[11] = self.version, self.hash
+        if self.key:
+            self.key.add_to_hello(body)
         return frame(HELLO, body)
+
+    def on_challenge(self, message):
+        if not self.key:
+            raise SystemExit("a challenge, and no key")
+        self.key.nonce = message[1]
+        self.pending = self.hello()
 
     def run(self):
         while not self.is_done:
@@ -464,6 +509,8 @@ class Client:
         if is_public:
             manifest[11] = bytes(2 * len(self.network.segments))
         self.sent = seed, norms, clip, is_public
+        if self.key:
+            self.key.add_to_manifest(manifest)
         self.say(MANIFEST, manifest)
         for at in range(0, len(data), CHUNK_SIZE):
             self.say(CHUNK, struct.pack("<QQ", self.transfer, at)
@@ -526,9 +573,11 @@ def main():
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--participants", type=int, default=1)
     parser.add_argument("--model-out", help="write the last model (f32 LE)")
+    parser.add_argument("--key", type=pathlib.Path, help="secret key")
     args = parser.parse_args()
     data = read_data(args.data, args.index, args.participants)
-    client = Client(args.url, args.id, data)
+    key = args.key and Key(bytes.fromhex(args.key.read_text())[:32])
+    client = Client(args.url, args.id, data, key)
     client.run()
     if args.model_out:
         pathlib.Path(args.model_out).write_bytes(

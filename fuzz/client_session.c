@@ -14,6 +14,7 @@
 #include <math.h>
 
 #include "client_pair.h"
+#include "crypto/keys.h"
 #include "wire_messages.h"
 
 enum {
@@ -28,7 +29,9 @@ enum {
   OP_DIE,
   OP_HONEST_DOWN,
   OP_HONEST_UP,
-  OP_NOTHING
+  OP_NOTHING,
+  OP_KEY,
+  OP_LEAVE
 };
 
 static void check_frames(const uint8_t *data, size_t n)
@@ -120,6 +123,15 @@ static void answer(pair *p)
   (void)fl_client_submit_score(p->client, &score);
 }
 
+static void set_key(pair *p)
+{
+  uint8_t secret[FLI_SECRET_BYTES], public_key[FLI_PUBLIC_BYTES];
+  const uint8_t seed[FLI_KEY_BYTES] = {1};
+  fli_sign_keys(secret, public_key, seed);
+  const fl_status st = fl_client_set_key(p->client, secret, public_key);
+  FUZZ_CHECK(st == FL_OK || st == FL_E_NOMEM);
+}
+
 static void run_op(pair *p, uint8_t op)
 {
   size_t n;
@@ -131,6 +143,8 @@ static void run_op(pair *p, uint8_t op)
   case OP_DIE: die(p); break;
   case OP_HONEST_DOWN: (void)pair_down(p, &n); break;
   case OP_HONEST_UP: drain_sends(p, 1); break;
+  case OP_KEY: set_key(p); break;
+  case OP_LEAVE: (void)fl_client_leave(p->client); break;
   default: break;
   }
 }

@@ -3,9 +3,10 @@
  * picks the job (bit 0: f32 instead of THC, 1: public scale, 2: momentum,
  * 3: evaluation, 4: module 0 is frozen from round 2 on, 5: reports decide on
  * freezing, 6: two clients can afford the last module only, 7: one of the
- * others knows nothing of that); the rest is a script: honest steps of four
- * clients bring the server into any state, their messages can be changed on the
- * way, and the stranger sends whatever follows.
+ * others knows nothing of that; 0 and 1: messages are metered, and bad ones
+ * lead to a ban); the rest is a script: honest steps of four clients bring the
+ * server into any state, their messages can be changed on the way, and the
+ * stranger sends whatever follows.
  *
  * Whatever comes: no bad access, memory below a cap, every frame sent is one
  * that a client can parse, ready peers come in order, a snapshot restores, the
@@ -32,7 +33,14 @@ enum {
   OP_STRANGER_GONE = 0x5b,
   OP_GET_MODEL = 0x5c, /* .. 0x5f */
   OP_DECLINE = 0x60,   /* .. 0x63 */
-  OP_NOTHING = 0x64
+  OP_KEY = 0x64,       /* .. 0x67: it has a key from now on */
+  OP_BAN = 0x68,       /* .. 0x6b */
+  OP_UNBAN = 0x6c,     /* .. 0x6f */
+  OP_LEAVE = 0x70,     /* .. 0x73 */
+  OP_FORGET = 0x74,    /* .. 0x77 */
+  OP_ALLOW = 0x78,     /* .. 0x7b */
+  OP_DISALLOW = 0x7c,  /* .. 0x7f */
+  OP_NOTHING = 0x80
 };
 
 typedef struct script {
@@ -85,6 +93,12 @@ static void begin(sv_world *world, fl_context *context, uint8_t job)
   if ((job & 3) == 2) world->job_options.scale_mode = FL_SCALE_PUBLIC;
   if (job & 4) world->job_options.server_momentum = 0.5f;
   if (job & 8) world->job_options.evaluate_every = 1;
+  if ((job & 3) == 3) {
+    world->options.max_messages = 20;
+    world->options.max_rejects = 2;
+    world->options.max_bans = 2;
+    world->options.ban_ns = 100 * SV_SECOND_NS;
+  }
   world->job_options.rounds = 3;
   world->tamper = tamper;
   freeze(world, job);
@@ -157,6 +171,28 @@ static void get_model(sv_client *client)
   (void)sv_push(client);
 }
 
+/* What the host does about clients. */
+static void step_host(sv_client *client, uint8_t op)
+{
+  fl_server *server = client->world->server;
+  fl_status st = FL_OK;
+  switch (op & ~3) {
+  case OP_BAN: st = fl_server_ban(server, client->id, SV_SECOND_NS); break;
+  case OP_UNBAN: st = fl_server_unban(server, client->id); break;
+  case OP_FORGET: st = fl_server_forget(server, 0, client->id); break;
+  case OP_ALLOW: st = fl_server_allow(server, client->public_key, NULL); break;
+  default: st = fl_server_disallow(server, client->public_key);
+  }
+  FUZZ_CHECK(st == FL_OK || st == FL_E_NOT_FOUND || st == FL_E_LIMIT);
+}
+
+static void leave(sv_client *client)
+{
+  const fli_decline bye = {.forgets = 1};
+  FUZZ_CHECK(fli_write_decline(&client->out, FLI_MSG_BYE, &bye) == FL_OK);
+  (void)sv_push(client);
+}
+
 static void step_client(sv_client *client, uint8_t op, script *input)
 {
   const int is_welcome = client->got[FLI_MSG_WELCOME] > 0;
@@ -171,6 +207,10 @@ static void step_client(sv_client *client, uint8_t op, script *input)
     break;
   case OP_DECLINE:
     if (is_welcome) sv_decline(client, FLI_MSG_DECLINE);
+    break;
+  case OP_KEY: sv_give_key(client, op); break;
+  case OP_LEAVE:
+    if (is_welcome) leave(client);
     break;
   default: tamper_offset = take(input); tamper_xor = take(input);
   }
@@ -189,6 +229,8 @@ static void step(sv_world *world, script *input)
     FUZZ_CHECK(fl_server_stop_job(world->server, 0) == FL_OK);
   } else if (op == OP_STRANGER_GONE) {
     FUZZ_CHECK(fl_server_disconnected(world->server, STRANGER) == FL_OK);
+  } else if (op < OP_NOTHING && op >= OP_BAN && (op & ~3) != OP_LEAVE) {
+    step_host(&world->clients[op & 3], op);
   } else if (op < OP_NOTHING) {
     step_client(&world->clients[op & 3], op, input);
   }

@@ -186,7 +186,34 @@ static inline fl_status wire_slices(uint32_t index, fli_bytes *out)
   }
 }
 
-enum { WIRE_SAMPLES = 28 };
+/* Of clients with keys, and of those that leave. */
+static inline fl_status wire_signed(uint32_t index, fli_bytes *out)
+{
+  const fli_decline bye = {.forgets = 1};
+  fli_challenge challenge;
+  fli_hello hello;
+  fli_manifest manifest;
+  wire_hello(&hello);
+  wire_manifest(&manifest);
+  switch (index) {
+  case 28:
+    wire_fill(challenge.nonce, sizeof challenge.nonce, 0x20);
+    return fli_write_challenge(out, &challenge);
+  case 29:
+    hello.has_key = hello.has_signature = hello.has_server_key = 1;
+    wire_fill(hello.public_key, sizeof hello.public_key, 0x50);
+    wire_fill(hello.signature, sizeof hello.signature, 0x90);
+    wire_fill(hello.server_key, sizeof hello.server_key, 0x30);
+    return fli_write_hello(out, &hello);
+  case 30:
+    manifest.has_signature = 1;
+    wire_fill(manifest.signature, sizeof manifest.signature, 0x90);
+    return fli_write_manifest(out, &manifest);
+  default: return fli_write_decline(out, FLI_MSG_BYE, &bye);
+  }
+}
+
+enum { WIRE_SAMPLES = 32 };
 
 /* Messages with other keys than those that wire_x fills. */
 static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
@@ -223,7 +250,8 @@ static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
     manifest.report_module = 2;
     manifest.report_value = 0.125;
     return fli_write_manifest(out, &manifest);
-  default: return wire_slices(index, out);
+  default:
+    return index < 28 ? wire_slices(index, out) : wire_signed(index, out);
   }
 }
 
@@ -244,7 +272,7 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
                          .loss = 0.5,
                          .correct = 870,
                          .count = 1000};
-  fli_decline decline = {3, 1};
+  fli_decline decline = {.round = 3, .attempt = 1};
   fli_get_model get_model = {6};
   fli_scale_msg scale = {3,    1,    wire_key(), wire_norms, sizeof wire_norms,
                          2.5f, 90000};
@@ -280,20 +308,22 @@ static inline fl_status wire_sample(uint32_t index, fli_bytes *out)
 static inline const char *wire_sample_name(uint32_t index)
 {
   static const char *const names[WIRE_SAMPLES] = {
-      "hello",          "norm",
-      "metrics",        "decline",
-      "get_model",      "bye",
-      "welcome",        "plan",
-      "scale",          "ack",
-      "evaluate",       "wait",
-      "reject",         "done",
-      "manifest",       "chunk",
-      "hello-minimal",  "welcome-known-schema",
-      "plan-exchanged", "manifest-steps",
-      "welcome-table",  "hello-depth",
-      "plan-freezing",  "manifest-report",
-      "get_slice",      "slice",
-      "plan-slices",    "manifest-slices"};
+      "hello",           "norm",
+      "metrics",         "decline",
+      "get_model",       "bye",
+      "welcome",         "plan",
+      "scale",           "ack",
+      "evaluate",        "wait",
+      "reject",          "done",
+      "manifest",        "chunk",
+      "hello-minimal",   "welcome-known-schema",
+      "plan-exchanged",  "manifest-steps",
+      "welcome-table",   "hello-depth",
+      "plan-freezing",   "manifest-report",
+      "get_slice",       "slice",
+      "plan-slices",     "manifest-slices",
+      "challenge",       "hello-signed",
+      "manifest-signed", "bye-forget"};
   return names[index];
 }
 

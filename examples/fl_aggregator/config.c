@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fl_aggregator/enrol.h"
+
 static const uint64_t second_ns = UINT64_C(1000000000);
 
 #define AT(member) offsetof(struct config, member)
@@ -99,6 +101,21 @@ static const struct setting table[] = {
      86400, NULL, "N", "time for local training, from the plan on"},
     {"update-deadline-seconds", SETTING_COUNT, AT(update_deadline_seconds), 1,
      86400, NULL, "N", "time for sending updates"},
+    {"enrol", SETTING_TEXT, AT(enrol), 0, 0, "open|list", "KIND",
+     "who may take part: open (everybody), or list (keys of --allow-list)"},
+    {"allow-list", SETTING_TEXT, AT(allow_list), 0, 0, NULL, "FILE",
+     "public keys that may take part, one a line, with an id if any; -KEY "
+     "takes one off"},
+    {"server-key", SETTING_TEXT, AT(server_key), 0, 0, NULL, "HEX",
+     "public key that participants pin with theirs"},
+    {"max-samples", SETTING_COUNT, AT(max_samples), 1, 1099511627776.0, NULL,
+     "N", "refuse participants that claim more samples"},
+    {"max-messages", SETTING_COUNT, AT(max_messages), 0, 1e9, NULL, "N",
+     "messages that a peer may send in a minute; 0 = no limit"},
+    {"max-rejects", SETTING_COUNT, AT(max_rejects), 0, 1e6, NULL, "N",
+     "bad messages in a minute before a participant is banned; 0 = never"},
+    {"ban-seconds", SETTING_COUNT, AT(ban_seconds), 1, 31536000, NULL, "N",
+     "how long it is banned then"},
     {"max-sessions", SETTING_COUNT, AT(max_sessions), 1, 65536, NULL, "N",
      "sessions at once"},
 };
@@ -134,6 +151,9 @@ void config_defaults(struct config *config)
       .norm_deadline_seconds = 600,
       .update_deadline_seconds = 600,
       .max_sessions = 4096,
+      .enrol = "open",
+      .max_samples = UINT64_C(1) << 40,
+      .ban_seconds = 3600,
       .lr = .05,
       .lr_schedule = "constant",
       .hidden = "128",
@@ -252,6 +272,7 @@ int config_check(const struct config *config)
     warnx("state: there is a snapshot too, want one of them");
     return -1;
   }
+  if (enrol_check(config) != 0) return -1;
   if (config->error_feedback && strcmp(config->codec, "f32") == 0) {
     warnx("error_feedback: codec f32 loses nothing, want bf16 or thc");
     return -1;
@@ -312,6 +333,7 @@ void config_job(const struct config *config, fl_job_options *job,
   job->server_learning_rate = (float)config->server_lr;
   job->server_momentum = (float)config->server_momentum;
   choose_strategy(config, job, strategy);
+  job->max_samples = config->max_samples;
   job->error_feedback = (uint32_t)config->error_feedback;
   job->return_grace_ns = config->grace_seconds * second_ns;
   job->norm_deadline_ns = config->norm_deadline_seconds * second_ns;

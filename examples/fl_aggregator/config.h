@@ -24,6 +24,9 @@ struct config {
   char freeze[SETTING_TEXT_BYTES];
   char strategy[SETTING_TEXT_BYTES];
   char hidden[SETTING_TEXT_BYTES];
+  char enrol[SETTING_TEXT_BYTES];
+  char allow_list[SETTING_TEXT_BYTES];
+  char server_key[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
@@ -40,6 +43,10 @@ struct config {
   uint64_t commit_ms;
   uint64_t state_max_mb;
   uint64_t byzantine;
+  uint64_t max_samples;
+  uint64_t max_messages;
+  uint64_t max_rejects;
+  uint64_t ban_seconds;
   double lr;
   double lr_end;
   double server_lr;

@@ -130,6 +130,12 @@ static void on_event(struct run *run, const fl_server_event *event,
     metrics_refuse(&run->metrics, event->reason);
     log_event(&run->log, "refused", reason_fields(event));
     break;
+  case FL_SERVER_CLIENT_BANNED:
+    log_event(&run->log, "banned", reason_fields(event));
+    break;
+  case FL_SERVER_CLIENT_LEFT:
+    log_event(&run->log, "left", reason_fields(event));
+    break;
   case FL_SERVER_ROUND_STARTED: on_started(run, event, now_ns); break;
   case FL_SERVER_UPDATE_ACCEPTED: on_accepted(run, event); break;
   case FL_SERVER_CLIENT_LOST:

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fl_aggregator/enrol.h"
+
 enum { MAX_DESCRIPTION = 256 * 1024, SIDE = 28, CLASSES = 10 };
 
 /* Fashion-MNIST's pixels have mean .286 and deviation .353. */
@@ -185,20 +187,22 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   fl_compressor_options codec;
   struct freeze_config freeze;
   fl_strategy_options strategy;
+  uint8_t server_key[FL_PUBLIC_KEY_BYTES];
   uint32_t job = 0;
   fl_server_options_init(&options, sizeof options);
   options.store = kept->store;
   options.commit_window_ns = config->commit_ms * ms_ns;
+  enrol_options(config, &options, server_key);
   const int is_there = restore(&server, model, kept, config, &options);
   *is_restored = is_there > 0;
-  if (is_there != 0) return server;
+  if (is_there != 0) return enrol_load(server, config);
   config_job(config, &job_options, &codec, &strategy);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
   if (freezes) job_options.freeze = &freeze.options;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&
       fl_server_add_job(server, model, &job_options, &job) == FL_OK)
-    return server;
+    return enrol_load(server, config);
   warnx("server: %s", fl_last_error());
   fl_server_free(server);
   return NULL;

@@ -11,6 +11,8 @@
 
 #include <curl/curl.h>
 
+#include "common/keyfile.h"
+
 enum { ID_MAX = 64 };
 
 #define AT(member) offsetof(struct config, member)
@@ -35,6 +37,14 @@ static const struct setting table[] = {
      "seed of the partition, the same for all participants"},
     {"state", SETTING_TEXT, AT(state), 0, 0, NULL, "FILE",
      "keep the state in FILE and go on from it"},
+    {"key", SETTING_TEXT, AT(key), 0, 0, NULL, "FILE",
+     "prove to have the key in FILE, and sign updates with it"},
+    {"new-key", SETTING_FLAG, AT(new_key), 0, 0, NULL, NULL,
+     "draw a key, write it to --key FILE, print its public half, and leave"},
+    {"server-key", SETTING_TEXT, AT(server_key), 0, 0, NULL, "HEX",
+     "prove it to the aggregator with this public key alone"},
+    {"leave", SETTING_FLAG, AT(leave), 0, 0, NULL, NULL,
+     "leave the job: the aggregator forgets --id"},
     {"cache", SETTING_TEXT, AT(cache), 0, 0, NULL, "none|memory|FILE",
      "where outputs of frozen modules are kept from round to round (none)"},
     {"retry-seconds", SETTING_COUNT, AT(retry_seconds), 0, 86400, NULL, "N",
@@ -88,8 +98,26 @@ static int is_server(const char *url)
   return is_good;
 }
 
+/* Its settings do not need the others. */
+static int check_key(const struct config *config)
+{
+  uint8_t key[FL_PUBLIC_KEY_BYTES];
+  if ((config->new_key || *config->server_key) && !*config->key) {
+    warnx("key: got nothing, want --key FILE");
+    return -1;
+  }
+  if (*config->server_key &&
+      hex_read(key, sizeof key, config->server_key) != 0) {
+    warnx("server_key: want %d digits 0-9a-f", PUBLIC_KEY_DIGITS);
+    return -1;
+  }
+  return 0;
+}
+
 int config_check(const struct config *config)
 {
+  if (check_key(config) != 0) return -1;
+  if (config->new_key) return 0;
   if (!*config->id) {
     warnx("id: got nothing, want --id NAME");
     return -1;

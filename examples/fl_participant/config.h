@@ -14,12 +14,16 @@ struct config {
   char data[SETTING_TEXT_BYTES];
   char state[SETTING_TEXT_BYTES];
   char cache[SETTING_TEXT_BYTES];
+  char key[SETTING_TEXT_BYTES];
+  char server_key[SETTING_TEXT_BYTES];
   uint64_t index;
   uint64_t participants;
   uint64_t seed;
   uint64_t retry_seconds;
   uint64_t die_in_round;
   double alpha;
+  int new_key;
+  int leave;
   int verbose;
 };
 

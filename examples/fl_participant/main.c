@@ -15,8 +15,10 @@
 
 #include <fl/host.h>
 
+#include "common/keyfile.h"
 #include "common/stored.h"
 #include "fl_participant/config.h"
+#include "fl_participant/identity.h"
 #include "fl_participant/trainer.h"
 #include "fl_participant/transport.h"
 
@@ -150,6 +152,7 @@ static int on_event(struct participant *self, const fl_client_event *event)
     self->is_done = 1;
     break;
   case FL_CLIENT_ABORTED:
+    if (event->reason == FL_REJECT_FORGOTTEN) return EXIT_SUCCESS;
     warnx("refused: %s: %s", fl_reject_text(event->reason), event->text);
     return EXIT_REFUSED;
   default: break;
@@ -327,6 +330,7 @@ int main(int argc, char **argv)
     settings_print(&participant_settings, &config);
     return 0;
   }
+  if (config.new_key) return keyfile_make(config.key) == 0 ? 0 : EXIT_FAILURE;
   if (fl_cancel_new(&cancel) != FL_OK) errx(1, "%s", fl_last_error());
   const struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGTERM, &action, NULL);
@@ -335,7 +339,7 @@ int main(int argc, char **argv)
   int result = EXIT_FAILURE;
   if (trainer_open(&self.trainer, &config, cancel) == 0 &&
       transport_open(&self.transport, config.server, &stop) == 0 &&
-      open_client(&self) == 0) {
+      open_client(&self) == 0 && identity_apply(self.client, &config) == 0) {
     result = take_part(&self);
     if (stop) save(&self);
   }

@@ -22,6 +22,7 @@
 #define FL_CLIENT_H
 
 #include <fl/base.h>
+#include <fl/channel.h>
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
@@ -248,6 +249,24 @@ FL_API fl_status fl_client_decline(fl_client *client);
  * Borrowed: it is freed after the client, or after it was given up. */
 FL_API fl_status fl_client_attach_slices(fl_client *client,
                                          fl_slice_client *slices);
+
+/** Have a client prove with an Ed25519 key (fl_key_generate), which it copies
+ * and wipes with the handle, that it is who it says, and sign its updates;
+ * after fl_client_restore, too, for a saved state has no keys. With
+ * `server_key` (NULL = none) it proves it to this server alone
+ * (fl_server_options.server_key); that the server has the key, too, is for TLS
+ * or fl_channel to say. A server that wants no proof gets none. Holds from the
+ * next HELLO on: call it before the first fl_client_send. FL_E_ARGUMENT: NULL,
+ * or no key pair; FL_E_NOMEM. */
+FL_API fl_status fl_client_set_key(
+    fl_client *client, const uint8_t secret_key[FL_SECRET_KEY_BYTES],
+    const uint8_t *server_key);
+/** Leave the job, and have the server forget this client: its id and key, what
+ * it claimed, its cohort. What was added to sums stays in them. The event
+ * ABORTED comes with FL_REJECT_FORGOTTEN when it is done; other reasons as
+ * ever. After DONE, too. Not saved: ask again after fl_client_restore.
+ * FL_E_STATE: the client has been aborted. */
+FL_API fl_status fl_client_leave(fl_client *client);
 
 /** Borrow the model's description: that of options.model, else as the server
  * sent it (after JOINED; FL_E_EMPTY before). */

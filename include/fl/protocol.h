@@ -43,7 +43,14 @@ enum {
   X(FL_REJECT_DEADLINE, 14, "missed the deadline")                     \
   X(FL_REJECT_DECLINED, 15, "the client declined")                     \
   X(FL_REJECT_NO_ANSWER, 16, "the server does not answer")             \
-  X(FL_REJECT_STOPPED, 17, "the job was stopped")
+  X(FL_REJECT_STOPPED, 17, "the job was stopped")                      \
+  X(FL_REJECT_SIGNATURE, 18, "a signature is missing or wrong")        \
+  X(FL_REJECT_NOT_ENROLLED, 19, "not enrolled")                        \
+  X(FL_REJECT_KEY, 20, "another key is wanted")                        \
+  X(FL_REJECT_REPLAY, 21, "older than what was counted")               \
+  X(FL_REJECT_RATE, 22, "too many messages")                           \
+  X(FL_REJECT_BANNED, 23, "banned")                                    \
+  X(FL_REJECT_FORGOTTEN, 24, "has left, and is forgotten")
 
 enum {
 #define FL_REJECT_ENUM_(name, number, text) name = number,

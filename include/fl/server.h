@@ -17,6 +17,7 @@
 #define FL_SERVER_H
 
 #include <fl/base.h>
+#include <fl/channel.h>
 #include <fl/cohort.h>
 #include <fl/compress.h>
 #include <fl/freeze.h>
@@ -32,6 +33,26 @@ extern "C" {
 #endif
 
 typedef struct fl_server fl_server;
+
+/** Who may take part. A client with a key (fl_client_set_key) proves that it
+ * has it whenever it says HELLO, and signs its updates; the first key that
+ * comes with an id has that id until the client leaves. */
+enum {
+  FL_ENROL_OPEN = 0,   /**< everybody, with a key or without */
+  FL_ENROL_LISTED = 1, /**< keys of fl_server_allow */
+  FL_ENROL_ASK = 2     /**< keys for which the host's hook says yes */
+};
+
+/** Somebody who has proven to have this key, and wants to be this client. */
+typedef struct fl_enrol_request {
+  uint32_t struct_size;
+  uint32_t job;
+  const char *client_id;
+  const uint8_t *public_key; /**< FL_PUBLIC_KEY_BYTES */
+} fl_enrol_request;
+/** 1 = may take part. Asked at every HELLO: the same question wants the same
+ * answer, until the host has changed its mind. May not use the server. */
+typedef int32_t (*fl_enrol_fn)(const fl_enrol_request *request, void *user);
 
 typedef struct fl_server_options {
   uint32_t struct_size;
@@ -63,6 +84,26 @@ typedef struct fl_server_options {
    * the first of them; at most 10 s. Steps of a job are not held, nor is
    * anything once 256 updates wait. Default 0. */
   uint64_t commit_window_ns;
+  uint32_t enrolment; /**< FL_ENROL_*; default OPEN */
+  /** Messages that a peer may send at once, without the chunks of an upload
+   * that is under way; one that sends more is rejected (FL_REJECT_RATE). The
+   * allowance fills up again evenly, from nothing to all in rate_interval_ns.
+   * 0 = no limit (default). */
+  uint32_t max_messages;
+  fl_enrol_fn enrol; /**< ASK: required */
+  void *enrol_user;
+  /** The key that clients pin (FL_PUBLIC_KEY_BYTES), as that of a channel: what
+   * a client has proven to another server is worth nothing here. NULL
+   * (default): clients that pin one are refused. Copied. */
+  const uint8_t *server_key;
+  uint64_t rate_interval_ns; /**< 1 ms .. 1 day; default 60 s */
+  /** Bad messages for which a client is banned for `ban_ns`, when there are
+   * more than so many at once; the allowance fills up as that of messages does.
+   * What is late, or a limit of ours, is not bad. Without keys an id can be
+   * banned by whoever uses it. 0 = never (default). */
+  uint32_t max_rejects;
+  uint32_t max_bans; /**< at once, >= 1; default 65536 */
+  uint64_t ban_ns;   /**< >= 1; default 1 h */
 } fl_server_options;
 FL_API fl_status fl_server_options_init(fl_server_options *options,
                                         size_t size);
@@ -191,6 +232,9 @@ typedef struct fl_job_options {
    * FL_E_CONFLICT. Borrowed; `user`
    * stays for as long as the job. */
   const fl_strategy_options *strategy;
+  /** Samples that a client may have: who claims more is refused
+   * (FL_REJECT_RANGE), by HELLO or in a round. Default 2^40. */
+  uint64_t max_samples;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 
@@ -255,7 +299,9 @@ enum {
   FL_SERVER_STORE_FAILED = 14,
   /** Cohorts have changed: cohort, child, cohort_change, count (comparisons
    * that decided). */
-  FL_SERVER_COHORT_CHANGED = 15
+  FL_SERVER_COHORT_CHANGED = 15,
+  FL_SERVER_CLIENT_BANNED = 20, /**< client_id, text */
+  FL_SERVER_CLIENT_LEFT = 21    /**< client_id: all about it is forgotten */
 };
 
 typedef struct fl_server_event {
@@ -371,6 +417,36 @@ FL_API fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
 /** End a job after the running round; it then finishes like any other.
  * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
+
+/** Let a key (FL_PUBLIC_KEY_BYTES) take part where enrolment is LISTED, under
+ * this client id; NULL: the first that it comes with, which is its own then. A
+ * key that is on the list gets the new id. FL_E_ARGUMENT: an id that none can
+ * be; FL_E_NOMEM. */
+FL_API fl_status fl_server_allow(fl_server *server, const uint8_t *public_key,
+                                 const char *client_id);
+/** Take a key off the list; clients that have it are turned away. What they
+ * gave stays. FL_E_NOT_FOUND. */
+FL_API fl_status fl_server_disallow(fl_server *server,
+                                    const uint8_t *public_key);
+/** Keys on the list. */
+FL_API uint32_t fl_server_allow_count(const fl_server *server);
+
+/** Turn a client id away in all jobs for `duration_ns`, UINT64_MAX = for ever,
+ * and with it the key that the id belongs to, whatever name it comes with. It
+ * need not be known. What was counted stays. FL_E_ARGUMENT: an id that none can
+ * be, duration 0; FL_E_LIMIT: max_bans; FL_E_NOMEM. */
+FL_API fl_status fl_server_ban(fl_server *server, const char *client_id,
+                               uint64_t duration_ns);
+/** Undo a ban, with that of the key. FL_E_NOT_FOUND: there is none. */
+FL_API fl_status fl_server_unban(fl_server *server, const char *client_id);
+/** How long a ban still lasts, UINT64_MAX = for ever, 0 = it is none. */
+FL_API uint64_t fl_server_ban_left(const fl_server *server,
+                                   const char *client_id);
+/** Forget a client in a job, as if it had asked for it (fl_client_leave): at
+ * the latest when the round that it takes part in is over,
+ * FL_SERVER_CLIENT_LEFT says when. FL_E_NOT_FOUND: no such job or client. */
+FL_API fl_status fl_server_forget(fl_server *server, uint32_t job,
+                                  const char *client_id);
 
 /** Save all jobs, clients and the running rounds (uploads that are not
  * committed yet are sent again by their clients). Guarded by a hash.

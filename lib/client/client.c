@@ -220,6 +220,7 @@ void fl_client_free(fl_client *client)
   fli_frame_parser_free(&client->parser);
   fli_bytes_free(&client->sent);
   fli_wipe(client->token, sizeof client->token);
+  if (client->signer) client->signer->free(client);
   fli_free(context, client, sizeof *client);
   fli_context_unref(context);
 }

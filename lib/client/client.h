@@ -50,7 +50,8 @@ enum {
   FLI_DUE_METRICS = 1 << 2,
   FLI_DUE_NORM = 1 << 3,
   FLI_DUE_UPDATE = 1 << 4,
-  FLI_DUE_GET_SLICE = 1 << 5
+  FLI_DUE_GET_SLICE = 1 << 5,
+  FLI_DUE_LEAVE = 1 << 6
 };
 
 /* Events not yet taken, one bit per kind. */
@@ -98,6 +99,15 @@ typedef struct fli_rows {
                       fl_buffer *update);
 } fli_rows;
 
+/* The client's key (identity.c): what has one begins with this table, so that a
+ * client without keys does not bring signatures along. */
+typedef struct fli_signer {
+  fl_status (*on_challenge)(fl_client *client, const fli_frame *frame);
+  void (*sign_hello)(fl_client *client, fli_hello *hello);
+  void (*sign_update)(fl_client *client, fli_manifest *manifest);
+  void (*free)(fl_client *client);
+} fli_signer;
+
 struct fl_client {
   fl_context *context;
   fl_client_options options; /* strings point to the three below */
@@ -136,10 +146,13 @@ struct fl_client {
   fli_frame_parser parser;
   int has_token;
   uint8_t token[FLI_TOKEN_BYTES];
-  int has_said_hello; /* on an earlier connection */
-  int has_joined;     /* welcomed once by this handle */
-  int has_missed;     /* a frame overtook WELCOME and was dropped */
-  int is_stream_void; /* REJECT: nothing behind it counts */
+  const fli_signer *signer; /* NULL: none */
+  void *keys;               /* of the signer */
+  int is_leaving;           /* says so, and hears nothing but the answer */
+  int has_said_hello;       /* on an earlier connection */
+  int has_joined;           /* welcomed once by this handle */
+  int has_missed;           /* a frame overtook WELCOME and was dropped */
+  int is_stream_void;       /* REJECT: nothing behind it counts */
   uint32_t due;
   fli_bytes sent;
   fli_outgoing outgoing;

@@ -29,8 +29,9 @@ static int expects_answer(const fl_client *client)
   if (client->link != FLI_LINK_WELCOMED)
     return client->link == FLI_LINK_HELLO_SENT;
   if (client->due || client->outgoing.is_active) return 0;
-  return client->is_model_awaited || client->phase == FLI_PHASE_MODEL ||
-         client->phase == FLI_PHASE_NORM || client->phase == FLI_PHASE_UPDATE;
+  return client->is_leaving || client->is_model_awaited ||
+         client->phase == FLI_PHASE_MODEL || client->phase == FLI_PHASE_NORM ||
+         client->phase == FLI_PHASE_UPDATE;
 }
 
 static void run_wait_timer(fl_client *client)

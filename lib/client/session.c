@@ -160,6 +160,7 @@ static fl_status on_welcome(fl_client *client, const fli_frame *frame)
   client->has_joined = 1;
   end_wait(client);
   if (client->link == FLI_LINK_HELLO_SENT) client->link = FLI_LINK_WELCOMED;
+  if (client->is_leaving) client->due |= FLI_DUE_LEAVE;
   if (client->has_missed) fli_client_resync(client);
 out:
   return st;
@@ -440,13 +441,16 @@ static fl_status on_wait(fl_client *client, const fli_frame *frame)
 
 /* 1 when the refusal may be the connection's fault or pass by itself, so that
  * a new HELLO can do better. An id in use may be our own ghost: the server has
- * not noticed yet that an earlier connection of this client is gone. */
+ * not noticed yet that an earlier connection of this client is gone. A
+ * signature may have been for another challenge, and late. */
 static int is_passing(const fl_client *client, uint32_t reason)
 {
   switch (reason) {
   case FL_REJECT_LIMIT:
+  case FL_REJECT_RATE:
   case FL_REJECT_STATE: return 1;
   case FL_REJECT_FORMAT: return client->has_joined;
+  case FL_REJECT_SIGNATURE: return client->signer != NULL;
   case FL_REJECT_ID_IN_USE: return client->has_said_hello || client->has_token;
   default: return 0;
   }
@@ -516,6 +520,10 @@ fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame)
     FLI_TRY(on_welcome(client, frame));
   else if (frame->type == FLI_MSG_WAIT)
     FLI_TRY(on_wait(client, frame));
+  else if (frame->type == FLI_MSG_CHALLENGE && client->signer)
+    return client->signer->on_challenge(client, frame);
+  else if (client->is_leaving)
+    return FL_OK;
   else if (!client->compressor)
     client->has_missed = 1; /* it overtook WELCOME: asked for again then */
   else

@@ -376,6 +376,7 @@ static fl_status write_hello(fl_client *client)
     hello.model_version = client->canonical.version;
     memcpy(hello.model_hash, client->model_hash, sizeof hello.model_hash);
   }
+  if (client->signer) client->signer->sign_hello(client, &hello);
   return fli_write_hello(&client->sent, &hello);
 }
 
@@ -413,21 +414,31 @@ static fl_status begin_upload(fl_client *client)
       .report_value = client->trained.report_value,
       .slices_size = encoded->slices_size,
   };
-  return fli_outgoing_begin(&client->outgoing, &client->sent, &manifest,
-                            encoded->data.data, encoded->data.size,
-                            client->options.chunk_size);
+  fli_hash(manifest.hash, encoded->data.data, encoded->data.size);
+  manifest.total = encoded->data.size;
+  if (client->signer) client->signer->sign_update(client, &manifest);
+  return fli_outgoing_begin_hashed(&client->outgoing, &client->sent, &manifest,
+                                   encoded->data.data, encoded->data.size,
+                                   client->options.chunk_size);
 }
 
 static fl_status write_frames(fl_client *client)
 {
   fl_status st = FL_OK;
+  if (client->is_leaving) {
+    const fli_decline leave = {.forgets = 1};
+    if (client->due & FLI_DUE_LEAVE)
+      FLI_TRY(fli_write_decline(&client->sent, FLI_MSG_BYE, &leave));
+    client->due = 0;
+    return FL_OK;
+  }
   if (client->due & FLI_DUE_GET_MODEL) {
     const fli_get_model get = {client->wanted_version};
     FLI_TRY(fli_write_get_model(&client->sent, &get));
   }
   if (client->due & FLI_DUE_DECLINE) {
-    const fli_decline decline = {client->declined.round,
-                                 client->declined.attempt};
+    const fli_decline decline = {.round = client->declined.round,
+                                 .attempt = client->declined.attempt};
     FLI_TRY(fli_write_decline(&client->sent, FLI_MSG_DECLINE, &decline));
   }
   if (client->due & FLI_DUE_METRICS)

@@ -36,7 +36,10 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
     return answer(peer, round, attempt, FL_REJECT_NONE);
   }
   if (!is_running || round != job->round || attempt != job->attempt) {
-    return fli_peer_ack(peer, round, attempt, FL_REJECT_STALE,
+    return fli_peer_ack(peer, round, attempt,
+                        fli_identity_is_replay(who, round, attempt)
+                            ? FL_REJECT_REPLAY
+                            : FL_REJECT_STALE,
                         "round: got %llu, attempt %u, want %llu, attempt %u",
                         (unsigned long long)round, attempt,
                         (unsigned long long)job->round, job->attempt);
@@ -85,7 +88,11 @@ fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm)
                         "norm: got one, want an update: the scale is public");
   }
   if (!member->has_norm) {
-    st = check_norms(job, norm);
+    st = norm->samples > job->options.max_samples
+             ? fli_error(FL_E_RANGE, "norm.samples: got %llu, want <= %llu",
+                         (unsigned long long)norm->samples,
+                         (unsigned long long)job->options.max_samples)
+             : check_norms(job, norm);
     if (st == FL_E_NOMEM) return st;
     if (st != FL_OK) {
       fli_member_lose(job, member, FL_REJECT_RANGE, 1);
@@ -135,6 +142,7 @@ fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
 {
   const fli_job *job = peer->participant->job;
   fli_member *member = NULL;
+  int is_good = 0;
   fli_peer_drop_upload(peer);
   fl_status st = check_turn(peer, manifest->round, manifest->attempt, &member);
   if (st != FL_OK || !member) return st;
@@ -146,6 +154,8 @@ fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
   if (st != FL_OK) {
     return refuse_update(peer, manifest, FL_REJECT_FORMAT, fl_last_error());
   }
+  st = fli_identity_check_update(peer, manifest, &is_good);
+  if (st != FL_OK || !is_good) return st;
   st = fli_peer_reserve(peer, manifest->total);
   if (st == FL_E_LIMIT) {
     return fli_peer_wait(peer, FLI_STAGING_WAIT_MS, fl_last_error());
@@ -173,6 +183,10 @@ static fl_status check_header(const fli_job *job, const fli_member *member,
   if (st != FL_OK) return st;
   if (slot != want)
     return fli_error(FL_E_RANGE, "update.slot: got %u, want %u", slot, want);
+  if (*samples > job->options.max_samples)
+    return fli_error(FL_E_RANGE, "update.samples: got %llu, want <= %llu",
+                     (unsigned long long)*samples,
+                     (unsigned long long)job->options.max_samples);
   if (member->has_norm && capped(job, *samples) != capped(job, member->samples))
     return fli_error(FL_E_RANGE, "update.samples: got %llu, want %llu",
                      (unsigned long long)*samples,

@@ -57,6 +57,12 @@ static fl_status check_hello(fli_peer *peer, const fli_hello *hello,
     return fli_peer_reject(peer, FL_REJECT_SCHEMA,
                            "model schema: got %s..., want %s...", got, want);
   }
+  if (hello->samples > found->options.max_samples) {
+    return fli_peer_reject(peer, FL_REJECT_RANGE,
+                           "samples: got %llu, want <= %llu",
+                           (unsigned long long)hello->samples,
+                           (unsigned long long)found->options.max_samples);
+  }
   if (found->cohorts && !(hello->capabilities & FLI_CAP_COHORTS)) {
     return fli_peer_reject(peer, FL_REJECT_VERSION,
                            "hello: got a client that knows no cohorts");
@@ -83,14 +89,15 @@ static fl_status identify(fli_peer *peer, fli_job *job, const fli_hello *hello,
     if (st != FL_OK) return st;
     st = fli_cohorts_join(*who);
     if (st != FL_OK) {
-      fli_registry_undo(*who);
+      fli_registry_remove(*who);
       *who = NULL;
     }
     return st;
   }
   if (known->peer && known->peer != peer) {
-    if (!hello->has_token ||
-        !fli_equal_secret(hello->token, known->token, FLI_TOKEN_BYTES)) {
+    if (!fli_identity_is_owner(peer, known) &&
+        (!hello->has_token ||
+         !fli_equal_secret(hello->token, known->token, FLI_TOKEN_BYTES))) {
       return fli_peer_reject(
           peer, FL_REJECT_ID_IN_USE,
           "client id: got \"%s\", want one that no other peer uses",
@@ -135,6 +142,8 @@ static fl_status start_over(fli_peer *peer, fli_participant *who,
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
   fli_registry_detach(who, 0);
+  fli_forget_cancel(who);
+  fli_identity_bind(peer, who);
   take_hello(who, hello);
   fli_registry_attach(who, peer);
   if (member) fli_member_revive(who->job, member);
@@ -159,6 +168,9 @@ static fl_status on_hello(fli_peer *peer, const fli_frame *frame)
                         hello.client_id, peer->participant->id);
   }
   const int is_repeat = peer->participant != NULL;
+  int is_welcome = 0;
+  st = fli_identity_check(peer, job, &hello, &is_welcome);
+  if (st != FL_OK || !is_welcome) return st;
   st = identify(peer, job, &hello, &who, &kind);
   if (st != FL_OK || !who) return st;
   st = start_over(peer, who, &hello);
@@ -260,6 +272,10 @@ static fl_status on_bye(fli_peer *peer, const fli_frame *frame)
   fli_member *member = fli_member_of(who);
   const fl_status st = fli_parse_decline(&decline, frame->body, frame->size);
   if (st != FL_OK) return st;
+  if (decline.forgets) {
+    fli_forget_ask(who);
+    return FL_OK;
+  }
   fli_peer_close(peer, 0);
   fli_registry_end_grace(who);
   if (member) fli_member_lose(who->job, member, FL_REJECT_VANISHED, 0);
@@ -280,6 +296,10 @@ static const struct {
 
 static fl_status dispatch(fli_peer *peer, const fli_frame *frame)
 {
+  if (fli_ban_meters(peer, frame)) {
+    return fli_peer_reject(peer, FL_REJECT_RATE, "%s",
+                           fl_reject_text(FL_REJECT_RATE));
+  }
   for (size_t i = 0; i < FLI_COUNT_OF(handlers); i++) {
     if (handlers[i].type != frame->type) continue;
     if (!peer->participant && frame->type != FLI_MSG_HELLO) {

@@ -241,7 +241,9 @@ void fli_job_advance(fli_job *job)
     expire_grace(job);
     has_changed = progress(job);
     if (has_changed) fli_journal_step(job->server);
+    if (has_changed) job->registry.is_sweep_due = 1;
   } while (has_changed);
+  fli_forget_sweep(job);
 }
 
 static void earlier(uint64_t *deadline, uint64_t other)

@@ -41,6 +41,7 @@ static fl_job_options defaults(void)
       .feedback_decay = 0.5f,
       .min_cover = 1,
       .cohort_probed = 40,
+      .max_samples = FLI_MAX_SAMPLES,
   };
   return options;
 }
@@ -102,6 +103,9 @@ static fl_status check_numbers(const fl_job_options *options)
   if (options->weight_cap > FLI_MAX_SAMPLES)
     return fli_error(FL_E_OPTIONS, "weight_cap: got %llu, want <= 2^40",
                      (unsigned long long)options->weight_cap);
+  if (options->max_samples < 1 || options->max_samples > FLI_MAX_SAMPLES)
+    return fli_error(FL_E_OPTIONS, "max_samples: got %llu, want 1..2^40",
+                     (unsigned long long)options->max_samples);
   if (!isfinite(options->learning_rate) || options->learning_rate < 0.0f)
     return fli_error(FL_E_OPTIONS, "learning_rate: got %g, want >= 0",
                      (double)options->learning_rate);

@@ -147,6 +147,7 @@ void fli_peer_close(fli_peer *peer, int keep_queue)
   fli_frame_parser_free(&peer->parser);
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
+  fli_identity_free(peer);
   if (!keep_queue) fli_bytes_free(&peer->queue);
   if (peer->participant) {
     fli_registry_detach(peer->participant, 1);
@@ -165,21 +166,29 @@ static void report(fli_peer *peer, uint64_t round, uint32_t reason,
   event.reason = reason;
   event.round = round;
   fli_events_add(&peer->server->events, &event, who ? who->id : "", "%s", text);
+  fli_ban_count(peer, reason);
+}
+
+fl_status fli_peer_dismiss(fli_peer *peer, uint32_t reason, const char *text)
+{
+  fli_reject message = {.reason = reason};
+  snprintf(message.text, sizeof message.text, "%s", text);
+  fli_bytes_clear(&peer->queue);
+  const fl_status st = fli_write_reject(&peer->queue, &message);
+  fli_peer_close(peer, 1);
+  return st;
 }
 
 fl_status fli_peer_reject(fli_peer *peer, uint32_t reason, const char *format,
                           ...)
 {
-  fli_reject message = {.reason = reason};
+  char text[FLI_TEXT_BYTES];
   va_list args;
   va_start(args, format);
-  vsnprintf(message.text, sizeof message.text, format, args);
+  vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  report(peer, 0, reason, message.text);
-  fli_bytes_clear(&peer->queue);
-  const fl_status st = fli_write_reject(&peer->queue, &message);
-  fli_peer_close(peer, 1);
-  return st;
+  report(peer, 0, reason, text);
+  return fli_peer_dismiss(peer, reason, text);
 }
 
 /* A peer that sends without reading the answers must not fill our memory. What

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The participants of a job: a hash table by id that only grows, since an id
- * that came once may come again. Ids are hashed with the server's secret, so
- * that nobody can choose ids that collide; the same hash yields the token that
- * proves a returning client, which therefore needs no memory of its own in a
- * snapshot. Nothing ever depends on the table's order: whoever iterates sorts
- * by id first.
+/* The participants of a job: a hash table by id. An id that came once may come
+ * again: it stays until it leaves for good. Ids are hashed with the server's
+ * secret, so that nobody can choose ids that collide; the same hash yields the
+ * token that proves a returning client, which therefore needs no memory of its
+ * own in a snapshot. Nothing ever depends on the table's order: whoever
+ * iterates sorts by id first.
  *
  * Those whose connection broke stand in a list, oldest first, until their
  * grace ends; as the grace is the same for all, only its head has a timer. */
@@ -72,7 +72,9 @@ void fli_registry_free(fli_registry *registry, fl_context *context)
 {
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *participant = registry->slots[i];
-    if (participant) fli_free(context, participant, sizeof *participant);
+    if (!participant) continue;
+    fli_standing_free(participant);
+    fli_free(context, participant, sizeof *participant);
   }
   fli_free(context, registry->slots,
            registry->capacity * sizeof *registry->slots);
@@ -110,12 +112,31 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   return FL_OK;
 }
 
-void fli_registry_undo(fli_participant *participant)
+/* Those behind it move up, so that nobody's search ends at the hole. */
+static void take_out(fli_registry *registry, fli_participant **at)
+{
+  const size_t mask = registry->capacity - 1;
+  size_t hole = (size_t)(at - registry->slots);
+  size_t i = (hole + 1) & mask;
+  for (; registry->slots[i]; i = (i + 1) & mask) {
+    const size_t home = (size_t)registry->slots[i]->hash & mask;
+    if (((i - home) & mask) < ((i - hole) & mask)) continue;
+    registry->slots[hole] = registry->slots[i];
+    hole = i;
+  }
+  registry->slots[hole] = NULL;
+}
+
+void fli_registry_remove(fli_participant *participant)
 {
   fli_job *job = participant->home;
-  *place(&job->registry, participant->hash, participant->id) = NULL;
-  job->registry.count--;
+  fli_registry *registry = &job->registry;
+  fli_registry_end_grace(participant);
+  take_out(registry, place(registry, participant->hash, participant->id));
+  registry->count--;
+  registry->n_leaving -= (uint32_t)participant->is_leaving;
   job->server->n_participants--;
+  fli_standing_free(participant);
   fli_free(job->context, participant, sizeof *participant);
 }
 

@@ -133,8 +133,24 @@ out:
 
 /* ---- participants ---- */
 
+static fl_status restore_standing(fli_participant *who,
+                                  const fli_saved_participant *saved)
+{
+  who->is_leaving = saved->is_leaving != 0;
+  who->home->registry.n_leaving += (uint32_t)who->is_leaving;
+  who->home->registry.is_sweep_due |= who->is_leaving;
+  if (!saved->key) return FL_OK;
+  if (saved->key_size != FLI_NAME_BYTES) return malformed("a client's key");
+  fli_standing *standing = fli_standing_of(who);
+  if (!standing) return fli_nomem(sizeof *standing);
+  memcpy(standing->key, saved->key, FLI_NAME_BYTES);
+  standing->has_key = 1;
+  return FL_OK;
+}
+
 static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
 {
+  fl_status st = FL_OK;
   uint32_t left = fli_reader_array(reader);
   for (; left > 0; left--) {
     fli_saved_participant saved;
@@ -143,8 +159,7 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     fli_saved_read(reader, &fli_saved_participants, &saved);
     if (fli_reader_status(reader) != FL_OK) break;
     if (fli_registry_find(job, saved.id)) return malformed("a client's id");
-    const fl_status st = fli_registry_add(job, saved.id, &who);
-    if (st != FL_OK) return st;
+    FLI_TRY(fli_registry_add(job, saved.id, &who));
     who->samples = saved.samples;
     who->capabilities = saved.capabilities;
     who->counted_round = saved.counted_round;
@@ -152,10 +167,13 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     who->before_round = saved.before_round;
     who->before_attempt = saved.before_attempt;
     who->depth = saved.depth;
+    FLI_TRY(restore_standing(who, &saved));
     if (saved.is_expected) fli_registry_detach(who, 1);
   }
   fli_reader_leave(reader);
-  return fli_reader_status(reader);
+  st = fli_reader_status(reader);
+out:
+  return st;
 }
 
 /* ---- the round ---- */
@@ -419,8 +437,9 @@ static fl_status read_job(fl_server *server, fli_msg_reader *reader)
 
 static fl_status read_server(fl_server *server, fli_msg_reader *reader)
 {
-  if (fli_reader_array(reader) != 2) {
-    fli_reader_fail(reader, FL_E_FORMAT, "state: want a secret and jobs");
+  if (fli_reader_array(reader) != 4) {
+    fli_reader_fail(reader, FL_E_FORMAT,
+                    "state: want a secret, jobs, keys and bans");
   }
   fli_reader_bin_exact(reader, server->secret, sizeof server->secret,
                        "state: secret");
@@ -430,6 +449,8 @@ static fl_status read_server(fl_server *server, fli_msg_reader *reader)
     st = read_job(server, reader);
   if (st != FL_OK) return st;
   fli_reader_leave(reader);
+  st = fli_trust_read(server, reader);
+  if (st != FL_OK) return st;
   fli_reader_leave(reader);
   return fli_reader_finish(reader);
 }

@@ -66,7 +66,12 @@ static void write_participants(fli_msg_writer *writer,
         .before_round = who->before_round,
         .before_attempt = who->before_attempt,
         .depth = who->depth,
+        .is_leaving = (uint32_t)who->is_leaving,
     };
+    if (who->standing && who->standing->has_key) {
+      saved.key = who->standing->key;
+      saved.key_size = FLI_NAME_BYTES;
+    }
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);
   }
@@ -216,12 +221,13 @@ fl_status fl_server_save(const fl_server *server, const fl_writer *writer)
     return fli_error(FL_E_ARGUMENT, "fl_server_save: NULL argument");
   fli_bytes_init(&payload, server->context);
   fli_writer_init(&pack, &payload);
-  fli_writer_array(&pack, 2);
+  fli_writer_array(&pack, 4);
   fli_writer_bin(&pack, server->secret, sizeof server->secret);
   fli_writer_array(&pack, (uint32_t)server->n_jobs);
   for (size_t i = 0; i < server->n_jobs; i++) {
     FLI_TRY(fli_job_write(&pack, server->jobs[i]));
   }
+  FLI_TRY(fli_trust_write(&pack, server));
   FLI_TRY(fli_writer_status(&pack));
   FLI_TRY(fli_container_write(writer, FLI_STATE_SERVER,
                               FLI_SERVER_STATE_VERSION, &payload));

@@ -12,8 +12,12 @@
 #include "base/options.h"
 #include "server/cohorts.h"
 
-#define COMMIT_WINDOW_MAX_NS UINT64_C(10000000000)
 #include "server/slices.h"
+
+#define SECOND_NS UINT64_C(1000000000)
+#define COMMIT_WINDOW_MAX_NS (10 * SECOND_NS)
+#define RATE_INTERVAL_MIN_NS (SECOND_NS / 1000)
+#define RATE_INTERVAL_MAX_NS (86400 * SECOND_NS)
 
 /* ---- making ---- */
 
@@ -26,6 +30,9 @@ static fl_server_options defaults(void)
       .max_control_size = FLI_FRAME_MAX_CONTROL,
       .chunk_size = 256 * 1024,
       .staging_cap = UINT64_C(256) << 20,
+      .rate_interval_ns = 60 * SECOND_NS,
+      .max_bans = 65536,
+      .ban_ns = 3600 * SECOND_NS,
   };
   return options;
 }
@@ -56,7 +63,13 @@ static fl_status check_options(const fl_server_options *options)
     return fli_error(FL_E_OPTIONS, "commit_window_ns: got %llu, want <= %llu",
                      (unsigned long long)options->commit_window_ns,
                      (unsigned long long)COMMIT_WINDOW_MAX_NS);
-  return FL_OK;
+  if (options->rate_interval_ns < RATE_INTERVAL_MIN_NS ||
+      options->rate_interval_ns > RATE_INTERVAL_MAX_NS)
+    return fli_error(FL_E_OPTIONS, "rate_interval_ns: got %llu, want 1 ms..1 d",
+                     (unsigned long long)options->rate_interval_ns);
+  if (options->max_bans < 1 || options->ban_ns < 1)
+    return fli_error(FL_E_OPTIONS, "max_bans, ban_ns: want >= 1");
+  return fli_identity_check_options(options);
 }
 
 fl_status fli_server_create(fl_server **out, fl_context *context,
@@ -74,6 +87,12 @@ fl_status fli_server_create(fl_server **out, fl_context *context,
   server->options = local;
   server->journal.store = local.store;
   server->peers.context = context;
+  server->trust.allowed.context = server->trust.banned.context = context;
+  if (local.server_key) {
+    memcpy(server->trust.server_key, local.server_key, FLI_KEY_BYTES);
+    server->trust.has_server_key = 1;
+  }
+  server->options.server_key = NULL;
   fli_bytes_init(&server->handed, context);
   fli_events_init(&server->events, context);
   *out = server;
@@ -111,6 +130,8 @@ void fl_server_free(fl_server *server)
     fli_job_free(server->jobs[i]);
   fli_free(context, server->jobs, server->job_capacity * sizeof *server->jobs);
   fli_events_free(&server->events);
+  fli_marks_free(&server->trust.allowed);
+  fli_marks_free(&server->trust.banned);
   fli_journal_free(server);
   fli_bytes_free(&server->handed);
   fli_wipe(server->secret, sizeof server->secret);
@@ -295,6 +316,7 @@ static fl_status handle_frames(fli_peer *peer)
                      : fli_inbox_refuse(peer, st);
     if (peer->participant) job = peer->participant->job;
     if (job) fli_job_advance(job);
+    fli_ban_enforce(peer->server);
   }
   return st;
 }
@@ -376,6 +398,7 @@ fl_status fl_server_tick(fl_server *server, uint64_t now_ns)
   for (size_t i = 0; !server->has_clock && i < server->n_jobs; i++) {
     fli_job_rebase(server->jobs[i], now_ns);
   }
+  if (!server->has_clock) fli_ban_rebase(server, now_ns);
   server->has_clock = 1;
   if (now_ns > server->now_ns) server->now_ns = now_ns;
   /* Which is never: a pause that ends then must not end at once. */

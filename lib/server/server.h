@@ -6,6 +6,7 @@
  *   server.c -> journal.c (what is durable), recover.c
  *   server.c -> inbox.c -> registry.c, round.c, evaluate.c -> step.c, store.c
  *   server.c -> outbox.c (what a peer is sent is derived from the job's state)
+ *   inbox.c, collect.c -> identity.c, enrol.c, ban.c, forget.c (trust.h)
  *   all      -> peer.c, peer_table.c, events.c
  *
  * Only handlers in inbox.c and round.c report a peer's faults; every function
@@ -17,6 +18,7 @@
 #include "base/compiler.h"
 #include "compress/canonical.h"
 #include "server/journal.h"
+#include "server/trust.h"
 #include "wire/transfer.h"
 
 typedef struct fli_participant fli_participant;
@@ -165,6 +167,8 @@ struct fli_peer {
   fli_blob *blob; /* what `outgoing` borrows from */
   uint64_t blob_version;
   uint32_t blob_cohort; /* of a probe; FL_COHORT_NONE: it is the model */
+  fli_proof proof;
+  uint64_t messages_ns; /* allowance of one that is no client yet */
 };
 
 fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);
@@ -193,7 +197,9 @@ void fli_peer_drop_download(fli_peer *peer);
 /* Stop talking: nothing more is read, and sent only what is queued if
  * `keep_queue`. The participant, if any, is let go with its grace. */
 void fli_peer_close(fli_peer *peer, int keep_queue);
-/* REJECT, event, close. */
+/* REJECT, close. */
+fl_status fli_peer_dismiss(fli_peer *peer, uint32_t reason, const char *text);
+/* The same with an event. */
 fl_status fli_peer_reject(fli_peer *peer, uint32_t reason, const char *format,
                           ...) FLI_PRINTF(3, 4);
 /* ACK; a reason other than NONE and STALE is an event, too. */
@@ -212,9 +218,11 @@ struct fli_participant {
   uint64_t hash; /* of the id, keyed: place in the table */
   uint64_t samples;
   uint64_t capabilities;
-  uint32_t depth;  /* last modules it can train; 0 = all */
-  fli_peer *peer;  /* NULL = away */
-  int is_in_grace; /* in the job's list of those just lost */
+  uint32_t depth;         /* last modules it can train; 0 = all */
+  fli_peer *peer;         /* NULL = away */
+  int is_in_grace;        /* in the job's list of those just lost */
+  int is_leaving;         /* to be forgotten: forget.c */
+  fli_standing *standing; /* NULL: neither key nor anything else to note */
   uint64_t lost_ns;
   fli_participant *previous, *next; /* that list, oldest first */
   int has_model;
@@ -237,14 +245,16 @@ typedef struct fli_registry {
   uint32_t count;
   uint32_t live;
   uint32_t trainers; /* of those live */
+  uint32_t n_leaving;
+  int is_sweep_due; /* some of them may go now */
   fli_participant *grace_first, *grace_last;
 } fli_registry;
 
 void fli_registry_free(fli_registry *registry, fl_context *context);
 fli_participant *fli_registry_find(const fli_job *job, const char *id);
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
-/* The one that was added last, and that nobody has seen yet. */
-void fli_registry_undo(fli_participant *participant);
+/* Forget one that no peer and no round has. */
+void fli_registry_remove(fli_participant *participant);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);
@@ -539,6 +549,7 @@ struct fl_server {
   fli_bytes handed; /* what fl_server_send gave out last */
   fli_events events;
   fli_journal journal;
+  fli_trust trust;
 };
 
 /* A server of a snapshot's bytes (restore.c). */

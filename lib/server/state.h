@@ -7,7 +7,7 @@
 #include "server/server.h"
 
 enum {
-  FLI_SERVER_STATE_VERSION = 6,
+  FLI_SERVER_STATE_VERSION = 7,
   FLI_SAVED_JOB_PARTS = 23,
   FLI_SAVED_FREEZING_PARTS = 5
 };
@@ -77,6 +77,9 @@ typedef struct fli_saved_participant {
   uint64_t before_round;
   uint32_t before_attempt;
   uint32_t depth;
+  const uint8_t *key; /* FLI_NAME_BYTES; NULL: none */
+  uint32_t key_size;
+  uint32_t is_leaving;
 } fli_saved_participant;
 
 extern const fli_saved_table fli_saved_options; /* fl_job_options */

@@ -58,6 +58,7 @@ static const fli_saved_field option_rows[] = {
     OPTION(rate_period, FLI_SAVED_U32),
     OPTION(cohort_sketches, FLI_SAVED_U32),
     OPTION(cohort_probed, FLI_SAVED_U32),
+    OPTION(max_samples, FLI_SAVED_U64),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -158,6 +159,9 @@ static const fli_saved_field participant_rows[] = {
     WHO(before_round, FLI_SAVED_U64),
     WHO(before_attempt, FLI_SAVED_U32),
     WHO(depth, FLI_SAVED_U32),
+    {FLI_SAVED_VIEW, offsetof(fli_saved_participant, key),
+     offsetof(fli_saved_participant, key_size)},
+    WHO(is_leaving, FLI_SAVED_U32),
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows);

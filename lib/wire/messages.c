@@ -83,6 +83,13 @@ static const fli_field hello_fields[] = {
     OPT_U64(hello, 10, model_version, has_model),
     OPT_ARRAY(hello, 11, model_hash, has_model),
     OPT_U32(hello, 12, depth, UINT32_MAX),
+    OPT_ARRAY(hello, 13, public_key, has_key),
+    OPT_ARRAY(hello, 14, signature, has_signature),
+    OPT_ARRAY(hello, 15, server_key, has_server_key),
+};
+
+static const fli_field challenge_fields[] = {
+    ARRAY(challenge, 1, nonce),
 };
 
 static const fli_field norm_fields[] = {
@@ -105,6 +112,7 @@ static const fli_field metrics_fields[] = {
 static const fli_field decline_fields[] = {
     U64(decline, 1, round, 0, MAX_ROUND),
     U32(decline, 2, attempt, 0, UINT32_MAX),
+    OPT_U32(decline, 3, forgets, 1),
 };
 
 static const fli_field get_model_fields[] = {
@@ -226,6 +234,7 @@ static const fli_field manifest_fields[] = {
     OPT_FLAGGED(manifest, 13, report_value, FLI_FIELD_ANY, 0, has_report),
     OPT_FLAGGED(manifest, 14, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
     OPT_U32(manifest, 24, slices_size, UINT32_MAX),
+    OPT_ARRAY(manifest, 25, signature, has_signature),
 };
 
 static void check_hello(fli_msg_reader *reader, const void *message)
@@ -324,6 +333,7 @@ MESSAGE(evaluate, evaluate, FLI_MSG_EVALUATE, 0, NULL)
 MESSAGE(wait, wait, FLI_MSG_WAIT, 0, NULL)
 MESSAGE(reject, reject, FLI_MSG_REJECT, 0, NULL)
 MESSAGE(done, done, FLI_MSG_DONE, 0, NULL)
+MESSAGE(challenge, challenge, FLI_MSG_CHALLENGE, 0, NULL)
 MESSAGE(manifest, manifest, FLI_MSG_MANIFEST, 0, check_manifest)
 SCHEMA(decline, FLI_MSG_DECLINE, 0, NULL)
 PARSE(decline, decline)

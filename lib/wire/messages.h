@@ -33,13 +33,14 @@ enum {
   FLI_MSG_WAIT = 21,
   FLI_MSG_REJECT = 22,
   FLI_MSG_DONE = 23,
+  FLI_MSG_CHALLENGE = 24,
   FLI_MSG_SLICE = 28,
   /* both ways */
   FLI_MSG_MANIFEST = 32,
   FLI_MSG_CHUNK = 33
 };
 
-enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256 };
+enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256, FLI_PROOF_BYTES = 64 };
 
 /* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean. */
 enum { FLI_CAP_TRAIN = 1, FLI_CAP_EVALUATE = 2, FLI_CAP_COHORTS = 4 };
@@ -60,7 +61,18 @@ typedef struct fli_hello {
   uint64_t model_version;             /* 10?: canonical model held */
   uint8_t model_hash[FLI_HASH_BYTES]; /* 11? with 10 */
   uint32_t depth; /* 12?: last modules it can train; 0 = all */
+  int has_key;
+  uint8_t public_key[FLI_KEY_BYTES]; /* 13?: the client's, Ed25519 */
+  int has_signature;
+  uint8_t signature[FLI_PROOF_BYTES]; /* 14?: see signed.h */
+  int has_server_key;
+  uint8_t server_key[FLI_KEY_BYTES]; /* 15?: that the client pins */
 } fli_hello;
+
+/* Answer to a HELLO with a key: the next one is to be signed for this. */
+typedef struct fli_challenge {
+  uint8_t nonce[FLI_KEY_BYTES]; /* 1 */
+} fli_challenge;
 
 typedef struct fli_welcome {
   uint32_t version;               /* 1 */
@@ -173,6 +185,7 @@ typedef struct fli_metrics {
 typedef struct fli_decline {
   uint64_t round;   /* 1 */
   uint32_t attempt; /* 2 */
+  uint32_t forgets; /* 3?: BYE: 1 = forget this client */
 } fli_decline;
 
 /* Ask for a full copy (hash mismatch, nothing held). */
@@ -247,6 +260,8 @@ typedef struct fli_manifest {
   uint32_t cohort; /* 14?: MODEL, STEPS, PROBE: whose model it is */
   /* 24?: UPDATE: so many bytes at the end are a sparse update */
   uint32_t slices_size;
+  int has_signature;
+  uint8_t signature[FLI_PROOF_BYTES]; /* 25?: UPDATE: see signed.h */
 } fli_manifest;
 
 /* Body is not a map, so that bulk bytes stay cheap: u64 transfer | u64 offset
@@ -276,6 +291,7 @@ enum {
   X(wait, WAIT)           \
   X(reject, REJECT)       \
   X(done, DONE)           \
+  X(challenge, CHALLENGE) \
   X(manifest, MANIFEST)   \
   X(chunk, CHUNK)
 

@@ -39,6 +39,7 @@ typedef struct sim_config {
   int knows_model;      /* clients are given the model */
   int freezes;          /* module 0, from round 2 on */
   int has_part;         /* node 0 can afford the last module only */
+  int has_keys;         /* all but node 1 */
   uint64_t staging_cap; /* 0 = default */
 } sim_config;
 

@@ -12,6 +12,7 @@
 #ifndef SIM_H
 #define SIM_H
 
+#include "crypto/keys.h"
 #include "net/network.h"
 
 /* ---- training ----------------------------------------------------------- */
@@ -153,6 +154,12 @@ static inline void sim_node_start(sim *s, sim_node *node)
     SIM_OK(s, fl_client_restore(&node->client, NULL, &options, &reader));
   } else {
     SIM_OK(s, fl_client_new(&node->client, NULL, &options));
+  }
+  if (s->config.has_keys && node->index != 1) {
+    uint8_t secret[FLI_SECRET_BYTES], public_key[FLI_PUBLIC_BYTES];
+    const uint8_t seed[FLI_KEY_BYTES] = {(uint8_t)(1 + node->index)};
+    fli_sign_keys(secret, public_key, seed);
+    SIM_OK(s, fl_client_set_key(node->client, secret, NULL));
   }
   node->peer = s->next_peer++;
   node->heard_ns = s->now_ns;

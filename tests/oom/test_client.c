@@ -6,6 +6,7 @@
 
 #include "client/client.h"
 #include "client_pair.h"
+#include "crypto/keys.h"
 #include "feedback_audit.h"
 
 enum { ROUNDS = 3, STEPS = 200 };
@@ -20,6 +21,31 @@ static fl_status whole_job(fl_context *context, void *arg)
   for (int i = 0; i < STEPS && !p.is_done; i++)
     FLI_TRY(pair_step(&p));
   CHECK(p.is_done);
+out:
+  pair_end(&p);
+  return st;
+}
+
+/* Proves its key, signs, and leaves at the end. */
+static fl_status signed_job(fl_context *context, void *arg)
+{
+  fl_status st = FL_OK;
+  uint8_t secret[FL_SECRET_KEY_BYTES], public_key[FL_PUBLIC_KEY_BYTES];
+  const uint8_t seed[FLI_KEY_BYTES] = {1};
+  pair p;
+  const uint32_t *codec = arg;
+  fli_sign_keys(secret, public_key, seed);
+  FLI_TRY(pair_begin(&p, context, *codec, ROUNDS));
+  FLI_TRY(pair_connect(&p));
+  FLI_TRY(fl_client_set_key(p.client, secret, public_key));
+  FLI_TRY(fl_client_set_key(p.client, secret, NULL));
+  for (int i = 0; i < STEPS && !p.is_done; i++)
+    FLI_TRY(pair_step(&p));
+  CHECK(p.is_done);
+  FLI_TRY(fl_client_leave(p.client));
+  for (int i = 0; i < STEPS && p.client->phase != FLI_PHASE_ABORTED; i++)
+    FLI_TRY(pair_step(&p));
+  CHECK_EQ_U64(p.client->phase, FLI_PHASE_ABORTED);
 out:
   pair_end(&p);
   return st;
@@ -256,6 +282,7 @@ static void jobs_report_lack_of_memory(void)
   for (size_t i = 0; i < 2; i++) {
     oom_loop(whole_job, &codecs[i]);
     oom_loop(freezing_job, &codecs[i]);
+    oom_loop(signed_job, &codecs[i]);
   }
 }
 

@@ -5,6 +5,7 @@
  * replicas equal, and every byte is given back. */
 #include "oom.h"
 
+#include "base/error.h"
 #include "unit/server_fixture.h"
 
 enum { MEND_ROUNDS = 60 };
@@ -76,6 +77,15 @@ static void adapt(sv_world *world)
 static void trim(sv_world *world)
 {
   follow(world, "trimmed-mean");
+}
+
+/* Proofs, signed updates, allowances that are never used up. */
+static void with_keys(sv_world *world)
+{
+  world->options.max_messages = 100000;
+  world->options.max_rejects = 100000;
+  for (size_t i = 0; i < world->n_clients; i++)
+    sv_give_key(&world->clients[i], (uint8_t)(1 + i));
 }
 
 static fl_status try_start(sv_world *world)
@@ -237,6 +247,45 @@ static void training_survives_with_one_of_separate_updates(void)
   run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, trim);
 }
 
+static void training_survives_with_keys(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, with_keys);
+}
+
+/* An event that there is no memory for is lost, and nothing else. */
+static fl_status take_ban(fl_server *server)
+{
+  fl_server_event event;
+  fl_status st = fl_server_event_init(&event, sizeof event);
+  if (st == FL_OK) st = fl_server_poll(server, &event);
+  if (st == FL_OK && event.kind == FL_SERVER_CLIENT_BANNED) return FL_OK;
+  return fli_error(FL_E_NOMEM, "the event is lost");
+}
+
+/* A key or a ban that there is no memory for is not half there. */
+static fl_status list_and_ban(fl_context *context, void *arg)
+{
+  fl_server *server = NULL;
+  fl_status st = fl_server_new(&server, context, arg);
+  for (uint8_t i = 0; st == FL_OK && i < 40; i++) {
+    const uint8_t key[FL_PUBLIC_KEY_BYTES] = {i};
+    const char id[2] = {(char)('0' + i), '\0'};
+    st = fl_server_allow(server, key, i % 2 ? id : NULL);
+    CHECK_EQ_U64(fl_server_allow_count(server), i + (st == FL_OK));
+    if (st != FL_OK) break;
+    st = fl_server_ban(server, id, 5);
+    CHECK_EQ_U64(fl_server_ban_left(server, id), st == FL_OK ? 5 : 0);
+    st = st == FL_OK ? take_ban(server) : fli_error(st, "not banned");
+  }
+  fl_server_free(server);
+  return st;
+}
+
+static void lists_and_bans_report_it(void)
+{
+  oom_loop(list_and_ban, NULL);
+}
+
 /* arg: a snapshot. */
 static fl_status restore_and_save(fl_context *context, void *arg)
 {
@@ -262,6 +311,8 @@ static void restore_with(void (*prepare)(sv_world *world))
   configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
   prepare(&world);
   CHECK_OK(try_start(&world));
+  CHECK_OK(fl_server_ban(world.server, "eve", 5));
+  CHECK_OK(fl_server_allow(world.server, world.clients[0].public_key, NULL));
   sv_join(&world);
   sv_report(&world, 3);
   sv_pull(&world.clients[0]);
@@ -279,6 +330,7 @@ static void restoring_and_saving_report_it(void)
   restore_with(freeze);
   restore_with(adapt);
   restore_with(trim);
+  restore_with(with_keys);
 }
 
 int main(void)
@@ -292,6 +344,8 @@ int main(void)
   CHECK_CASE(recovering_reports_it);
   CHECK_CASE(training_survives_with_a_strategy_of_sums);
   CHECK_CASE(training_survives_with_one_of_separate_updates);
+  CHECK_CASE(training_survives_with_keys);
+  CHECK_CASE(lists_and_bans_report_it);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

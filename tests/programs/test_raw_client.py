@@ -6,12 +6,15 @@ import json
 import struct
 import sys
 
-from programs import ROOT, Bench, end_of, run_script, wait_for, want
+from programs import (PARTICIPANT, ROOT, Bench, end_of, run_program,
+                      run_script, wait_for, want)
 
 sys.path.insert(0, str(ROOT / "examples"))
 import raw_client  # noqa: E402
+import raw_ed25519  # noqa: E402
 
 RAW = ROOT / "examples" / "raw_client.py"
+SIGNATURES = ROOT / "examples" / "raw_ed25519.py"
 PEOPLE = 20  # shards: pure Python is slow
 
 
@@ -50,14 +53,14 @@ def _model_of(path):
 
 
 def it_imports_the_standard_library_alone():
-    tree = ast.parse(RAW.read_text())
     names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
-    foreign = names - set(sys.stdlib_module_names)
+    for path in (RAW, SIGNATURES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.split(".")[0])
+    foreign = names - set(sys.stdlib_module_names) - {SIGNATURES.stem}
     want(names and not foreign, foreign)
 
 
@@ -72,6 +75,34 @@ def a_client_from_the_page_alone_finishes_the_rounds():
         rows = bench.events("round_finished")
         want([row["accepted"] for row in rows] == [1] * 4, rows)
         want(rows[-1]["train_loss"] < rows[0]["train_loss"], rows)
+        want(not bench.events("refused"), bench.events("refused"))
+
+
+def its_signatures_are_those_of_rfc_8032():
+    """The first test vector of section 7.1, of an empty message."""
+    seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc4"
+                         "4449c5697b326919703bac031cae7f60")
+    public = ("d75a980182b10ab7d54bfed3c964073a"
+              "0ee172f3daa62325af021a68f707511a")
+    signature = ("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+                 "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b")
+    want(raw_ed25519.public_key(seed).hex() == public, "public key")
+    want(raw_ed25519.sign(seed, b"").hex() == signature, "signature")
+
+
+def with_a_key_it_takes_part_where_keys_are_wanted():
+    with Bench() as bench:
+        path, allowed = bench.folder / "key", bench.folder / "allowed"
+        status, text, errors = run_program(PARTICIPANT, "--new-key",
+                                           f"--key={path}")
+        want(status == 0, errors)
+        allowed.write_text(text.strip() + " raw0\n")
+        aggregator = _aggregator(bench, "--rounds=2", "--enrol=list",
+                                 f"--allow-list={allowed}")
+        process = _raw(bench, 0, f"--key={path}")
+        want(end_of(process) == 0, bench.errors("raw0"))
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        want("2 updates counted" in bench.errors("raw0"), bench.errors("raw0"))
         want(not bench.events("refused"), bench.events("refused"))
 
 

@@ -15,6 +15,8 @@
 
 #include "base/bytes.h"
 #include "compress/canonical.h"
+#include "crypto/keys.h"
+#include "wire/signed.h"
 #include "wire/transfer.h"
 
 enum {
@@ -57,6 +59,11 @@ typedef struct sv_client {
   int is_old;  /* knows nothing of first_active */
   int is_mute; /* answers nothing by itself */
   int is_gone; /* not connected */
+  int has_key; /* proves it, and signs: sv_give_key */
+  uint8_t secret[FL_SECRET_KEY_BYTES];
+  uint8_t public_key[FL_PUBLIC_KEY_BYTES];
+  uint8_t session[FL_HASH_BYTES];
+  fli_challenge challenge;
   fli_bytes out;
   fli_frame_parser parser;
   fli_incoming incoming;
@@ -220,6 +227,9 @@ static inline void sv_take_frame(sv_client *client, const fli_frame *frame)
     break;
   case FLI_MSG_WAIT: st = fli_parse_wait(&client->wait, body, n); break;
   case FLI_MSG_REJECT: st = fli_parse_reject(&client->reject, body, n); break;
+  case FLI_MSG_CHALLENGE:
+    st = fli_parse_challenge(&client->challenge, body, n);
+    break;
   case FLI_MSG_DONE:
     st = fli_parse_done(&client->done, body, n);
     client->is_done = 1;
@@ -293,11 +303,45 @@ static inline void sv_send_hello(sv_client *client, const fli_hello *hello)
   (void)sv_push(client);
 }
 
+/* An Ed25519 key of its own, from `seed`. */
+static inline void sv_give_key(sv_client *client, uint8_t seed)
+{
+  uint8_t bytes[FLI_KEY_BYTES];
+  memset(bytes, seed, sizeof bytes);
+  fli_sign_keys(client->secret, client->public_key, bytes);
+  client->has_key = 1;
+}
+
+/* The client's key, and its signature for the challenge at hand. */
+static inline void sv_sign_hello(sv_client *client, fli_hello *hello)
+{
+  hello->has_key = 1;
+  memcpy(hello->public_key, client->public_key, sizeof hello->public_key);
+  fli_signed_hello(client->session, hello, client->challenge.nonce);
+  hello->has_signature = 1;
+  fli_sign(hello->signature, client->session, sizeof client->session,
+           client->secret);
+}
+
+/* With the key, but nothing signed: the answer is a challenge. */
+static inline void sv_ask_challenge(sv_client *client)
+{
+  fli_hello hello = sv_hello_message(client);
+  hello.has_key = 1;
+  memcpy(hello.public_key, client->public_key, sizeof hello.public_key);
+  sv_send_hello(client, &hello);
+  (void)sv_pull(client);
+}
+
 static inline void sv_hello(sv_client *client)
 {
-  const fli_hello hello = sv_hello_message(client);
+  fli_hello hello = sv_hello_message(client);
   client->is_gone = 0;
   client->has_plan = client->has_scale = 0;
+  if (client->has_key) {
+    sv_ask_challenge(client);
+    sv_sign_hello(client, &hello);
+  }
   sv_send_hello(client, &hello);
 }
 
@@ -408,12 +452,25 @@ static inline fli_manifest sv_manifest(const sv_client *client)
   return manifest;
 }
 
+static inline void sv_sign_update(sv_client *client, fli_manifest *manifest)
+{
+  uint8_t statement[FLI_HASH_BYTES];
+  fli_signed_update(statement, manifest, client->session);
+  manifest->has_signature = 1;
+  fli_sign(manifest->signature, statement, sizeof statement, client->secret);
+}
+
 /* Upload bytes under a manifest of the test's making. */
 static inline void sv_upload(sv_client *client, fli_manifest *manifest,
                              const uint8_t *data, size_t size)
 {
-  SV_REQUIRE(fli_outgoing_begin(&client->outgoing, &client->out, manifest, data,
-                                size, FLI_CHUNK_MIN) == FL_OK);
+  fli_hash(manifest->hash, data, size);
+  manifest->total = size;
+  if (client->has_key && !manifest->has_signature)
+    sv_sign_update(client, manifest);
+  SV_REQUIRE(fli_outgoing_begin_hashed(&client->outgoing, &client->out,
+                                       manifest, data, size,
+                                       FLI_CHUNK_MIN) == FL_OK);
   while (client->outgoing.is_active) {
     SV_REQUIRE(fli_outgoing_next(&client->outgoing, &client->out) == FL_OK);
   }

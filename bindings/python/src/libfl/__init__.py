@@ -27,6 +27,7 @@ from .context import Cancel, Context
 from .embedding import (Bags, BagMode, EmbeddingOptimiser, EmbeddingPrecision,
                         EmbeddingReport, EmbeddingStatistics, EmbeddingStore,
                         EmbeddingTable)
+from .enrolment import Allowance, Enrolment, EnrolRequest
 from .feedback import Feedback, FeedbackPhase
 from .freeze import (Freeze, FreezeCriterion, FreezeEvent, FreezeEventKind,
                      FreezePlan, FreezePreset, FreezeReason, FreezeReport,
@@ -72,7 +73,8 @@ def from_torch(module: Any, sample: Any, **options: Any) -> TorchModel:
 
 
 __all__ = [
-    "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "ArgumentError",
+    "ActivationCache", "Adagrad", "Adam", "AdamW", "Add", "Allowance",
+    "ArgumentError",
     "Attention", "AvgPool2d", "BagMode", "Bags", "BinaryCrossEntropy",
     "CacheDtype", "CacheStatus", "CallbackError", "CallerError", "Cancel",
     "CancelledError", "Channel", "Client", "ClientAccuracy", "ClientEvent",
@@ -83,7 +85,8 @@ __all__ = [
     "Declined", "Dense", "DimError", "Dropout", "Dtype", "DuplicateError",
     "Embedding", "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
     "EmbeddingStatistics", "EmbeddingStore", "EmbeddingTable", "EmptyError",
-    "EncodeReport", "EntropyError", "Evaluation", "FactorisationMachine",
+    "EncodeReport", "Enrolment", "EnrolRequest",
+    "EntropyError", "Evaluation", "FactorisationMachine",
     "Feature", "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedNova",
     "FedProx", "FedYogi", "Feedback", "FeedbackPhase", "FitProgress",
     "FitResult", "Flatten", "FlError", "FormatError", "Freeze",

@@ -487,12 +487,24 @@ class ClientEvent(Struct):
 # ---- server.h --------------------------------------------------------------
 
 
+class EnrolRequest(Struct):
+    _fields_ = [("struct_size", c_uint32), ("job", c_uint32),
+                ("client_id", c_char_p), ("public_key", U8P)]
+
+
+EnrolFn = CFUNCTYPE(c_int32, POINTER(EnrolRequest), c_void_p)
+
+
 class ServerOptions(Struct):
     _fields_ = [("struct_size", c_uint32), ("max_peers", c_uint32),
                 ("max_clients", c_uint32), ("max_control_size", c_uint32),
                 ("chunk_size", c_uint32), ("reserved", c_uint32),
                 ("staging_cap", c_uint64), ("store", StorePointer),
-                ("commit_window_ns", c_uint64)]
+                ("commit_window_ns", c_uint64), ("enrolment", c_uint32),
+                ("max_messages", c_uint32), ("enrol", EnrolFn),
+                ("enrol_user", c_void_p), ("server_key", U8P),
+                ("rate_interval_ns", c_uint64), ("max_rejects", c_uint32),
+                ("max_bans", c_uint32), ("ban_ns", c_uint64)]
 
 
 class JobOptions(Struct):
@@ -518,7 +530,7 @@ class JobOptions(Struct):
                 ("rate_factor", c_float), ("rate_period", c_uint32),
                 ("cohorts", POINTER(CohortOptions)),
                 ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32),
-                ("strategy", c_void_p)]
+                ("strategy", c_void_p), ("max_samples", c_uint64)]
 
 
 class ServerEvent(Struct):

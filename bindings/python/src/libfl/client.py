@@ -17,7 +17,9 @@ from . import _args, _lib, _np, _state, protocol
 from ._handle import Handle
 from ._lib import byref, c_uint64, lib
 from ._np import BytesLike, F32Array
+from .channel import KeyPair
 from .context import Context, lease_of
+from .enrolment import public_key, secret_key
 from .model import Model
 from .protocol import Declined, RejectReason, Score, TrainResult, TrainTask
 from .slices import SliceClient
@@ -67,7 +69,8 @@ class Client(Handle):
     `measure(weights)`: in jobs with cohorts, a Score on the data that is
     trained on, of which only the loss counts; None: `evaluate` does it.
     `max_depth`: modules that this client can afford to train, counted from
-    the last; 0 = all.
+    the last; 0 = all. With a `key` the client proves to have it, to the server
+    whose `server_key` is given alone, and signs its updates.
     """
 
     def __init__(self, client_id: str, *, job: str = "", samples: int = 1,
@@ -80,7 +83,8 @@ class Client(Handle):
                  chunk_size: int | None = None,
                  max_frame_size: int | None = None,
                  max_weights: int | None = None, max_depth: int = 0,
-                 state: bytes | None = None,
+                 state: bytes | None = None, key: KeyPair | None = None,
+                 server_key: BytesLike | None = None,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ClientOptions)
         options.client_id = _args.c_text(client_id, "client_id")
@@ -112,6 +116,13 @@ class Client(Handle):
                                     bytes(memoryview(state)))
         self._context = pointer
         self._own(client, lib.fl_client_free, lease, hooks)
+        if key is not None:
+            lib.fl_client_set_key(
+                self._handle, secret_key(key.secret),
+                None if server_key is None
+                else public_key(server_key, "server_key"))
+        elif server_key is not None:
+            raise ValueError("server_key: got one, want a key, too")
 
     def send(self) -> bytes:
         """Take the next bytes for the server; b"" = nothing to send."""
@@ -173,6 +184,11 @@ class Client(Handle):
     def decline(self) -> None:
         """Answer NEED_TRAIN or NEED_EVALUATE with "not this time"."""
         lib.fl_client_decline(self._handle)
+
+    def leave(self) -> None:
+        """Leave the job, and have the server forget this client: ABORTED with
+        RejectReason.FORGOTTEN says that it has."""
+        lib.fl_client_leave(self._handle)
 
     @property
     def description(self) -> bytes:

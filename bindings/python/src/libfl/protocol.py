@@ -39,6 +39,13 @@ class RejectReason(enum.IntEnum):
     DECLINED = 15
     NO_ANSWER = 16
     STOPPED = 17
+    SIGNATURE = 18
+    NOT_ENROLLED = 19
+    KEY = 20
+    REPLAY = 21
+    RATE = 22
+    BANNED = 23
+    FORGOTTEN = 24
 
     @classmethod
     def _missing_(cls, value: object) -> RejectReason | None:

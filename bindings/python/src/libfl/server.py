@@ -12,7 +12,7 @@ import enum
 import math
 from typing import Any, Iterator, Mapping
 
-from . import _args, _lib, _np, _state, protocol
+from . import _args, _lib, _np, _state, enrolment as _enrolment, protocol
 from . import cohort as _cohort
 from ._err import EmptyError, NotFoundError
 from ._handle import Handle
@@ -21,6 +21,7 @@ from ._np import BytesLike, F32Array
 from .cohort import CohortEventKind, CohortMember, CohortRule
 from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
+from .enrolment import Allowance, EnrolFunction, Enrolment
 from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
@@ -73,6 +74,8 @@ class ServerEventKind(enum.IntEnum):
     FREEZE_BOOTED = 17
     STORE_FAILED = 14
     COHORT_CHANGED = 15
+    CLIENT_BANNED = 20
+    CLIENT_LEFT = 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +226,12 @@ class Job:
         lib.fl_server_attach_slices(lease, self.number, slices._handle)
         lease.keep += (slices._lease(),)
 
+    def forget(self, client_id: str) -> None:
+        """Forget a client, at the latest when the round that it takes part in
+        is over (event CLIENT_LEFT). What it gave stays."""
+        lib.fl_server_forget(self._server._handle, self.number,
+                             _args.c_text(client_id, "client_id"))
+
     def stop(self) -> None:
         """End the job after the running round."""
         lib.fl_server_stop_job(self._server._handle, self.number)
@@ -253,7 +262,11 @@ class Server(Handle):
     With a `store` nothing is sent before it is durable, and a new server goes
     on from what the store has (`jobs` says whether there was something).
     Acknowledgements are held up to `commit_window` seconds for others to share
-    their commit. While commits fail (events STORE_FAILED) nothing is sent."""
+    their commit. While commits fail (events STORE_FAILED) nothing is sent.
+
+    `enrolment` says who may take part; with an `enrol` function those for
+    whose key and id it returns True. `server_key`: the public key that clients
+    pin. `allowance`: how much a peer may send."""
 
     def __init__(self, *, max_peers: int | None = None,
                  max_clients: int | None = None,
@@ -261,6 +274,10 @@ class Server(Handle):
                  chunk_size: int | None = None,
                  staging_cap: int | None = None, state: bytes | None = None,
                  store: Store | None = None, commit_window: float = 0.0,
+                 enrolment: Enrolment | str = Enrolment.OPEN,
+                 enrol: EnrolFunction | None = None,
+                 server_key: BytesLike | None = None,
+                 allowance: Allowance = Allowance(),
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ServerOptions)
         for name, value in (("max_peers", max_peers),
@@ -276,6 +293,8 @@ class Server(Handle):
             options.store = kept.pointer
         options.commit_window_ns = protocol.to_ns(commit_window,
                                                   "commit_window")
+        hook = _enrolment.fill(options, enrolment, enrol, server_key,
+                               allowance)
         if state is None:
             server = _open(pointer, options)
         else:
@@ -284,7 +303,7 @@ class Server(Handle):
                                     bytes(memoryview(state)))
         self._context = pointer
         self._functions: list[Any] = []
-        self._own(server, lib.fl_server_free, lease, kept)
+        self._own(server, lib.fl_server_free, lease, kept, hook)
 
     def add_job(self, model: Model, *, name: str = "default",
                 rounds: int = 10,
@@ -306,7 +325,8 @@ class Server(Handle):
                 cohorts: CohortRule | str | Mapping[str, Any] | None = None,
                 cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
                 cohort_probed: int = 40,
-                strategy: StrategyOptions | None = None) -> Job:
+                strategy: StrategyOptions | None = None,
+                max_samples: int = 1 << 40) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -320,8 +340,8 @@ class Server(Handle):
         Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
         before a round without training. `strategy`: what becomes of the
-        updates, as FedAdam(rate=.05) or TrimmedMean(). See fl_job_options for
-        every setting.
+        updates, as FedAdam(rate=.05) or TrimmedMean(). Clients that claim more
+        than `max_samples` are refused. See fl_job_options for every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -341,7 +361,7 @@ class Server(Handle):
             "feedback_decay": feedback_decay, "min_cover": min_cover,
             "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
                                             "cohort_sketches"),
-            "cohort_probed": cohort_probed,
+            "cohort_probed": cohort_probed, "max_samples": max_samples,
             **{"rate_" + field: value
                for field, value in schedule_fields(schedule).items()}}
         seconds = {
@@ -386,9 +406,16 @@ class Server(Handle):
                 for number in range(lib.fl_server_job_count(self._handle))]
 
     def recv(self, peer: int, data: BytesLike) -> None:
-        """Take bytes that a peer sent, in any cut."""
-        lib.fl_server_recv(self._handle, _args.u64(peer, "peer"),
-                           *_np.data(data, "data"))
+        """Take bytes that a peer sent, in any cut. Raises what `enrol` raised;
+        it may not use this server."""
+        lease = self._handle
+        lease.is_busy = True
+        try:
+            lib.fl_server_recv(lease, _args.u64(peer, "peer"),
+                               *_np.data(data, "data"))
+        finally:
+            lease.is_busy = False
+            del lease  # a traceback would keep it longer
 
     def send(self, peer: int) -> bytes:
         """Take the next bytes for a peer, about a chunk at most; b"" =
@@ -451,6 +478,40 @@ class Server(Handle):
         while event is not None:
             yield event
             event = self.poll()
+
+    def allow(self, public_key: BytesLike,
+              client_id: str | None = None) -> None:
+        """Let a key take part where enrolment is LISTED, under this id; None:
+        the first that it comes with."""
+        lib.fl_server_allow(self._handle, _enrolment.public_key(public_key),
+                            None if client_id is None
+                            else _args.c_text(client_id, "client_id"))
+
+    def disallow(self, public_key: BytesLike) -> None:
+        """Take a key off the list, and turn its client away."""
+        lib.fl_server_disallow(self._handle, _enrolment.public_key(public_key))
+
+    @property
+    def allowed(self) -> int:
+        """Keys on the list."""
+        return int(lib.fl_server_allow_count(self._handle))
+
+    def ban(self, client_id: str, seconds: float = math.inf) -> None:
+        """Turn a client, and its key, away for so long; inf = for ever."""
+        duration = (protocol.NEVER if seconds == math.inf
+                    else protocol.to_ns(seconds, "seconds"))
+        lib.fl_server_ban(self._handle, _args.c_text(client_id, "client_id"),
+                          duration)
+
+    def unban(self, client_id: str) -> None:
+        """Undo a ban; NotFoundError when there is none."""
+        lib.fl_server_unban(self._handle, _args.c_text(client_id, "client_id"))
+
+    def ban_left(self, client_id: str) -> float:
+        """How many seconds a ban still lasts; 0 = none, inf = for ever."""
+        left = int(lib.fl_server_ban_left(
+            self._handle, _args.c_text(client_id, "client_id")))
+        return math.inf if left == protocol.NEVER else left / 1e9
 
     def commit(self) -> None:
         """Make durable now what the store does not have yet: after Job.stop,

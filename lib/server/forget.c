@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clients that leave. A client's record is what the server has of it beside
+ * sums: id, key's hash, claims, place among cohorts. In a round its place is
+ * taken until the round is over, so the record goes then; at once otherwise. */
+#include "server/server.h"
+
+#include "base/error.h"
+#include "server/cohorts.h"
+
+void fli_forget_ask(fli_participant *who)
+{
+  fli_member *member = fli_member_of(who);
+  if (!who->is_leaving) who->home->registry.n_leaving++;
+  who->is_leaving = 1;
+  who->home->registry.is_sweep_due = 1;
+  /* Without memory for the answer it asks again. */
+  if (who->peer) (void)fli_peer_dismiss(who->peer, FL_REJECT_FORGOTTEN, "");
+  fli_registry_end_grace(who);
+  if (member) fli_member_lose(who->job, member, FL_REJECT_FORGOTTEN, 1);
+  fli_visits_lose(who);
+  fli_journal_step(who->home->server);
+}
+
+void fli_forget_cancel(fli_participant *who)
+{
+  if (who->is_leaving) who->home->registry.n_leaving--;
+  who->is_leaving = 0;
+}
+
+static int may_go(const fli_participant *who)
+{
+  return who && who->is_leaving && who->member == FLI_NO_MEMBER &&
+         who->visit == FLI_NO_MEMBER;
+}
+
+static int forget(fli_participant *who)
+{
+  fli_job *home = who->home;
+  fl_server *server = home->server;
+  /* While what it reported is not decided on, it stays. */
+  if (home->cohorts &&
+      fl_cohort_set_leave(home->cohorts->set, who->slot) == FL_E_STATE) {
+    fli_clear_error();
+    return 0;
+  }
+  fl_server_event event = fli_event_of(home, FL_SERVER_CLIENT_LEFT);
+  event.reason = FL_REJECT_FORGOTTEN;
+  fli_events_add(&server->events, &event, who->id, "left, and is forgotten");
+  if (who->standing && who->standing->has_key)
+    fli_enrol_release(server, who->standing->key);
+  fli_registry_remove(who);
+  fli_journal_step(server);
+  return 1;
+}
+
+void fli_forget_sweep(fli_job *home)
+{
+  fli_registry *registry = &home->registry;
+  size_t i = 0;
+  if (!registry->is_sweep_due) return;
+  registry->is_sweep_due = 0;
+  while (registry->n_leaving > 0 && i < registry->capacity) {
+    fli_participant *who = registry->slots[i];
+    /* Another may have moved to where it was. */
+    if (!may_go(who) || !forget(who)) i++;
+  }
+}
+
+fl_status fl_server_forget(fl_server *server, uint32_t job,
+                           const char *client_id)
+{
+  fli_clear_error();
+  if (!server || !client_id)
+    return fli_error(FL_E_ARGUMENT, "fl_server_forget: NULL argument");
+  if (job >= server->n_jobs)
+    return fli_error(FL_E_NOT_FOUND, "job: got %u, want < %zu", job,
+                     server->n_jobs);
+  fl_status st = fli_enrol_check_id(client_id);
+  if (st != FL_OK) return st;
+  fli_participant *who = fli_registry_find(server->jobs[job], client_id);
+  if (!who)
+    return fli_error(FL_E_NOT_FOUND,
+                     "client id: got \"%s\", which is not known", client_id);
+  fli_forget_ask(who);
+  fli_job_advance(server->jobs[job]);
+  return FL_OK;
+}
