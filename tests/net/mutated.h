@@ -217,6 +217,16 @@ static inline void mu_absurd_norm(fli_norm *m, uint8_t *norms, fli_rng *rng)
   }
 }
 
+/* "Not this time", to the round that a NORM is for. */
+static inline void mu_decline_instead(fli_bytes *out, const uint8_t *body,
+                                      size_t size)
+{
+  fli_norm norm;
+  if (fli_parse_norm(&norm, body, size) != FL_OK) return;
+  const fli_decline decline = {norm.round, norm.attempt};
+  (void)fli_write_decline(out, FLI_MSG_DECLINE, &decline);
+}
+
 #define MU_ABSURD(name, change)                              \
   do {                                                       \
     fli_##name m;                                            \
@@ -267,6 +277,10 @@ static inline void mu_make_absurd(mu_frame *frame, fli_rng *rng)
     break;
   case FLI_MSG_METRICS: MU_ABSURD(metrics, mu_absurd_metrics(&m, rng)); break;
   case FLI_MSG_NORM:
+    if (fli_rng_below(rng, 4) == 0) {
+      mu_decline_instead(&out, body, size);
+      break;
+    }
     MU_ABSURD(norm, if (m.norms_size >= 4 && m.norms_size <= sizeof norms)
                         mu_absurd_norm(&m, norms, rng));
     break;
