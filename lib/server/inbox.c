@@ -129,6 +129,8 @@ static fl_status start_over(fli_peer *peer, fli_participant *who,
                             const fli_hello *hello)
 {
   fli_member *member = fli_member_of(who);
+  peer->version = hello->version_max < FLI_PROTOCOL_MAX ? hello->version_max
+                                                        : FLI_PROTOCOL_MAX;
   peer->due = 0;
   fli_bytes_clear(&peer->queue);
   peer->answers = 0;

@@ -19,7 +19,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
   const fli_participant *who = peer->participant;
   const fli_job *job = who->job;
   fli_welcome message = {
-      .version = FLI_PROTOCOL_MAX,
+      .version = peer->version,
       .codec = job->codec.codec,
       .thc_mode = job->codec.thc_mode,
       .bits = job->codec.bits,

@@ -163,6 +163,7 @@ struct fli_peer {
   fli_blob *blob; /* what `outgoing` borrows from */
   uint64_t blob_version;
   uint32_t blob_cohort; /* of a probe; FL_COHORT_NONE: it is the model */
+  uint32_t version;     /* of the protocol, the highest that both speak */
 };
 
 fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);

@@ -14,7 +14,10 @@
 #include "net/mutated.h"
 #include "server/cohorts.h"
 
-enum { MU_PEOPLE = 6, MU_HOLD = MU_PEOPLE - 1, MU_IDS = 12, MU_REASONS = 64 };
+#ifndef MU_PEOPLE
+#  define MU_PEOPLE 6
+#endif
+enum { MU_HOLD = MU_PEOPLE - 1, MU_IDS = 12, MU_REASONS = 64 };
 #define MU_STRANGER (UINT64_C(1) << 40) /* peer numbers of strangers */
 #define MU_MS UINT64_C(1000000)
 #define MU_SECOND (1000 * MU_MS)
@@ -33,6 +36,7 @@ typedef struct mu_job {
   int freezes;
   int has_slices;
   uint32_t cohorts; /* FL_COHORT_*, 0 = none */
+  uint32_t rounds;  /* 0 = very many */
 } mu_job;
 
 typedef struct mu_world mu_world;
@@ -57,11 +61,13 @@ struct mu_world {
   uint64_t n_weights;
   fl_embedding *rows;
   fl_slice_server *slices;
+  const fl_store *store; /* of the server, set before mu_start */
   mu_person people[MU_PEOPLE];
   uint64_t now;
   uint64_t next_peer;
   mu_session *tapes; /* one a person, what it says; or NULL */
   mu_session *heard; /* and what it hears */
+  fli_bytes *log;    /* all of it in order: see mu_note; or NULL */
   uint64_t reasons[MU_REASONS];
   uint64_t finished; /* rounds */
   uint64_t wanted;   /* of them: see mu_is_finished */
@@ -206,7 +212,7 @@ static inline void mu_add_job(mu_world *world)
   if (how->thc_mode) codec.thc_mode = how->thc_mode;
   job.name = "mutations";
   job.codec = &codec;
-  job.rounds = 1000000;
+  job.rounds = how->rounds ? how->rounds : 1000000;
   job.seed = 9;
   if (how->scale_mode) job.scale_mode = how->scale_mode;
   job.evaluate_every = how->evaluate_every;
@@ -232,18 +238,23 @@ static inline void mu_add_job(mu_world *world)
   MU_MUST(fl_server_add_job(world->server, world->model, &job, NULL));
 }
 
+static inline void mu_person_options(mu_person *p, fl_client_options *options)
+{
+  MU_MUST(fl_client_options_init(options, sizeof *options));
+  options->client_id = p->id;
+  options->samples = 5 + p->index;
+  options->chunk_size = 4096;
+  options->max_retries = 0;
+  options->train = mu_train;
+  options->evaluate = mu_score;
+  options->user = p;
+  if (p->world->how->freezes && p->index == 0) options->max_depth = 1;
+}
+
 static inline void mu_start_person(mu_person *p)
 {
   fl_client_options options;
-  MU_MUST(fl_client_options_init(&options, sizeof options));
-  options.client_id = p->id;
-  options.samples = 5 + p->index;
-  options.chunk_size = 4096;
-  options.max_retries = 0;
-  options.train = mu_train;
-  options.evaluate = mu_score;
-  options.user = p;
-  if (p->world->how->freezes && p->index == 0) options.max_depth = 1;
+  mu_person_options(p, &options);
   MU_MUST(fl_client_new(&p->client, NULL, &options));
   if (!p->world->how->has_slices) return;
   uint64_t ids[MU_IDS];
@@ -255,10 +266,21 @@ static inline void mu_start_person(mu_person *p)
   MU_MUST(fl_client_attach_slices(p->client, p->slices));
 }
 
-static inline void mu_begin(mu_world *world, const mu_job *how)
+static inline void mu_server_options(const mu_world *world,
+                                     fl_server_options *options)
+{
+  MU_MUST(fl_server_options_init(options, sizeof *options));
+  options->chunk_size = 4096;
+  options->max_clients = 2 * MU_PEOPLE;
+  options->max_control_size = 16384;
+  options->staging_cap = 64 * 1024;
+  options->store = world->store;
+}
+
+/* The model, the people and their clients' contexts; no server yet. */
+static inline void mu_init(mu_world *world, const mu_job *how)
 {
   fl_context_options context;
-  fl_server_options options;
   memset(world, 0, sizeof *world);
   world->how = how;
   world->next_peer = 1;
@@ -266,23 +288,31 @@ static inline void mu_begin(mu_world *world, const mu_job *how)
   context.entropy = mu_entropy;
   context.user = world;
   MU_MUST(fl_context_new(&world->context, &context));
-  MU_MUST(fl_server_options_init(&options, sizeof options));
-  options.chunk_size = 4096;
-  options.max_clients = 2 * MU_PEOPLE;
-  options.max_control_size = 16384;
-  options.staging_cap = 64 * 1024;
   mu_make_model(world);
-  MU_MUST(fl_server_new(&world->server, world->context, &options));
-  mu_add_job(world);
-  if (how->has_slices) mu_add_slices(world);
   for (uint32_t i = 0; i < MU_PEOPLE; i++) {
     mu_person *p = &world->people[i];
     p->world = world;
     p->index = i;
     snprintf(p->id, sizeof p->id, "person-%u", i);
     p->scratch = malloc((size_t)world->n_weights * sizeof *p->scratch);
-    mu_start_person(p);
   }
+}
+
+static inline void mu_start(mu_world *world)
+{
+  fl_server_options options;
+  mu_server_options(world, &options);
+  MU_MUST(fl_server_new(&world->server, world->context, &options));
+  mu_add_job(world);
+  if (world->how->has_slices) mu_add_slices(world);
+}
+
+static inline void mu_begin(mu_world *world, const mu_job *how)
+{
+  mu_init(world, how);
+  mu_start(world);
+  for (uint32_t i = 0; i < MU_PEOPLE; i++)
+    mu_start_person(&world->people[i]);
 }
 
 static inline void mu_end(mu_world *world)
@@ -357,6 +387,19 @@ static inline void mu_poll(mu_person *p)
   } while (event.kind != FL_CLIENT_IDLE && event.kind != FL_CLIENT_ABORTED);
 }
 
+/* u32 peer | u32 1 = to the server | u32 bytes | bytes, LE */
+static inline void mu_note(mu_world *world, uint64_t peer, uint32_t is_up,
+                           const uint8_t *data, size_t n)
+{
+  uint8_t head[12];
+  if (!world->log) return;
+  fli_store_u32(head, (uint32_t)peer);
+  fli_store_u32(head + 4, is_up);
+  fli_store_u32(head + 8, (uint32_t)n);
+  MU_MUST(fli_bytes_append(world->log, head, sizeof head));
+  MU_MUST(fli_bytes_append(world->log, data, n));
+}
+
 /* What the client has to say; 1 = something. `one`: the next send alone. */
 static inline int mu_up(mu_person *p, int one)
 {
@@ -369,6 +412,7 @@ static inline int mu_up(mu_person *p, int one)
     MU_MUST(fl_client_send(p->client, &data, &n));
     if (n == 0) break;
     if (world->tapes) mu_record(&world->tapes[p->index], data, n);
+    mu_note(world, p->peer, 1, data, n);
     MU_MUST(fl_server_recv(world->server, p->peer, data, n));
     did = 1;
   } while (!one);
@@ -385,6 +429,7 @@ static inline int mu_down(mu_person *p)
     MU_MUST(fl_server_send(p->world->server, p->peer, &data, &n));
     if (n == 0) return did;
     if (p->world->heard) mu_record(&p->world->heard[p->index], data, n);
+    mu_note(p->world, p->peer, 0, data, n);
     MU_MUST(fl_client_recv(p->client, data, n));
     did = 1;
   }
