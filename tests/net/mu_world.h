@@ -37,6 +37,7 @@ typedef struct mu_job {
   int has_slices;
   uint32_t cohorts; /* FL_COHORT_*, 0 = none */
   uint32_t rounds;  /* 0 = very many */
+  uint32_t least;   /* updates of a round; 0 = of everybody */
 } mu_job;
 
 typedef struct mu_world mu_world;
@@ -63,6 +64,7 @@ struct mu_world {
   fl_slice_server *slices;
   const fl_store *store; /* of the server, set before mu_start */
   mu_person people[MU_PEOPLE];
+  uint32_t n_people; /* that take part; the first ones */
   uint64_t now;
   uint64_t next_peer;
   mu_session *tapes; /* one a person, what it says; or NULL */
@@ -72,6 +74,9 @@ struct mu_world {
   uint64_t finished; /* rounds */
   uint64_t wanted;   /* of them: see mu_is_finished */
   uint64_t strange;  /* updates of MU_STRANGER and up that were counted */
+  uint64_t aborted;  /* rounds */
+  uint64_t twice;    /* updates of one who was counted in this round */
+  uint32_t counted;  /* bits of those who are */
   uint64_t entropy;
 };
 
@@ -218,7 +223,8 @@ static inline void mu_add_job(mu_world *world)
   job.evaluate_every = how->evaluate_every;
   job.server_momentum = how->momentum;
   job.error_feedback = (uint32_t)how->has_feedback;
-  job.min_clients = job.min_participants = MU_PEOPLE;
+  job.min_clients = how->least ? how->least : world->n_people;
+  job.min_participants = how->least ? how->least : world->n_people;
   job.retry_pause_ns = 1;
   job.steps_kept = 2;
   freeze.criterion = FL_FREEZE_FIXED;
@@ -284,6 +290,7 @@ static inline void mu_init(mu_world *world, const mu_job *how)
   memset(world, 0, sizeof *world);
   world->how = how;
   world->next_peer = 1;
+  world->n_people = MU_PEOPLE;
   MU_MUST(fl_context_options_init(&context, sizeof context));
   context.entropy = mu_entropy;
   context.user = world;
@@ -336,6 +343,22 @@ static inline void mu_end(mu_world *world)
 
 /* ---- running ------------------------------------------------------------- */
 
+static inline void mu_count(mu_world *world, const fl_server_event *event)
+{
+  uint32_t bit;
+  switch (event->kind) {
+  case FL_SERVER_ROUND_ABORTED: world->aborted++; /* fall through */
+  case FL_SERVER_ROUND_STARTED: world->counted = 0; break;
+  case FL_SERVER_UPDATE_ACCEPTED:
+    bit = 1u << (uint32_t)(event->client_id[7] - '0');
+    world->twice += (world->counted & bit) != 0;
+    world->counted |= bit;
+    world->strange += event->peer >= MU_STRANGER;
+    break;
+  default: break;
+  }
+}
+
 /* Reasons in events count as hit. */
 static inline void mu_events(mu_world *world)
 {
@@ -345,8 +368,7 @@ static inline void mu_events(mu_world *world)
     if (event.reason < MU_REASONS) world->reasons[event.reason]++;
     if (event.kind == FL_SERVER_ROUND_FINISHED && event.accepted > 0)
       world->finished++;
-    if (event.kind == FL_SERVER_UPDATE_ACCEPTED)
-      world->strange += event.peer >= MU_STRANGER;
+    mu_count(world, &event);
   }
   fli_clear_error();
 }

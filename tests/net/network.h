@@ -40,6 +40,7 @@ typedef struct sim_config {
   int freezes;          /* module 0, from round 2 on */
   int has_part;         /* node 0 can afford the last module only */
   uint64_t staging_cap; /* 0 = default */
+  int has_store;        /* a killed server comes back from it */
 } sim_config;
 
 typedef struct sim_message {
@@ -75,6 +76,7 @@ typedef struct sim {
   fl_model *model;
   uint64_t n_weights;
   fl_server *server;
+  fl_store *store; /* or NULL */
   fl_buffer *snapshot;
   sim_node nodes[SIM_MAX_NODES];
   sim_message *messages;

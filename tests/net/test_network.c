@@ -40,6 +40,7 @@ static sim_config make_config(uint64_t seed)
   if (fli_rng_below(&rng, 4) == 0) config.staging_cap = 48 << 10;
   config.freezes = fli_rng_below(&rng, 3) == 0;
   config.has_part = fli_rng_below(&rng, 3) == 0;
+  config.has_store = fli_rng_below(&rng, 3) == 0;
   return config;
 }
 
