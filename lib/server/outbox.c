@@ -29,6 +29,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
       .rounds = job->options.rounds,
       .table = job->codec.table,
       .table_size = job->codec.n_table,
+      .has_status = 1,
   };
   memcpy(message.job, job->name, sizeof message.job);
   memcpy(message.token, who->token, sizeof message.token);

@@ -109,6 +109,7 @@ fl_status fli_peer_reserve(fli_peer *peer, uint64_t size)
 {
   fl_server *server = peer->server;
   fli_peer *oldest = server->upload_first;
+  if (!has_room(server, size)) fli_parked_drop_all(server);
   while (!has_room(server, size) && oldest &&
          server->now_ns - oldest->progress_ns >= FLI_STALLED_NS) {
     fli_peer_drop_upload(oldest);
@@ -145,6 +146,7 @@ void fli_peer_close(fli_peer *peer, int keep_queue)
   peer->is_closing = 1;
   peer->due = 0;
   fli_frame_parser_free(&peer->parser);
+  fli_parked_keep(peer);
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
   if (!keep_queue) fli_bytes_free(&peer->queue);
@@ -226,6 +228,15 @@ fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text)
   snprintf(message.text, sizeof message.text, "%s", text);
   const size_t before = peer->queue.size;
   const fl_status st = fli_write_wait(&peer->queue, &message);
+  count_answer(peer, before);
+  return st;
+}
+
+fl_status fli_peer_status(fli_peer *peer)
+{
+  if (!peer->incoming.is_status_due || is_overrun(peer)) return FL_OK;
+  const size_t before = peer->queue.size;
+  const fl_status st = fli_incoming_write_status(&peer->incoming, &peer->queue);
   count_answer(peer, before);
   return st;
 }

@@ -17,7 +17,7 @@
 #include "crypto/crypto.h"
 #include "wire/messages.h"
 
-enum { MU_FRAMES = 48, MU_POOL = 256, MU_KINDS = 9 };
+enum { MU_FRAMES = 128, MU_POOL = 256, MU_KINDS = 9 };
 
 typedef struct mu_frame {
   uint8_t *data;
