@@ -87,7 +87,8 @@ fl_status fli_outbox_model(fli_peer *peer)
 static fl_status continue_model(fli_peer *peer)
 {
   const fl_status st = fli_outgoing_next(&peer->outgoing, &peer->queue);
-  if (st == FL_OK && !peer->outgoing.is_active) {
+  if (st == FL_OK && !peer->outgoing.is_active &&
+      peer->outgoing.limit == peer->outgoing.total) {
     fli_participant *who = peer->participant;
     if (peer->blob_cohort == FL_COHORT_NONE) {
       who->has_model = 1;

@@ -33,6 +33,7 @@ void fli_parked_keep(fli_peer *peer)
   member->parked = parked;
   fli_incoming_init(incoming, server->context);
   incoming->knows_status = parked->incoming.knows_status;
+  incoming->note = parked->incoming.note;
   fli_peer_drop_upload(peer);
   server->staged += parked->incoming.manifest.total;
 }

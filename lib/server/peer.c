@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "wire/gaps.h"
 
 /* Answers that a peer may let pile up before it counts as not listening. */
 enum { FLI_MAX_ANSWERS = 64 * 1024 };
@@ -26,6 +27,7 @@ fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number)
   peer->parser.max_control = server->options.max_control_size;
   fli_bytes_init(&peer->queue, server->context);
   fli_incoming_init(&peer->incoming, server->context);
+  peer->incoming.note = fli_gaps_note;
   const fl_status st = fli_peer_table_insert(&server->peers, peer);
   if (st != FL_OK) {
     fli_free(server->context, peer, sizeof *peer);
@@ -236,7 +238,7 @@ fl_status fli_peer_status(fli_peer *peer)
 {
   if (!peer->incoming.is_status_due || is_overrun(peer)) return FL_OK;
   const size_t before = peer->queue.size;
-  const fl_status st = fli_incoming_write_status(&peer->incoming, &peer->queue);
+  const fl_status st = fli_gaps_write_status(&peer->incoming, &peer->queue);
   count_answer(peer, before);
   return st;
 }

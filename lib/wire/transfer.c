@@ -31,6 +31,7 @@ void fli_incoming_reset(fli_incoming *incoming)
   incoming->held = 0;
   incoming->n_islands = 0;
   incoming->is_status_due = 0;
+  incoming->told = 0;
 }
 
 /* 1 when the bytes held are some of this payload, and not all of it. */
@@ -65,76 +66,42 @@ fl_status fli_incoming_begin(fli_incoming *incoming,
   return FL_OK;
 }
 
-/* Note that begin..end is held; 0 = there would be too many islands. */
-static int add_range(fli_incoming *incoming, fli_range range)
-{
-  fli_range *islands = incoming->islands;
-  uint32_t first = 0, last;
-  while (first < incoming->n_islands && islands[first].end < range.begin)
-    first++;
-  for (last = first; last < incoming->n_islands; last++) {
-    if (islands[last].begin > range.end) break;
-    if (islands[last].begin < range.begin) range.begin = islands[last].begin;
-    if (islands[last].end > range.end) range.end = islands[last].end;
-  }
-  /* first..last - 1 are part of it now. */
-  if (first == last && incoming->n_islands == FLI_MAX_GAPS - 1 &&
-      range.begin > incoming->held)
-    return 0;
-  memmove(islands + first + 1, islands + last,
-          (incoming->n_islands - last) * sizeof *islands);
-  islands[first] = range;
-  incoming->n_islands += 1 + first - last;
-  if (islands[0].begin <= incoming->held) {
-    if (islands[0].end > incoming->held) incoming->held = islands[0].end;
-    incoming->n_islands--;
-    memmove(islands, islands + 1, incoming->n_islands * sizeof *islands);
-  }
-  return 1;
-}
-
-/* A chunk behind a gap: 1 when it is to be kept. */
-static fl_status check_ahead(fli_incoming *incoming, const fli_chunk *chunk,
-                             int *is_kept)
-{
-  const uint64_t held = incoming->held;
-  const uint64_t most = (uint64_t)MOST_AHEAD * incoming->manifest.chunk_size;
-  *is_kept = chunk->offset - held <= most;
-  if (!incoming->knows_status)
-    return fli_error(FL_E_FORMAT,
-                     "chunk: got offset %" PRIu64 ", want <= %" PRIu64,
-                     chunk->offset, held);
-  /* Told once when gaps begin, and again when the rest is there. */
-  if (incoming->n_islands == 0 ||
-      chunk->offset + chunk->size == incoming->manifest.total)
-    incoming->is_status_due = 1;
-  return FL_OK;
-}
-
 /* Take what of the chunk is new. */
 static fl_status take_chunk(fli_incoming *incoming, const fli_chunk *chunk)
 {
-  fl_status st = FL_OK;
-  int is_kept = 1;
   fli_bytes *data = &incoming->data;
+  const uint64_t held = incoming->held;
   const uint64_t total = incoming->manifest.total;
   if (chunk->offset > total || chunk->size > total - chunk->offset)
     return fli_error(FL_E_FORMAT,
                      "chunk: ends behind the payload's %" PRIu64 " bytes",
                      total);
-  const uint64_t end = chunk->offset + chunk->size;
-  if (end <= incoming->held) return FL_OK;
-  if (chunk->offset > incoming->held) {
-    st = check_ahead(incoming, chunk, &is_kept);
-    if (st != FL_OK || !is_kept) return st;
+  const fli_range range = {chunk->offset, chunk->offset + chunk->size};
+  if (range.end <= held) return FL_OK;
+  if (range.begin > held) {
+    if (!incoming->knows_status)
+      return fli_error(FL_E_FORMAT,
+                       "chunk: got offset %" PRIu64 ", want <= %" PRIu64,
+                       range.begin, held);
+    /* Told once of every gap, and again when there is nothing to come. */
+    if (incoming->told != held + 1 || range.end == total)
+      incoming->is_status_due = 1;
+    if (!incoming->note ||
+        range.begin - held >
+            MOST_AHEAD * (uint64_t)incoming->manifest.chunk_size)
+      return FL_OK;
   }
-  if (end > data->size) {
-    st = fli_bytes_reserve(data, (size_t)(end - data->size));
+  if (range.end > data->size) {
+    const fl_status st =
+        fli_bytes_reserve(data, (size_t)(range.end - data->size));
     if (st != FL_OK) return st;
   }
-  if (!add_range(incoming, (fli_range){chunk->offset, end})) return FL_OK;
-  memcpy(data->data + chunk->offset, chunk->data, chunk->size);
-  if (end > data->size) data->size = (size_t)end;
+  if (!incoming->note)
+    incoming->held = range.end;
+  else if (!incoming->note(incoming, range))
+    return FL_OK;
+  memcpy(data->data + range.begin, chunk->data, chunk->size);
+  if (range.end > data->size) data->size = (size_t)range.end;
   return FL_OK;
 }
 
@@ -182,24 +149,11 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
   outgoing->data = data;
   outgoing->total = n;
   outgoing->limit = n;
-  outgoing->n_todo = 0;
   outgoing->offset = 0;
   outgoing->transfer = manifest->transfer;
   outgoing->chunk_size = chunk_size;
   outgoing->is_active = 1;
   return FL_OK;
-}
-
-/* What comes next has been sent. */
-static void next_range(fli_outgoing *outgoing)
-{
-  outgoing->is_active = outgoing->n_todo > 0;
-  if (!outgoing->is_active) return;
-  outgoing->offset = outgoing->todo[0].begin;
-  outgoing->limit = outgoing->todo[0].end;
-  outgoing->n_todo--;
-  memmove(outgoing->todo, outgoing->todo + 1,
-          outgoing->n_todo * sizeof *outgoing->todo);
 }
 
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
@@ -212,50 +166,31 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
   fl_status status = fli_write_chunk(out, &chunk);
   if (status != FL_OK) return status;
   outgoing->offset += n;
-  if (outgoing->offset < outgoing->limit) return FL_OK;
-  next_range(outgoing);
+  outgoing->is_active = outgoing->offset < outgoing->limit;
   return FL_OK;
 }
 
 void fli_outgoing_resend(fli_outgoing *outgoing, const fli_missing *missing)
 {
-  const size_t n = missing->ranges_size / FLI_RANGE_BYTES;
-  fli_range ranges[FLI_MAX_GAPS];
-  uint64_t behind = 0;
-  if (!outgoing->data || missing->transfer != outgoing->transfer) return;
-  if (n == 0 || n > FLI_MAX_GAPS) return;
-  for (size_t i = 0; i < n; i++) {
-    ranges[i].begin = fli_load_u64(missing->ranges + i * FLI_RANGE_BYTES);
-    ranges[i].end = fli_load_u64(missing->ranges + i * FLI_RANGE_BYTES + 8);
-    if (ranges[i].begin < behind || ranges[i].end <= ranges[i].begin) return;
-    behind = ranges[i].end;
-  }
-  if (behind > outgoing->total) return;
-  memcpy(outgoing->todo, ranges + 1, (n - 1) * sizeof *ranges);
-  outgoing->n_todo = (uint32_t)n - 1;
-  outgoing->offset = ranges[0].begin;
-  outgoing->limit = ranges[0].end;
+  if (!outgoing->data || missing->transfer != outgoing->transfer ||
+      missing->ranges_size < FLI_RANGE_BYTES)
+    return;
+  const uint64_t begin = fli_load_u64(missing->ranges);
+  const uint64_t end = fli_load_u64(missing->ranges + 8);
+  if (begin >= end || end > outgoing->total) return;
+  outgoing->offset = begin;
+  outgoing->limit = end;
   outgoing->is_active = 1;
 }
 
 fl_status fli_incoming_write_status(fli_incoming *incoming, fli_bytes *out)
 {
-  uint8_t ranges[FLI_MAX_GAPS * FLI_RANGE_BYTES];
-  uint8_t *at = ranges;
-  uint64_t begin = incoming->held;
+  uint8_t range[FLI_RANGE_BYTES];
+  const fli_missing missing = {incoming->manifest.transfer, range,
+                               sizeof range};
   incoming->is_status_due = 0;
-  for (uint32_t i = 0; i <= incoming->n_islands; i++) {
-    const int is_last = i == incoming->n_islands;
-    const uint64_t end =
-        is_last ? incoming->manifest.total : incoming->islands[i].begin;
-    if (begin < end) {
-      fli_store_u64(at, begin);
-      fli_store_u64(at + 8, end);
-      at += FLI_RANGE_BYTES;
-    }
-    if (!is_last) begin = incoming->islands[i].end;
-  }
-  const fli_missing missing = {incoming->manifest.transfer, ranges,
-                               (size_t)(at - ranges)};
+  incoming->told = incoming->held + 1;
+  fli_store_u64(range, incoming->held);
+  fli_store_u64(range + 8, incoming->manifest.total);
   return fli_write_missing(out, &missing);
 }

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/rng.h"
+#include "wire/gaps.h"
 
 enum { CHUNK = 4096, MAX_TOTAL = 1 << 20 };
 
@@ -270,7 +271,7 @@ static int tell(link *l)
   fli_missing missing;
   if (!l->incoming.is_status_due) return 0;
   fli_bytes_clear(&l->frames);
-  cr_assert_eq(fli_incoming_write_status(&l->incoming, &l->frames), FL_OK);
+  cr_assert_eq(fli_gaps_write_status(&l->incoming, &l->frames), FL_OK);
   cr_assert_eq(fli_parse_missing(&missing, l->frames.data + FLI_FRAME_HEADER,
                                  l->frames.size - FLI_FRAME_HEADER),
                FL_OK);
@@ -284,6 +285,7 @@ static fli_manifest begin_told(link *l, size_t n)
 {
   link_init(l, n);
   l->incoming.knows_status = 1;
+  l->incoming.note = fli_gaps_note;
   const fli_manifest manifest = begin(l);
   cr_assert_eq(fli_incoming_begin(&l->incoming, &manifest, MAX_TOTAL), FL_OK);
   return manifest;
@@ -371,25 +373,54 @@ Test(transfer, chunks_far_ahead_are_not_kept)
 
 Test(transfer, absurd_ranges_change_nothing)
 {
-  static const uint64_t bad[][4] = {{0, 0, 5, 9},          {5, 4, 6, 9},
-                                    {0, 10, 5, 20},        {0, 10, 20, 10241},
-                                    {0, UINT64_MAX, 0, 1}, {9, 9, 9, 9},
-                                    {10240, 10241, 0, 1}};
+  static const uint64_t bad[][2] = {
+      {0, 0}, {5, 4}, {0, 10241}, {0, UINT64_MAX}, {10240, 10241}};
   link l;
-  uint8_t ranges[2 * FLI_RANGE_BYTES];
+  uint8_t range[FLI_RANGE_BYTES];
   (void)begin_told(&l, 10240);
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    for (int k = 0; k < 4; k++)
-      fli_store_u64(ranges + 8 * k, bad[i][k]);
-    const fli_missing missing = {l.outgoing.transfer, ranges, sizeof ranges};
+    fli_store_u64(range, bad[i][0]);
+    fli_store_u64(range + 8, bad[i][1]);
+    const fli_missing missing = {l.outgoing.transfer, range, sizeof range};
     fli_outgoing_resend(&l.outgoing, &missing);
     cr_expect_eq(l.outgoing.offset, 0u);
     cr_expect_eq(l.outgoing.limit, 10240u);
-    cr_expect_eq(l.outgoing.n_todo, 0u);
   }
-  const fli_missing other = {l.outgoing.transfer + 1, ranges, FLI_RANGE_BYTES};
+  fli_store_u64(range, 7);
+  fli_store_u64(range + 8, 9);
+  const fli_missing other = {l.outgoing.transfer + 1, range, sizeof range};
   fli_outgoing_resend(&l.outgoing, &other);
+  const fli_missing none = {l.outgoing.transfer, range, 15};
+  fli_outgoing_resend(&l.outgoing, &none);
   cr_expect_eq(l.outgoing.limit, 10240u);
+  link_free(&l);
+}
+
+/* One that keeps nothing behind a gap asks for all from there on. */
+Test(transfer, a_receiver_without_islands_asks_from_the_gap_on)
+{
+  link l;
+  int is_complete = 0;
+  size_t n_sent = 0, n_told = 0;
+  (void)begin_told(&l, 8 * CHUNK);
+  l.incoming.note = NULL;
+  while (!is_complete && n_sent < 100) {
+    fli_missing missing;
+    const fli_chunk chunk = next(&l);
+    if (n_sent++ == 2) continue;
+    cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+    if (n_sent < 5 || !l.incoming.is_status_due) continue;
+    fli_bytes_clear(&l.frames);
+    cr_assert_eq(fli_incoming_write_status(&l.incoming, &l.frames), FL_OK);
+    cr_assert_eq(fli_parse_missing(&missing, l.frames.data + FLI_FRAME_HEADER,
+                                   l.frames.size - FLI_FRAME_HEADER),
+                 FL_OK);
+    fli_outgoing_resend(&l.outgoing, &missing);
+    n_told++;
+  }
+  assert_arrived(&l);
+  cr_assert_eq(n_told, 1);
+  cr_assert_eq(n_sent, 5 + 6);
   link_free(&l);
 }
 
