@@ -23,7 +23,11 @@ typedef struct fli_participant fli_participant;
 typedef struct fli_cohorts fli_cohorts; /* cohorts.h */
 typedef struct fli_parked fli_parked;   /* parked.c */
 
-enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
+enum {
+  FLI_NO_MEMBER = UINT32_MAX,
+  FLI_STAGING_WAIT_MS = 1000,
+  FLI_MESSAGE_SLACK = 512 /* of a control message, for what is always there */
+};
 
 /* ---- events (events.c) ---- */
 

@@ -73,6 +73,7 @@ class ServerEventKind(enum.IntEnum):
     FREEZE_BOOTED = 17
     STORE_FAILED = 14
     COHORT_CHANGED = 15
+    SLICES_DROPPED = 24
 
 
 @dataclasses.dataclass(frozen=True)
