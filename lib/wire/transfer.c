@@ -24,6 +24,9 @@ void fli_incoming_init(fli_incoming *incoming, fl_context *context)
 
 void fli_incoming_reset(fli_incoming *incoming)
 {
+  if (incoming->is_lent)
+    fli_bytes_init(&incoming->data, incoming->data.context);
+  incoming->is_lent = 0;
   fli_bytes_free(&incoming->data);
   fli_bytes_free(&incoming->clamped);
   memset(&incoming->manifest, 0, sizeof incoming->manifest);
@@ -32,6 +35,14 @@ void fli_incoming_reset(fli_incoming *incoming)
   incoming->n_islands = 0;
   incoming->is_status_due = 0;
   incoming->told = 0;
+}
+
+void fli_incoming_lend(fli_incoming *incoming, void *memory)
+{
+  if (incoming->data.data) return;
+  incoming->data.data = memory;
+  incoming->data.capacity = (size_t)incoming->manifest.total;
+  incoming->is_lent = 1;
 }
 
 /* 1 when the bytes held are some of this payload, and not all of it. */

@@ -19,6 +19,7 @@ struct fli_incoming {
   int is_active;
   fli_manifest manifest; /* views cleared; see `clamped` */
   fli_bytes data;        /* up to the last byte held */
+  int is_lent;           /* `data` is the owner's, and as large as it gets */
   fli_bytes clamped;
   uint64_t held;                   /* bytes without a gap */
   fli_range islands[FLI_MAX_GAPS]; /* behind them, in order, apart */
@@ -32,6 +33,8 @@ struct fli_incoming {
 };
 void fli_incoming_init(fli_incoming *incoming, fl_context *context);
 void fli_incoming_reset(fli_incoming *incoming); /* gives memory back */
+/* Have a payload that has just begun written here: as many bytes as it has. */
+void fli_incoming_lend(fli_incoming *incoming, void *memory);
 /* FL_E_TOO_LARGE when total > max_total. Replaces a transfer in progress, or
  * goes on with it when it is of the same bytes. */
 fl_status fli_incoming_begin(fli_incoming *incoming,

@@ -278,7 +278,7 @@ static inline void mu_server_options(const mu_world *world,
   MU_MUST(fl_server_options_init(options, sizeof *options));
   options->chunk_size = 4096;
   options->max_clients = 2 * MU_PEOPLE;
-  options->max_control_size = 16384;
+  options->max_control_size = world->how->has_slices ? 1 << 20 : 16384;
   options->staging_cap = 64 * 1024;
   options->store = world->store;
 }
