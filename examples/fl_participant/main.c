@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <fl/host.h>
-#include <sys/stat.h>
 
 #include "common/stored.h"
 #include "fl_participant/config.h"
