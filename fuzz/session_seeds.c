@@ -15,7 +15,8 @@
 enum { STRANGER_MOST = 64, SERVER_MOST = 240, PAYLOAD = 60, MODEL = 240 };
 /* Of server_session. */
 enum { CLIENT_HELLO = 0x40, CLIENT_PULL = 0x44, CLIENT_ANSWER = 0x48 };
-/* Of client_session. */
+/* Of client_session; in OPS, f1 breaks the connection, f2 submits, f3
+ * declines. */
 enum { TIME = 0xf0, HONEST_DOWN = 0xf5, HONEST_UP = 0xf6 };
 
 #define MUST(call) FUZZ_CHECK((call) == FL_OK)
@@ -162,7 +163,6 @@ static void write_uploads(fli_bytes *out, const uint8_t *payload)
   write_chunk(out, payload, 20, 10);
   write_chunk(out, payload, 40, 5);
   write_chunk(out, payload, 45, 15);
-  MUST(fli_write_manifest(out, &manifest));
   write_chunk(out, payload, 0, 25);
   write_chunk(out, payload, 30, 10); /* whole, and no update */
   manifest = an_upload(other);
@@ -231,6 +231,13 @@ static void put_strangers(const char *folder)
   write_hello(&out, "abe", 1);
   say(&script, &out, STRANGER_MOST);
   put_script(folder, target, "stranger-with-a-name", &script);
+  put_byte(&script, 1);
+  for (int i = 0; i < 3; i++)
+    put_byte(&script, CLIENT_HELLO + i);
+  write_hello(&out, "eve", 0);
+  write_norm(&out, 0x3f80);
+  say(&script, &out, STRANGER_MOST);
+  put_script(folder, target, "stranger-not-asked", &script);
   put_byte(&script, 1);
   write_hello(&out, "eve", 0);
   MUST(fli_write_done(&out, &(fli_done){.rounds = 1}));
@@ -344,8 +351,103 @@ static void put_server(const char *folder, int mode)
   fli_bytes_free(&out);
 }
 
+static void put_ops(fli_bytes *script, const char *ops, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    put_byte(script, (uint8_t)ops[i]);
+}
+#define OPS(script, text) put_ops(script, text, sizeof text - 1)
+
+/* Honest work of a client, and what a server may say in its middle. */
+static void put_middles(const char *folder, int mode)
+{
+  const char *target = "client_session";
+  char name[64];
+  fli_bytes script, out;
+  const fli_missing missing = {1,
+                               (const uint8_t *)"\0\0\0\0\0\0\0\0\12\0\0\0"
+                                                "\0\0\0\0",
+                               FLI_RANGE_BYTES};
+  static const uint8_t reasons[] = {1, 10, 12, 9};
+  fli_bytes_init(&script, NULL);
+  fli_bytes_init(&out, NULL);
+  put_byte(&script, mode);
+  OPS(&script, "\xf3\xf6\xf5\xf5\xf1\xf6\xf5\xf5\xf5\xf6\xf5");
+  snprintf(name, sizeof name, "declines-%02x", (unsigned)mode);
+  put_script(folder, target, name, &script);
+  for (size_t i = 0; i < sizeof reasons; i++) {
+    put_byte(&script, mode);
+    OPS(&script, "\xf2\xf6\xf5");
+    if (i % 2) put_byte(&script, HONEST_UP);
+    MUST(fli_write_missing(&out, &missing));
+    MUST(fli_write_ack(&out, &(fli_ack){1, 0, reasons[i], ""}));
+    say(&script, &out, SERVER_MOST);
+    OPS(&script, "\xf6\xf5\xf6\xf5");
+    snprintf(name, sizeof name, "refused-%02x-%u", (unsigned)mode, reasons[i]);
+    put_script(folder, target, name, &script);
+  }
+  put_byte(&script, mode);
+  OPS(&script, "\xf2\xf6\xf5\xf6");
+  write_plan(&out, 2, 9, 0);
+  MUST(fli_write_ack(&out, &(fli_ack){1, 0, 0, ""}));
+  say(&script, &out, SERVER_MOST);
+  snprintf(name, sizeof name, "counted-late-%02x", (unsigned)mode);
+  put_script(folder, target, name, &script);
+  fli_bytes_free(&script);
+  fli_bytes_free(&out);
+}
+
+/* A model that is cut, and goes on after another WELCOME. */
+static void put_resumed(const char *folder, int mode)
+{
+  char name[64];
+  fli_bytes script, out;
+  fli_bytes_init(&script, NULL);
+  fli_bytes_init(&out, NULL);
+  put_byte(&script, mode);
+  write_model(&out, 9);
+  out.size -= FLI_FRAME_HEADER + FLI_CHUNK_HEADER + 140;
+  say(&script, &out, SERVER_MOST);
+  OPS(&script, "\xf1\xf6\xf5");
+  write_model(&out, 9);
+  say(&script, &out, SERVER_MOST);
+  snprintf(name, sizeof name, "resumes-%02x", (unsigned)mode);
+  put_script(folder, "client_session", name, &script);
+  fli_bytes_free(&script);
+  fli_bytes_free(&out);
+}
+
+/* WELCOMEs that cannot be worked with. */
+static void put_welcomes(const char *folder, int mode)
+{
+  char name[64];
+  fli_welcome welcome;
+  fli_bytes script, out;
+  fli_bytes_init(&script, NULL);
+  fli_bytes_init(&out, NULL);
+  for (int i = 0; i < 4; i++) {
+    put_byte(&script, mode);
+    put_byte(&script, HONEST_UP);
+    wire_welcome(&welcome);
+    if (i == 1) welcome.description = NULL;
+    if (i == 2) wire_add_table(&welcome);
+    if (i == 3) welcome.codec = 99;
+    MUST(fli_write_welcome(&out, &welcome));
+    say(&script, &out, SERVER_MOST);
+    snprintf(name, sizeof name, "welcomed-%02x-%d", (unsigned)mode, i);
+    put_script(folder, "client_session", name, &script);
+  }
+  fli_bytes_free(&script);
+  fli_bytes_free(&out);
+}
+
 void seeds_put_sessions(const char *folder)
 {
+  put_welcomes(folder, 0);
+  put_welcomes(folder, 64);
+  put_resumed(folder, 2);
+  for (int steps = 1; steps < 5; steps++)
+    put_middles(folder, steps | 32);
   put_lies(folder);
   put_strangers(folder);
   for (int steps = 0; steps < 8; steps++) {
