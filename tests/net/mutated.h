@@ -227,6 +227,21 @@ static inline void mu_decline_instead(fli_bytes *out, const uint8_t *body,
   (void)fli_write_decline(out, FLI_MSG_DECLINE, &decline);
 }
 
+/* What is missing of a transfer that a chunk is of, as nobody would say it. */
+static inline void mu_status_instead(fli_bytes *out, const uint8_t *body,
+                                     size_t size, fli_rng *rng)
+{
+  uint8_t ranges[3 * FLI_RANGE_BYTES];
+  fli_chunk chunk;
+  if (fli_parse_chunk(&chunk, body, size) != FL_OK) return;
+  for (size_t i = 0; i < sizeof ranges; i += 8)
+    fli_store_u64(ranges + i, fli_rng_below(rng, 2) ? mu_absurd(rng)
+                                                    : fli_rng_below(rng, 9000));
+  const fli_missing missing = {chunk.transfer, ranges,
+                               fli_rng_below(rng, sizeof ranges + 1)};
+  (void)fli_write_missing(out, &missing);
+}
+
 #define MU_ABSURD(name, change)                              \
   do {                                                       \
     fli_##name m;                                            \
@@ -285,6 +300,10 @@ static inline void mu_make_absurd(mu_frame *frame, fli_rng *rng)
                         mu_absurd_norm(&m, norms, rng));
     break;
   case FLI_MSG_CHUNK:
+    if (fli_rng_below(rng, 4) == 0) {
+      mu_status_instead(&out, body, size, rng);
+      break;
+    }
     MU_ABSURD(chunk, if (fli_rng_below(rng, 2)) m.offset = mu_absurd(rng);
               else m.transfer = mu_absurd(rng));
     break;
