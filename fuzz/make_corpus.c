@@ -228,6 +228,7 @@ int main(int argc, char **argv)
   put_samples(folder);
   for (size_t i = 0; i < FLI_COUNT_OF(state_seeds); i++)
     put_state(folder, &state_seeds[i]);
+  seeds_put_sessions(folder);
   seeds_put_sums(folder);
   seeds_put_files(folder);
   seeds_put_models(folder);

@@ -24,6 +24,8 @@ void seeds_put_cohorts(const char *folder);
 void seeds_put_strategies(const char *folder);
 /* Seeds of embedding_load and embedding_delta. */
 void seeds_put_embeddings(const char *folder);
+/* Some of frames, client_session and server_session. */
+void seeds_put_sessions(const char *folder);
 /* Seeds of slice and sparse_update. */
 void seeds_put_slices(const char *folder);
 

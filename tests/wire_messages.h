@@ -213,7 +213,16 @@ static inline fl_status wire_signed(uint32_t index, fli_bytes *out)
   }
 }
 
-enum { WIRE_SAMPLES = 32 };
+/* Two gaps. */
+static inline fl_status wire_status(fli_bytes *out)
+{
+  static const uint8_t ranges[2 * FLI_RANGE_BYTES] = {
+      [1] = 0x10, [9] = 0x20, [17] = 0x30, [24] = 0x70, [25] = 0x11, [26] = 1};
+  const fli_missing missing = {9, ranges, sizeof ranges};
+  return fli_write_missing(out, &missing);
+}
+
+enum { WIRE_SAMPLES = 34 };
 
 /* Messages with other keys than those that wire_x fills. */
 static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
@@ -250,6 +259,8 @@ static inline fl_status wire_variant(uint32_t index, fli_bytes *out)
     manifest.report_module = 2;
     manifest.report_value = 0.125;
     return fli_write_manifest(out, &manifest);
+  case 32: return wire_status(out);
+  case 33: welcome.has_status = 1; return fli_write_welcome(out, &welcome);
   default:
     return index < 28 ? wire_slices(index, out) : wire_signed(index, out);
   }
@@ -323,7 +334,8 @@ static inline const char *wire_sample_name(uint32_t index)
       "get_slice",       "slice",
       "plan-slices",     "manifest-slices",
       "challenge",       "hello-signed",
-      "manifest-signed", "bye-forget"};
+      "manifest-signed", "bye-forget",
+      "status",          "welcome-status"};
   return names[index];
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <fl/host.h>
@@ -84,8 +85,12 @@ static fl_status save_client(const fl_writer *writer, void *user)
 
 static void save(struct participant *self)
 {
-  if (self->state.host && stored_save(&self->state, save_client, self) != FL_OK)
+  struct stat there;
+  if (!self->state.host) return;
+  if (stored_save(&self->state, save_client, self) != FL_OK)
     warnx("%s: not saved: %s", self->config->state, self->state.error);
+  else if (self->config->verbose && stat(self->config->state, &there) == 0)
+    warnx("%s: %lld bytes", self->config->state, (long long)there.st_size);
 }
 
 static fl_status take_description(struct participant *self)

@@ -301,7 +301,10 @@ enum {
    * that decided). */
   FL_SERVER_COHORT_CHANGED = 15,
   FL_SERVER_CLIENT_BANNED = 20, /**< client_id, text */
-  FL_SERVER_CLIENT_LEFT = 21    /**< client_id: all about it is forgotten */
+  FL_SERVER_CLIENT_LEFT = 21,   /**< client_id: all about it is forgotten */
+  /** A restored round's sums of rows are lost, because no slices were attached
+   * before the next one began: text. */
+  FL_SERVER_SLICES_DROPPED = 24
 };
 
 typedef struct fl_server_event {
@@ -409,6 +412,8 @@ FL_API fl_status fl_server_find_member(const fl_server *server, uint32_t job,
  * added is in the server's state, and the store has to be as it was saved after
  * the last finished round (FL_E_STALE, FL_E_SCHEMA). NULL: no more, between two
  * rounds. FL_E_NOT_FOUND: no such job; FL_E_CONFLICT: it has cohorts;
+ * FL_E_LIMIT: plans, or what clients ask with, would not go into messages of
+ * max_control_size;
  * FL_E_STATE: a round is running, or one of both is attached already. Borrowed:
  * it is freed after the server, or after it was given up. Clients that have no
  * slices train the dense model alone. */

@@ -110,7 +110,7 @@ out:
 void fli_client_resync(fl_client *client)
 {
   if (client->link != FLI_LINK_HELLO_DUE) client->has_said_hello = 1;
-  fli_incoming_reset(&client->incoming);
+  client->incoming.is_active = 0; /* what has come of it stays */
   client->is_model_awaited = 0;
   client->outgoing.is_active = 0;
   client->due = 0;

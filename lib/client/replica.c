@@ -221,6 +221,9 @@ fl_status fli_client_on_manifest(fl_client *client,
     return FL_OK;
   fl_status st = fli_incoming_begin(&client->incoming, manifest, max_total);
   if (st != FL_OK) return st;
+  /* Where it is checked anyway; nobody else writes there meanwhile. */
+  if (manifest->kind == FLI_TRANSFER_MODEL)
+    fli_incoming_lend(&client->incoming, client->canonical.scratch);
   client->is_model_awaited = 1;
   client->wanted_version = manifest->model_version;
   return FL_OK;

@@ -156,6 +156,7 @@ static fl_status on_welcome(fl_client *client, const fli_frame *frame)
   memcpy(client->token, welcome.token, sizeof client->token);
   client->has_token = 1;
   client->newest = (fli_turn){0, 0};
+  client->incoming.knows_status = welcome.has_status != 0;
   if (!client->has_joined) fli_client_raise(client, FL_CLIENT_JOINED);
   client->has_joined = 1;
   end_wait(client);
@@ -486,6 +487,10 @@ static fl_status on_transfer(fl_client *client, const fli_frame *frame)
     fli_manifest manifest;
     FLI_TRY(fli_parse_manifest(&manifest, frame->body, frame->size));
     FLI_TRY(fli_client_on_manifest(client, &manifest));
+  } else if (frame->type == FLI_MSG_STATUS) {
+    fli_missing missing;
+    FLI_TRY(fli_parse_missing(&missing, frame->body, frame->size));
+    fli_outgoing_resend(&client->outgoing, &missing);
   } else {
     fli_chunk chunk;
     FLI_TRY(fli_parse_chunk(&chunk, frame->body, frame->size));
@@ -505,6 +510,7 @@ static fl_status dispatch(fl_client *client, const fli_frame *frame)
   case FLI_MSG_DONE: return on_done(client, frame);
   case FLI_MSG_SLICE: return fli_client_on_slice(client, frame);
   case FLI_MSG_MANIFEST:
+  case FLI_MSG_STATUS:
   case FLI_MSG_CHUNK: return on_transfer(client, frame);
   default:
     return fli_error(FL_E_FORMAT, "frame: got type %u, no server's",

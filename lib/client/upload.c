@@ -19,6 +19,7 @@
 void fli_client_forget_encoded(fl_client *client)
 {
   client->outgoing.is_active = 0;
+  client->outgoing.data = NULL;
   client->due &= ~(uint32_t)FLI_DUE_UPDATE;
   client->encoded.is_valid = 0;
   fli_bytes_free(&client->encoded.data);
@@ -360,7 +361,8 @@ static fl_status write_hello(fl_client *client)
   fli_hello hello = {
       .version_min = FLI_PROTOCOL_MIN,
       .version_max = FLI_PROTOCOL_MAX,
-      .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS,
+      .capabilities =
+          FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS | FLI_CAP_STATUS,
       .samples = client->options.samples,
       .has_schema = client->has_schema,
       .has_token = client->has_token,
@@ -445,6 +447,8 @@ static fl_status write_frames(fl_client *client)
     FLI_TRY(fli_write_metrics(&client->sent, &client->metrics));
   if (client->due & FLI_DUE_GET_SLICE)
     FLI_TRY(fli_client_write_get_slice(client));
+  if (client->incoming.is_active && client->incoming.is_status_due)
+    FLI_TRY(fli_incoming_write_status(&client->incoming, &client->sent));
   if (client->due & FLI_DUE_NORM) FLI_TRY(write_norm(client));
   if (client->due & FLI_DUE_UPDATE) FLI_TRY(begin_upload(client));
   if (client->outgoing.is_active) {

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -70,6 +71,13 @@ void fli_canonical_hash(const fli_canonical *canonical,
   fli_hasher_final(&hasher, hash);
 }
 
+/* Bytes that came straight to where they are wanted. */
+static void load_in_place(float *values, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    values[i] = fli_f32_from_bits(fli_load_u32((const uint8_t *)(values + i)));
+}
+
 fl_status fli_canonical_set(fli_canonical *canonical, uint64_t version,
                             const uint8_t *data, size_t size)
 {
@@ -79,7 +87,10 @@ fl_status fli_canonical_set(fli_canonical *canonical, uint64_t version,
     return fli_error(FL_E_DIM, "model: got %zu bytes, want %zu", size,
                      n * sizeof(float));
   }
-  kernels->f32_load(canonical->scratch, data, n);
+  if (data == (const uint8_t *)canonical->scratch)
+    load_in_place(canonical->scratch, n);
+  else
+    kernels->f32_load(canonical->scratch, data, n);
   size_t bad = kernels->find_not_finite(canonical->scratch, n);
   if (bad != n) {
     return fli_error(FL_E_NOT_FINITE, "model: weight %zu is not finite", bad);

@@ -29,7 +29,8 @@ fl_status fli_canonical_init(fli_canonical *canonical, fl_context *context,
 void fli_canonical_free(fli_canonical *canonical);
 void fli_canonical_hash(const fli_canonical *canonical,
                         uint8_t hash[FLI_HASH_BYTES]);
-/* Take a full copy (f32 LE). FL_E_DIM, FL_E_NOT_FINITE: unchanged. */
+/* Take a full copy (f32 LE), which may be in `scratch` already. FL_E_DIM,
+ * FL_E_NOT_FINITE: unchanged. */
 fl_status fli_canonical_set(fli_canonical *canonical, uint64_t version,
                             const uint8_t *data, size_t size);
 /* Append the full copy as f32 LE. */

@@ -205,6 +205,18 @@ void fli_slice_server_detach(fl_slice_server *server)
   server->is_attached = 0;
 }
 
+size_t fli_slice_request_max(const fl_slice_server *server)
+{
+  enum { ID_BYTES = 11, HEAD_BYTES = 64 };
+  size_t most = 0;
+  for (uint32_t t = 0; t < server->plan.n_tables; t++) {
+    const size_t n = fli_slice_request_ids(&server->plan, t);
+    if (n > most) most = n;
+  }
+  if (most > server->plan.max_ids) most = (size_t)server->plan.max_ids;
+  return HEAD_BYTES + ID_BYTES * most;
+}
+
 uint64_t fli_slice_max_ids(const fl_slice_server *server)
 {
   return server->plan.max_ids;

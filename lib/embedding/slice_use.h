@@ -32,6 +32,8 @@ uint64_t fli_slice_update_max(const fl_slice_server *server);
 fl_status fli_slice_write_state(const fl_slice_server *server, fli_bytes *out);
 fl_status fli_slice_read_state(fl_slice_server *server, const uint8_t *data,
                                size_t n);
+/* The largest request of a client, bytes. */
+size_t fli_slice_request_max(const fl_slice_server *server);
 /* How many ids one client may have. */
 uint64_t fli_slice_max_ids(const fl_slice_server *server);
 /* All answers of the round have come. */

@@ -143,6 +143,7 @@ fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
   const fli_job *job = peer->participant->job;
   fli_member *member = NULL;
   int is_good = 0;
+  fli_parked_keep(peer);
   fli_peer_drop_upload(peer);
   fl_status st = check_turn(peer, manifest->round, manifest->attempt, &member);
   if (st != FL_OK || !member) return st;
@@ -156,13 +157,16 @@ fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest)
   }
   st = fli_identity_check_update(peer, manifest, &is_good);
   if (st != FL_OK || !is_good) return st;
+  (void)fli_parked_take(peer, member, manifest);
   st = fli_peer_reserve(peer, manifest->total);
   if (st == FL_E_LIMIT) {
+    fli_peer_drop_upload(peer);
     return fli_peer_wait(peer, FLI_STAGING_WAIT_MS, fl_last_error());
   }
   if (st != FL_OK) return st;
   st = fli_incoming_begin(&peer->incoming, manifest, manifest->total);
-  if (st != FL_OK) fli_peer_drop_upload(peer);
+  if (st == FL_OK) return fli_peer_status(peer);
+  fli_peer_drop_upload(peer);
   return st;
 }
 

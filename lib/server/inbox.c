@@ -136,11 +136,15 @@ static fl_status start_over(fli_peer *peer, fli_participant *who,
                             const fli_hello *hello)
 {
   fli_member *member = fli_member_of(who);
+  peer->version = hello->version_max < FLI_PROTOCOL_MAX ? hello->version_max
+                                                        : FLI_PROTOCOL_MAX;
   peer->due = 0;
   fli_bytes_clear(&peer->queue);
   peer->answers = 0;
+  fli_parked_keep(peer);
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
+  peer->incoming.knows_status = (hello->capabilities & FLI_CAP_STATUS) != 0;
   fli_registry_detach(who, 0);
   fli_forget_cancel(who);
   fli_identity_bind(peer, who);
@@ -180,6 +184,17 @@ static fl_status on_hello(fli_peer *peer, const fli_frame *frame)
 
 /* ---- the others ---- */
 
+/* A full copy, and what it is for. */
+static fl_status send_model(fli_peer *peer)
+{
+  fli_peer_drop_download(peer);
+  peer->participant->has_model = 0;
+  peer->participant->probe_cohort = FL_COHORT_NONE;
+  if (fli_visits_resync(peer)) return FL_OK;
+  fli_peer_add_due(peer, FLI_DUE_MODEL);
+  return fli_job_resync(peer->participant->job, peer);
+}
+
 static fl_status on_norm(fli_peer *peer, const fli_frame *frame)
 {
   fli_norm norm;
@@ -201,7 +216,7 @@ static fl_status on_chunk(fli_peer *peer, const fli_frame *frame)
   const fli_manifest manifest = peer->incoming.manifest;
   fl_status st = fli_parse_chunk(&chunk, frame->body, frame->size);
   if (st != FL_OK) return st;
-  const size_t held = peer->incoming.data.size;
+  const uint64_t held = peer->incoming.held;
   st = fli_incoming_chunk(&peer->incoming, &chunk, &is_complete);
   if (st == FL_E_EMPTY) return FL_OK; /* of an upload that was refused */
   if (st == FL_E_FORMAT) {
@@ -211,11 +226,24 @@ static fl_status on_chunk(fli_peer *peer, const fli_frame *frame)
     return st;
   }
   if (st != FL_OK) return st;
-  fli_peer_progress(peer, peer->incoming.data.size - held);
-  if (!is_complete) return FL_OK;
+  fli_peer_progress(peer, peer->incoming.held - held);
+  if (!is_complete) return fli_peer_status(peer);
   st = fli_collect_update(peer);
   if (!peer->is_closing) fli_peer_drop_upload(peer);
   return st;
+}
+
+/* What of a download has not arrived. One that is over is not held any more:
+ * the model is announced again, and what is missing of it asked again. */
+static fl_status on_status(fli_peer *peer, const fli_frame *frame)
+{
+  fli_missing missing;
+  const fl_status st = fli_parse_missing(&missing, frame->body, frame->size);
+  if (st != FL_OK) return st;
+  if (!peer->outgoing.data) return send_model(peer);
+  fli_outgoing_resend(&peer->outgoing, &missing);
+  fli_peer_touch(peer);
+  return FL_OK;
 }
 
 static fl_status on_metrics(fli_peer *peer, const fli_frame *frame)
@@ -248,13 +276,7 @@ static fl_status on_get_model(fli_peer *peer, const fli_frame *frame)
 {
   fli_get_model message;
   const fl_status st = fli_parse_get_model(&message, frame->body, frame->size);
-  if (st != FL_OK) return st;
-  fli_peer_drop_download(peer);
-  peer->participant->has_model = 0;
-  peer->participant->probe_cohort = FL_COHORT_NONE;
-  if (fli_visits_resync(peer)) return FL_OK;
-  fli_peer_add_due(peer, FLI_DUE_MODEL);
-  return fli_job_resync(peer->participant->job, peer);
+  return st != FL_OK ? st : send_model(peer);
 }
 
 static fl_status on_get_slice(fli_peer *peer, const fli_frame *frame)
@@ -291,7 +313,7 @@ static const struct {
     {FLI_MSG_METRICS, on_metrics},     {FLI_MSG_DECLINE, on_decline},
     {FLI_MSG_GET_MODEL, on_get_model}, {FLI_MSG_BYE, on_bye},
     {FLI_MSG_MANIFEST, on_manifest},   {FLI_MSG_CHUNK, on_chunk},
-    {FLI_MSG_GET_SLICE, on_get_slice},
+    {FLI_MSG_GET_SLICE, on_get_slice}, {FLI_MSG_STATUS, on_status},
 };
 
 static fl_status dispatch(fli_peer *peer, const fli_frame *frame)

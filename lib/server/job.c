@@ -17,7 +17,6 @@
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
 /* More than a PLAN or MANIFEST has besides its norms. */
-enum { FLI_MESSAGE_SLACK = 512 };
 
 int fli_job_is_plain_mean(const fl_job_options *options)
 {

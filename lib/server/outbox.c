@@ -19,7 +19,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
   const fli_participant *who = peer->participant;
   const fli_job *job = who->job;
   fli_welcome message = {
-      .version = FLI_PROTOCOL_MAX,
+      .version = peer->version,
       .codec = job->codec.codec,
       .thc_mode = job->codec.thc_mode,
       .bits = job->codec.bits,
@@ -29,6 +29,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
       .rounds = job->options.rounds,
       .table = job->codec.table,
       .table_size = job->codec.n_table,
+      .has_status = 1,
   };
   memcpy(message.job, job->name, sizeof message.job);
   memcpy(message.token, who->token, sizeof message.token);
@@ -86,7 +87,8 @@ fl_status fli_outbox_model(fli_peer *peer)
 static fl_status continue_model(fli_peer *peer)
 {
   const fl_status st = fli_outgoing_next(&peer->outgoing, &peer->queue);
-  if (st == FL_OK && !peer->outgoing.is_active) {
+  if (st == FL_OK && !peer->outgoing.is_active &&
+      peer->outgoing.limit == peer->outgoing.total) {
     fli_participant *who = peer->participant;
     if (peer->blob_cohort == FL_COHORT_NONE) {
       who->has_model = 1;

@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "wire/gaps.h"
 
 /* Answers that a peer may let pile up before it counts as not listening. */
 enum { FLI_MAX_ANSWERS = 64 * 1024 };
@@ -26,6 +27,7 @@ fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number)
   peer->parser.max_control = server->options.max_control_size;
   fli_bytes_init(&peer->queue, server->context);
   fli_incoming_init(&peer->incoming, server->context);
+  peer->incoming.note = fli_gaps_note;
   const fl_status st = fli_peer_table_insert(&server->peers, peer);
   if (st != FL_OK) {
     fli_free(server->context, peer, sizeof *peer);
@@ -109,6 +111,7 @@ fl_status fli_peer_reserve(fli_peer *peer, uint64_t size)
 {
   fl_server *server = peer->server;
   fli_peer *oldest = server->upload_first;
+  if (!has_room(server, size)) fli_parked_drop_all(server);
   while (!has_room(server, size) && oldest &&
          server->now_ns - oldest->progress_ns >= FLI_STALLED_NS) {
     fli_peer_drop_upload(oldest);
@@ -145,6 +148,7 @@ void fli_peer_close(fli_peer *peer, int keep_queue)
   peer->is_closing = 1;
   peer->due = 0;
   fli_frame_parser_free(&peer->parser);
+  fli_parked_keep(peer);
   fli_peer_drop_upload(peer);
   fli_peer_drop_download(peer);
   fli_identity_free(peer);
@@ -235,6 +239,15 @@ fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text)
   snprintf(message.text, sizeof message.text, "%s", text);
   const size_t before = peer->queue.size;
   const fl_status st = fli_write_wait(&peer->queue, &message);
+  count_answer(peer, before);
+  return st;
+}
+
+fl_status fli_peer_status(fli_peer *peer)
+{
+  if (!peer->incoming.is_status_due || is_overrun(peer)) return FL_OK;
+  const size_t before = peer->queue.size;
+  const fl_status st = fli_gaps_write_status(&peer->incoming, &peer->queue);
   count_answer(peer, before);
   return st;
 }

@@ -100,6 +100,7 @@ void fli_round_clear(fli_job *job)
   for (uint32_t i = 0; i < job->n_members; i++) {
     release_member(&job->members[i]);
     fli_rule_forget(&job->members[i]);
+    fli_parked_drop(job->server, &job->members[i]);
   }
   fli_free(job->context, job->members, job->n_members * sizeof *job->members);
   job->members = NULL;

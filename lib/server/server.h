@@ -23,8 +23,13 @@
 
 typedef struct fli_participant fli_participant;
 typedef struct fli_cohorts fli_cohorts; /* cohorts.h */
+typedef struct fli_parked fli_parked;   /* parked.c */
 
-enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
+enum {
+  FLI_NO_MEMBER = UINT32_MAX,
+  FLI_STAGING_WAIT_MS = 1000,
+  FLI_MESSAGE_SLACK = 512 /* of a control message, for what is always there */
+};
 
 /* ---- events (events.c) ---- */
 
@@ -169,6 +174,7 @@ struct fli_peer {
   uint32_t blob_cohort; /* of a probe; FL_COHORT_NONE: it is the model */
   fli_proof proof;
   uint64_t messages_ns; /* allowance of one that is no client yet */
+  uint32_t version;     /* of the protocol, the highest that both speak */
 };
 
 fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);
@@ -207,6 +213,8 @@ fl_status fli_peer_ack(fli_peer *peer, uint64_t round, uint32_t attempt,
                        uint32_t reason, const char *format, ...)
     FLI_PRINTF(5, 6);
 fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text);
+/* STATUS of the upload, if it is due and the peer listens. */
+fl_status fli_peer_status(fli_peer *peer);
 
 /* ---- participants (registry.c) ---- */
 
@@ -295,6 +303,7 @@ typedef struct fli_member {
   double report_value;
   fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
   uint64_t asked_bytes; /* requests for rows; see slices.c */
+  fli_parked *parked;   /* an upload whose connection ended; NULL: none */
 } fli_member;
 
 /* See freezing.c. */
@@ -544,6 +553,7 @@ struct fl_server {
   uint32_t n_participants;              /* in all jobs */
   uint64_t staged;                      /* bytes reserved by uploads */
   fli_peer *upload_first, *upload_last; /* the one that waited longest first */
+  fli_parked *parked;                   /* a list */
   uint64_t now_ns;
   int has_clock;    /* tick was called */
   fli_bytes handed; /* what fl_server_send gave out last */
@@ -551,6 +561,17 @@ struct fl_server {
   fli_journal journal;
   fli_trust trust;
 };
+
+/* ---- uploads between two connections (parked.c) ---- */
+
+/* Keep what has come of the peer's upload, if it is worth it. */
+void fli_parked_keep(fli_peer *peer);
+/* Go on with what is kept of this payload; 1 = there was something. */
+int fli_parked_take(fli_peer *peer, fli_member *member,
+                    const fli_manifest *manifest);
+void fli_parked_drop(fl_server *server, fli_member *member);
+/* Others need the room. */
+void fli_parked_drop_all(fl_server *server);
 
 /* A server of a snapshot's bytes (restore.c). */
 fl_status fli_server_read(fl_server **out, fl_context *context,

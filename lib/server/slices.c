@@ -28,6 +28,21 @@ static fl_status copy_plan(fli_job *job)
   return st;
 }
 
+/* What will have to be said must fit into a message. */
+static fl_status check_sizes(const fli_job *job)
+{
+  const uint64_t most = job->server->options.max_control_size;
+  const uint64_t request =
+      fli_slice_request_max(job->slices) + FLI_MESSAGE_SLACK;
+  const uint64_t plan = FLI_MESSAGE_SLACK + job->slices_plan.size +
+                        job->freezing.plan.size + 2 * job->n_norms;
+  const uint64_t size = request > plan ? request : plan;
+  if (size <= most) return FL_OK;
+  return fli_error(FL_E_LIMIT,
+                   "slices: got messages of %llu bytes, max_control_size %llu",
+                   (unsigned long long)size, (unsigned long long)most);
+}
+
 static fl_status attach(fli_job *job, fl_slice_server *slices)
 {
   fl_status st = FL_OK;
@@ -40,6 +55,7 @@ static fl_status attach(fli_job *job, fl_slice_server *slices)
                                  job->slices_saved.size));
   job->slices = slices;
   FLI_TRY(copy_plan(job));
+  FLI_TRY(check_sizes(job));
   fli_bytes_free(&job->slices_saved);
 out:
   if (st != FL_OK) {
@@ -70,11 +86,22 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 
 /* ---- a round ------------------------------------------------------------- */
 
+/* A restored round's sums, which nobody came for in time. */
+static void drop_saved(fli_job *job)
+{
+  fl_server_event event = fli_event_blank(FL_SERVER_SLICES_DROPPED, job->index);
+  if (job->slices_saved.size == 0) return;
+  event.round = job->round;
+  fli_events_add(&job->server->events, &event, "",
+                 "round %llu begins without slices: sums of rows are lost",
+                 (unsigned long long)job->round);
+  fli_bytes_free(&job->slices_saved);
+}
+
 fl_status fli_slices_begin(fli_job *job)
 {
   if (!job->slices) {
-    /* A restored round's sums, which nobody came for in time. */
-    fli_bytes_free(&job->slices_saved);
+    drop_saved(job);
     return FL_OK;
   }
   fl_slice_server_drop(job->slices);

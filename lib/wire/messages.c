@@ -147,6 +147,7 @@ static const fli_field welcome_fields[] = {
     U64(welcome, 13, rounds, 1, MAX_ROUND),
     VIEW(welcome, 14, table, FLI_FIELD_VIEW, 1, 1 << MAX_BITS),
     OPT_FLAGGED(welcome, 15, feedback_decay, FLI_FIELD_F32, 0, has_feedback),
+    OPT_U32(welcome, 31, has_status, 1),
 };
 
 static const fli_field plan_fields[] = {
@@ -235,6 +236,11 @@ static const fli_field manifest_fields[] = {
     OPT_FLAGGED(manifest, 14, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
     OPT_U32(manifest, 24, slices_size, UINT32_MAX),
     OPT_ARRAY(manifest, 25, signature, has_signature),
+};
+
+static const fli_field missing_fields[] = {
+    U64(missing, 1, transfer, 0, UINT64_MAX),
+    VIEW(missing, 2, ranges, FLI_FIELD_VIEW, 0, FLI_MAX_GAPS *FLI_RANGE_BYTES),
 };
 
 static void check_hello(fli_msg_reader *reader, const void *message)
@@ -335,6 +341,7 @@ MESSAGE(reject, reject, FLI_MSG_REJECT, 0, NULL)
 MESSAGE(done, done, FLI_MSG_DONE, 0, NULL)
 MESSAGE(challenge, challenge, FLI_MSG_CHALLENGE, 0, NULL)
 MESSAGE(manifest, manifest, FLI_MSG_MANIFEST, 0, check_manifest)
+MESSAGE(missing, missing, FLI_MSG_STATUS, 0, NULL)
 SCHEMA(decline, FLI_MSG_DECLINE, 0, NULL)
 PARSE(decline, decline)
 

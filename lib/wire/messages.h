@@ -37,13 +37,20 @@ enum {
   FLI_MSG_SLICE = 28,
   /* both ways */
   FLI_MSG_MANIFEST = 32,
-  FLI_MSG_CHUNK = 33
+  FLI_MSG_CHUNK = 33,
+  FLI_MSG_STATUS = 34
 };
 
 enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256, FLI_PROOF_BYTES = 64 };
 
-/* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean. */
-enum { FLI_CAP_TRAIN = 1, FLI_CAP_EVALUATE = 2, FLI_CAP_COHORTS = 4 };
+/* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean;
+ * STATUS: that message. */
+enum {
+  FLI_CAP_TRAIN = 1,
+  FLI_CAP_EVALUATE = 2,
+  FLI_CAP_COHORTS = 4,
+  FLI_CAP_STATUS = 8
+};
 
 typedef struct fli_hello {
   uint32_t version_min;            /* 1 */
@@ -93,6 +100,7 @@ typedef struct fli_welcome {
   size_t table_size;
   int has_feedback;     /* clients keep what encodings lose */
   float feedback_decay; /* 15? */
+  uint32_t has_status;  /* 31?: 1 = the server knows STATUS */
 } fli_welcome;
 
 typedef struct fli_plan {
@@ -272,6 +280,14 @@ typedef struct fli_chunk {
   const uint8_t *data;
   size_t size;
 } fli_chunk;
+/* What a receiver does not have yet of a transfer: `ranges` is u64 LE first
+ * byte | u64 LE byte behind the last, of each gap in order. */
+typedef struct fli_missing {
+  uint64_t transfer;     /* 1 */
+  const uint8_t *ranges; /* 2 */
+  size_t ranges_size;
+} fli_missing;
+enum { FLI_RANGE_BYTES = 16, FLI_MAX_GAPS = 9 };
 enum {
   FLI_CHUNK_HEADER = 16,
   FLI_CHUNK_MIN = 4096, /* least and largest chunk_size */
@@ -293,7 +309,8 @@ enum {
   X(done, DONE)           \
   X(challenge, CHALLENGE) \
   X(manifest, MANIFEST)   \
-  X(chunk, CHUNK)
+  X(chunk, CHUNK)         \
+  X(missing, STATUS)
 
 #define FLI_MESSAGE_DECLARE(name, TYPE)                                       \
   fl_status fli_parse_##name(struct fli_##name *message, const uint8_t *body, \

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bulk payloads, cut into chunks. The receiver accepts exactly the next bytes
- * or ones it has already, so what it holds is always a prefix of the payload
- * and one hash at the end proves it whole. */
+/* Bulk payloads, cut into chunks. The receiver holds a prefix of the payload
+ * and, where the sender can be told of gaps, a few ranges ahead of it; one hash
+ * at the end proves it whole. Whatever is held when a connection ends is of use
+ * for the next: the same hash is the same payload. */
 #include "wire/transfer.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
+
+/* Chunks ahead of a gap that are kept. */
+enum { MOST_AHEAD = 64 };
 
 void fli_incoming_init(fli_incoming *incoming, fl_context *context)
 {
@@ -19,10 +24,34 @@ void fli_incoming_init(fli_incoming *incoming, fl_context *context)
 
 void fli_incoming_reset(fli_incoming *incoming)
 {
+  if (incoming->is_lent)
+    fli_bytes_init(&incoming->data, incoming->data.context);
+  incoming->is_lent = 0;
   fli_bytes_free(&incoming->data);
   fli_bytes_free(&incoming->clamped);
   memset(&incoming->manifest, 0, sizeof incoming->manifest);
   incoming->is_active = 0;
+  incoming->held = 0;
+  incoming->n_islands = 0;
+  incoming->is_status_due = 0;
+  incoming->told = 0;
+}
+
+void fli_incoming_lend(fli_incoming *incoming, void *memory)
+{
+  if (incoming->data.data) return;
+  incoming->data.data = memory;
+  incoming->data.capacity = (size_t)incoming->manifest.total;
+  incoming->is_lent = 1;
+}
+
+/* 1 when the bytes held are some of this payload, and not all of it. */
+static int is_begun(const fli_incoming *incoming, const fli_manifest *manifest)
+{
+  const fli_manifest *known = &incoming->manifest;
+  return incoming->data.size > 0 && known->total == manifest->total &&
+         incoming->held < known->total &&
+         memcmp(known->hash, manifest->hash, sizeof known->hash) == 0;
 }
 
 fl_status fli_incoming_begin(fli_incoming *incoming,
@@ -32,7 +61,12 @@ fl_status fli_incoming_begin(fli_incoming *incoming,
     return fli_error(FL_E_TOO_LARGE,
                      "transfer: got %" PRIu64 " bytes, want <= %" PRIu64,
                      manifest->total, max_total);
-  fli_incoming_reset(incoming);
+  if (is_begun(incoming, manifest)) {
+    fli_bytes_free(&incoming->clamped);
+    incoming->is_status_due = incoming->knows_status;
+  } else {
+    fli_incoming_reset(incoming);
+  }
   fl_status status = fli_bytes_append(&incoming->clamped, manifest->clamped,
                                       manifest->clamped_size);
   if (status != FL_OK) return status;
@@ -43,23 +77,43 @@ fl_status fli_incoming_begin(fli_incoming *incoming,
   return FL_OK;
 }
 
-/* Append what of the chunk is new. */
+/* Take what of the chunk is new. */
 static fl_status take_chunk(fli_incoming *incoming, const fli_chunk *chunk)
 {
-  uint64_t held = incoming->data.size;
-  uint64_t total = incoming->manifest.total;
-  if (chunk->offset > held)
-    return fli_error(FL_E_FORMAT,
-                     "chunk: got offset %" PRIu64 ", want <= %" PRIu64,
-                     chunk->offset, held);
-  if (chunk->size > total - chunk->offset)
+  fli_bytes *data = &incoming->data;
+  const uint64_t held = incoming->held;
+  const uint64_t total = incoming->manifest.total;
+  if (chunk->offset > total || chunk->size > total - chunk->offset)
     return fli_error(FL_E_FORMAT,
                      "chunk: ends behind the payload's %" PRIu64 " bytes",
                      total);
-  uint64_t known = held - chunk->offset;
-  if (known >= chunk->size) return FL_OK;
-  return fli_bytes_append(&incoming->data, chunk->data + known,
-                          chunk->size - (size_t)known);
+  const fli_range range = {chunk->offset, chunk->offset + chunk->size};
+  if (range.end <= held) return FL_OK;
+  if (range.begin > held) {
+    if (!incoming->knows_status)
+      return fli_error(FL_E_FORMAT,
+                       "chunk: got offset %" PRIu64 ", want <= %" PRIu64,
+                       range.begin, held);
+    /* Told once of every gap, and again when there is nothing to come. */
+    if (incoming->told != held + 1 || range.end == total)
+      incoming->is_status_due = 1;
+    if (!incoming->note ||
+        range.begin - held >
+            MOST_AHEAD * (uint64_t)incoming->manifest.chunk_size)
+      return FL_OK;
+  }
+  if (range.end > data->size) {
+    const fl_status st =
+        fli_bytes_reserve(data, (size_t)(range.end - data->size));
+    if (st != FL_OK) return st;
+  }
+  if (!incoming->note)
+    incoming->held = range.end;
+  else if (!incoming->note(incoming, range))
+    return FL_OK;
+  memcpy(data->data + range.begin, chunk->data, chunk->size);
+  if (range.end > data->size) data->size = (size_t)range.end;
+  return FL_OK;
 }
 
 fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
@@ -69,7 +123,7 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
   if (!incoming->is_active || chunk->transfer != incoming->manifest.transfer)
     return FL_E_EMPTY;
   fl_status status = take_chunk(incoming, chunk);
-  if (status == FL_OK && incoming->data.size == incoming->manifest.total) {
+  if (status == FL_OK && incoming->held == incoming->manifest.total) {
     uint8_t hash[FLI_HASH_BYTES];
     fli_hash(hash, incoming->data.data, incoming->data.size);
     if (memcmp(hash, incoming->manifest.hash, sizeof hash) == 0) {
@@ -105,6 +159,7 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
   if (status != FL_OK) return status;
   outgoing->data = data;
   outgoing->total = n;
+  outgoing->limit = n;
   outgoing->offset = 0;
   outgoing->transfer = manifest->transfer;
   outgoing->chunk_size = chunk_size;
@@ -115,13 +170,38 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
 {
   assert(outgoing->is_active);
-  uint64_t left = outgoing->total - outgoing->offset;
+  uint64_t left = outgoing->limit - outgoing->offset;
   size_t n = left < outgoing->chunk_size ? (size_t)left : outgoing->chunk_size;
   fli_chunk chunk = {outgoing->transfer, outgoing->offset,
                      outgoing->data + outgoing->offset, n};
   fl_status status = fli_write_chunk(out, &chunk);
   if (status != FL_OK) return status;
   outgoing->offset += n;
-  outgoing->is_active = outgoing->offset < outgoing->total;
+  outgoing->is_active = outgoing->offset < outgoing->limit;
   return FL_OK;
+}
+
+void fli_outgoing_resend(fli_outgoing *outgoing, const fli_missing *missing)
+{
+  if (!outgoing->data || missing->transfer != outgoing->transfer ||
+      missing->ranges_size < FLI_RANGE_BYTES)
+    return;
+  const uint64_t begin = fli_load_u64(missing->ranges);
+  const uint64_t end = fli_load_u64(missing->ranges + 8);
+  if (begin >= end || end > outgoing->total) return;
+  outgoing->offset = begin;
+  outgoing->limit = end;
+  outgoing->is_active = 1;
+}
+
+fl_status fli_incoming_write_status(fli_incoming *incoming, fli_bytes *out)
+{
+  uint8_t range[FLI_RANGE_BYTES];
+  const fli_missing missing = {incoming->manifest.transfer, range,
+                               sizeof range};
+  incoming->is_status_due = 0;
+  incoming->told = incoming->held + 1;
+  fli_store_u64(range, incoming->held);
+  fli_store_u64(range + 8, incoming->manifest.total);
+  return fli_write_missing(out, &missing);
 }

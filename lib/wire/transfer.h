@@ -5,19 +5,38 @@
 
 #include "wire/messages.h"
 
+typedef struct fli_range {
+  uint64_t begin, end;
+} fli_range;
+
 /* A payload being received. Memory grows with what arrives, not with what the
- * manifest declares; chunks may come twice or out of order only as an exact
- * continuation or a repeat (offset <= bytes held). A gap is FL_E_FORMAT: the
- * transfer is dropped and its sender starts over after a HELLO. */
-typedef struct fli_incoming {
+ * manifest declares. Chunks may come twice. A gap is FL_E_FORMAT when the
+ * sender does not know STATUS: the transfer is dropped and its sender starts
+ * over after a HELLO. Else `is_status_due` says when it is to be told; what is
+ * behind the gap is kept (64 chunks ahead at most) with `note`, gaps.h. */
+typedef struct fli_incoming fli_incoming;
+struct fli_incoming {
   int is_active;
   fli_manifest manifest; /* views cleared; see `clamped` */
-  fli_bytes data;
+  fli_bytes data;        /* up to the last byte held */
+  int is_lent;           /* `data` is the owner's, and as large as it gets */
   fli_bytes clamped;
-} fli_incoming;
+  uint64_t held;                   /* bytes without a gap */
+  fli_range islands[FLI_MAX_GAPS]; /* behind them, in order, apart */
+  uint32_t n_islands;
+  int is_status_due;
+  uint64_t told; /* 1 + `held` of the last STATUS */
+  /* These two stay. */
+  int knows_status; /* the sender does */
+  /* Note that a range is held; 0 = there is no room for it. */
+  int (*note)(fli_incoming *incoming, fli_range range);
+};
 void fli_incoming_init(fli_incoming *incoming, fl_context *context);
 void fli_incoming_reset(fli_incoming *incoming); /* gives memory back */
-/* FL_E_TOO_LARGE when total > max_total. Replaces a transfer in progress. */
+/* Have a payload that has just begun written here: as many bytes as it has. */
+void fli_incoming_lend(fli_incoming *incoming, void *memory);
+/* FL_E_TOO_LARGE when total > max_total. Replaces a transfer in progress, or
+ * goes on with it when it is of the same bytes. */
 fl_status fli_incoming_begin(fli_incoming *incoming,
                              const fli_manifest *manifest, uint64_t max_total);
 /* *is_complete = 1 when all is there and its hash is right. FL_E_FORMAT: gap,
@@ -36,6 +55,7 @@ typedef struct fli_outgoing {
   uint64_t transfer;
   uint32_t chunk_size;
   int is_active;
+  uint64_t limit; /* send up to here; below `total` when a gap is filled */
 } fli_outgoing;
 /* Writes the MANIFEST (transfer, total, chunk_size and hash filled in here). */
 fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
@@ -48,5 +68,12 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     size_t n, uint32_t chunk_size);
 /* Append the next CHUNK frame; is_active becomes 0 after the last. */
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out);
+/* Send the first range that the other side has not got, and nothing behind it
+ * before it asks. Nothing happens when it is about another transfer, or no
+ * range of it. */
+void fli_outgoing_resend(fli_outgoing *outgoing, const fli_missing *missing);
+/* Append a STATUS that asks for all from the first gap on; it is not due any
+ * more. */
+fl_status fli_incoming_write_status(fli_incoming *incoming, fli_bytes *out);
 
 #endif

@@ -41,6 +41,7 @@ typedef struct sim_config {
   int has_part;         /* node 0 can afford the last module only */
   int has_keys;         /* all but node 1 */
   uint64_t staging_cap; /* 0 = default */
+  int has_store;        /* a killed server comes back from it */
 } sim_config;
 
 typedef struct sim_message {
@@ -76,6 +77,7 @@ typedef struct sim {
   fl_model *model;
   uint64_t n_weights;
   fl_server *server;
+  fl_store *store; /* or NULL */
   fl_buffer *snapshot;
   sim_node nodes[SIM_MAX_NODES];
   sim_message *messages;

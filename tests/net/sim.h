@@ -285,9 +285,67 @@ static inline void sim_server_options(const sim *s, fl_server_options *options)
   CHECK_OK(fl_server_options_init(options, sizeof *options));
   options->chunk_size = 4096;
   if (s->config.staging_cap) options->staging_cap = s->config.staging_cap;
+  options->store = s->store;
 }
 
-/* Killed and restored from the last snapshot; all connections are new. */
+static inline void sim_add_job(sim *s)
+{
+  const sim_config *config = &s->config;
+  fl_compressor_options codec;
+  fl_job_options job;
+  const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
+  fl_freeze_options freeze;
+  uint32_t index;
+  SIM_OK(s, fl_freeze_options_init(&freeze, sizeof freeze));
+  freeze.criterion = FL_FREEZE_FIXED;
+  freeze.max_frozen = 1;
+  freeze.fixed = fixed;
+  freeze.n_fixed = 1;
+  SIM_OK(s, fl_compressor_options_init(&codec, sizeof codec));
+  codec.codec = config->codec;
+  codec.thc_mode = config->thc_mode;
+  SIM_OK(s, fl_job_options_init(&job, sizeof job));
+  job.name = "net";
+  job.codec = &codec;
+  job.rounds = config->rounds;
+  job.seed = config->seed;
+  job.scale_mode = config->scale_mode;
+  job.error_feedback = config->error_feedback;
+  job.server_momentum = config->momentum;
+  job.evaluate_every = config->evaluate_every;
+  job.participants = config->participants;
+  job.over_selection = config->over_selection;
+  job.min_clients = config->n_nodes;
+  job.norm_deadline_ns = 60 * SIM_SECOND;
+  job.update_deadline_ns = 120 * SIM_SECOND;
+  job.retry_pause_ns = SIM_SECOND;
+  job.steps_kept = 2;
+  if (config->freezes) job.freeze = &freeze;
+  if (config->is_strict) {
+    job.min_participants = config->n_nodes;
+    job.norm_deadline_ns = UINT64_MAX / 4;
+    job.update_deadline_ns = UINT64_MAX / 4;
+    job.evaluate_deadline_ns = UINT64_MAX / 4;
+    job.return_grace_ns = UINT64_MAX / 4;
+  }
+  SIM_OK(s, fl_server_add_job(s->server, s->model, &job, &index));
+}
+
+/* From what it had committed, which may be nothing. */
+static inline void sim_server_recovers(sim *s, const fl_server_options *options)
+{
+  SIM_OK(s, fl_store_rollback(s->store));
+  const fl_status st = fl_server_recover(&s->server, NULL, options);
+  if (st != FL_E_NOT_FOUND) {
+    SIM_OK(s, st);
+    return;
+  }
+  SIM_OK(s, fl_server_new(&s->server, NULL, options));
+  sim_add_job(s);
+}
+
+/* Killed, and back from its store or the last snapshot; all connections are
+ * new. */
 static inline void sim_server_dies(sim *s)
 {
   fl_server_options options;
@@ -297,8 +355,12 @@ static inline void sim_server_dies(sim *s)
   s->server = NULL;
   s->accepted = 0;
   s->server_deaths++;
-  SIM_OK(s, fl_buffer_as_reader(s->snapshot, &reader));
-  SIM_OK(s, fl_server_restore(&s->server, NULL, &options, &reader));
+  if (s->store) {
+    sim_server_recovers(s, &options);
+  } else {
+    SIM_OK(s, fl_buffer_as_reader(s->snapshot, &reader));
+    SIM_OK(s, fl_server_restore(&s->server, NULL, &options, &reader));
+  }
   if (s->is_broken) return;
   for (uint32_t i = 0; i < s->config.n_nodes; i++)
     sim_reconnect(s, &s->nodes[i]);
@@ -349,49 +411,6 @@ static inline void sim_stranger(sim *s)
 
 /* ---- runs --------------------------------------------------------------- */
 
-static inline void sim_add_job(sim *s)
-{
-  const sim_config *config = &s->config;
-  fl_compressor_options codec;
-  fl_job_options job;
-  const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
-  fl_freeze_options freeze;
-  uint32_t index;
-  SIM_OK(s, fl_freeze_options_init(&freeze, sizeof freeze));
-  freeze.criterion = FL_FREEZE_FIXED;
-  freeze.max_frozen = 1;
-  freeze.fixed = fixed;
-  freeze.n_fixed = 1;
-  SIM_OK(s, fl_compressor_options_init(&codec, sizeof codec));
-  codec.codec = config->codec;
-  codec.thc_mode = config->thc_mode;
-  SIM_OK(s, fl_job_options_init(&job, sizeof job));
-  job.name = "net";
-  job.codec = &codec;
-  job.rounds = config->rounds;
-  job.seed = config->seed;
-  job.scale_mode = config->scale_mode;
-  job.error_feedback = config->error_feedback;
-  job.server_momentum = config->momentum;
-  job.evaluate_every = config->evaluate_every;
-  job.participants = config->participants;
-  job.over_selection = config->over_selection;
-  job.min_clients = config->n_nodes;
-  job.norm_deadline_ns = 60 * SIM_SECOND;
-  job.update_deadline_ns = 120 * SIM_SECOND;
-  job.retry_pause_ns = SIM_SECOND;
-  job.steps_kept = 2;
-  if (config->freezes) job.freeze = &freeze;
-  if (config->is_strict) {
-    job.min_participants = config->n_nodes;
-    job.norm_deadline_ns = UINT64_MAX / 4;
-    job.update_deadline_ns = UINT64_MAX / 4;
-    job.evaluate_deadline_ns = UINT64_MAX / 4;
-    job.return_grace_ns = UINT64_MAX / 4;
-  }
-  SIM_OK(s, fl_server_add_job(s->server, s->model, &job, &index));
-}
-
 static inline void sim_make_model(sim *s)
 {
   const uint64_t large[2] = {70, 71}, small[1] = {70}, scalar[1] = {1};
@@ -419,6 +438,7 @@ static inline void sim_begin(sim *s, const sim_config *config)
   s->faults_left = SIM_FAULTS;
   fli_rng_init(&s->rng, config->seed, FLI_RNG_TEST, 0, 0);
   sim_make_model(s);
+  if (config->has_store) SIM_OK(s, fl_store_memory_new(&s->store, NULL));
   sim_server_options(s, &options);
   SIM_OK(s, fl_server_new(&s->server, NULL, &options));
   SIM_OK(s, fl_buffer_new(&s->snapshot, NULL));
@@ -448,6 +468,7 @@ static inline void sim_end(sim *s)
   }
   fl_buffer_free(s->snapshot);
   fl_server_free(s->server);
+  fl_store_free(s->store);
   fl_model_free(s->model);
 }
 

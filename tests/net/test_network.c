@@ -41,6 +41,7 @@ static sim_config make_config(uint64_t seed)
   config.freezes = fli_rng_below(&rng, 3) == 0;
   config.has_part = fli_rng_below(&rng, 3) == 0;
   config.has_keys = fli_rng_below(&rng, 3) == 0;
+  config.has_store = fli_rng_below(&rng, 3) == 0;
   return config;
 }
 

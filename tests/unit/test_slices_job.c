@@ -36,6 +36,7 @@ typedef struct world {
   uint32_t rejected; /* reason of the last PEER_REJECTED */
   uint32_t finished; /* rounds */
   uint32_t aborted;
+  uint32_t dropped; /* sums of rows */
   uint32_t n_accepted;
 } world;
 
@@ -188,6 +189,7 @@ static void take_events(world *w)
     w->aborted += event.kind == FL_SERVER_ROUND_ABORTED;
     w->finished += event.kind == FL_SERVER_ROUND_FINISHED;
     w->n_accepted += event.kind == FL_SERVER_UPDATE_ACCEPTED;
+    w->dropped += event.kind == FL_SERVER_SLICES_DROPPED;
   }
 }
 
@@ -319,6 +321,57 @@ Test(slices_job, a_server_that_dies_in_a_round_goes_on_the_same)
     cr_assert_eq(w.people[i].trainings, ROUNDS);
   fl_buffer_free(state);
   fl_buffer_free(store);
+  end(&w);
+}
+
+/* Nobody attaches the store again: the round ends without it, and the next one
+ * says what that has cost. */
+Test(slices_job, sums_that_nobody_comes_for_are_lost_with_a_word)
+{
+  world w;
+  fl_buffer *state = slice_buffer();
+  fl_writer writer;
+  fl_reader reader;
+  begin(&w, CLIENTS);
+  run(&w, one_is_counted);
+  (void)fl_buffer_as_writer(state, &writer);
+  cr_assert_eq(fl_server_save(w.fl, &writer), FL_OK);
+  fl_server_free(w.fl);
+  (void)fl_buffer_as_reader(state, &reader);
+  cr_assert_eq(fl_server_restore(&w.fl, NULL, NULL, &reader), FL_OK);
+  for (int i = 0; i < CLIENTS; i++)
+    cr_assert_eq(fl_client_disconnected(w.people[i].client), FL_OK);
+  run(&w, all_are_done);
+  cr_expect_eq(w.dropped, 1u);
+  fl_buffer_free(state);
+  end(&w);
+}
+
+/* Requests that the server would not read, plans that it could not send. */
+Test(slices_job, slices_whose_messages_would_be_too_long_are_refused)
+{
+  world w;
+  fl_server *small = NULL;
+  fl_server_options options;
+  fl_job_options job;
+  begin(&w, CLIENTS);
+  slice_server other = slice_server_of(0, NULL);
+  cr_assert_eq(fl_server_options_init(&options, sizeof options), FL_OK);
+  options.max_control_size = 8192;
+  cr_assert_eq(fl_server_new(&small, NULL, &options), FL_OK);
+  cr_assert_eq(fl_job_options_init(&job, sizeof job), FL_OK);
+  cr_assert_eq(fl_server_add_job(small, w.model, &job, NULL), FL_OK);
+  cr_expect_eq(fl_server_attach_slices(small, 0, other.slices), FL_E_LIMIT);
+  cr_expect(strstr(fl_last_error(), "max_control_size 8192"), "%s",
+            fl_last_error());
+  fl_server_free(small);
+  options.max_control_size = 1 << 20;
+  cr_assert_eq(fl_server_new(&small, NULL, &options), FL_OK);
+  cr_assert_eq(fl_server_add_job(small, w.model, &job, NULL), FL_OK);
+  cr_expect_eq(fl_server_attach_slices(small, 0, other.slices), FL_OK,
+               "it is free again");
+  fl_server_free(small);
+  slice_server_free(&other);
   end(&w);
 }
 

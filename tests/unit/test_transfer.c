@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+#include "base/rng.h"
+#include "wire/gaps.h"
+
 enum { CHUNK = 4096, MAX_TOTAL = 1 << 20 };
 
 typedef struct link {
@@ -217,6 +221,7 @@ Test(transfer, new_manifest_replaces_the_running_transfer)
   cr_assert_eq(fli_incoming_begin(&l.incoming, &manifest, MAX_TOTAL), FL_OK);
   fli_chunk chunk = next(&l);
   cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+  l.data[CHUNK] ^= 1; /* another payload */
   manifest = begin(&l);
   cr_assert_eq(fli_incoming_begin(&l.incoming, &manifest, MAX_TOTAL), FL_OK);
   cr_assert_eq(l.incoming.data.size, 0);
@@ -256,4 +261,201 @@ Test(transfer, declared_total_costs_no_memory)
   cr_assert_lt(peak, 4096);
   fli_incoming_reset(&incoming);
   fl_context_free(context);
+}
+
+/* ---- gaps ---------------------------------------------------------------- */
+
+/* Tell the sender what is missing, if that is due; 1 = it was. */
+static int tell(link *l)
+{
+  fli_missing missing;
+  if (!l->incoming.is_status_due) return 0;
+  fli_bytes_clear(&l->frames);
+  cr_assert_eq(fli_gaps_write_status(&l->incoming, &l->frames), FL_OK);
+  cr_assert_eq(fli_parse_missing(&missing, l->frames.data + FLI_FRAME_HEADER,
+                                 l->frames.size - FLI_FRAME_HEADER),
+               FL_OK);
+  cr_assert_eq(l->incoming.is_status_due, 0);
+  fli_outgoing_resend(&l->outgoing, &missing);
+  return 1;
+}
+
+/* Begin with a sender whom gaps can be told. */
+static fli_manifest begin_told(link *l, size_t n)
+{
+  link_init(l, n);
+  l->incoming.knows_status = 1;
+  l->incoming.note = fli_gaps_note;
+  const fli_manifest manifest = begin(l);
+  cr_assert_eq(fli_incoming_begin(&l->incoming, &manifest, MAX_TOTAL), FL_OK);
+  return manifest;
+}
+
+Test(transfer, a_lost_chunk_alone_is_sent_again)
+{
+  link l;
+  int is_complete = 0;
+  size_t n_sent = 0;
+  (void)begin_told(&l, 6 * CHUNK);
+  while (!is_complete) {
+    const fli_chunk chunk = next(&l);
+    if (n_sent++ == 2) continue; /* lost */
+    cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+    (void)tell(&l);
+  }
+  assert_arrived(&l);
+  cr_assert_eq(n_sent, 7);
+  link_free(&l);
+}
+
+Test(transfer, the_same_payload_goes_on_where_it_was)
+{
+  link l;
+  int is_complete = 0;
+  size_t n_sent = 0;
+  (void)begin_told(&l, 10 * CHUNK);
+  for (int i = 0; i < 6; i++) {
+    const fli_chunk chunk = next(&l);
+    cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+  }
+  l.incoming.is_active = 0; /* the connection broke */
+  const fli_manifest manifest = begin(&l);
+  cr_assert_eq(fli_incoming_begin(&l.incoming, &manifest, MAX_TOTAL), FL_OK);
+  cr_assert(tell(&l));
+  while (!is_complete) {
+    const fli_chunk chunk = next(&l);
+    n_sent++;
+    cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+  }
+  assert_arrived(&l);
+  cr_assert_eq(n_sent, 4);
+  link_free(&l);
+}
+
+/* What is kept may be of a liar: the hash finds out, and all is sent again. */
+Test(transfer, a_payload_that_went_on_is_still_proved_whole)
+{
+  link l;
+  int is_complete = 0;
+  (void)begin_told(&l, 2 * CHUNK);
+  fli_chunk chunk = next(&l);
+  cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+  l.incoming.data.data[17] ^= 1;
+  fli_manifest manifest = begin(&l);
+  cr_assert_eq(fli_incoming_begin(&l.incoming, &manifest, MAX_TOTAL), FL_OK);
+  cr_assert(tell(&l));
+  chunk = next(&l);
+  cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete),
+               FL_E_FORMAT);
+  cr_assert_eq(l.incoming.data.size, 0);
+  manifest = begin(&l);
+  cr_assert_eq(fli_incoming_begin(&l.incoming, &manifest, MAX_TOTAL), FL_OK);
+  cr_assert(!tell(&l));
+  link_free(&l);
+}
+
+Test(transfer, chunks_far_ahead_are_not_kept)
+{
+  link l;
+  int is_complete = 0;
+  (void)begin_told(&l, 100 * CHUNK);
+  const fli_chunk far = {l.incoming.manifest.transfer, 65 * CHUNK,
+                         l.data + 65 * CHUNK, CHUNK};
+  cr_assert_eq(fli_incoming_chunk(&l.incoming, &far, &is_complete), FL_OK);
+  cr_assert_eq(l.incoming.data.size, 0);
+  cr_assert(l.incoming.is_status_due);
+  const fli_chunk near = {l.incoming.manifest.transfer, 64 * CHUNK,
+                          l.data + 64 * CHUNK, CHUNK};
+  cr_assert_eq(fli_incoming_chunk(&l.incoming, &near, &is_complete), FL_OK);
+  cr_assert_eq(l.incoming.data.size, 65 * CHUNK);
+  link_free(&l);
+}
+
+Test(transfer, absurd_ranges_change_nothing)
+{
+  static const uint64_t bad[][2] = {
+      {0, 0}, {5, 4}, {0, 10241}, {0, UINT64_MAX}, {10240, 10241}};
+  link l;
+  uint8_t range[FLI_RANGE_BYTES];
+  (void)begin_told(&l, 10240);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    fli_store_u64(range, bad[i][0]);
+    fli_store_u64(range + 8, bad[i][1]);
+    const fli_missing missing = {l.outgoing.transfer, range, sizeof range};
+    fli_outgoing_resend(&l.outgoing, &missing);
+    cr_expect_eq(l.outgoing.offset, 0u);
+    cr_expect_eq(l.outgoing.limit, 10240u);
+  }
+  fli_store_u64(range, 7);
+  fli_store_u64(range + 8, 9);
+  const fli_missing other = {l.outgoing.transfer + 1, range, sizeof range};
+  fli_outgoing_resend(&l.outgoing, &other);
+  const fli_missing none = {l.outgoing.transfer, range, 15};
+  fli_outgoing_resend(&l.outgoing, &none);
+  cr_expect_eq(l.outgoing.limit, 10240u);
+  link_free(&l);
+}
+
+/* One that keeps nothing behind a gap asks for all from there on. */
+Test(transfer, a_receiver_without_islands_asks_from_the_gap_on)
+{
+  link l;
+  int is_complete = 0;
+  size_t n_sent = 0, n_told = 0;
+  (void)begin_told(&l, 8 * CHUNK);
+  l.incoming.note = NULL;
+  while (!is_complete && n_sent < 100) {
+    fli_missing missing;
+    const fli_chunk chunk = next(&l);
+    if (n_sent++ == 2) continue;
+    cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK);
+    if (n_sent < 5 || !l.incoming.is_status_due) continue;
+    fli_bytes_clear(&l.frames);
+    cr_assert_eq(fli_incoming_write_status(&l.incoming, &l.frames), FL_OK);
+    cr_assert_eq(fli_parse_missing(&missing, l.frames.data + FLI_FRAME_HEADER,
+                                   l.frames.size - FLI_FRAME_HEADER),
+                 FL_OK);
+    fli_outgoing_resend(&l.outgoing, &missing);
+    n_told++;
+  }
+  assert_arrived(&l);
+  cr_assert_eq(n_told, 1);
+  cr_assert_eq(n_sent, 5 + 6);
+  link_free(&l);
+}
+
+/* Chunks come in any order, twice or never; whenever the sender has nothing
+ * more it is told what is missing. What is held is what a map of bytes says. */
+Test(transfer, any_losses_and_any_order_end_with_the_payload)
+{
+  for (uint64_t seed = 0; seed < 300; seed++) {
+    fli_rng rng;
+    link l;
+    int is_complete = 0, n_steps = 0;
+    uint8_t *has;
+    fli_rng_init(&rng, seed, FLI_RNG_TEST, 0, 0);
+    const size_t n = 1 + fli_rng_below(&rng, 40 * CHUNK);
+    (void)begin_told(&l, n);
+    has = calloc(1, n);
+    while (!is_complete && n_steps++ < 5000) {
+      if (!l.outgoing.is_active) l.incoming.is_status_due = 1;
+      (void)tell(&l);
+      fli_chunk chunk = next(&l);
+      if (fli_rng_below(&rng, 3) == 0) continue;
+      const size_t skip = fli_rng_below(&rng, (uint32_t)chunk.size);
+      chunk.offset += skip;
+      chunk.data += skip;
+      chunk.size -= skip;
+      const uint64_t held = l.incoming.held;
+      cr_assert_eq(fli_incoming_chunk(&l.incoming, &chunk, &is_complete), FL_OK,
+                   "seed %llu", (unsigned long long)seed);
+      cr_assert_geq(l.incoming.held, held);
+      memset(has + chunk.offset, 1, chunk.size);
+      cr_assert_null(memchr(has, 0, (size_t)l.incoming.held));
+    }
+    cr_assert(is_complete, "seed %llu", (unsigned long long)seed);
+    assert_arrived(&l);
+    free(has);
+    link_free(&l);
+  }
 }

@@ -76,6 +76,7 @@ class ServerEventKind(enum.IntEnum):
     COHORT_CHANGED = 15
     CLIENT_BANNED = 20
     CLIENT_LEFT = 21
+    SLICES_DROPPED = 24
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a client and a server hold in memory while a model goes down and an
+ * update comes up, in multiples of the model (4 bytes a value): `now` when the
+ * step is over, `peak` the most so far. One client, whose update lies outside.
+ *
+ *   bench_transfer [WEIGHTS] */
+#include <fl/client.h>
+#include <fl/server.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/compiler.h"
+#include "base/error.h"
+
+typedef struct bench {
+  uint64_t n;
+  float *update;
+  fl_model *model;
+  fl_context *below, *above; /* of the client, of the server */
+  fl_client *client;
+  fl_server *server;
+  uint64_t now_ns;
+} bench;
+
+static fl_status begin(bench *b, uint32_t codec_id, uint32_t feedback)
+{
+  fl_status st = FL_OK;
+  fl_model_builder *builder = NULL;
+  fl_compressor_options codec;
+  fl_job_options job;
+  fl_client_options options;
+  FLI_TRY(fl_context_new(&b->below, NULL));
+  FLI_TRY(fl_context_new(&b->above, NULL));
+  FLI_TRY(fl_model_builder_new(&builder, NULL));
+  FLI_TRY(fl_model_builder_tensor(builder, "w", &b->n, 1, 1));
+  FLI_TRY(fl_model_builder_build(builder, &b->model));
+  FLI_TRY(fl_compressor_options_init(&codec, sizeof codec));
+  codec.codec = codec_id;
+  FLI_TRY(fl_job_options_init(&job, sizeof job));
+  job.codec = &codec;
+  job.rounds = 2;
+  job.error_feedback = feedback;
+  FLI_TRY(fl_server_new(&b->server, b->above, NULL));
+  FLI_TRY(fl_server_add_job(b->server, b->model, &job, NULL));
+  FLI_TRY(fl_client_options_init(&options, sizeof options));
+  options.client_id = "one";
+  FLI_TRY(fl_client_new(&b->client, b->below, &options));
+out:
+  fl_model_builder_free(builder);
+  return st;
+}
+
+static void end(bench *b)
+{
+  fl_client_free(b->client);
+  fl_server_free(b->server);
+  fl_model_free(b->model);
+  fl_context_free(b->below);
+  fl_context_free(b->above);
+}
+
+static void print(const bench *b, const char *codec, const char *step)
+{
+  uint64_t now[2] = {0}, peak[2] = {0};
+  const double model = 4. * (double)b->n;
+  (void)fl_context_get_memory(b->below, &now[0], &peak[0]);
+  (void)fl_context_get_memory(b->above, &now[1], &peak[1]);
+  printf("%-12s %-9s client now %5.2f peak %5.2f  server now %5.2f peak "
+         "%5.2f\n",
+         codec, step, (double)now[0] / model, (double)peak[0] / model,
+         (double)now[1] / model, (double)peak[1] / model);
+}
+
+/* Up and down until an event of this kind. */
+static fl_status until(bench *b, uint32_t kind)
+{
+  fl_status st = FL_OK;
+  const uint8_t *data = NULL;
+  size_t n = 0;
+  fl_client_event event;
+  for (int i = 0; i < 1000000; i++) {
+    FLI_TRY(fl_client_event_init(&event, sizeof event));
+    FLI_TRY(fl_client_poll(b->client, b->now_ns, &event));
+    if (event.kind == kind) return FL_OK;
+    if (event.kind != FL_CLIENT_IDLE) continue;
+    FLI_TRY(fl_client_send(b->client, &data, &n));
+    FLI_TRY(fl_server_recv(b->server, 1, data, n));
+    FLI_TRY(fl_server_send(b->server, 1, &data, &n));
+    FLI_TRY(fl_client_recv(b->client, data, n));
+    FLI_TRY(fl_server_tick(b->server, b->now_ns += 1000));
+  }
+  st = fli_error(FL_E_STATE, "no event %u", kind);
+out:
+  return st;
+}
+
+static fl_status run(bench *b, const char *name)
+{
+  fl_status st = FL_OK;
+  fl_train_result result;
+  FLI_TRY(until(b, FL_CLIENT_JOINED));
+  print(b, name, "joined");
+  FLI_TRY(until(b, FL_CLIENT_NEED_TRAIN));
+  print(b, name, "download");
+  FLI_TRY(fl_train_result_init(&result, sizeof result));
+  result.update = b->update;
+  result.n = b->n;
+  FLI_TRY(fl_client_submit(b->client, &result));
+  print(b, name, "trained");
+  FLI_TRY(until(b, FL_CLIENT_ACCEPTED));
+  print(b, name, "upload");
+  FLI_TRY(until(b, FL_CLIENT_NEED_TRAIN));
+  print(b, name, "next");
+out:
+  return st;
+}
+
+int main(int argc, char **argv)
+{
+  static const struct {
+    const char *name;
+    uint32_t codec, feedback;
+  } codecs[] = {{"f32", FL_CODEC_F32, 0},
+                {"bf16", FL_CODEC_BF16, 0},
+                {"thc", FL_CODEC_THC, 0},
+                {"thc feedback", FL_CODEC_THC, 1}};
+  bench b = {.n = argc > 1 ? strtoull(argv[1], NULL, 10) : 2000000};
+  b.update = malloc((size_t)b.n * sizeof *b.update);
+  if (!b.update || b.n < 1) return 1;
+  for (uint64_t i = 0; i < b.n; i++)
+    b.update[i] = (float)(i % 1001) / 1001.f - .5f;
+  for (size_t i = 0; i < FLI_COUNT_OF(codecs); i++) {
+    fl_status st = begin(&b, codecs[i].codec, codecs[i].feedback);
+    if (st == FL_OK) st = run(&b, codecs[i].name);
+    if (st != FL_OK) {
+      fprintf(stderr, "bench_transfer: %s\n", fl_last_error());
+      return 1;
+    }
+    end(&b);
+  }
+  free(b.update);
+  return 0;
+}
