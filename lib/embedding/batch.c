@@ -51,15 +51,16 @@ void fli_window_find(fli_window *window, const uint64_t *ids,
     fli_entry *bucket = window->buckets[i];
     uint32_t named = fli_bucket_named(bucket, ids[i]);
     fli_entry *entry = bucket + fli_match_place(named);
-    uint32_t where = named ? fli_entry_where(entry) : 0;
-    entries[i] = named ? entry : NULL;
+    uint32_t where = fli_entry_where(entry) & (0u - (uint32_t)(named != 0));
+    entries[i] = entry;
     wheres[i] = where;
-    window->missing[n_missing] = (uint32_t)i;
+    window->missing[n_missing] = (uint32_t)i << 1 | (named != 0);
     n_missing += where == 0;
   }
   for (size_t i = 0; i < n_missing; i++) {
-    uint32_t at = window->missing[i];
-    if (entries[at] && fli_bucket_find(window->buckets[at], ids[at])) continue;
+    uint32_t at = window->missing[i] >> 1, is_named = window->missing[i] & 1;
+    window->missing[i] = at;
+    if (is_named && fli_bucket_find(window->buckets[at], ids[at])) continue;
     window->buckets[at] = second_bucket(window, at);
     FLI_PREFETCH(window->buckets[at]);
   }
