@@ -147,7 +147,8 @@ static fl_status on_step(const fl_fit_progress *at, void *user)
   fl_status st = FL_OK;
   if (is_adjusted_at(run, at->step))
     st = fl_embedding_adjust(run->recommender.store, NULL);
-  progress_step(&run->progress, at->step, at->loss);
+  if (!run->outcome->is_quiet)
+    progress_step(&run->progress, at->step, at->loss);
   if (st == FL_OK &&
       (at->step % run->line_every == 0 || at->step == run->steps))
     st = tell_line(run, at->step);

@@ -108,9 +108,11 @@ int main(int argc, char **argv)
 {
   static char name[] = "quality_federated", budget[] = "--budget=8",
               shards[] = "--shards=200", rounds[] = "--rounds=1600",
-              participants[] = "--participants=100";
-  char *arguments[ARGUMENTS] = {name, budget, shards, rounds, participants};
-  int n = 5;
+              participants[] = "--participants=100",
+              rate[] = "--server-rate=.1";
+  char *arguments[ARGUMENTS] = {name,   budget,       shards,
+                                rounds, participants, rate};
+  int n = 6;
   uint64_t seeds = 3, first = FIRST_SEED;
   struct config config;
   for (int i = 1; i < argc; i++) {
