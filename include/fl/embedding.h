@@ -27,7 +27,7 @@
  * beside one of the others, fl_embedding_free and fl_embedding_add_table
  * excepted (a row that is trained meanwhile may read as a mix of before and
  * after, never as that of another id). The calling thread waits for such
- * lookups before it gives memory back, for as long as 64 ids take.
+ * lookups before it gives memory back, for as long as 512 ids take.
  * Determinism: D1, and the same bits for any number of the host's threads;
  * which ids and chunks are kept is a function of seed, secret, ids and
  * gradients.
