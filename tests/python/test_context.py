@@ -2,6 +2,7 @@
 """Contexts, handles and their lives: nothing leaks, nothing dangles."""
 import copy
 import gc
+import io
 import logging
 import os
 import pickle
@@ -352,6 +353,13 @@ def test_large_stores_have_huge_pages_of_their_own():
     assert has_pages(byte_budget=64 << 20)
     assert not has_pages(byte_budget=(64 << 20) - 1)
     assert not has_pages(context=fl.Context())
+    file = io.BytesIO()
+    fl.EmbeddingStore(byte_budget=1 << 20).save(file)
+    for budget, is_there in (0, True), (1 << 20, False):
+        file.seek(0)
+        store = fl.EmbeddingStore.load(file, byte_budget=budget)
+        lease = store._resource.keep[0]
+        assert (lease is not None and lease.keep[-1] is not None) == is_there
 
 
 def test_without_the_library_huge_pages_are_refused(monkeypatch):

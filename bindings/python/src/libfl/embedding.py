@@ -358,8 +358,8 @@ class EmbeddingStore(Handle):
              byte_budget: int = 0,
              context: Context | None = None) -> EmbeddingStore:
         """Make a store of what was saved. `byte_budget`: 0 = the saved one;
-        else also what the call itself may take."""
-        pointer, lease = lease_of(context)
+        else also what the call itself may take. Huge pages as for a new one."""
+        pointer, lease = lease_of(context or _context_for(byte_budget))
         store = cls.__new__(cls)
         with opened(file, "rb") as stream:
             reader = _lib.reader_of(stream)
