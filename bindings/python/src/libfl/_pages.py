@@ -4,11 +4,12 @@ tables are all over memory, and finding the page of each takes its time. A
 small library beside libfl has the hooks of a context."""
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import pathlib
+from typing import Any
 
+from . import _lib
 from ._handle import Resource
 
 
@@ -25,25 +26,17 @@ def _candidates() -> list[pathlib.Path]:
 
 
 @functools.lru_cache(maxsize=None)
-def library() -> ctypes.CDLL | None:
+def library() -> Any:
     """The library, or None where there is none."""
     for path in _candidates():
-        if not path.exists():
-            continue
-        pages = ctypes.CDLL(str(path))
-        pages.fl_pages_new.argtypes = [ctypes.POINTER(ctypes.c_void_p)]
-        pages.fl_pages_new.restype = ctypes.c_int32
-        pages.fl_pages_free.argtypes = [ctypes.c_void_p]
-        pages.fl_pages_free.restype = None
-        pages.fl_pages_bytes.argtypes = [ctypes.c_void_p]
-        pages.fl_pages_bytes.restype = ctypes.c_size_t
-        return pages
+        if path.exists():
+            return _lib.open_pages(path)
     return None
 
 
 def address(name: str) -> int | None:
     """A hook, for fl_context_options."""
-    return ctypes.cast(getattr(library(), name), ctypes.c_void_p).value
+    return _lib.cast(getattr(library(), name), _lib.c_void_p).value
 
 
 def new() -> Resource:
@@ -52,7 +45,7 @@ def new() -> Resource:
     if pages is None:
         raise RuntimeError("huge_pages: there is no libfl-pages.so beside "
                            "this libfl")
-    handle = ctypes.c_void_p()
-    if pages.fl_pages_new(ctypes.byref(handle)) != 0:
+    handle = _lib.c_void_p()
+    if pages.fl_pages_new(_lib.byref(handle)) != 0:
         raise MemoryError("huge_pages: out of memory")
     return Resource(handle, pages.fl_pages_free, ())
