@@ -71,6 +71,8 @@ static const struct setting table[] = {
      "of the server's rows, AdaGrad (0.15)"},
     {"server-momentum", SETTING_REAL, AT(server_momentum), 0, .999, NULL, "X",
      "of the net (0.9)"},
+    {"server-decay", SETTING_REAL, AT(server_decay), .01, 1, NULL, "X",
+     "of what rows are worth, per round (0.9998)"},
     {"threads", SETTING_COUNT, AT(threads), 0, 1024, NULL, "N",
      "threads, 0 = one per CPU (1); the result is the same"},
 };
@@ -128,7 +130,8 @@ void config_parse(struct config *config, int argc, char **argv)
                             .device_lr = .5,
                             .device_rows_lr = 1,
                             .server_rate = .15,
-                            .server_momentum = .9};
+                            .server_momentum = .9,
+                            .server_decay = .9998};
   int check_only = settings_parse(&settings, argc, argv, config);
   if (config->chunks == 3) refuse("chunks", "3", "1, 2 or 4");
   if (config->dim % (4 * config->chunks) != 0) {

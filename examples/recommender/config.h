@@ -16,6 +16,7 @@ struct config {
   uint64_t threads;
   uint64_t shards, rounds, participants, min_clients, device_batch;
   double device_budget, device_lr, device_rows_lr, server_rate, server_momentum;
+  double server_decay;
   double lr, rows_lr, sketch;
   double budgets[BUDGETS_MAX]; /* MB of 10^6 bytes, of `budget` */
   uint32_t n_budgets;

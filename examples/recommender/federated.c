@@ -161,7 +161,7 @@ static fl_status open_device(struct federation *f, uint32_t shard)
   options.max_ids = f->data->clicks.n_train;
   fl_status st = recommender_store(
       &device->store, f->recommender.host, f->config,
-      (uint64_t)(1e6 * f->config->device_budget), FL_EMBEDDING_SGD);
+      (uint64_t)(1e6 * f->config->device_budget), FL_EMBEDDING_SGD, 1.0f);
   if (st == FL_OK)
     st = fl_slice_client_new(&device->slices,
                              fl_host_context(f->recommender.host),
@@ -274,6 +274,9 @@ static fl_status tell_line(struct federation *f)
   fl_status st = fl_slice_server_get_report(f->slices, &report);
   if (st == FL_OK) st = test(f);
   if (st != FL_OK) return st;
+  f->outcome->bytes_up = f->bytes_up;
+  f->outcome->bytes_down = f->bytes_down;
+  if (f->outcome->is_quiet) return FL_OK;
   const fl_embedding_statistics *s = &f->outcome->statistics;
   printf("%6llu %6.4f %6.4f %8.3f %8llu %8llu %8llu %6.2f %9.1f %9.1f\n",
          (unsigned long long)f->round, f->loss, f->outcome->auc,
@@ -290,7 +293,8 @@ static fl_status hear_server(struct federation *f)
 {
   fl_server_event event;
   fl_status st = FL_OK;
-  const uint64_t every = (f->config->rounds + LINES - 1) / LINES;
+  const uint64_t lines = f->outcome->is_quiet ? 1 : LINES;
+  const uint64_t every = (f->config->rounds + lines - 1) / lines;
   fl_server_event_init(&event, sizeof event);
   while (st == FL_OK && fl_server_poll(f->server, &event) == FL_OK) {
     if (event.kind == FL_SERVER_PEER_REJECTED ||
@@ -355,15 +359,20 @@ static fl_status run_rounds(struct federation *f, fl_cancel *stop)
   return FL_OK;
 }
 
-fl_status run_federated(const struct config *config, struct data *data,
-                        fl_cancel *stop, struct outcome *outcome)
+static void tell_head(const struct config *config)
 {
-  struct federation f = {.config = config, .data = data, .outcome = outcome};
   printf("\n%llu shards, %llu a round%s\n", (unsigned long long)config->shards,
          (unsigned long long)config->participants,
          config->participants ? "" : " (all)");
   printf("%6s %6s %6s %8s %8s %8s %8s %6s %9s %9s\n", "round", "loss", "AUC",
          "MB", "rows", "ids", "dropped", "clamp%", "MB up", "MB down");
+}
+
+fl_status run_federated(const struct config *config, struct data *data,
+                        fl_cancel *stop, struct outcome *outcome)
+{
+  struct federation f = {.config = config, .data = data, .outcome = outcome};
+  if (!outcome->is_quiet) tell_head(config);
   fl_status st = open_all(&f);
   if (st == FL_OK) st = run_rounds(&f, stop);
   outcome->is_whole = st == FL_OK;

@@ -37,7 +37,9 @@ void figures_outcome(struct figures *figures, const struct config *config,
   const fl_embedding_statistics *s = &outcome->statistics;
   char name[48];
   if (!figures->file) return;
-  if (outcome->budget > 0)
+  if (outcome->is_federated)
+    snprintf(name, sizeof name, "federated_%g", outcome->budget);
+  else if (outcome->budget > 0)
     snprintf(name, sizeof name, "budget_%g", outcome->budget);
   else
     snprintf(name, sizeof name, "full_%llu", (unsigned long long)config->dim);
@@ -51,9 +53,14 @@ void figures_outcome(struct figures *figures, const struct config *config,
   write_bytes(figures, "sketch_mb", name, s->bytes_sketch);
   write_bytes(figures, "free_mb", name, s->bytes_free);
   write_bytes(figures, "fixed_mb", name, s->bytes_fixed);
-  fprintf(figures->file, "rows_%s %llu\nchunks_%s %llu\nseconds_%s %.1f\n",
-          name, (unsigned long long)s->rows, name,
-          (unsigned long long)s->chunks, name, outcome->seconds);
+  fprintf(figures->file, "rows_%s %llu\nchunks_%s %llu\n", name,
+          (unsigned long long)s->rows, name, (unsigned long long)s->chunks);
+  if (!outcome->is_federated) {
+    fprintf(figures->file, "seconds_%s %.1f\n", name, outcome->seconds);
+    return;
+  }
+  write_bytes(figures, "up_mb", name, outcome->bytes_up);
+  write_bytes(figures, "down_mb", name, outcome->bytes_down);
 }
 
 int figures_close(struct figures *figures)

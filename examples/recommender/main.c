@@ -74,6 +74,8 @@ static fl_status run_all(const struct config *config, struct data *data,
     outcomes[n] =
         (struct outcome){.budget = config->budgets[n - 2], .is_federated = 1};
     st = run_federated(config, data, stop, &outcomes[n]);
+    if (outcomes[n].is_whole)
+      figures_outcome(figures, config, data, &outcomes[n]);
     n++;
   }
   print_table(outcomes, n);

@@ -16,6 +16,7 @@
 #include "common/stored.h"
 
 enum { HIDDEN = 64 };
+#define DECAY .98f /* of what rows are worth, per adjust */
 
 /* The builder keeps the first error, so that one look at the end will do. */
 static fl_status build(struct recommender *r, uint64_t dim, uint64_t n_fields)
@@ -54,7 +55,7 @@ static fl_status prepare_net(struct recommender *r, const struct config *config,
 /* Fields share one table: the ids tell them apart. */
 fl_status recommender_store(fl_embedding **out, fl_host *host,
                             const struct config *config, uint64_t budget,
-                            uint32_t optimiser)
+                            uint32_t optimiser, float decay)
 {
   /* Every run is the same. A service that takes ids from strangers leaves it
    * NULL: nobody can choose ids that collide then. */
@@ -68,6 +69,7 @@ fl_status recommender_store(fl_embedding **out, fl_host *host,
   options.seed = config->seed;
   options.secret = secret;
   options.optimiser = optimiser;
+  options.decay = decay;
   table.dim = (uint32_t)config->dim;
   table.chunks = (uint32_t)config->chunks;
   /* A counter is a byte. */
@@ -88,7 +90,7 @@ static fl_status attach(struct recommender *r, const struct config *config)
 
 static fl_status open_parts(struct recommender *recommender,
                             const struct config *config, uint32_t n_fields,
-                            uint64_t budget, uint32_t optimiser)
+                            uint64_t budget, float decay)
 {
   *recommender = (struct recommender){0};
   recommender->host = host_open(config->threads, NULL);
@@ -96,7 +98,7 @@ static fl_status open_parts(struct recommender *recommender,
   fl_status st = prepare_net(recommender, config, n_fields);
   if (st == FL_OK)
     st = recommender_store(&recommender->store, recommender->host, config,
-                           budget, optimiser);
+                           budget, FL_EMBEDDING_ROW_ADAGRAD, decay);
   return st;
 }
 
@@ -104,8 +106,7 @@ fl_status recommender_open(struct recommender *recommender,
                            const struct config *config, uint32_t n_fields,
                            uint64_t budget)
 {
-  fl_status st = open_parts(recommender, config, n_fields, budget,
-                            FL_EMBEDDING_ROW_ADAGRAD);
+  fl_status st = open_parts(recommender, config, n_fields, budget, DECAY);
   return st == FL_OK ? attach(recommender, config) : st;
 }
 
@@ -116,7 +117,7 @@ fl_status recommender_open_federated(struct recommender *recommender,
   fl_optimiser_options optimiser;
   fl_optimiser_options_init(&optimiser, sizeof optimiser);
   fl_status st = open_parts(recommender, config, n_fields, budget,
-                            FL_EMBEDDING_ROW_ADAGRAD);
+                            (float)config->server_decay);
   return st == FL_OK ? fl_model_set_optimiser(recommender->model, &optimiser)
                      : st;
 }

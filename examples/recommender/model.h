@@ -30,7 +30,7 @@ fl_status recommender_open_federated(struct recommender *recommender,
 /* A table alone; the caller frees it. */
 fl_status recommender_store(fl_embedding **out, fl_host *host,
                             const struct config *config, uint64_t budget,
-                            uint32_t optimiser);
+                            uint32_t optimiser, float decay);
 void recommender_close(struct recommender *recommender);
 
 /* Can files be at `path`, and at the same with .net behind it? 0, or -1 with a

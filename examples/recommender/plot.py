@@ -29,6 +29,7 @@ TITLES = {"full": "all rows", "hash": "ids folded, all fields",
           "fold": "ids folded, large fields", "row": "whole rows, sketch",
           "exact": "chunks, all ids counted", "sketch": "chunks, sketch",
           "budget": "chunks within a budget",
+          "federated": "the same, federated",
          "same": "chunks, sketch, bytes of a plain array"}
 
 Point = collections.namedtuple("Point", "megabytes auc lowest highest")

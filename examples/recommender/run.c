@@ -46,6 +46,7 @@ static double megabytes(uint64_t bytes)
 
 static void tell_head(struct run *run)
 {
+  if (run->outcome->is_quiet) return;
   if (run->outcome->budget > 0)
     progress_line(&run->progress, "\nat most %g MB", run->outcome->budget);
   else
@@ -64,7 +65,7 @@ static fl_status tell_line(struct run *run, uint64_t step)
       fl_embedding_get_statistics(run->recommender.store, FL_AUTO, s);
   if (st == FL_OK)
     st = data_test(run->data, run->recommender.model, &outcome->auc);
-  if (st != FL_OK) return st;
+  if (st != FL_OK || outcome->is_quiet) return st;
   progress_line(
       &run->progress,
       "%6llu %6.4f %6.4f %8.3f %7.3f %7.3f %7.3f %6.3f %6.3f %7llu %7llu",
@@ -146,7 +147,8 @@ static fl_status on_step(const fl_fit_progress *at, void *user)
   fl_status st = FL_OK;
   if (is_adjusted_at(run, at->step))
     st = fl_embedding_adjust(run->recommender.store, NULL);
-  progress_step(&run->progress, at->step, at->loss);
+  if (!run->outcome->is_quiet)
+    progress_step(&run->progress, at->step, at->loss);
   if (st == FL_OK &&
       (at->step % run->line_every == 0 || at->step == run->steps))
     st = tell_line(run, at->step);
@@ -194,7 +196,7 @@ static fl_status train(struct run *run, fl_cancel *stop)
   if (st != FL_OK) return st;
   outcome->is_whole = 1;
   if (outcome->budget <= 0) return FL_OK;
-  st = tell_fields(run);
+  if (!outcome->is_quiet) st = tell_fields(run);
   int is_last = outcome->budget >= config->budgets[config->n_budgets - 1];
   if (st == FL_OK && is_last && config->save[0] &&
       recommender_save(&run->recommender, config->save))
@@ -210,6 +212,7 @@ fl_status run_training(const struct config *config, struct data *data,
   run.steps = data_steps(data) * config->epochs;
   run.line_every =
       config->auc_every ? config->auc_every : (run.steps + LINES - 1) / LINES;
+  if (outcome->is_quiet) run.line_every = run.steps;
   if (outcome->budget > 0)
     snprintf(what, sizeof what, "--budget %g", outcome->budget);
   fl_status st = train(&run, stop);

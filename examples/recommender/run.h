@@ -14,6 +14,8 @@ struct outcome {
   double seconds; /* of the steps */
   int is_whole;   /* else it was stopped, or did not begin */
   int is_federated;
+  int is_quiet;                  /* nothing is told as it goes */
+  uint64_t bytes_up, bytes_down; /* of all devices */
   fl_embedding_statistics statistics;
 };
 

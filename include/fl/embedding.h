@@ -27,7 +27,7 @@
  * beside one of the others, fl_embedding_free and fl_embedding_add_table
  * excepted (a row that is trained meanwhile may read as a mix of before and
  * after, never as that of another id). The calling thread waits for such
- * lookups before it gives memory back, for as long as 64 ids take.
+ * lookups before it gives memory back, for as long as 512 ids take.
  * Determinism: D1, and the same bits for any number of the host's threads;
  * which ids and chunks are kept is a function of seed, secret, ids and
  * gradients.
@@ -158,9 +158,10 @@ FL_API fl_status fl_embedding_forward(fl_embedding *embedding, uint32_t table,
                                       float *out);
 /** Update the rows of these bags. gradient: [n_bags, dim], of the loss by the
  * output; rate: 0..1e9, so that rows stay finite. Gradients of the same id are
- * summed first, each in the order of the batch. FL_E_NOT_FINITE: nothing
- * changed. A row whose summed gradient has a square above float32 is left as it
- * is, and such a gradient is worth nothing to an id without a row. */
+ * summed first, each in the order of the batch. FL_E_NOT_FINITE: the rate, a
+ * gradient, or an id's sum of them, with a row or without one; nothing changed.
+ * A row whose sum has a square above float32 is left as it is, and such a sum
+ * is worth nothing to an id without a row. */
 FL_API fl_status fl_embedding_backward(fl_embedding *embedding, uint32_t table,
                                        const fl_embedding_bags *bags,
                                        const float *gradient, float rate);

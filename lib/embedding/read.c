@@ -103,13 +103,13 @@ static void add_row(read_run *run, uint32_t where, float factor)
   const uint32_t mask = where >> FLI_MASK_SHIFT, count = fli_count_of(mask);
   const uint8_t *row =
       fli_pool_row(table->pools[count], where & FLI_INDEX_MASK);
-  uint8_t copy[FLI_DIM_MAX * 2 + FLI_CHUNKS_MAX * 4];
+  _Alignas(4) uint8_t copy[FLI_DIM_MAX * 2 + FLI_CHUNKS_MAX * 4];
   if (table->precision != FL_EMBEDDING_F32) {
     copy_row(copy, row, (size_t)count * table->chunk_bytes);
     row = copy;
   }
   memcpy(run->next, run->now, table->dim * sizeof *run->now);
-  fli_rows_add(table, run->next, 1, &mask, &row, &factor);
+  fli_row_add(table, run->next, (const float *)(const void *)row, mask, factor);
 }
 
 static void take_next(read_run *run)
@@ -182,7 +182,7 @@ static void add_some(read_run *run, const fli_window *window,
   const float *weights = run->bags->weights;
   if (table->precision == FL_EMBEDDING_F32) {
     memcpy(run->next, run->now, table->dim * sizeof *run->now);
-    fli_rows_add(table, run->next, n, window->masks + i, window->rows + i,
+    fli_rows_add(table, run->next, window, i, n,
                  weights ? weights + window->first + i : NULL);
     if (are_still_so(window, i, n)) {
       take_next(run);
@@ -229,10 +229,10 @@ static void add_ids(read_run *run, uint64_t first, uint64_t last)
   before->n = 0;
   begin_window(run, now, first, last);
   for (uint64_t i = first; i < last; i += before->n, turn = !turn) {
-    fli_window_find(now, ids + i, entries);
+    fli_window_find(now, ids + i, entries, wheres[turn]);
     begin_window(run, ahead, i + now->n, last);
-    fli_window_find_rest(now, ids + i, entries);
-    (void)fli_rows_ask(now, run->table, entries, wheres[turn]);
+    fli_window_find_rest(now, ids + i, entries, wheres[turn]);
+    (void)fli_rows_ask(now, run->table, wheres[turn]);
     if (before->n > 0) add_window(run, before, wheres[!turn]);
     fli_window *spare = before;
     before = now;

@@ -21,36 +21,39 @@ static void add_decoded(const fli_table *table, float *sum,
                         const uint8_t *bytes, uint32_t mask, float factor)
 {
   float row[FLI_DIM_MAX];
-  if (mask == 0) return;
   fli_chunks_decode(table, bytes, row, fli_count_of(mask));
   add_some_chunks(table, sum, row, mask, factor);
 }
 
-void fli_rows_add(const fli_table *table, float *sum, size_t n,
-                  const uint32_t *masks, const uint8_t *const *bytes,
-                  const float *weights)
+void fli_row_add(const fli_table *table, float *sum, const float *row,
+                 uint32_t mask, float factor)
 {
-  /* They are floats, in tables that have them. */
-  const float *rows[FLI_WINDOW];
-  const uint32_t whole = (1u << table->chunks) - 1;
+  if (mask == 0) return;
   if (table->precision != FL_EMBEDDING_F32) {
-    for (size_t i = 0; i < n; i++)
-      add_decoded(table, sum, bytes[i], masks[i], weights ? weights[i] : 1.0f);
-    return;
+    add_decoded(table, sum, (const uint8_t *)row, mask, factor);
+  } else {
+    add_some_chunks(table, sum, row, mask, factor);
   }
-  for (size_t i = 0; i < n; i++)
-    rows[i] = (const float *)(const void *)bytes[i];
-  for (size_t i = 0; i < n;) {
-    size_t count = 0;
-    while (i + count < n && masks[i + count] == whole)
+}
+
+void fli_rows_add(const fli_table *table, float *sum, const fli_window *window,
+                  size_t i, size_t n, const float *weights)
+{
+  const uint32_t whole = (1u << table->chunks) - 1;
+  const int has_floats = table->precision == FL_EMBEDDING_F32;
+  for (size_t at = 0; at < n;) {
+    const float *w = weights ? weights + at : NULL;
+    size_t count = window->are_whole && has_floats ? n : 0;
+    while (has_floats && at + count < n &&
+           window->masks[i + at + count] == whole)
       count++;
     if (count > 0) {
-      flk_rows_kernels()->add(sum, rows + i, weights ? weights + i : NULL,
-                              count, table->dim);
-      i += count;
+      flk_rows_kernels()->add(sum, window->rows + i + at, w, count, table->dim);
+      at += count;
       continue;
     }
-    add_some_chunks(table, sum, rows[i], masks[i], weights ? weights[i] : 1.0f);
-    i++;
+    fli_row_add(table, sum, window->rows[i + at], window->masks[i + at],
+                w ? *w : 1.0f);
+    at++;
   }
 }

@@ -16,6 +16,8 @@
 #include "kernels/kernels.h"
 #include "kernels/rows.h"
 
+#define INFINITE 0x7f800000u /* bits of infinity */
+
 enum {
   TASK_ROWS = 1024,
   LINE = 64,
@@ -296,9 +298,20 @@ static void add_to_sketch(train_run *run)
   }
 }
 
+/* The bits of the largest of |x|; at least INFINITE: one is not finite. */
+static uint32_t largest_bits(const float *x, size_t n)
+{
+  int32_t most = 0; /* signed ones are compared side by side */
+  for (size_t i = 0; i < n; i++) {
+    int32_t bits = (int32_t)(fli_f32_bits(x[i]) & 0x7fffffffu);
+    most = bits > most ? bits : most;
+  }
+  return (uint32_t)most;
+}
+
 static fl_status check(const fl_embedding *embedding, uint32_t table,
                        const fl_embedding_bags *bags, const float *gradient,
-                       float rate)
+                       float rate, float *largest)
 {
   fl_status st = fli_bags_check(embedding, table, bags, gradient);
   if (st != FL_OK) return st;
@@ -306,9 +319,38 @@ static fl_status check(const fl_embedding *embedding, uint32_t table,
     return fli_error(FL_E_NOT_FINITE, "embedding: rate, got %g, want 0..%g",
                      (double)rate, (double)FLI_RATE_MAX);
   size_t n = (size_t)bags->n_bags * embedding->tables[table]->dim;
-  size_t bad = n > 0 ? flk_kernels()->find_not_finite(gradient, n) : 0;
-  if (bad == n) return FL_OK;
-  return fli_error(FL_E_NOT_FINITE, "embedding: gradient[%zu]", bad);
+  uint32_t bits = largest_bits(gradient, n);
+  *largest = fli_f32_from_bits(bits);
+  if (bits < INFINITE) return FL_OK;
+  return fli_error(FL_E_NOT_FINITE, "embedding: gradient[%zu]",
+                   flk_kernels()->find_not_finite(gradient, n));
+}
+
+/* Gradients of the same id may add up to what no float32 is; that is looked at
+ * one by one only when the largest gradient says that it can be. */
+static fl_status check_sums(const train_run *run, double largest)
+{
+  const fli_table *table = run->table;
+  const fli_batch *batch = &table->batch;
+  float sums[FLI_DIM_MAX];
+  uint32_t most = 0;
+  for (size_t u = 0, begin = 0; u < batch->n_unique; u++) {
+    uint32_t count = batch->first[u + 1] - (uint32_t)begin;
+    most = count > most ? count : most;
+    begin = batch->first[u + 1];
+  }
+  if (run->has_factors)
+    largest *=
+        (double)fli_f32_from_bits(largest_bits(batch->factors, batch->n_ids));
+  if (largest * most < (double)FLT_MAX / 2) return FL_OK;
+  for (size_t u = 0; u < batch->n_unique; u++) {
+    const float *sum = sum_gradients(run, u, sums);
+    if (flk_kernels()->find_not_finite(sum, table->dim) != table->dim)
+      return fli_error(FL_E_NOT_FINITE,
+                       "embedding: the sum of the gradients of ids[%u]",
+                       (unsigned)batch->firsts[u]);
+  }
+  return FL_OK;
 }
 
 /* Entries of the batch: forward has left them, if it saw the same ids and
@@ -341,8 +383,10 @@ fl_status fli_embedding_backward(fl_embedding *embedding, uint32_t table,
 {
   fl_embedding_bags bags;
   fli_fpguard guard;
+  float largest = 0;
   fl_status st = fli_bags_load(&bags, given);
-  if (st == FL_OK) st = check(embedding, table, &bags, gradient, rate);
+  if (st == FL_OK)
+    st = check(embedding, table, &bags, gradient, rate, &largest);
   if (st != FL_OK) return st;
   fli_table *t = embedding->tables[table];
   st = find_entries(embedding, t, &bags);
@@ -359,6 +403,8 @@ fl_status fli_embedding_backward(fl_embedding *embedding, uint32_t table,
       .has_utility = embedding->budget != UINT64_MAX || embedding->watch,
       .given = utilities,
       .name = fli_scatter(embedding->options.seed ^ embedding->step * FLI_ODD)};
+  st = check_sums(&run, (double)largest);
+  if (st != FL_OK) goto out;
   fli_parallel_all(embedding->context,
                    (t->batch.n_unique + TASK_ROWS - 1) / TASK_ROWS, train_rows,
                    &run);
@@ -367,6 +413,7 @@ fl_status fli_embedding_backward(fl_embedding *embedding, uint32_t table,
   if (run.has_utility && t->base == 0) begin_utilities(&run);
   if (run.has_utility && t->base != 0) add_to_sketch(&run);
   embedding->step++;
+out:
   fli_fpguard_leave(&guard);
-  return FL_OK;
+  return st;
 }

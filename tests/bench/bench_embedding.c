@@ -292,7 +292,7 @@ static void bench_budget(uint64_t rows, uint32_t dim, uint32_t percent)
 
 static void bench_limit(uint32_t bytes)
 {
-  enum { ROWS = 1000000, AHEAD = 16 };
+  enum { ROWS = 1000000, AHEAD = 32 };
   static double values[RUNS_MAX];
   const size_t n = bytes / sizeof(float);
   float *rows = malloc((size_t)ROWS * bytes);

@@ -11,9 +11,13 @@ its steps are forward, backward with a given gradient of the output, and
   adagrad   torch.optim.Adagrad
 libfl's are fl_embedding_lookup, and fl_embedding_forward + _backward (row-wise
 AdaGrad) on a store whose budget has no bound, which keeps no utilities, and that
-holds all rows: ids are hashed and looked for, where PyTorch's are places.
+holds all rows: ids are hashed and looked for, where PyTorch's are places. Each
+side's memory is what it takes by default: of libfl.EmbeddingStore that is huge
+pages, where libfl-pages.so is there and the system gives them; --small-pages is
+without.
 
-Sides take turns within a round; times are medians of --runs rounds, ratios are
+Each pass that is counted follows one of the same function that is not. Sides
+take turns within a round; times are medians of --runs rounds, ratios are
 medians of each round's. Prints `key value` lines; CASE is ROWS_DIM_IDS:
   torch_forward_ns_CASE, torch_rowwise_ns_CASE, torch_adagrad_ns_CASE,
   libfl_forward_ns_CASE, libfl_step_ns_CASE    per id
@@ -119,12 +123,13 @@ class Torch:
 class Libfl:
     """The calls alone: arguments are made beforehand."""
 
-    def __init__(self, rows, dim, gradient):
+    def __init__(self, rows, dim, gradient, small_pages=False):
         import libfl
         from libfl import _lib
         self.lib, self.kind = _lib.lib, _lib.F32P
         self.bags_of, self.byref = libfl.Bags, _lib.byref
-        self.store = libfl.EmbeddingStore(seed=1)
+        self.store = libfl.EmbeddingStore(
+            seed=1, context=libfl.Context() if small_pages else None)
         self.table = self.store.add_table(dim)
         self.gradient = np.ascontiguousarray(gradient, np.float32)
         self.out = np.empty((BAGS, dim), np.float32)
@@ -159,7 +164,10 @@ class Libfl:
 # ---- measuring -------------------------------------------------------------
 
 def per_id(function, batches):
-    """Nanoseconds of processor time per id of a pass."""
+    """Nanoseconds of processor time per id of a pass, behind one that finds
+    what other functions have left in the caches."""
+    for i in range(batches):
+        function(i)
     begin = time.thread_time_ns()
     for i in range(batches):
         function(i)
@@ -210,7 +218,8 @@ def compare(options):
             gradient = np.random.default_rng(2).standard_normal(
                 (BAGS, dim)).astype(np.float32)
             sides = {"torch": Torch(rows, dim, gradient),
-                     "libfl": Libfl(rows, dim, gradient)}
+                     "libfl": Libfl(rows, dim, gradient,
+                                    options.small_pages)}
             for kind in options.ids:
                 for side in sides.values():
                     side.take(streams(kind, rows, options.batches))
@@ -255,11 +264,23 @@ def arguments(argv):
                         help="of a pass (16)")
     parser.add_argument("--runs", type=int, default=7, metavar="N",
                         help="rounds (7)")
+    parser.add_argument("--small-pages", action="store_true",
+                        help="libfl's memory is the C library's")
     options = parser.parse_args(argv)
     for name in ("batches", "runs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: want 1 or more")
     return options
+
+
+def huge_pages(options):
+    """Whether libfl's memory is in huge pages, and the system's word."""
+    from libfl import _pages
+    path = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    word = path.read_text() if path.exists() else "[never]"
+    word = word[word.index("[") + 1:word.index("]")]
+    is_asked = not options.small_pages and _pages.library() is not None
+    return f"{'asked' if is_asked else 'not-asked'},{word}"
 
 
 def processor():
@@ -282,6 +303,7 @@ def main(argv=None):
     print(f"cpu {processor()}")
     print(f"torch {torch.__version__}")
     print(f"libfl {libfl.build_info()}")
+    print(f"huge_pages {huge_pages(options)}")
     compare(options)
 
 

@@ -10,19 +10,20 @@ import tempfile
 from programs import BUILD, run_program, run_script, want
 
 PROGRAM = BUILD / "tests" / "bench" / "quality_embedding"
+FEDERATED = PROGRAM.with_name("quality_federated")
 FOLDER = tempfile.TemporaryDirectory(prefix="libfl-quality-")
 
 
-def _figures(*arguments):
-    status, text, errors = run_program(PROGRAM, *arguments)
+def _figures(*arguments, program=PROGRAM):
+    status, text, errors = run_program(program, *arguments)
     want(status == 0, f"exit status: got {status}, want 0", errors)
     want(errors == "", "standard error:", errors)
     return {key: float(value) for key, value in
             (line.split() for line in text.splitlines())}
 
 
-def _refused(status_wanted, says, *arguments):
-    status, text, errors = run_program(PROGRAM, *arguments)
+def _refused(status_wanted, says, *arguments, program=PROGRAM):
+    status, text, errors = run_program(program, *arguments)
     want(status == status_wanted, f"exit status: got {status}", errors)
     want(text == "" and says in errors, f"want '{says}' in:", errors)
 
@@ -120,6 +121,54 @@ def one_label_alone_is_refused():
         PROGRAM, "--data", _file(3000, [1] * 3000), "--seeds", 1,
         "--methods", "full_4")
     want(status == 1 and "one label" in errors, status, errors)
+
+
+# ---- federated -------------------------------------------------------------
+# Built where the recommender is: with libfl-host, jansson and zlib.
+
+def _federated(*arguments):
+    return _figures("--rows", 20000, "--budget", 1, "--shards", 6, "--rounds",
+                    30, "--participants", 3, *arguments, program=FEDERATED)
+
+
+def federated_figures_are_means_beside_central_ones():
+    if not FEDERATED.exists():
+        return
+    figures = _federated("--seeds", 2)
+    for which in ("central", "federated"):
+        aucs = [figures[f"auc_{which}_s{seed}"] for seed in (11, 12)]
+        want(abs(sum(aucs) / 2 - figures[f"auc_{which}"]) < 2e-4, figures)
+        want(abs(max(aucs) - min(aucs) - figures[f"spread_{which}"]) < 2e-4,
+             figures)
+        want(0 < figures[f"mb_{which}"] <= 1, figures)
+    losses = [figures[f"auc_central_s{seed}"]
+              - figures[f"auc_federated_s{seed}"] for seed in (11, 12)]
+    want(abs(sum(losses) / 2 - figures["loss_federated"]) < 3e-4, figures)
+    want(abs(max(losses) - figures["loss_worst_federated"]) < 3e-4, figures)
+    want(figures["mb_up"] > 0 and figures["mb_down"] > 0, figures)
+
+
+def federated_figures_are_the_same_each_time():
+    if not FEDERATED.exists():
+        return
+    first, again = _federated("--seeds", 1), _federated("--seeds", 1)
+    want(first == again, first, again)
+    tuning = _federated("--seeds", 1, "--tuning")
+    want("auc_federated_s1" in tuning
+         and "auc_federated_s11" not in tuning, tuning)
+
+
+def federated_options_are_checked():
+    if not FEDERATED.exists():
+        return
+    for says, *arguments in (("--seeds: got 11", "--seeds", 11),
+                             ("--seeds: got nothing", "--seeds"),
+                             ("shards", "--shards", "x"),
+                             ("unknown", "--unknown", 1)):
+        _refused(2, says, *arguments, program=FEDERATED)
+    _refused(1, "one budget", "--budget", "1,2", program=FEDERATED)
+    _refused(1, "and shards", "--shards", 0, program=FEDERATED)
+    _refused(1, "No such file", "--data", "/nowhere/rows", program=FEDERATED)
 
 
 if __name__ == "__main__":

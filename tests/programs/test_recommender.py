@@ -143,9 +143,10 @@ def rows_without_a_file_are_learned_too():
 
 def the_record_is_what_plot_py_draws():
     with _Folder() as folder:
-        folder.run("--data=rows", "--budget=0.2,0.4", "--record=record")
+        output = folder.run("--data=rows", "--budget=0.2,0.4", "--shards=8",
+                            "--rounds=10", "--record=record")
         figures = folder.figures("record")
-        for name in ("full_16", "budget_0.2", "budget_0.4"):
+        for name in ("full_16", "budget_0.2", "budget_0.4", "federated_0.4"):
             parts = sum(figures[f"{kind}_mb_{name}"] for kind in
                         ("values", "squares", "entries", "sketch", "free",
                          "fixed"))
@@ -161,7 +162,14 @@ def the_record_is_what_plot_py_draws():
             sys.path.pop(0)
         text = (folder.path / "record").read_text()
         curves = plot.curves(plot.figures(text.splitlines()))
-        want(list(curves) == ["full", "budget"], curves)
+        want(list(curves) == ["full", "budget", "federated"], curves)
+        told = output.splitlines()
+        last = [line for line in told if line.split()[:1] == ["10"]][-1]
+        want([point.auc for point in curves["federated"]]
+             == [float(last.split()[2])], curves, last)
+        for way, column in (("up", 8), ("down", 9)):
+            want(abs(figures[f"{way}_mb_federated_0.4"]
+                     - float(last.split()[column])) < .051, figures, last)
         want([point.auc for point in curves["budget"]] ==
              [figures["auc_budget_0.2"], figures["auc_budget_0.4"]], curves)
 

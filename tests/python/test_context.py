@@ -2,6 +2,7 @@
 """Contexts, handles and their lives: nothing leaks, nothing dangles."""
 import copy
 import gc
+import io
 import logging
 import os
 import pickle
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import libfl as fl
-from libfl import _lib
+from libfl import _lib, _pages
 
 
 def handles(context):
@@ -314,3 +315,60 @@ def test_other_threads_run_while_c_works(mlp, blobs):
         thread.join()
         # With the GIL held this thread would stand still for all of it.
         assert longest < 0.8 * (marks[1] - marks[0])
+
+
+# ---- huge pages ------------------------------------------------------------
+
+def test_memory_in_huge_pages_is_counted_and_goes_with_its_last_handle():
+    context = fl.Context(huge_pages=True)
+    pages = context._resource.keep[-1]
+    library = _pages.library()
+    assert library.fl_pages_bytes(pages.pointer) == 0
+    store = fl.EmbeddingStore(seed=1, secret=bytes(16), context=context)
+    table = store.add_table(32)
+    context.close()
+    ids = np.arange(20000).reshape(-1, 10)
+    out = table.forward(ids)
+    assert library.fl_pages_bytes(pages.pointer) >= 20000 * 32 * 4
+    alone = fl.EmbeddingStore(seed=1, secret=bytes(16), context=fl.Context())
+    assert np.array_equal(alone.add_table(32).forward(ids), out)
+    store.close()
+    assert library.fl_pages_bytes(pages.pointer) == 0
+
+
+def test_memory_cap_holds_in_huge_pages():
+    context = fl.Context(huge_pages=True, memory_cap=1 << 20)
+    with pytest.raises(fl.NomemError):
+        fl.EmbeddingStore(context=context).add_table(64).forward(
+            np.arange(40000).reshape(-1, 10))
+    assert context.memory <= 1 << 20
+
+
+def test_large_stores_have_huge_pages_of_their_own():
+    def has_pages(**options):
+        lease = fl.EmbeddingStore(**options)._resource.keep[0]
+        return lease is not None and lease.keep[-1] is not None
+
+    assert has_pages()
+    assert has_pages(byte_budget=64 << 20)
+    assert not has_pages(byte_budget=(64 << 20) - 1)
+    assert not has_pages(context=fl.Context())
+    file = io.BytesIO()
+    fl.EmbeddingStore(byte_budget=1 << 20).save(file)
+    for budget, is_there in (0, True), (1 << 20, False):
+        file.seek(0)
+        store = fl.EmbeddingStore.load(file, byte_budget=budget)
+        lease = store._resource.keep[0]
+        assert (lease is not None and lease.keep[-1] is not None) == is_there
+
+
+def test_without_the_library_huge_pages_are_refused(monkeypatch):
+    monkeypatch.setattr(_pages, "_candidates", lambda: [])
+    _pages.library.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="libfl-pages"):
+            fl.Context(huge_pages=True)
+        store = fl.EmbeddingStore()  # as ever
+        assert store._resource.keep[0] is None
+    finally:
+        _pages.library.cache_clear()

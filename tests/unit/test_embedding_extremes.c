@@ -33,8 +33,8 @@ static size_t count_candidates(const fl_embedding *e)
 }
 
 /* Ids 1 and 2 have no row; each is twice in the batch, and the sum of its
- * gradients is no number. */
-Test(embedding_extremes, infinite_sums_are_worth_nothing_to_unknown_ids)
+ * gradients is one whose square is no number. */
+Test(embedding_extremes, sums_of_infinite_square_are_worth_nothing)
 {
   fl_embedding *e = embedding_of(NULL, 1, 64 * KIB);
   uint64_t ids[4] = {1, 2, 2, 1};
@@ -57,6 +57,49 @@ Test(embedding_extremes, infinite_sums_are_worth_nothing_to_unknown_ids)
     gradient[i] = 1e6f;
   cr_assert_eq(fl_embedding_backward(e, 0, &bags, gradient, 1.0f), FL_OK);
   cr_assert_eq(count_candidates(e), 2);
+  fl_embedding_free(e);
+}
+
+/* Nothing changes: neither the row of id 100 nor what id 1, without a row, is
+ * worth. */
+static void assert_sums_are_refused(fl_embedding *e, const uint64_t *ids,
+                                    uint32_t mode, float weight)
+{
+  const float weights[4] = {1, weight, weight, 1};
+  const uint64_t offsets[2] = {0, 2}, known = 100;
+  float gradient[2 * DIM], before[DIM], after[DIM];
+  fl_embedding_bags bags = bags_of(ids, 4, offsets, 2);
+  bags.mode = mode;
+  bags.weights = weight != 1.0f ? weights : NULL;
+  memset(gradient, 0, sizeof gradient);
+  gradient[3] = gradient[DIM + 3] = -2e38f;
+  const uint64_t step = e->step;
+  const size_t candidates = count_candidates(e);
+  cr_assert_eq(fl_embedding_copy_row(e, 0, known, before, NULL), FL_OK);
+  cr_assert_eq(fl_embedding_backward(e, 0, &bags, gradient, 1.0f),
+               FL_E_NOT_FINITE);
+  cr_assert_eq(fl_embedding_copy_row(e, 0, known, after, NULL), FL_OK);
+  cr_assert_eq(memcmp(before, after, sizeof before), 0);
+  cr_assert_eq(count_candidates(e), candidates);
+  cr_assert_eq(e->step, step);
+  const char *problem = embedding_problem(e);
+  cr_assert_null(problem, "%s", problem);
+}
+
+Test(embedding_extremes, infinite_sums_are_refused)
+{
+  const uint64_t unknown[4] = {100, 1, 1, 101}, rows[4] = {1, 100, 100, 101};
+  const uint64_t twice[4] = {1, 1, 1, 1};
+  fl_embedding *e = embedding_of(NULL, 1, 64 * KIB);
+  (void)table_of(e, DIM, 4);
+  for (uint64_t first = 100; first < 100 + 40 * N; first += N)
+    train(e, first, 1.0f, 0.01f); /* no room is left */
+  cr_assert_eq(fl_embedding_copy_row(e, 0, 1, NULL, NULL), FL_E_NOT_FOUND);
+  assert_sums_are_refused(e, unknown, FL_EMBEDDING_SUM, 1);
+  assert_sums_are_refused(e, rows, FL_EMBEDDING_SUM, 1);
+  assert_sums_are_refused(e, rows, FL_EMBEDDING_MEAN, 4);
+  assert_sums_are_refused(e, unknown, FL_EMBEDDING_SUM, -1.5f);
+  assert_sums_are_refused(e, twice, FL_EMBEDDING_MEAN, 1);
   fl_embedding_free(e);
 }
 

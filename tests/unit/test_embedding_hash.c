@@ -146,3 +146,58 @@ Test(embedding_hash, utilities_add_up_on_the_average)
     ones += fli_utility_level(small, base, (uint32_t)fli_scatter(i) & 0xfffff);
   cr_assert(ones > 900 && ones < 1100, "%d", (int)ones);
 }
+
+/* The first free place of an entry's bucket gets the id, too. */
+static int name_free_place(fli_segment *segment, const fli_entry *entry)
+{
+  size_t at = (size_t)(entry - segment->entries);
+  fli_entry *bucket = &segment->entries[at - at % FLI_BUCKET];
+  for (int i = 0; i < FLI_BUCKET; i++) {
+    if (fli_entry_where(&bucket[i]) != 0) continue;
+    atomic_store(&bucket[i].id, fli_entry_id(entry));
+    return &bucket[i] < entry;
+  }
+  return 0;
+}
+
+/* What a free place was said to be counts for nothing, behind the entry or
+ * before it, with a row or without one. */
+Test(embedding_hash, free_places_with_the_same_id_are_passed_over)
+{
+  enum { N = 300 };
+  static float before[2 * N * DIM], after[2 * N * DIM];
+  uint64_t ids[2 * N];
+  fl_embedding *e = embedding_of(NULL, 1, 0);
+  const uint32_t t = table_of(e, DIM, 1);
+  const fli_table *table = e->tables[t];
+  size_t n_before = 0;
+  for (uint64_t i = 0; i < 2 * N; i++)
+    ids[i] = i; /* 0, which all free places say at first, is one of them */
+  fl_embedding_bags some = bags_of(ids, N, NULL, N);
+  fl_embedding_bags all = bags_of(ids, 2 * N, NULL, 2 * N);
+  cr_assert_eq(fl_embedding_forward(e, t, &some, before), FL_OK);
+  cr_assert_eq(fl_embedding_lookup(e, t, &all, before), FL_OK);
+  for (uint64_t i = 0; i < N; i++) {
+    const uint64_t hash = fli_mix(e->mix, i);
+    fli_segment *segment = fli_segment_of(table, hash);
+    fli_entry *entry = fli_hash_find(table, i, hash);
+    cr_assert_not_null(entry);
+    /* Entries of every other id go to the last place of their bucket. */
+    fli_entry *last = entry + (FLI_BUCKET - 1) -
+                      (size_t)(entry - segment->entries) % FLI_BUCKET;
+    if (i % 2 && fli_entry_where(last) == 0) {
+      memcpy(last, entry, sizeof *last);
+      atomic_store(&entry->where, 0);
+      entry = last;
+    }
+    n_before += (size_t)name_free_place(segment, entry);
+  }
+  cr_assert_gt(n_before, 20);
+  e->layout++; /* entries have moved */
+  cr_assert_eq(fl_embedding_lookup(e, t, &all, after), FL_OK);
+  cr_assert_eq(memcmp(before, after, sizeof before), 0);
+  cr_assert_eq(fl_embedding_forward(e, t, &some, after), FL_OK);
+  cr_assert_eq(memcmp(before, after, sizeof before / 2), 0);
+  cr_assert_eq(fl_embedding_row_count(e, t), N);
+  fl_embedding_free(e);
+}

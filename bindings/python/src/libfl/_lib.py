@@ -122,6 +122,18 @@ def _verify_structs() -> None:
                               f"{sizeof(kind)} bytes")
 
 
+def open_pages(path: pathlib.Path) -> CDLL:
+    """libfl-pages: hooks of memory in huge pages (_pages)."""
+    pages = CDLL(str(path))
+    pages.fl_pages_new.argtypes = [POINTER(c_void_p)]
+    pages.fl_pages_new.restype = c_int32
+    pages.fl_pages_free.argtypes = [c_void_p]
+    pages.fl_pages_free.restype = None
+    pages.fl_pages_bytes.argtypes = [c_void_p]
+    pages.fl_pages_bytes.restype = c_size_t
+    return pages
+
+
 # ---- what the other modules share ------------------------------------------
 
 _S = TypeVar("_S", bound=Structure)

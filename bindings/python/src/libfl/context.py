@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from . import _lib, _storage
+from . import _lib, _pages, _storage
 from ._handle import Handle
 from ._lib import byref, c_uint64, lib, pointer
 
@@ -28,12 +28,15 @@ class Context(Handle):
     `logger`: lines go to this logger (default: logging.getLogger("libfl")),
     from its effective level on. `memory_cap`: bound in bytes for everything
     made with this context together; 0 = none. `storage`: folder for what is
-    kept in files, made when missing.
+    kept in files, made when missing. `huge_pages`: blocks of 4 KiB and above
+    lie in pages of 2 MiB, where the system gives them; the process holds whole
+    pages.
     """
 
     def __init__(self, *, logger: logging.Logger | None = None,
                  memory_cap: int = 0,
-                 storage: str | os.PathLike[str] | None = None) -> None:
+                 storage: str | os.PathLike[str] | None = None,
+                 huge_pages: bool = False) -> None:
         sink = logger or logging.getLogger("libfl")
 
         # Refers to the logger only: the hook lives as long as any handle of
@@ -47,12 +50,18 @@ class Context(Handle):
         options.log_level = _least_severe(sink.getEffectiveLevel())
         options.memory_cap = memory_cap
         options.log = hook
+        pages = None
+        if huge_pages:
+            pages = _pages.new()
+            options.user = pages.pointer
+            options.alloc = _pages.address("fl_pages_alloc")
+            options.dealloc = _pages.address("fl_pages_dealloc")
         blobs = None
         if storage is not None:
             blobs = _storage.folder_storage(storage)
             options.storage = pointer(blobs)
         self._own(_lib.new(_lib.Context, lib.fl_context_new, byref(options)),
-                  lib.fl_context_free, hook, blobs)
+                  lib.fl_context_free, hook, blobs, pages)
 
     @property
     def memory(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Sequence, Union
 import numpy as np
 import numpy.typing as npt
 
-from . import _args, _lib, _np
+from . import _args, _lib, _np, _pages
 from ._handle import Handle
 from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
@@ -19,6 +19,8 @@ from .model import Model
 from .weights import File, opened
 
 SECRET_BYTES = 16
+# Smaller budgets are not worth a page of 2 MiB that is half empty.
+HUGE_BUDGET = 64 << 20
 ALL_TABLES = 2**32 - 1  # FL_AUTO
 
 
@@ -233,6 +235,14 @@ class EmbeddingTable:
         return f"<libfl.EmbeddingTable {self.index}: rows of {self.dim}>"
 
 
+def _context_for(byte_budget: int) -> Context | None:
+    """Where a store has its memory that was given no context."""
+    is_large = byte_budget == 0 or byte_budget >= HUGE_BUDGET
+    if is_large and _pages.library() is not None:
+        return Context(huge_pages=True)
+    return None
+
+
 class EmbeddingStore(Handle):
     """Tables under one budget.
 
@@ -241,6 +251,9 @@ class EmbeddingStore(Handle):
     is sampled. `secret`: 16 bytes that ids are mixed with; drawn when there
     are none. `tombstones`: evicted ids that are remembered for deltas. What
     is None is left to the library.
+
+    Without a context a store of 64 MiB and above, or without a budget, has
+    one of its own with huge_pages.
     """
 
     def __init__(self, *, byte_budget: int = 0,
@@ -266,7 +279,7 @@ class EmbeddingStore(Handle):
               decay=decay, hysteresis=hysteresis, sample_every=sample_every)
         options.is_global = int(is_global)
         options.tombstones = tombstones
-        pointer, lease = lease_of(context)
+        pointer, lease = lease_of(context or _context_for(byte_budget))
         self._own(_lib.new(_lib.Embedding, lib.fl_embedding_new, pointer,
                            byref(options)), lib.fl_embedding_free, lease)
 
@@ -345,8 +358,8 @@ class EmbeddingStore(Handle):
              byte_budget: int = 0,
              context: Context | None = None) -> EmbeddingStore:
         """Make a store of what was saved. `byte_budget`: 0 = the saved one;
-        else also what the call itself may take."""
-        pointer, lease = lease_of(context)
+        else also what the call itself may take. Huge pages as for a new one."""
+        pointer, lease = lease_of(context or _context_for(byte_budget))
         store = cls.__new__(cls)
         with opened(file, "rb") as stream:
             reader = _lib.reader_of(stream)
