@@ -30,7 +30,7 @@ def take_part(parent, slot):
     number = 0
     with fl.Compressor(DIM, CODEC) as compressor:
         while True:
-            plan = json.loads(exchange(f"{parent}/plan?after={number}"))
+            plan = json.loads(exchange(f"{parent}/plan?after={number}&name=c{slot}"))
             number = plan["round"]
             if plan["is_over"]:
                 return

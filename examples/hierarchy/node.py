@@ -8,7 +8,7 @@ A child is a name and the slots that it speaks for, FIRST:COUNT: one slot for a
 client, those of its own children for an edge. Everybody talks HTTP in the same
 way, so that an edge is a client to its parent and a root to its children:
 
-    GET  /plan?after=R          the next round, as JSON; 204: ask again
+    GET  /plan?after=R&name=N   the next round, as JSON; 204: ask again
     POST /norms?round=R&name=N  largest norms of those below
     GET  /scale?round=R         the norms that all encode with
     POST /sum?round=R&name=N    an encoded update, or a sum of them
@@ -87,6 +87,7 @@ class Node:
         self.partial = None  # while sums are taken
         self.counted = set()
         self.scales, self.steps = {}, {}  # by round
+        self.told = set()  # who knows that there is no further round
 
     def begin(self, plan):
         with self.changed:
@@ -182,6 +183,10 @@ class Node:
         if path == "/plan":
             plan = self.wait(self.plan["round"], lambda: self.plan
                              if self.plan["round"] > number else None)
+            if plan and plan["is_over"]:
+                with self.changed:
+                    self.told.add(name)
+                    self.changed.notify_all()
             return plan and json.dumps(plan).encode()
         if path == "/scale":
             scale = self.wait(number, lambda: self.scales.get(number))
@@ -241,7 +246,7 @@ def run_edge(node, parent, name, deadline):
     """Pass rounds on until the parent says that it was the last."""
     number = 0
     while True:
-        plan = json.loads(exchange(f"{parent}/plan?after={number}"))
+        plan = json.loads(exchange(f"{parent}/plan?after={number}&name={name}"))
         number = plan["round"]
         here = f"round={number}&name={name}"
         node.begin(plan)
@@ -321,9 +326,9 @@ def main():
         weights = run_root(node, arguments.rounds, arguments.deadline)
         if arguments.save:
             weights.tofile(arguments.save)
-    # Those below have not all heard of the end yet.
-    time.sleep(1)
+    node.wait_for_all(lambda: node.told, min(arguments.deadline, 10))
     server.shutdown()
+    server.server_close()
 
 
 if __name__ == "__main__":
