@@ -42,6 +42,12 @@ static int merge(fl_partial *to, fl_partial *twin, cf_bytes bytes,
                  const fl_partial *alone, fl_status alone_status)
 {
   cf_bytes before = cf_sum(to);
+  /* An edge without slots has nothing to say. */
+  if (alone && fl_partial_count(alone) > 0) {
+    FUZZ_CHECK(fl_partial_merge_edge(to, bytes.data, bytes.size, 0, 0) ==
+               FL_E_CONFLICT);
+    sums_is_still(to, before);
+  }
   fl_status st = fl_partial_merge_bytes(to, bytes.data, bytes.size);
   sums_has_text(st);
   if (alone) {

@@ -245,6 +245,15 @@ FL_API fl_status fl_partial_merge(fl_partial *partial, const fl_partial *other);
 /** Add a sum that came as bytes (hostile bytes are fine). */
 FL_API fl_status fl_partial_merge_bytes(fl_partial *partial,
                                         const uint8_t *data, size_t n);
+/** Add a sum that came as bytes from an edge of a hierarchy, which adds up the
+ * updates of the slots first_slot .. first_slot + n_slots - 1 and speaks for
+ * nobody else. Hostile bytes are fine. The sum is as it was unless FL_OK:
+ * FL_E_CONFLICT: it holds a slot of others (named); FL_E_DUPLICATE: the edge
+ * was counted before, or one of its updates came another way; FL_E_STALE:
+ * another round or scale; else as fl_partial_merge_bytes. */
+FL_API fl_status fl_partial_merge_edge(fl_partial *partial, const uint8_t *data,
+                                       size_t n, uint32_t first_slot,
+                                       uint32_t n_slots);
 /** Number of updates in the sum. */
 FL_API uint32_t fl_partial_count(const fl_partial *partial);
 /** 1 when the slot's update is in the sum. */

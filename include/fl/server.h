@@ -224,7 +224,8 @@ typedef struct fl_job_options {
   /** What becomes of the updates (docs/design/aggregation.md): NULL = FedAvg
    * with server_learning_rate and server_momentum, which a strategy wants at
    * their defaults. One that needs the updates separately keeps all of a
-   * round's in memory, and goes neither with freezing nor with error_feedback;
+   * round's (in the store, if there is one), and goes neither with freezing nor
+   * with error_feedback;
    * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD is not for jobs
    * yet. FAIR takes the losses that clients report, NOVA the steps of the plan.
    * A step that fails, or that the gate refuses, aborts the round; the model

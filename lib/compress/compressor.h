@@ -156,8 +156,9 @@ typedef struct fli_addends {
   const uint32_t *weights;   /* one per update; NULL: all 1 */
   size_t count;              /* of updates */
   uint32_t segment;
-  uint64_t first; /* coordinate of the segment */
-  size_t n;       /* coordinates; whole units */
+  uint64_t first;    /* coordinate of the segment */
+  size_t n;          /* coordinates; whole units */
+  int is_taken_away; /* undo what adding the same has done */
 } fli_addends;
 
 struct fli_codec {
@@ -185,9 +186,11 @@ struct fli_codec {
    * are. */
   int (*check)(const fli_agreed *agreed, uint32_t segment, const uint8_t *src,
                size_t n);
-  /* lanes, the run's own, += weight * values of every update. */
-  void (*add)(const fli_agreed *agreed, const fli_addends *addends,
-              uint8_t *lanes, uint32_t width);
+  /* lanes, the run's own, += weight * values of every update. Returns 1 when
+   * some value is not possible: with `check` alone, and taking the same away
+   * then leaves the lanes as they were. */
+  int (*add)(const fli_agreed *agreed, const fli_addends *addends,
+             uint8_t *lanes, uint32_t width);
   /* Units [first, last) of the segment at hand. */
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };

@@ -122,20 +122,44 @@ static uint64_t float_lane_limit(const fli_agreed *agreed, uint32_t segment,
   return total * (uint64_t)one;
 }
 
-static void float_add(const fli_agreed *agreed, const fli_addends *addends,
-                      uint8_t *lanes, uint32_t width)
+/* bf16 becomes float32 a tile at a time. */
+static int fold_bf16(const flk_table *kernels, const flk_floats *floats,
+                     uint8_t *lanes, size_t n)
 {
-  size_t bytes = agreed->compressor->bits / 8;
-  double one = fixed_point(agreed, addends->segment);
-  float values[FLI_UNIT_MAX];
-  for (size_t i = 0; i < addends->n; i += FLI_UNIT_MAX) {
-    size_t n = addends->n - i < FLI_UNIT_MAX ? addends->n - i : FLI_UNIT_MAX;
-    size_t skip = ((size_t)addends->first + i) * bytes;
-    for (size_t k = 0; k < addends->count; k++) {
-      load(agreed, values, addends->src[k] + skip, n);
-      agreed->compressor->kernels->fixed_add(lanes + 8 * i, values, n, one);
+  enum { TILE = 1024 };
+  float values[TILE];
+  uint8_t bytes[4 * TILE];
+  const uint8_t *tile = bytes;
+  flk_floats one = *floats;
+  int is_bad = 0;
+  one.src = &tile;
+  one.skip = 0;
+  one.count = 1;
+  for (size_t i = 0; i < n; i += TILE) {
+    const size_t count = n - i < TILE ? n - i : TILE;
+    for (size_t k = 0; k < floats->count; k++) {
+      kernels->bf16_load(values, floats->src[k] + floats->skip + 2 * i, count);
+      kernels->f32_store(bytes, values, count);
+      is_bad |= kernels->fixed_fold(lanes + 8 * i, &one, count);
     }
   }
+  return is_bad;
+}
+
+static int float_add(const fli_agreed *agreed, const fli_addends *addends,
+                     uint8_t *lanes, uint32_t width)
+{
+  const fl_compressor *compressor = agreed->compressor;
+  const size_t bytes = compressor->bits / 8;
+  const double one = fixed_point(agreed, addends->segment);
+  const flk_floats floats = {.src = addends->src,
+                             .skip = (size_t)addends->first * bytes,
+                             .count = addends->count,
+                             .factor = addends->is_taken_away ? -one : one,
+                             .bound = agreed->norms[addends->segment]};
+  if (bytes == 2)
+    return fold_bf16(compressor->kernels, &floats, lanes, addends->n);
+  return compressor->kernels->fixed_fold(lanes, &floats, addends->n);
 }
 
 static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)

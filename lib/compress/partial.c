@@ -102,6 +102,15 @@ void fli_partial_unstage(fl_partial *partial)
   }
 }
 
+void fli_partial_tidy(fl_partial *partial)
+{
+  const fl_compressor *compressor = compressor_of(partial);
+  for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
+    if (partial->tallies[s].count == 0)
+      free_lanes(compressor->context, &partial->lanes[s]);
+  }
+}
+
 fl_status fli_partial_stage(fl_partial *partial, uint32_t segment,
                             uint64_t total)
 {

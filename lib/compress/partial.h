@@ -47,6 +47,8 @@ fl_status fli_partial_stage(fl_partial *partial, uint32_t segment,
                             uint64_t total);
 void fli_partial_commit(fl_partial *partial);
 void fli_partial_unstage(fl_partial *partial);
+/* Give back the lanes of segments that no update is of. */
+void fli_partial_tidy(fl_partial *partial);
 /* FL_E_RANGE when no lane holds a sum of weights `total`, or 64 bits do not
  * hold samples + more. */
 fl_status fli_tally_check_total(const fli_agreed *agreed, uint64_t total,

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Adding encoded updates, many at once: lanes are read and written once for
- * all of them. Every update is checked completely and all memory is got before
- * the first lane changes; what is bad is left out by itself. An update of lane
- * weight w counts as if w workers had sent it. */
+ * all of them, and the updates are read once. Headers are checked and all
+ * memory is got before the first lane changes. Values that are not possible are
+ * found while they are added; then the batch is taken away again, to the bit,
+ * and added with its payloads checked first, and what is bad is left out by
+ * itself. An update of lane weight w counts as if w workers had sent it.
+ * Threads share the coordinates, not the updates: no lane has two of them. */
+#include <assert.h>
+#include <string.h>
+
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
@@ -13,12 +19,22 @@ typedef struct item {
   fli_update update;
   fl_status status;
   uint32_t weight;
+  size_t skip; /* bytes of the payload before the segment at hand */
 } item;
+
+/* What the caller of a batch gave. */
+typedef struct given {
+  const uint8_t *const *data;
+  const size_t *sizes;
+  const uint32_t *weights;
+  uint32_t count;
+} given;
 
 typedef struct batch {
   fl_partial *partial;
   item *items;
   uint32_t count;
+  int is_checked;      /* payloads were, by `take` */
   const uint8_t **src; /* payloads of the segment at hand, */
   uint32_t *weights;   /* and their weights: of those that hold it */
   fli_tally taken;     /* what was found good so far */
@@ -115,7 +131,7 @@ static void count_update(const fli_agreed *agreed, fli_tally *tally,
 }
 
 /* Read and check one update, and count it among those that are taken. */
-static fl_status take(batch *b, item *one, const uint8_t *data, size_t size)
+static fl_status take_one(batch *b, item *one, const uint8_t *data, size_t size)
 {
   fl_status st = FL_OK;
   const fl_partial *partial = b->partial;
@@ -131,10 +147,22 @@ static fl_status take(batch *b, item *one, const uint8_t *data, size_t size)
       agreed, partial->all.lane_weight + b->taken.lane_weight + one->weight,
       partial->all.samples + b->taken.samples,
       one->weight * fli_agreed_weight(agreed, one->update.samples)));
-  FLI_TRY(check_payload(agreed, &one->update));
+  if (b->is_checked) FLI_TRY(check_payload(agreed, &one->update));
   count_update(agreed, &b->taken, one);
 out:
   return st;
+}
+
+static void take(batch *b, const given *all)
+{
+  const size_t bytes = b->partial->bitmap_size;
+  memset(b->taken.slots, 0, bytes);
+  b->taken = (fli_tally){.slots = b->taken.slots};
+  for (uint32_t i = 0; i < all->count; i++) {
+    item *one = &b->items[i];
+    one->weight = all->weights ? all->weights[i] : 1;
+    one->status = take_one(b, one, all->data[i], all->sizes[i]);
+  }
 }
 
 /* Get memory for what the segments will hold. */
@@ -161,24 +189,28 @@ typedef struct add_job {
   const fli_agreed *agreed;
   fli_lanes to;
   fli_addends addends;
+  atomic_int is_bad;
 } add_job;
 
 static void add_units(void *arg, uint64_t first, uint64_t last)
 {
-  const add_job *job = arg;
+  add_job *job = arg;
   const fli_agreed *agreed = job->agreed;
   const uint64_t *starts = agreed->starts;
   fli_addends addends = job->addends;
   addends.first = starts[first] - starts[first_unit(agreed, addends.segment)];
   addends.n = (size_t)(starts[last] - starts[first]);
-  agreed->compressor->codec->add(
-      agreed, &addends,
-      job->to.data + fli_lane_bytes(job->to.width, addends.first),
-      job->to.width);
+  if (!agreed->compressor->codec->add(
+          agreed, &addends,
+          job->to.data + fli_lane_bytes(job->to.width, addends.first),
+          job->to.width))
+    return;
+  atomic_store_explicit(&job->is_bad, 1, memory_order_relaxed);
 }
 
-/* Add what the updates hold of a segment, and move their payloads on. */
-static void add_segment(batch *b, uint32_t segment)
+/* Add what the updates hold of a segment, or take it away again. Returns 1 when
+ * there was a value that is not possible. */
+static int add_segment(batch *b, uint32_t segment, int is_taken_away)
 {
   fl_partial *partial = b->partial;
   const fli_agreed *agreed = &partial->agreed;
@@ -188,41 +220,68 @@ static void add_segment(batch *b, uint32_t segment)
   for (uint32_t i = 0; i < b->count; i++) {
     item *one = &b->items[i];
     if (one->status != FL_OK || !one->update.mask[segment]) continue;
-    b->src[n] = one->update.payload;
+    b->src[n] = one->update.payload + one->skip;
     b->weights[n++] = one->weight;
     is_weighted |= one->weight != 1;
-    one->update.payload += size;
-    count_update(agreed, &partial->tallies[segment], one);
+    one->skip += size;
   }
-  if (n == 0) return;
+  if (n == 0) return 0;
   add_job job = {.agreed = agreed,
                  .to = partial->lanes[segment],
                  .addends = {.src = b->src,
                              .weights = is_weighted ? b->weights : NULL,
                              .count = n,
-                             .segment = segment}};
+                             .segment = segment,
+                             .is_taken_away = is_taken_away}};
+  atomic_init(&job.is_bad, 0);
   fli_for_segment(&agreed->compressor->layout, segment, add_units, &job);
+  return atomic_load(&job.is_bad);
 }
 
-static void add_all(batch *b)
+static int add_all(batch *b, int is_taken_away)
+{
+  uint32_t n_segments = b->partial->agreed.compressor->layout.n_segments;
+  int is_bad = 0;
+  for (uint32_t i = 0; i < b->count; i++)
+    b->items[i].skip = 0;
+  for (uint32_t s = 0; s < n_segments; s++)
+    is_bad |= add_segment(b, s, is_taken_away);
+  return is_bad;
+}
+
+static void count_all(batch *b)
 {
   fl_partial *partial = b->partial;
-  uint32_t n_segments = partial->agreed.compressor->layout.n_segments;
-  for (uint32_t s = 0; s < n_segments; s++)
-    add_segment(b, s);
+  const fli_agreed *agreed = &partial->agreed;
+  uint32_t n_segments = agreed->compressor->layout.n_segments;
   for (uint32_t i = 0; i < b->count; i++) {
-    if (b->items[i].status != FL_OK) continue;
-    count_update(&partial->agreed, &partial->all, &b->items[i]);
+    const item *one = &b->items[i];
+    if (one->status != FL_OK) continue;
+    for (uint32_t s = 0; s < n_segments; s++) {
+      if (one->update.mask[s]) count_update(agreed, &partial->tallies[s], one);
+    }
+    count_update(agreed, &partial->all, one);
   }
 }
 
-/* What the caller of a batch gave. */
-typedef struct given {
-  const uint8_t *const *data;
-  const size_t *sizes;
-  const uint32_t *weights;
-  uint32_t count;
-} given;
+/* Add what was taken. If some of it is not possible, do it again, with a look
+ * at every value first: what was added is taken away before. */
+static fl_status fold(batch *b, const given *all)
+{
+  fl_status st = stage(b);
+  if (st != FL_OK) return st;
+  fli_partial_commit(b->partial);
+  if (!add_all(b, 0)) return FL_OK;
+  assert(!b->is_checked);
+  (void)add_all(b, 1);
+  b->is_checked = 1;
+  take(b, all); /* perhaps what looked like a duplicate of a bad one, too */
+  st = stage(b);
+  if (st != FL_OK) return st;
+  fli_partial_commit(b->partial);
+  (void)add_all(b, 0);
+  return FL_OK;
+}
 
 static fl_status add_batch(fl_partial *partial, const given *all,
                            fl_status *results)
@@ -230,17 +289,13 @@ static fl_status add_batch(fl_partial *partial, const given *all,
   fl_status st = FL_OK;
   batch b;
   FLI_TRY(batch_init(&b, partial, all->count));
-  for (uint32_t i = 0; i < all->count; i++) {
-    item *one = &b.items[i];
-    one->weight = all->weights ? all->weights[i] : 1;
-    one->status = take(&b, one, all->data[i], all->sizes[i]);
-  }
-  FLI_TRY(stage(&b));
-  fli_partial_commit(partial);
-  add_all(&b);
+  take(&b, all);
+  FLI_TRY(fold(&b, all));
+  count_all(&b);
   for (uint32_t i = 0; results && i < all->count; i++)
     results[i] = b.items[i].status;
 out:
+  fli_partial_tidy(partial);
   if (st != FL_OK) fli_partial_unstage(partial);
   batch_free(&b);
   return st;

@@ -269,19 +269,36 @@ out:
   return st;
 }
 
-fl_status fl_partial_merge_bytes(fl_partial *partial, const uint8_t *data,
-                                 size_t n)
+/* The slots that a sum of an edge may hold; NULL: any. */
+typedef struct slot_range {
+  uint32_t first;
+  uint32_t n;
+} slot_range;
+
+static fl_status check_slots(const fl_partial *partial, const fli_tally *all,
+                             const slot_range *own)
 {
-  fli_clear_error();
-  if (!partial || (!data && n > 0)) {
-    return fli_error(FL_E_ARGUMENT, "partial: got NULL");
+  for (uint32_t slot = 0; own && slot < partial->agreed.slots; slot++) {
+    if (!fli_has_slot(all, slot) ||
+        (slot >= own->first && slot - own->first < own->n))
+      continue;
+    return fli_error(FL_E_CONFLICT,
+                     "sum: slot %u, want %u slots from %u on alone", slot,
+                     own->n, own->first);
   }
+  return FL_OK;
+}
+
+static fl_status merge(fl_partial *partial, const uint8_t *data, size_t n,
+                       const slot_range *own)
+{
   fl_status st = FL_OK;
   parsed_sum sum = {0};
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   FLI_TRY(parsed_init(&sum, partial));
   FLI_TRY(parse(&sum, partial, data, n));
+  FLI_TRY(check_slots(partial, &sum.all, own));
   fli_sum_view view = {
       .all = sum.all, .tallies = sum.tallies, .lanes = sum.lanes};
   FLI_TRY(fli_partial_merge_view(partial, &view));
@@ -289,4 +306,24 @@ out:
   fli_fpguard_leave(&guard);
   parsed_free(&sum, partial->agreed.compressor->context);
   return st;
+}
+
+fl_status fl_partial_merge_bytes(fl_partial *partial, const uint8_t *data,
+                                 size_t n)
+{
+  fli_clear_error();
+  if (!partial || (!data && n > 0)) {
+    return fli_error(FL_E_ARGUMENT, "partial: got NULL");
+  }
+  return merge(partial, data, n, NULL);
+}
+
+fl_status fl_partial_merge_edge(fl_partial *partial, const uint8_t *data,
+                                size_t n, uint32_t first_slot, uint32_t n_slots)
+{
+  fli_clear_error();
+  if (!partial || (!data && n > 0)) {
+    return fli_error(FL_E_ARGUMENT, "partial: got NULL");
+  }
+  return merge(partial, data, n, &(slot_range){first_slot, n_slots});
 }

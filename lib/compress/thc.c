@@ -151,8 +151,8 @@ static uint32_t thc_lane_width(const fli_agreed *agreed, uint64_t total)
   return limit <= UINT8_MAX ? FLK_U8 : limit <= UINT16_MAX ? FLK_U16 : FLK_U32;
 }
 
-static void thc_add(const fli_agreed *agreed, const fli_addends *addends,
-                    uint8_t *lanes, uint32_t width)
+static int thc_add(const fli_agreed *agreed, const fli_addends *addends,
+                   uint8_t *lanes, uint32_t width)
 {
   const fl_compressor *compressor = agreed->compressor;
   flk_packed packed = {
@@ -164,6 +164,7 @@ static void thc_add(const fli_agreed *agreed, const fli_addends *addends,
       .values = compressor->values,
   };
   compressor->kernels->add_packed(lanes, width, &packed, addends->n);
+  return 0;
 }
 
 const fli_codec fli_codec_thc = {

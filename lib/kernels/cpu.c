@@ -36,7 +36,7 @@ void flk_fill_shared(flk_table *table)
       .bf16_store = flk_bf16_store_c,
       .bf16_load = flk_bf16_load_c,
       .abs_max = flk_abs_max_c,
-      .fixed_add = flk_fixed_add_c,
+      .fixed_fold = flk_fixed_fold_c,
       .fixed_load = flk_fixed_load_c,
   };
 }
@@ -54,9 +54,11 @@ static void fill(void)
   if (!flk_has_avx2()) return;
   flk_fill_avx2(&best);
   flk_fill_sums_avx2(&best);
+  flk_fill_fold_avx2(&best);
   if (!flk_has_avx512()) return;
   flk_fill_avx512(&best);
   flk_fill_sums_avx512(&best);
+  flk_fill_fold_avx512(&best);
 #endif
 }
 

@@ -38,10 +38,12 @@ static void fill(void)
   flk_table *table = next();
   flk_fill_avx2(table);
   flk_fill_sums_avx2(table);
+  flk_fill_fold_avx2(table);
   if (!flk_has_avx512()) return;
   table = next();
   flk_fill_avx512(table);
   flk_fill_sums_avx512(table);
+  flk_fill_fold_avx512(table);
 #endif
 #ifdef FLK_HAVE_NEON
   flk_fill_neon(next());

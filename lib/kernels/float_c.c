@@ -59,14 +59,29 @@ float flk_abs_max_c(const float *x, size_t n)
   return fli_f32_from_bits(max > 0x7f800000u ? 0x7f800000u : max);
 }
 
-void flk_fixed_add_c(uint8_t *restrict lanes, const float *restrict x, size_t n,
-                     double factor)
+static uint32_t fold_one(uint8_t *restrict lanes, const uint8_t *restrict src,
+                         size_t n, double factor, float bound)
 {
+  uint32_t n_out = 0;
   for (size_t i = 0; i < n; i++) {
     uint8_t *p = lanes + 8 * i;
-    int64_t v = (int64_t)rint((double)x[i] * factor);
-    flk_store_u64(p, flk_load_u64(p) + (uint64_t)v);
+    const float x = fli_f32_from_bits(flk_load_u32(src + 4 * i));
+    const uint32_t is_in = fabsf(x) <= bound; /* NaN is not */
+    const double v = is_in ? (double)x * factor : 0.0;
+    flk_store_u64(p, flk_load_u64(p) + (uint64_t)(int64_t)rint(v));
+    n_out += 1 - is_in;
   }
+  return n_out;
+}
+
+int flk_fixed_fold_c(uint8_t *lanes, const flk_floats *floats, size_t n)
+{
+  uint32_t n_out = 0;
+  for (size_t k = 0; k < floats->count; k++) {
+    n_out += fold_one(lanes, floats->src[k] + floats->skip, n, floats->factor,
+                      floats->bound);
+  }
+  return n_out > 0;
 }
 
 void flk_fixed_load_c(float *restrict dst, const uint8_t *restrict lanes,

@@ -113,6 +113,15 @@ typedef struct flk_packed {
   const uint8_t *values;     /* of every index, rising; NULL: itself */
 } flk_packed;
 
+/* A run of float32 in several updates, little-endian. */
+typedef struct flk_floats {
+  const uint8_t *const *src; /* one per update */
+  size_t skip;               /* bytes of every src before the run */
+  size_t count;              /* of updates */
+  double factor;
+  float bound;
+} flk_floats;
+
 typedef struct flk_table {
   const char *name;
 
@@ -178,9 +187,11 @@ typedef struct flk_table {
   void (*bf16_load)(float *dst, const uint8_t *src, size_t n);
   /* Greatest |x|; infinity when some x is NaN. */
   float (*abs_max)(const float *x, size_t n);
-  /* lanes (FLK_I64) += x * factor in double, rounded to nearest even. The
-   * caller proves |x * factor| < 2^62 and that nothing wraps. */
-  void (*fixed_add)(uint8_t *lanes, const float *x, size_t n, double factor);
+  /* lanes (FLK_I64) += x * factor in double, rounded to nearest even, of every
+   * update; what is not within +-bound, NaN above all, adds 0. Returns 1 when
+   * there was such a value. The caller proves |bound * factor| < 2^62 and that
+   * nothing wraps; with -factor the lanes are again as they were. */
+  int (*fixed_fold)(uint8_t *lanes, const flk_floats *floats, size_t n);
   /* dst = (float)(lane * factor), in double; the product fits float32. */
   void (*fixed_load)(float *dst, const uint8_t *lanes, size_t n, double factor);
 } flk_table;
@@ -260,7 +271,7 @@ void flk_f32_load_c(float *dst, const uint8_t *src, size_t n);
 void flk_bf16_store_c(uint8_t *dst, const float *src, size_t n);
 void flk_bf16_load_c(float *dst, const uint8_t *src, size_t n);
 float flk_abs_max_c(const float *x, size_t n);
-void flk_fixed_add_c(uint8_t *lanes, const float *x, size_t n, double factor);
+int flk_fixed_fold_c(uint8_t *lanes, const flk_floats *floats, size_t n);
 void flk_fixed_load_c(float *dst, const uint8_t *lanes, size_t n,
                       double factor);
 

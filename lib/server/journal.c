@@ -4,6 +4,7 @@
  *   server/head             "FLSV" | u32 schema | u32 pieces | u64 bytes | hash
  *   server/state/NNNN       fl_server_save's bytes in pieces of 64 KiB
  *   server/update/JRRAASS   an update that was counted since: see put_update
+ *   server/spool/JRRAASSP   a piece of one that is in the state: see spooled.c
  *
  * A step of a job (a round begins, its scale is agreed, ...) puts the whole
  * state and drops the updates, which are in it. Pieces that did not change are
@@ -23,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/rule.h"
 #include "store/store.h"
 
 enum { PIECE_BYTES = 64 * 1024, MANY_UPDATES = 256, HEAD_BYTES = 20 };
@@ -248,7 +250,11 @@ static fl_status put_state(fl_server *server)
   if (journal->n_pieces == 0)
     FLI_TRY(
         fl_store_clear(journal->store, state_prefix, sizeof state_prefix - 1));
-  FLI_TRY(fl_server_save(server, &writer));
+  FLI_TRY(fli_spooled_put(server));
+  journal->is_putting = 1;
+  st = fl_server_save(server, &writer);
+  journal->is_putting = 0;
+  if (st != FL_OK) goto out;
   if (self.held > 0) FLI_TRY(put_piece(&self));
   FLI_TRY(drop_pieces(journal, self.n));
   journal->n_pieces = self.n;
@@ -283,6 +289,7 @@ static fl_status commit(fl_server *server)
   if (journal->is_step_due) st = fl_store_rollback(journal->store);
   if (st == FL_OK && journal->is_step_due) st = put_state(server);
   if (st == FL_OK) st = fl_store_commit(journal->store);
+  fli_spooled_settle(server, st == FL_OK);
   if (st != FL_OK) {
     fail(server);
     return st;

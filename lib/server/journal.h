@@ -21,6 +21,7 @@ typedef struct fli_journal {
   size_t n_pieces;                         /* 0 = not known */
   size_t piece_capacity;
   uint32_t pieces_put; /* by the last commit of a step */
+  int is_putting;      /* the state that is being saved is the store's own */
 } fli_journal;
 
 /* FL_E_STATE when the store has a server's state already. */

@@ -150,6 +150,7 @@ void fli_rule_keep(const fli_job *job, fli_member *member, fli_bytes *data)
 void fli_rule_forget(fli_member *member)
 {
   fli_bytes_free(&member->update);
+  member->spooled = 0;
 }
 
 /* ---- a step -------------------------------------------------------------- */
@@ -235,8 +236,7 @@ fl_status fli_rule_write(fli_msg_writer *writer, const fli_job *job)
   fli_writer_bin(writer, state.data, state.size);
   for (uint32_t i = 0; job->is_spooling && i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
-    if (!member->is_counted) continue;
-    fli_writer_bin(writer, member->update.data, member->update.size);
+    if (member->is_counted) FLI_TRY(fli_spooled_write(writer, job, member));
   }
 out:
   fli_bytes_free(&state);
@@ -251,15 +251,25 @@ static fl_status read_update(fli_job *job, fli_msg_reader *reader, uint32_t i)
   size_t size = 0;
   fli_member *member = &job->members[i];
   const uint8_t *data = fli_reader_bin(reader, &size);
+  fli_bytes stored;
+  fli_bytes_init(&stored, job->context);
+  fli_bytes_init(&member->update, job->context);
   FLI_TRY(fli_reader_status(reader));
   if (!job->partial)
-    return fli_error(FL_E_FORMAT, "state: updates without a sum");
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: updates without a sum"));
+  if (size == FLI_SPOOL_NAME) {
+    FLI_TRY(fli_spooled_take(job, member, data));
+    FLI_TRY(fli_spooled_load(job, member, &stored));
+    data = stored.data;
+    size = stored.size;
+  }
   FLI_TRY(fl_partial_peek(job->partial, data, size, &slot, &samples));
   if (slot != i || samples != member->samples)
-    return fli_error(FL_E_FORMAT, "state: an update of another client");
-  fli_bytes_init(&member->update, job->context);
-  FLI_TRY(fli_bytes_append(&member->update, data, size));
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: an update of another client"));
+  if (member->spooled == 0)
+    FLI_TRY(fli_bytes_append(&member->update, data, size));
 out:
+  fli_bytes_free(&stored);
   return st;
 }
 
@@ -277,6 +287,7 @@ fl_status fli_rule_read(fli_job *job, fli_msg_reader *reader)
   for (uint32_t i = 0; job->is_spooling && i < job->n_members; i++) {
     if (job->members[i].is_counted) FLI_TRY(read_update(job, reader, i));
   }
+  job->is_spool_there = 1; /* for all that is known */
   fli_reader_leave(reader);
   st = fli_reader_status(reader);
 out:

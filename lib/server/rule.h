@@ -29,6 +29,28 @@ const fl_strategy_options *fli_rule_read_options(fli_msg_reader *reader,
 fl_status fli_rule_write(fli_msg_writer *writer, const fli_job *job);
 fl_status fli_rule_read(fli_job *job, fli_msg_reader *reader);
 
+/* ---- spooled.c ---- */
+
+enum { FLI_SPOOL_NAME = 8 + FLI_HASH_BYTES }; /* no update is as short */
+typedef void (*fli_spooled_fn)(void *user, const uint8_t *data, size_t n);
+/* Put the updates that are not in the store; after the commit, or when there
+ * was none, settle. */
+fl_status fli_spooled_put(fl_server *server);
+void fli_spooled_settle(fl_server *server, int is_committed);
+/* Hand out bytes [at, at + n) of a member's update, run by run: runs end where
+ * a value of 4 bytes does when `at` begins one. */
+fl_status fli_spooled_read(const fli_job *job, const fli_member *member,
+                           uint64_t at, size_t n, fli_spooled_fn take,
+                           void *user);
+/* All of it. FL_E_FORMAT: it is not what was put. */
+fl_status fli_spooled_load(const fli_job *job, const fli_member *member,
+                           fli_bytes *bytes);
+/* An update in a state: its bytes, or what it is called in the store. */
+fl_status fli_spooled_write(fli_msg_writer *writer, const fli_job *job,
+                            const fli_member *member);
+fl_status fli_spooled_take(fli_job *job, fli_member *member,
+                           const uint8_t name[FLI_SPOOL_NAME]);
+
 /* ---- spool.c ---- */
 
 /* The updates of the members that were counted, for fl_strategy_step. */
@@ -36,8 +58,11 @@ typedef struct fli_spool {
   const fli_job *job;
   fl_strategy_round round;
   size_t n;
-  fli_update *updates; /* f32, bf16: read piece by piece */
-  float *values;       /* THC: decoded */
+  fli_update *updates;        /* f32, bf16: read piece by piece */
+  const fli_member **members; /* whose they are */
+  uint8_t *fronts;            /* of those that the store has */
+  size_t front;
+  float *values; /* THC: decoded */
   const float **rows;
   uint64_t *samples, *steps;
   double *losses;

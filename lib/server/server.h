@@ -304,6 +304,10 @@ typedef struct fli_member {
   fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
   uint64_t asked_bytes; /* requests for rows; see slices.c */
   fli_parked *parked;   /* an upload whose connection ended; NULL: none */
+  /* Bytes of the update that the store has; 0 = none. While `update` has them,
+   * too, they are not committed (spooled.c). */
+  uint64_t spooled;
+  uint8_t spool_hash[FLI_HASH_BYTES];
 } fli_member;
 
 /* See freezing.c. */
@@ -378,6 +382,7 @@ struct fli_job {
   fl_slice_server *slices; /* borrowed; NULL: none */
   fli_bytes slices_plan;   /* of this round */
   fli_bytes slices_saved;  /* restored, for when they are attached */
+  int is_spool_there;      /* the store may have pieces of it (spooled.c) */
 };
 
 /* Make a job that begins with `model`. The options are checked ones; `codec`

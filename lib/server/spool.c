@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The updates of a round that a rule reads separately. They lie encoded, as
- * they came; of f32 and bf16 a piece is decoded when it is read, straight from
- * the payload, so that a step has a tile of each in memory. THC's blocks are
- * rotated and lie side by side in groups: there every update is decoded whole,
- * at once. What a client has not sent reads as zeros. */
+ * they came, in memory or in the server's store (spooled.c); of f32 and bf16 a
+ * piece is decoded when it is read, straight from the payload, so that a step
+ * has a tile of each in memory. THC's blocks are rotated and lie side by side
+ * in groups: there every update is decoded whole, at once. What a client has
+ * not sent reads as zeros. */
 #include "server/rule.h"
 
 #include <math.h>
@@ -74,16 +75,33 @@ static void decode(const fli_agreed *agreed, float *to, const uint8_t *from,
   }
 }
 
-/* Values of one segment, of which `at` and `n` are coordinates of the model. */
-static void read_segment(const fli_agreed *agreed, const uint8_t *payload,
-                         uint64_t at, size_t n, float *to)
+typedef struct target {
+  const fli_agreed *agreed;
+  float *to;
+} target;
+
+static void decode_run(void *user, const uint8_t *data, size_t n)
 {
-  const size_t bytes = agreed->compressor->bits / 8;
-  if (!payload) {
-    memset(to, 0, n * sizeof *to);
-  } else {
-    decode(agreed, to, payload + (size_t)at * bytes, n);
+  target *self = user;
+  const size_t count = n / (self->agreed->compressor->bits / 8);
+  decode(self->agreed, self->to, data, count);
+  self->to += count;
+}
+
+/* n values from byte `skip` of an update's payload on. */
+static fl_status read_values(const fli_spool *s, uint32_t index, uint64_t skip,
+                             size_t n, float *to)
+{
+  const fli_agreed *agreed = &s->job->partial->agreed;
+  const fli_member *member = s->members[index];
+  if (member->update.size > 0) {
+    decode(agreed, to, s->updates[index].payload + (size_t)skip, n);
+    return FL_OK;
   }
+  target self = {.agreed = agreed, .to = to};
+  return fli_spooled_read(s->job, member, s->front + skip,
+                          n * (agreed->compressor->bits / 8), decode_run,
+                          &self);
 }
 
 static fl_status read_piece(void *user, uint32_t index, uint64_t at, uint64_t n,
@@ -93,23 +111,27 @@ static fl_status read_piece(void *user, uint32_t index, uint64_t at, uint64_t n,
   const fli_agreed *agreed = &s->job->partial->agreed;
   const fli_layout *layout = &agreed->compressor->layout;
   const fli_update *update = &s->updates[index];
-  const uint8_t *payload = update->payload;
   const uint64_t end = at + n;
+  uint64_t skip = 0; /* bytes before the segment */
+  fl_status st = FL_OK;
   (void)values; /* is `buffer` */
-  for (uint32_t i = 0; i < layout->n_segments; i++) {
+  for (uint32_t i = 0; st == FL_OK && i < layout->n_segments; i++) {
     const fli_segment *segment = &layout->segments[i];
     const uint64_t last = segment->offset + segment->n;
     const uint64_t count = fli_agreed_count(agreed, i);
-    const uint8_t *own = update->mask[i] && count > 0 ? payload : NULL;
     const uint64_t from = at > segment->offset ? at : segment->offset;
     const uint64_t to = end < last ? end : last;
-    if (from < to)
-      read_segment(agreed, own, from - segment->offset, (size_t)(to - from),
-                   buffer + (from - at));
-    if (update->mask[i]) payload += fli_payload_size(agreed, count);
+    if (from < to && update->mask[i] && count > 0) {
+      st = read_values(s, index,
+                       skip + fli_payload_size(agreed, from - segment->offset),
+                       (size_t)(to - from), buffer + (from - at));
+    } else if (from < to) {
+      memset(buffer + (from - at), 0, (size_t)(to - from) * sizeof *buffer);
+    }
+    if (update->mask[i]) skip += fli_payload_size(agreed, count);
     if (last >= end) break;
   }
-  return FL_OK;
+  return st;
 }
 
 /* ---- all of it ----------------------------------------------------------- */
@@ -125,8 +147,12 @@ static fl_status spool_alloc(fli_spool *s)
   if (!s->samples || !s->steps || !s->losses)
     return fli_nomem(count * sizeof *s->losses);
   if (is_float) {
+    s->front = fli_update_front(s->job->n_segments);
     s->updates = fli_alloc(context, count, sizeof *s->updates);
-    return s->updates ? FL_OK : fli_nomem(count * sizeof *s->updates);
+    s->members = fli_alloc(context, count, sizeof *s->members);
+    s->fronts = fli_alloc(context, count, s->front);
+    if (s->updates && s->members && s->fronts) return FL_OK;
+    return fli_nomem(count * (sizeof *s->updates + s->front));
   }
   if (s->n > SIZE_MAX / sizeof(float) / count) return fli_nomem(SIZE_MAX);
   s->values = fli_alloc(context, s->n * count, sizeof *s->values);
@@ -134,17 +160,51 @@ static fl_status spool_alloc(fli_spool *s)
   return s->values && s->rows ? FL_OK : fli_nomem(s->n * count * sizeof(float));
 }
 
-static fl_status take_update(fli_spool *s, uint32_t k, const fli_bytes *bytes)
+static void append_front(void *user, const uint8_t *data, size_t n)
+{
+  uint8_t **to = user;
+  memcpy(*to, data, n);
+  *to += n;
+}
+
+/* Where it lies, or of one that the store has, its front. */
+static fl_status take_float(fli_spool *s, uint32_t k, const fli_member *member)
+{
+  const fli_agreed *agreed = &s->job->partial->agreed;
+  const fli_bytes *bytes = &member->update;
+  uint8_t *front = s->fronts + k * s->front, *end = front;
+  s->members[k] = member;
+  if (bytes->size > 0)
+    return fli_update_read(agreed, bytes->data, bytes->size, &s->updates[k]);
+  if (member->spooled < s->front)
+    return fli_error(FL_E_FORMAT, "store: an update: damaged");
+  const fl_status st =
+      fli_spooled_read(s->job, member, 0, s->front, append_front, &end);
+  if (st != FL_OK) return st;
+  return fli_update_read(agreed, front, (size_t)member->spooled,
+                         &s->updates[k]);
+}
+
+static fl_status take_update(fli_spool *s, uint32_t k, const fli_member *member)
 {
   const fli_job *job = s->job;
-  if (s->updates)
-    return fli_update_read(&job->partial->agreed, bytes->data, bytes->size,
-                           &s->updates[k]);
+  fl_status st = FL_OK;
+  if (s->updates) return take_float(s, k, member);
   const fl_scale scale = fli_round_scale(job);
+  const fli_bytes *bytes = &member->update;
   float *row = s->values + k * s->n;
+  fli_bytes stored;
+  fli_bytes_init(&stored, job->context);
   s->rows[k] = row;
-  return fl_compressor_decode(job->compressor, &scale, bytes->data, bytes->size,
-                              row, s->n);
+  if (bytes->size == 0) {
+    FLI_TRY(fli_spooled_load(job, member, &stored));
+    bytes = &stored;
+  }
+  FLI_TRY(fl_compressor_decode(job->compressor, &scale, bytes->data,
+                               bytes->size, row, s->n));
+out:
+  fli_bytes_free(&stored);
+  return st;
 }
 
 static fl_status take_members(fli_spool *s)
@@ -154,7 +214,7 @@ static fl_status take_members(fli_spool *s)
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
     if (!member->is_counted) continue;
-    const fl_status st = take_update(s, k, &member->update);
+    const fl_status st = take_update(s, k, member);
     if (st != FL_OK) return st;
     s->samples[k] = member->samples > 0 ? member->samples : 1;
     s->losses[k] = member->loss;
@@ -190,6 +250,8 @@ void fli_spool_close(fli_spool *s)
   fli_free(context, s->values, s->n * count * sizeof *s->values);
   fli_free(context, s->rows, count * sizeof *s->rows);
   fli_free(context, s->updates, count * sizeof *s->updates);
+  fli_free(context, s->members, count * sizeof *s->members);
+  fli_free(context, s->fronts, count * s->front);
   fli_free(context, s->samples, count * sizeof *s->samples);
   fli_free(context, s->steps, count * sizeof *s->steps);
   fli_free(context, s->losses, count * sizeof *s->losses);

@@ -64,7 +64,8 @@ def prefixes(cases, build):
 def imports(cases, build):
     calls, math = [], []
     folders = [path for path in (build / "lib").glob("libfl-*.a.p")
-               if path.name not in ("libfl-host.a.p", "libfl-sqlite.a.p")]
+               if path.name not in ("libfl-host.a.p", "libfl-sqlite.a.p",
+                                    "libfl-mpi.a.p")]
     for folder in folders:
         module = folder.name[len("libfl-"):-len(".a.p")]
         for item in sorted(folder.glob("*.o")):

@@ -9,6 +9,9 @@
  *   RULE_kK_gbs        GB/s of what the updates take, encoded or as float32
  *   RULE_kK_vs_read    the same over one load a cache line of that memory
  *   RULE_kK_extra_mib  most memory that the library held for it
+ *   RULE_kK_tN_s       with --threads N: seconds by the clock, of sums alone
+ *   RULE_kK_tN_speedup one thread's seconds by the clock over those, run by run
+ *                      in turn; the median
  *
  * RULE: f32, thc4 (fl_partial_add_batch, then the mean), and fl_strategy's
  * mean, median, trimmed, krum, geometric over updates in memory. */
@@ -20,6 +23,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../pool_hooks.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "crypto/crypto.h"
@@ -31,12 +35,14 @@ static const char help[] =
     "  --dim N         coordinates; 1000000 (default)\n"
     "  --counts N,...  updates, each 1..4096; 10,100,1000 (default)\n"
     "  --rules NAME,.. f32,thc4,mean,median,trimmed,krum,geometric (default)\n"
-    "  --runs N        1..31, of which the median; 5 (default)\n";
+    "  --runs N        1..31, of which the median; 5 (default)\n"
+    "  --threads N     2..64: sums with as many beside one; none (default)\n";
 
 typedef struct bench {
   uint64_t dim;
   uint32_t count;
   int runs;
+  uint32_t threads; /* 0: one alone */
   const char *rules;
   uint8_t *memory; /* of all updates */
   size_t size;     /* of one */
@@ -186,6 +192,43 @@ static void add_all(const bench *b, const codec *c)
   fl_partial_free(partial);
 }
 
+static double wall_s(void)
+{
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0.0;
+  return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* The updates are the same, whatever context they were encoded with. */
+static void run_threads(const bench *b, const codec *one, const char *rule,
+                        uint32_t id)
+{
+  fli_host_pool *pool = NULL;
+  fl_context *context = NULL;
+  codec many = {0};
+  double seconds[RUNS_MAX], ratios[RUNS_MAX];
+  require(fli_host_pool_new(&pool, b->threads));
+  require(pool_context(&context, pool, 1));
+  make_codec(b, &many, context, id);
+  for (int r = 0; r < b->runs; r++) {
+    double begin = wall_s();
+    add_all(b, one);
+    const double alone = wall_s() - begin;
+    begin = wall_s();
+    add_all(b, &many);
+    seconds[r] = wall_s() - begin;
+    ratios[r] = alone / seconds[r];
+  }
+  printf("%s_k%u_t%u_s %.4f\n", rule, b->count, b->threads,
+         median(seconds, b->runs));
+  printf("%s_k%u_t%u_speedup %.2f\n", rule, b->count, b->threads,
+         median(ratios, b->runs));
+  fl_compressor_free(many.compressor);
+  free(many.norms);
+  fl_context_free(context);
+  fli_host_pool_free(pool);
+}
+
 static void run_sum(bench *b, const char *rule, uint32_t id)
 {
   fl_context *context = NULL;
@@ -204,6 +247,7 @@ static void run_sum(bench *b, const char *rule, uint32_t id)
   }
   require(fl_context_get_memory(context, NULL, &peak));
   print(b, rule, seconds, reads, peak - before);
+  if (b->threads > 1) run_threads(b, &c, rule, id);
   fl_compressor_free(c.compressor);
   fl_context_free(context);
   free(c.norms);
@@ -320,11 +364,14 @@ int main(int argc, char **argv)
       b.rules = value;
     } else if (strcmp(argv[i], "--runs") == 0) {
       b.runs = atoi(value);
+    } else if (strcmp(argv[i], "--threads") == 0) {
+      b.threads = (uint32_t)strtoul(value, NULL, 10);
     } else {
       return fail();
     }
   }
-  if (b.dim < 1 || b.dim > UINT64_C(1) << 28 || b.runs < 1 || b.runs > RUNS_MAX)
+  if (b.dim < 1 || b.dim > UINT64_C(1) << 28 || b.runs < 1 ||
+      b.runs > RUNS_MAX || b.threads > 64)
     return fail();
   printf("dim %llu\n", (unsigned long long)b.dim);
   run_hash(&b);

@@ -16,12 +16,28 @@ COMPILERS = [("gcc", "c", "-std=c11"), ("clang", "c", "-std=c11"),
              ("g++", "cc", "-std=c++17"), ("clang++", "cc", "-std=c++17")]
 
 
+def engine_flags(header):
+    """Where the headers are that one of an adapter includes; None: nowhere."""
+    if header.name != "mpi.h":
+        return []
+    for name in ("mpi-c", "ompi-c", "mpich"):
+        status, output = command(["pkg-config", "--cflags", name])
+        if status == 0:
+            return [flag.replace("-I", "-isystem", 1)
+                    for flag in output.split()]
+    return None
+
+
 def compile_alone(cases):
     for compiler, suffix, standard in COMPILERS:
         if not shutil.which(compiler):
             cases.skip(f"no {compiler}")
             continue
         for header in public_headers():
+            flags = engine_flags(header)
+            if flags is None:
+                cases.skip(f"{header.name}: no MPI")
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder) / f"alone.{suffix}"
                 # Twice: the guards must work.
@@ -29,7 +45,7 @@ def compile_alone(cases):
                 source.write_text(line * 2 + "int used_by_nobody;\n")
                 status, output = command(
                     [compiler, standard, *WARNINGS, "-I", ROOT / "include",
-                     "-fsyntax-only", source])
+                     *flags, "-fsyntax-only", source])
             cases.check(f"{header.name}_compiles_alone_with_{compiler}",
                         output.splitlines() if status else [])
 
@@ -78,7 +94,7 @@ def option_structs(cases):
 def symbol_map(cases):
     declared = set()
     for header in public_headers():
-        if header.name not in ("host.h", "sqlite.h"):
+        if header.name not in ("host.h", "sqlite.h", "mpi.h"):
             declared |= set(public_functions(header))
     mapped = mapped_symbols()
     cases.check("symbol_map_equals_headers",

@@ -439,20 +439,95 @@ static void floats_survive_as_bytes(void)
   }
 }
 
+static int fold_floats(uint8_t *lanes, const float *x, size_t n, double factor)
+{
+  uint8_t packed[64];
+  const uint8_t *src = packed;
+  kernels->f32_store(packed, x, n);
+  const flk_floats floats = {
+      .src = &src, .count = 1, .factor = factor, .bound = 0x1p31f};
+  return kernels->fixed_fold(lanes, &floats, n);
+}
+
 static void fixed_point_rounds_to_even(void)
 {
   static const float x[] = {0.5f, 1.5f, -0.5f, -1.5f, 2.25f, 0x1p30f};
   static const int64_t want[] = {0, 2, 0, -2, 2, INT64_C(1) << 30};
   uint8_t lanes[48] = {0};
   float back[6];
-  kernels->fixed_add(lanes, x, 6, 1.0);
+  CHECK(!fold_floats(lanes, x, 6, 1.0));
   for (int i = 0; i < 6; i++) {
     CHECK_EQ_I64((int64_t)fli_load_u64(lanes + 8 * i), want[i]);
   }
-  kernels->fixed_add(lanes, x, 6, -4.0);
+  CHECK(!fold_floats(lanes, x, 6, -4.0));
   CHECK_EQ_I64((int64_t)fli_load_u64(lanes + 8), -4);
   kernels->fixed_load(back, lanes, 6, 0.25);
   CHECK_EQ_F64(back[1], -1.0);
+}
+
+/* Every power of two around rounding, cut in two, and the bound; ties; what is
+ * no number or beyond the bound. */
+static float odd_float(uint32_t i)
+{
+  static const float beyond[] = {NAN,       -NAN,           INFINITY,
+                                 -INFINITY, 0x1.000002p31f, -0x1p32f};
+  const uint32_t bits = i * 2654435761u;
+  if (i % 97 == 96) return beyond[i / 97 % 6];
+  if (i % 31 == 30) return i & 1 ? 0x1p31f : -0x1p31f;
+  if (i % 7 == 6) return (float)(int32_t)(bits >> 9) * 0.5f - 0x1p21f;
+  const float x = 1.0f + (float)(bits & 0x7fffff) * 0x1p-23f;
+  return ldexpf(bits >> 31 ? x : -x, (int)(bits >> 23) % 100 - 70);
+}
+
+static void folding_is_that_of_the_c_function_and_is_undone(void)
+{
+  enum { N = 2100, UPDATES = 21, SKIP = 4 };
+  static uint8_t packed[UPDATES][4 * N + SKIP], got[8 * N], want[8 * N];
+  static const size_t lengths[] = {0, 1, 7, 8, 9, 15, 16, 17, 1024, 1040, N};
+  const uint8_t *src[UPDATES];
+  float x[N];
+  for (uint32_t k = 0; k < UPDATES; k++) {
+    for (uint32_t i = 0; i < N; i++)
+      x[i] = k < 2 && i % 97 == 96 ? 1.0f : odd_float(i + k * N);
+    kernels->f32_store(packed[k] + SKIP, x, N);
+    src[k] = packed[k];
+  }
+  for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+    for (size_t count = 0; count <= UPDATES; count++) {
+      /* Up to 2^31 2^30: as large as the codec makes them. */
+      flk_floats floats = {src, SKIP, count, 0x1p30, 0x1p31f};
+      const size_t n = lengths[i];
+      memset(want, 0x5a, sizeof want);
+      memset(got, 0x5a, sizeof got);
+      const int is_bad = flk_fixed_fold_c(want, &floats, n);
+      CHECK_EQ_I64(kernels->fixed_fold(got, &floats, n), is_bad);
+      CHECK_EQ_MEM(got, want, sizeof got);
+      floats.factor = -floats.factor;
+      kernels->fixed_fold(got, &floats, n);
+      for (size_t b = 0; b < sizeof got; b += 97)
+        CHECK_EQ_U64(got[b], 0x5a);
+    }
+  }
+}
+
+static void folding_finds_one_bad_value_anywhere(void)
+{
+  enum { N = 50, UPDATES = 9 };
+  static uint8_t packed[UPDATES][4 * N];
+  const uint8_t *src[UPDATES];
+  uint8_t lanes[8 * N] = {0};
+  const flk_floats floats = {src, 0, UPDATES, 1.0, 2.0f};
+  for (uint32_t k = 0; k < UPDATES; k++)
+    src[k] = packed[k];
+  CHECK(!kernels->fixed_fold(lanes, &floats, N));
+  for (uint32_t at = 0; at < N * UPDATES; at++) {
+    const float bad = at % 2 ? NAN : -2.5f, none = 0.0f;
+    kernels->f32_store(packed[at / N] + 4 * (at % N), &bad, 1);
+    CHECK(kernels->fixed_fold(lanes, &floats, N));
+    kernels->f32_store(packed[at / N] + 4 * (at % N), &none, 1);
+  }
+  for (size_t i = 0; i < sizeof lanes; i++)
+    CHECK_EQ_U64(lanes[i], 0);
 }
 
 static void scaling_clamps_to_the_bound(void)
@@ -494,6 +569,8 @@ static void run(const flk_table *table)
   CHECK_CASE(lanes_become_coordinates_around_the_middle);
   CHECK_CASE(floats_survive_as_bytes);
   CHECK_CASE(fixed_point_rounds_to_even);
+  CHECK_CASE(folding_is_that_of_the_c_function_and_is_undone);
+  CHECK_CASE(folding_finds_one_bad_value_anywhere);
   CHECK_CASE(scaling_clamps_to_the_bound);
   CHECK_CASE(greatest_magnitude_sees_nan);
 }

@@ -35,7 +35,8 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "embedding.h": "embedding", "slices.h": "embedding",
           "client.h": "client", "server.h": "server", "store.h": "store",
           "strategy.h": "strategy", "channel.h": "channel",
-          "host.h": "adapters", "sqlite.h": "adapters"}
+          "host.h": "adapters", "sqlite.h": "adapters",
+          "mpi.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
 ENGINES = {"sodium": "crypto", "msgpack": "wire", "jsmn": "wire",

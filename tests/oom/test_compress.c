@@ -150,6 +150,61 @@ out:
   return st;
 }
 
+/* A value that is found while the batch is added: all is done once more. */
+static fl_status add_a_bad_batch(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *partial = NULL;
+  fl_status results[WORKERS];
+  const uint8_t *data[WORKERS];
+  size_t size[WORKERS];
+  cf_bytes bad = {cf_get(s->update[1].size), s->update[1].size};
+  memcpy(bad.data, s->update[1].data, bad.size);
+  memset(bad.data + bad.size - 4, 0xff, 4);
+  for (uint32_t i = 0; i < WORKERS; i++) {
+    data[i] = i == 1 ? bad.data : s->update[i].data;
+    size[i] = s->update[i].size;
+  }
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_partial_new(&partial, compressor, &s->r.scale));
+  st = fl_partial_add_batch(partial, data, size, NULL, WORKERS, results);
+  CHECK_EQ_U64(fl_partial_count(partial), st == FL_OK ? WORKERS - 1 : 0);
+  for (uint32_t i = 0; i < WORKERS; i++)
+    CHECK_STATUS(results[i], st != FL_OK ? st : i == 1 ? FL_E_RANGE : FL_OK);
+out:
+  free(bad.data);
+  fl_partial_free(partial);
+  fl_compressor_free(compressor);
+  return st;
+}
+
+/* An edge's, of all slots but the first. */
+static fl_status merge_edge(fl_context *context, void *arg)
+{
+  scene *s = arg;
+  fl_status st = FL_OK;
+  fl_compressor *compressor = NULL;
+  fl_partial *edge = NULL, *root = NULL;
+  cf_bytes sum = {NULL, 0};
+  FLI_TRY(make(s, context, &compressor));
+  FLI_TRY(fl_partial_new(&edge, compressor, &s->r.scale));
+  for (uint32_t i = 1; i < WORKERS; i++)
+    FLI_TRY(fl_partial_add(edge, s->update[i].data, s->update[i].size));
+  sum = cf_sum(edge);
+  FLI_TRY(fl_partial_new(&root, compressor, &s->r.scale));
+  FLI_TRY(fl_partial_add(root, s->update[0].data, s->update[0].size));
+  st = fl_partial_merge_edge(root, sum.data, sum.size, 1, WORKERS - 1);
+  CHECK_EQ_U64(fl_partial_count(root), st == FL_OK ? WORKERS : 1);
+out:
+  free(sum.data);
+  fl_partial_free(edge);
+  fl_partial_free(root);
+  fl_compressor_free(compressor);
+  return st;
+}
+
 static fl_status apply_step(fl_context *context, void *arg)
 {
   scene *s = arg;
@@ -265,6 +320,8 @@ static void run_all(uint32_t codec)
   oom_loop(add_and_decode, &s);
   oom_loop(add_batches, &s);
   oom_loop(merge_bytes, &s);
+  oom_loop(merge_edge, &s);
+  if (codec != FL_CODEC_THC) oom_loop(add_a_bad_batch, &s);
   oom_loop(feed_back, &s);
   oom_loop(apply_step, &s);
   scene_close(&s);

@@ -88,6 +88,13 @@ static void with_keys(sv_world *world)
     sv_give_key(&world->clients[i], (uint8_t)(1 + i));
 }
 
+/* They are in the store, and read from there. */
+static void trim_with_a_store(sv_world *world)
+{
+  trim(world);
+  with_a_store(world);
+}
+
 static fl_status try_start(sv_world *world)
 {
   const fl_status st =
@@ -286,6 +293,14 @@ static void lists_and_bans_report_it(void)
   oom_loop(list_and_ban, NULL);
 }
 
+static void training_survives_with_updates_in_a_store(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim_with_a_store);
+  run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, trim_with_a_store);
+  fl_store_free(kept);
+  kept = NULL;
+}
+
 /* arg: a snapshot. */
 static fl_status restore_and_save(fl_context *context, void *arg)
 {
@@ -346,6 +361,7 @@ int main(void)
   CHECK_CASE(training_survives_with_one_of_separate_updates);
   CHECK_CASE(training_survives_with_keys);
   CHECK_CASE(lists_and_bans_report_it);
+  CHECK_CASE(training_survives_with_updates_in_a_store);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

@@ -154,6 +154,32 @@ static cf_bytes play_batch(fl_context *context, const kind *k)
   return sum;
 }
 
+/* The same batch with a value in it that is found while it is added. */
+static cf_bytes play_bad_batch(fl_context *context, const kind *k)
+{
+  cf_round r;
+  cf_bytes update[BATCH];
+  const uint8_t *data[BATCH];
+  size_t size[BATCH];
+  open_round(&r, context, k, BATCH);
+  for (uint32_t i = 0; i < BATCH; i++) {
+    update[i] = cf_encode(&r, i, values + i % SHIFT);
+    data[i] = update[i].data;
+    size[i] = update[i].size;
+  }
+  memset(update[7].data + update[7].size / 2, 0xff, 8);
+  fl_partial *partial = cf_partial(&r);
+  cf_must(fl_partial_add_batch(partial, data, size, NULL, BATCH, NULL));
+  cf_bytes sum = cf_sum(partial);
+  CHECK_EQ_U64(fl_partial_count(partial),
+               BATCH - (k->codec != FL_CODEC_THC ? 1 : 0));
+  for (uint32_t i = 0; i < BATCH; i++)
+    free(update[i].data);
+  fl_partial_free(partial);
+  cf_close(&r);
+  return sum;
+}
+
 /* Three rounds of error feedback, the second of them with a segment that was
  * not counted; what is held in the end, then the bytes. */
 static cf_bytes play_feedback(fl_context *context, const kind *k)
@@ -187,7 +213,8 @@ static cf_bytes play_feedback(fl_context *context, const kind *k)
 typedef cf_bytes (*play_fn)(fl_context *context, const kind *k);
 
 /* What every play gives without a hook. */
-static const play_fn plays[] = {play, play_batch, play_feedback};
+static const play_fn plays[] = {play, play_batch, play_bad_batch,
+                                play_feedback};
 enum { PLAYS = sizeof plays / sizeof plays[0] };
 static cf_bytes wanted[KINDS][PLAYS];
 

@@ -4,6 +4,7 @@
 #ifndef SERVER_SETTINGS_H
 #define SERVER_SETTINGS_H
 
+#include <fl/strategy.h>
 #include "server_fixture.h"
 
 typedef struct setting {
@@ -15,18 +16,25 @@ typedef struct setting {
   uint32_t participants;
   uint32_t thc_mode; /* 0 = default */
   uint32_t error_feedback;
+  const char *strategy; /* NULL: none */
 } setting;
 
 static const setting settings[] = {
-    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0},
-    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0, 0},
-    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0, 0},
-    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0, 0},
-    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0, 0},
-    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0, 0},
-    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE,
-     0},
-    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 1},
+    {"f32", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0, NULL},
+    {"f32 momentum", FL_CODEC_F32, FL_SCALE_EXCHANGED, 1, 0.5f, 0, 0, 0, NULL},
+    {"bf16", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 2, 0.0f, 3, 0, 0, NULL},
+    {"thc", FL_CODEC_THC, FL_SCALE_EXCHANGED, 1, 0.0f, 0, 0, 0, NULL},
+    {"thc momentum", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.5f, 0, 0, 0, NULL},
+    {"thc public", FL_CODEC_THC, FL_SCALE_PUBLIC, 0, 0.0f, 0, 0, 0, NULL},
+    {"thc table", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, FL_THC_TABLE, 0,
+     NULL},
+    {"thc feedback", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 1, NULL},
+    {"f32 median", FL_CODEC_F32, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0,
+     "median"},
+    {"bf16 trimmed", FL_CODEC_BF16, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0,
+     "trimmed-mean"},
+    {"thc median", FL_CODEC_THC, FL_SCALE_EXCHANGED, 0, 0.0f, 0, 0, 0,
+     "median"},
 };
 
 static inline uint32_t some_clamped(const sv_client *client, uint64_t block)
@@ -40,7 +48,13 @@ static inline uint32_t some_clamped(const sv_client *client, uint64_t block)
 static inline void begin(sv_world *world, fl_context *context,
                          const setting *how, const fl_store *store)
 {
+  static fl_strategy_options strategy;
   sv_init(world, context, how->codec);
+  if (how->strategy) {
+    WORLD_OK(
+        fl_strategy_options_named(&strategy, sizeof strategy, how->strategy));
+    world->job_options.strategy = &strategy;
+  }
   if (how->thc_mode != 0) world->codec.thc_mode = how->thc_mode;
   world->job_options.rounds = 3;
   world->job_options.scale_mode = how->scale_mode;

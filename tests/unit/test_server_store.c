@@ -162,7 +162,9 @@ static void check_end(sv_world *world, const setting *how, size_t kill_at)
               kill_at);
   }
   cr_expect_eq(sv_events(world, FL_SERVER_CLIENT_LOST, NULL), 0u);
-  cr_expect_eq(sv_events(world, FL_SERVER_ROUND_ABORTED, NULL), 0u);
+  /* A step whose updates cannot be read is tried again, in a new round. */
+  if (!how->strategy)
+    cr_expect_eq(sv_events(world, FL_SERVER_ROUND_ABORTED, NULL), 0u);
 }
 
 static size_t run_hashed(const setting *how, size_t kill_at, int cut_at,
@@ -195,7 +197,7 @@ Test(server_store, killed_after_any_step_ends_with_the_same_model)
 
 Test(server_store, killed_in_any_call_of_the_store_ends_with_the_same_model)
 {
-  static const size_t some[] = {1, 4, 5};
+  static const size_t some[] = {1, 4, 5, 8, 10};
   for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
     const setting *how = &settings[some[i]];
     uint8_t want[FLI_HASH_BYTES], got[FLI_HASH_BYTES];

@@ -16,6 +16,8 @@ void flk_fill_avx2(flk_table *table);
 void flk_fill_avx512(flk_table *table);
 void flk_fill_sums_avx2(flk_table *table);
 void flk_fill_sums_avx512(flk_table *table);
+void flk_fill_fold_avx2(flk_table *table);
+void flk_fill_fold_avx512(flk_table *table);
 extern const flk_robust flk_robust_avx2;
 extern const flk_robust flk_robust_avx512;
 extern const flk_rows flk_rows_avx2;

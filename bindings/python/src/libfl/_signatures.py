@@ -129,6 +129,7 @@ CHECKED: dict[str, list[Any]] = {
     "fl_partial_peek": [Partial, U8P, c_size_t, U32P, U64P],
     "fl_partial_merge": [Partial, Partial],
     "fl_partial_merge_bytes": [Partial, U8P, c_size_t],
+    "fl_partial_merge_edge": [Partial, U8P, c_size_t, c_uint32, c_uint32],
     "fl_partial_copy_sum": [Partial, U8P, c_size_t, SizeP],
     "fl_partial_decode": [Partial, F32P, c_uint64],
     "fl_feedback_new": [POINTER(Feedback), Compressor,

@@ -360,9 +360,20 @@ class Partial(Handle):
                             byref(slot), byref(samples))
         return slot.value, samples.value
 
-    def merge(self, other: Partial | BytesLike) -> None:
-        """Add another sum of the same round, or one that came as bytes."""
-        if isinstance(other, Partial):
+    def merge(self, other: Partial | BytesLike,
+              slots: range | None = None) -> None:
+        """Add another sum of the same round, or one that came as bytes.
+
+        `slots`: those that the sender of the bytes, an edge, speaks for;
+        ConflictError when it holds others, DuplicateError when it was counted
+        before."""
+        if slots is not None:
+            if isinstance(other, Partial) or slots.step != 1:
+                raise ValueError("slots: want bytes, and a range of step 1")
+            lib.fl_partial_merge_edge(
+                self._handle, *_np.data(other, "other"),
+                _args.u32(slots.start, "slots"), _args.u32(len(slots), "slots"))
+        elif isinstance(other, Partial):
             lib.fl_partial_merge(self._handle, other._handle)
         else:
             lib.fl_partial_merge_bytes(self._handle,
