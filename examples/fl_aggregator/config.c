@@ -101,6 +101,21 @@ static const struct setting table[] = {
      86400, NULL, "N", "time for sending updates"},
     {"max-sessions", SETTING_COUNT, AT(max_sessions), 1, 65536, NULL, "N",
      "sessions at once"},
+    {"request-seconds", SETTING_COUNT, AT(request_seconds), 1, 3600, NULL, "N",
+     "time for a request to come in (a body has a second more per KiB), and "
+     "for a connection without a session to make one"},
+    {"certificate", SETTING_TEXT, AT(certificate), 0, 0, NULL, "FILE",
+     "serve HTTPS with this certificate (PEM, the chain after it)"},
+    {"key-file", SETTING_TEXT, AT(key_file), 0, 0, NULL, "FILE",
+     "the certificate's private key (PEM)"},
+    {"admin-token-file", SETTING_TEXT, AT(admin_token_file), 0, 0, NULL, "FILE",
+     "serve POST /admin/pause, resume, stop and abort to who has this token"},
+    {"metrics-token-file", SETTING_TEXT, AT(metrics_token_file), 0, 0, NULL,
+     "FILE", "serve /metrics only to who has this token, or the admin's"},
+    {"models", SETTING_TEXT, AT(models), 0, 0, NULL, "DIR",
+     "write every version of the model to DIR (safetensors)"},
+    {"keep-models", SETTING_COUNT, AT(keep_models), 1, 1e6, NULL, "N",
+     "with --models: keep the last N"},
 };
 
 const struct settings aggregator_settings = {
@@ -134,6 +149,8 @@ void config_defaults(struct config *config)
       .norm_deadline_seconds = 600,
       .update_deadline_seconds = 600,
       .max_sessions = 4096,
+      .request_seconds = 30,
+      .keep_models = 5,
       .lr = .05,
       .lr_schedule = "constant",
       .hidden = "128",
@@ -250,6 +267,10 @@ int config_check(const struct config *config)
   }
   if (*config->snapshot && *config->state) {
     warnx("state: there is a snapshot too, want one of them");
+    return -1;
+  }
+  if (!*config->certificate != !*config->key_file) {
+    warnx("certificate: want key_file with it, and it with key_file");
     return -1;
   }
   if (config->error_feedback && strcmp(config->codec, "f32") == 0) {

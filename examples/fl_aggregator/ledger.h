@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include "fl_aggregator/names.h"
+
 struct account {
   char client_id[72];
   uint64_t round_up; /* client to server, bytes, since the round began */
@@ -21,6 +23,7 @@ struct ledger {
   struct account *accounts;
   size_t n;
   size_t capacity;
+  struct names names;
   uint64_t total_up; /* everything, traffic of no client included */
   uint64_t total_down;
 };

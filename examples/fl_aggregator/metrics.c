@@ -112,6 +112,9 @@ char *metrics_text(const struct metrics *metrics, size_t *n)
         (double)metrics->clients);
   gauge(out, "fl_sessions", "HTTP sessions.", (double)metrics->sessions);
   counter(out, "fl_http_requests", "HTTP requests.", metrics->requests);
+  counter(out, "fl_connections_too_slow",
+          "Connections closed because they took too long.",
+          metrics->connections_too_slow);
   counter(out, "fl_received_bytes", "Bytes received, counted at the sockets.",
           metrics->received_bytes);
   counter(out, "fl_sent_bytes", "Bytes sent, counted at the sockets.",

@@ -26,6 +26,7 @@ struct metrics {
   double test_loss;
   uint64_t model_version;
   uint64_t store_failures;
+  uint64_t connections_too_slow;
 };
 
 void metrics_refuse(struct metrics *metrics, uint32_t reason);

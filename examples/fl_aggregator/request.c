@@ -78,14 +78,19 @@ static int is_session_id(const char *id)
   return id[n] == 0 && n >= SESSION_ID_MIN && n <= SESSION_ID_MAX;
 }
 
+static struct link *link_of(struct MHD_Connection *connection)
+{
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  return info ? info->socket_context : NULL;
+}
+
 /* Make the request's state and tie connection and session together. */
 static enum MHD_Result begin_request(struct http *http,
                                      struct MHD_Connection *connection,
                                      struct session *session, void **state)
 {
-  const union MHD_ConnectionInfo *info =
-      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  struct link *link = info ? info->socket_context : NULL;
+  struct link *link = link_of(connection);
   struct request *request = calloc(1, sizeof *request);
   if (!link || !request) {
     free(request);
@@ -95,8 +100,8 @@ static enum MHD_Result begin_request(struct http *http,
   request->connection = connection;
   request->link = link;
   request->state = REQUEST_FEEDING;
-  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
-                            http->silence_seconds);
+  request->began_ns = http->now_ns;
+  link->request = request;
   link_use(&http->run->sessions, link, session, http->now_ns);
   http->requests++;
   *state = request;
@@ -138,6 +143,8 @@ static enum MHD_Result begin(struct http *http,
                              struct MHD_Connection *connection, const char *url,
                              const char *method, void **state)
 {
+  struct link *link = link_of(connection);
+  if (link) link->idle_since_ns = http->now_ns;
   http->run->metrics.requests++;
   int is_get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
                strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
@@ -160,8 +167,8 @@ static enum MHD_Result begin(struct http *http,
 static enum MHD_Result feed(struct request *request, const char *data, size_t n)
 {
   struct session *session = request->link->session;
-  request->body_size += n;
-  if (request->body_size > max_body) return MHD_NO;
+  request->size += n;
+  if (request->size > max_body) return MHD_NO;
   if (!session || session->is_closed) return MHD_YES;
   struct http *http = request->http;
   if (fl_server_recv(http->run->server, session->peer, (const uint8_t *)data,
@@ -182,6 +189,7 @@ static void append_waiting(struct request *request)
   else
     http->waiting = request;
   http->last_waiting = request;
+  if (!http->fresh) http->fresh = request;
 }
 
 static void remove_waiting(struct request *request)
@@ -195,6 +203,7 @@ static void remove_waiting(struct request *request)
     request->next->previous = request->previous;
   else
     http->last_waiting = request->previous;
+  if (http->fresh == request) http->fresh = request->next;
 }
 
 void request_release(struct request *request)
@@ -204,6 +213,8 @@ void request_release(struct request *request)
   remove_waiting(request);
   (void)epoll_ctl(request->http->epoll, EPOLL_CTL_DEL, request->link->fd, NULL);
   request->state = REQUEST_RELEASED;
+  request->began_ns = request->http->now_ns;
+  request->size = 0;
   MHD_resume_connection(request->connection);
 }
 
@@ -267,6 +278,7 @@ static enum MHD_Result answer(struct request *request)
       session->is_closed = 1;
     }
   }
+  request->size = n;
   if (n > 0)
     return reply(
         connection, MHD_HTTP_OK, "application/octet-stream",
@@ -307,6 +319,8 @@ void request_completed(void *user, struct MHD_Connection *connection,
   struct request *request = *state;
   if (!request) return;
   link_sample(&http->run->sessions, request->link);
+  request->link->request = NULL;
+  request->link->idle_since_ns = http->now_ns;
   http->requests--;
   *state = NULL;
   free(request);

@@ -16,7 +16,8 @@ struct request {
   struct MHD_Connection *connection;
   struct link *link;
   enum request_state state;
-  uint64_t body_size;
+  uint64_t size;     /* of the body so far, or of the answer */
+  uint64_t began_ns; /* the body, or the answer */
   uint64_t waiting_since_ns;
   int is_superseded; /* a later request of the session took its place */
   struct request *next;

@@ -14,7 +14,7 @@ struct http_link {
   int status; /* of the last answer */
   uint8_t *out;
   size_t out_size, out_capacity;
-  size_t out_at; /* sent so far; out_size = all of it */
+  size_t out_at;  /* sent so far; out_size = all of it */
   int has_header; /* of the request in `out` */
   uint8_t *in;
   size_t in_size, in_capacity;

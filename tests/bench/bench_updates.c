@@ -189,8 +189,7 @@ static fl_status measure_sqlite(const char *name, const char *folder,
   fl_store *store = NULL;
   snprintf(path, sizeof path, "%s/bench_server.sqlite", folder);
   fl_status st = fl_store_sqlite_open(&store, path, NULL);
-  if (st != FL_OK)
-    return fli_error(st, "%s: %s", path, fl_sqlite_last_error());
+  if (st != FL_OK) return fli_error(st, "%s: %s", path, fl_sqlite_last_error());
   st = measure(name, store, shape, rounds);
   fl_store_free(store);
   for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
