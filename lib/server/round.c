@@ -182,6 +182,14 @@ static void abort_round(fli_job *job, uint32_t reason, const char *text)
   job->hold_ns = fli_job_after(job, pause > 0 ? pause : 1);
 }
 
+int fli_round_abort(fli_job *job, uint32_t reason, const char *text)
+{
+  if (job->phase != FLI_PHASE_NORMS && job->phase != FLI_PHASE_UPDATES)
+    return 0;
+  abort_round(job, reason, text);
+  return 1;
+}
+
 /* What went wrong on our side is in the error text. */
 static void abort_for(fli_job *job, fl_status st)
 {
@@ -408,7 +416,8 @@ int fli_round_is_due(const fli_job *job)
   if (!job->is_begun && job->options.min_clients > needed) {
     needed = job->options.min_clients;
   }
-  if (now < job->hold_ns || registry->trainers < needed) return 0;
+  if (job->is_paused || now < job->hold_ns || registry->trainers < needed)
+    return 0;
   return registry->trainers >= fli_select_size(job) || !registry->grace_first ||
          now - job->waiting_ns >= job->options.return_grace_ns;
 }

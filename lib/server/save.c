@@ -86,7 +86,8 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .attempt = job->attempt,
       .round = job->round,
       .is_begun = (uint32_t)job->is_begun,
-      .is_stopping = (uint32_t)job->is_stopping,
+      .marks = (job->is_stopping ? FLI_SAVED_STOPPING : 0u) |
+               (job->is_paused ? FLI_SAVED_PAUSED : 0u),
       .is_public = (uint32_t)job->is_public,
       .n_wanted = job->n_wanted,
       .weight_cap = job->weight_cap,

@@ -331,6 +331,7 @@ struct fli_job {
   uint32_t attempt;
   int is_begun; /* some round was started */
   int is_stopping;
+  int is_paused; /* no round begins */
   uint64_t waiting_ns;  /* since when this phase is WAITING */
   uint64_t hold_ns;     /* no start before */
   uint64_t deadline_ns; /* of the phase; UINT64_MAX = none */
@@ -412,6 +413,8 @@ void fli_round_next(fli_job *job);
 /* 1 when there are enough clients for a round, and its time has come. */
 int fli_round_is_due(const fli_job *job);
 void fli_round_begin(fli_job *job);
+/* The running round, which is tried again; 0 = none runs. */
+int fli_round_abort(fli_job *job, uint32_t reason, const char *text);
 /* Nothing runs; drop what did. */
 void fli_round_wait(fli_job *job);
 
@@ -545,6 +548,9 @@ fl_status fli_server_read(fl_server **out, fl_context *context,
                           const fl_reader *reader);
 fl_status fli_server_create(fl_server **out, fl_context *context,
                             const fl_server_options *options);
+/* FL_E_ARGUMENT, FL_E_NOT_FOUND (control.c). */
+fl_status fli_server_find_job(const fl_server *server, uint32_t index,
+                              fli_job **job);
 /* Own a job that is ready. */
 fl_status fli_server_adopt(fl_server *server, fli_job *job);
 

@@ -551,5 +551,5 @@ class JobStatus(Struct):
                 ("model_version", c_uint64), ("n_weights", c_uint64),
                 ("clients", c_uint32), ("selected", c_uint32),
                 ("accepted", c_uint32), ("reserved", c_uint32),
-                ("first_active", c_uint32), ("reserved_status", c_uint32),
+                ("first_active", c_uint32), ("is_paused", c_uint32),
                 ("bytes_saved", c_uint64)]
