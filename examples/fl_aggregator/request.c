@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "fl_aggregator/admin.h"
+
 static const char session_prefix[] = "/fl/v1/session/";
 static const uint64_t max_body = 16u << 20;
 static const size_t max_answer = 8u << 20;
@@ -85,25 +87,33 @@ static struct link *link_of(struct MHD_Connection *connection)
   return info ? info->socket_context : NULL;
 }
 
-/* Make the request's state and tie connection and session together. */
-static enum MHD_Result begin_request(struct http *http,
-                                     struct MHD_Connection *connection,
-                                     struct session *session, void **state)
+struct request *request_new(struct http *http,
+                            struct MHD_Connection *connection)
 {
   struct link *link = link_of(connection);
   struct request *request = calloc(1, sizeof *request);
   if (!link || !request) {
     free(request);
-    return MHD_NO;
+    return NULL;
   }
   request->http = http;
   request->connection = connection;
   request->link = link;
-  request->state = REQUEST_FEEDING;
   request->began_ns = http->now_ns;
   link->request = request;
-  link_use(&http->run->sessions, link, session, http->now_ns);
   http->requests++;
+  return request;
+}
+
+/* Make the request's state and tie connection and session together. */
+static enum MHD_Result begin_request(struct http *http,
+                                     struct MHD_Connection *connection,
+                                     struct session *session, void **state)
+{
+  struct request *request = request_new(http, connection);
+  if (!request) return MHD_NO;
+  request->state = REQUEST_FEEDING;
+  link_use(&http->run->sessions, request->link, session, http->now_ns);
   *state = request;
   return MHD_YES;
 }
@@ -155,7 +165,11 @@ static enum MHD_Result begin(struct http *http,
   if ((is_health || is_metrics) && !is_get)
     return reply_wrong_method(connection, "GET, HEAD");
   if (is_health) return reply_health(http, connection);
+  enum MHD_Result result;
+  if (is_metrics && !admin_lets_see_metrics(http, connection, &result))
+    return result;
   if (is_metrics) return reply_metrics(http, connection);
+  if (admin_is(url)) return admin_begin(http, connection, url, method, state);
   if (strncmp(url, session_prefix, sizeof session_prefix - 1) != 0)
     return reply_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
   if (!is_put && !is_post) return reply_wrong_method(connection, "PUT, POST");
@@ -300,6 +314,11 @@ enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
   (void)version;
   struct request *request = *state;
   if (!request) return begin(user, connection, url, method, state);
+  if (request->state == REQUEST_ADMIN) {
+    const size_t n = *upload_size;
+    *upload_size = 0;
+    return admin_feed(request, upload, n);
+  }
   if (*upload_size > 0) {
     size_t n = *upload_size;
     *upload_size = 0;

@@ -108,6 +108,8 @@ CHECKED: dict[str, list[Any]] = {
     "fl_dataset_from_idx": [POINTER(Dataset), POINTER(Idx), POINTER(Idx),
                             I32P, c_uint64],
     "fl_model_save_weights": [Model, POINTER(Writer)],
+    "fl_model_save_weights_with": [Model, POINTER(WeightsNote), c_uint32,
+                                   POINTER(Writer)],
     "fl_model_load_weights": [Model, POINTER(Reader), c_uint32,
                               POINTER(LoadReport)],
 

@@ -144,6 +144,10 @@ class LoadReport(Struct):
                 ("reserved", c_uint32)]
 
 
+class WeightsNote(Structure):
+    _fields_ = [("name", c_char_p), ("text", c_char_p)]
+
+
 class FitProgress(Struct):
     _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
                 ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]
