@@ -235,8 +235,10 @@ static uint64_t link_deadline(const struct http *http, const struct link *link)
     return link->idle_since_ns +
            (link->session ? http->silence_ns : request_ns);
   if (request->state == REQUEST_WAITING) return UINT64_MAX;
-  return request->began_ns + request_ns +
-         request->size / least_bytes * second_ns;
+  const uint64_t passed = request->state == REQUEST_RELEASED
+                              ? tcp_acked(link->fd) - request->acked
+                              : request->size;
+  return request->began_ns + request_ns + passed / least_bytes * second_ns;
 }
 
 /* Once a second, whatever happens: close connections that are too slow,

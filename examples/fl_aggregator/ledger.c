@@ -127,3 +127,12 @@ int tcp_bytes(int fd, uint64_t *received, uint64_t *sent)
       info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
   return 0;
 }
+
+uint64_t tcp_acked(int fd)
+{
+  struct tcp_info info;
+  socklen_t n = sizeof info;
+  memset(&info, 0, sizeof info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0) return 0;
+  return info.tcpi_bytes_acked;
+}

@@ -48,5 +48,8 @@ void ledger_begin_round(struct ledger *ledger);
 /* Payload bytes that a TCP socket has received and taken for sending so far.
  * 0; -1 when the kernel does not say (errno; ENOSYS: too old). */
 int tcp_bytes(int fd, uint64_t *received, uint64_t *sent);
+/* Bytes that the other end has taken, so that nobody counts what waits here;
+ * 0 when the kernel does not say. */
+uint64_t tcp_acked(int fd);
 
 #endif

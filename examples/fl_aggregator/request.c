@@ -228,7 +228,7 @@ void request_release(struct request *request)
   (void)epoll_ctl(request->http->epoll, EPOLL_CTL_DEL, request->link->fd, NULL);
   request->state = REQUEST_RELEASED;
   request->began_ns = request->http->now_ns;
-  request->size = 0;
+  request->acked = tcp_acked(request->link->fd);
   MHD_resume_connection(request->connection);
 }
 
@@ -292,7 +292,6 @@ static enum MHD_Result answer(struct request *request)
       session->is_closed = 1;
     }
   }
-  request->size = n;
   if (n > 0)
     return reply(
         connection, MHD_HTTP_OK, "application/octet-stream",

@@ -14,6 +14,7 @@ struct config {
   char data[SETTING_TEXT_BYTES];
   char state[SETTING_TEXT_BYTES];
   char cache[SETTING_TEXT_BYTES];
+  char ca[SETTING_TEXT_BYTES];
   uint64_t index;
   uint64_t participants;
   uint64_t seed;
