@@ -102,8 +102,11 @@ static const struct setting table[] = {
     {"max-sessions", SETTING_COUNT, AT(max_sessions), 1, 65536, NULL, "N",
      "sessions at once"},
     {"request-seconds", SETTING_COUNT, AT(request_seconds), 1, 3600, NULL, "N",
-     "time for a request to come in (a body has a second more per KiB), and "
+     "time for a request's headers, for each N KiB of its body or answer, and "
      "for a connection without a session to make one"},
+    {"staging-mb", SETTING_COUNT, AT(staging_mb), 1, 1e6, NULL, "N",
+     "bytes of updates that have begun to come in, MiB; beyond it clients "
+     "wait"},
     {"certificate", SETTING_TEXT, AT(certificate), 0, 0, NULL, "FILE",
      "serve HTTPS with this certificate (PEM, the chain after it)"},
     {"key-file", SETTING_TEXT, AT(key_file), 0, 0, NULL, "FILE",
@@ -151,6 +154,7 @@ void config_defaults(struct config *config)
       .max_sessions = 4096,
       .request_seconds = 30,
       .keep_models = 5,
+      .staging_mb = 256,
       .lr = .05,
       .lr_schedule = "constant",
       .hidden = "128",

@@ -44,6 +44,7 @@ struct config {
   uint64_t max_sessions;
   uint64_t request_seconds;
   uint64_t keep_models;
+  uint64_t staging_mb;
   uint64_t commit_ms;
   uint64_t state_max_mb;
   uint64_t byzantine;

@@ -226,19 +226,30 @@ static void forget_gone(struct http *http)
   }
 }
 
-/* When a connection has had time enough; UINT64_MAX: it is held. */
-static uint64_t link_deadline(const struct http *http, const struct link *link)
+/* Of the body that comes in, or of the answer that goes out. */
+static uint64_t bytes_passed(const struct request *request)
 {
-  const uint64_t request_ns = http->config->request_seconds * second_ns;
-  const struct request *request = link->request;
+  if (request->state == REQUEST_RELEASED)
+    return tcp_acked(request->link->fd) - request->acked;
+  return request->size;
+}
+
+/* 1 when a connection has had time enough. Whatever begins a second window of
+ * request_seconds has to have passed its least bytes in the one before. */
+static int is_too_slow(const struct http *http, const struct link *link)
+{
+  const uint64_t seconds = http->config->request_seconds;
+  struct request *request = link->request;
   if (!request)
-    return link->idle_since_ns +
-           (link->session ? http->silence_ns : request_ns);
-  if (request->state == REQUEST_WAITING) return UINT64_MAX;
-  const uint64_t passed = request->state == REQUEST_RELEASED
-                              ? tcp_acked(link->fd) - request->acked
-                              : request->size;
-  return request->began_ns + request_ns + passed / least_bytes * second_ns;
+    return http->now_ns - link->idle_since_ns >=
+           (link->session ? http->silence_ns : seconds * second_ns);
+  if (request->state == REQUEST_WAITING) return 0;
+  const uint64_t passed = bytes_passed(request);
+  if (passed - request->window_bytes >= seconds * least_bytes) {
+    request->window_bytes = passed;
+    request->window_ns = http->now_ns;
+  }
+  return http->now_ns - request->window_ns >= seconds * second_ns;
 }
 
 /* Once a second, whatever happens: close connections that are too slow,
@@ -248,7 +259,7 @@ static void sweep(struct http *http)
   if (http->now_ns - http->swept_ns < second_ns && !http->is_draining) return;
   http->swept_ns = http->now_ns;
   for (struct link *link = http->run->sessions.links; link; link = link->next)
-    if (link_deadline(http, link) <= http->now_ns) {
+    if (is_too_slow(http, link)) {
       http->run->metrics.connections_too_slow++;
       /* libmicrohttpd sees that and says goodbye to the connection. */
       (void)shutdown(link->fd, SHUT_RDWR);

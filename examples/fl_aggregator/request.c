@@ -99,7 +99,7 @@ struct request *request_new(struct http *http,
   request->http = http;
   request->connection = connection;
   request->link = link;
-  request->began_ns = http->now_ns;
+  request->window_ns = http->now_ns;
   link->request = request;
   http->requests++;
   return request;
@@ -227,7 +227,8 @@ void request_release(struct request *request)
   remove_waiting(request);
   (void)epoll_ctl(request->http->epoll, EPOLL_CTL_DEL, request->link->fd, NULL);
   request->state = REQUEST_RELEASED;
-  request->began_ns = request->http->now_ns;
+  request->window_ns = request->http->now_ns;
+  request->window_bytes = 0;
   request->acked = tcp_acked(request->link->fd);
   MHD_resume_connection(request->connection);
 }

@@ -19,9 +19,10 @@ struct request {
   struct MHD_Connection *connection;
   struct link *link;
   enum request_state state;
-  uint64_t size;     /* of the body so far */
-  uint64_t acked;    /* on the connection, before the answer */
-  uint64_t began_ns; /* the body, or the answer */
+  uint64_t size;      /* of the body so far */
+  uint64_t acked;     /* on the connection, before the answer */
+  uint64_t window_ns; /* since when window_bytes are all that passed */
+  uint64_t window_bytes;
   uint64_t waiting_since_ns;
   const struct admin_action *action;
   int is_superseded; /* a later request of the session took its place */

@@ -189,6 +189,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   fl_server_options_init(&options, sizeof options);
   options.store = kept->store;
   options.commit_window_ns = config->commit_ms * ms_ns;
+  options.staging_cap = config->staging_mb << 20;
   const int is_there = restore(&server, model, kept, config, &options);
   *is_restored = is_there > 0;
   if (is_there != 0) return server;

@@ -139,7 +139,10 @@ static int stop_aggregator(const struct swarm *s)
     path_of(s, names[i], path);
     remove(path);
   }
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return 0;
+  fprintf(stderr, "bench_server: %s: status %#x\n", s->wanted->aggregator,
+          (unsigned)status);
+  return -1;
 }
 
 /* ---- clients ---- */

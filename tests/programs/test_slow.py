@@ -61,12 +61,13 @@ def slow_connections_are_closed_in_time():
             (put + b"Content-Length: 900\r\n\r\n", b"y"),  # a body, slowly
             (put + b"Content-Length: 900\r\n\r\n", b""),   # a body, never
             (put + b"Transfer-Encoding: chunked\r\n\r\n", b""),
+            (put + b"Content-Length: 90000\r\n\r\n" + b"z" * 50000, b""),
         ]
         connections = [_Trickle(bench.port, *kind) for kind in kinds]
         times = _wait(connections)
         want(all(1.5 < t < 15 for t in times), times)
         _, text, _ = bench.request("GET", "/metrics")
-        want(b"fl_connections_too_slow_total 7\n" in text, text.decode())
+        want(b"fl_connections_too_slow_total 8\n" in text, text.decode())
         want(aggregator.poll() is None, bench.errors("aggregator"))
 
 
@@ -131,6 +132,74 @@ def slow_uploads_do_not_stop_a_run():
         rows = bench.events("round_finished")
         want([row["accepted"] for row in rows] == [2] * 10, rows)
         _wait(slow)
+
+
+class _Uploader(raw_client.Client):
+    """Counts the WAITs that it hears."""
+
+    waits = 0
+
+    def on_wait(self, wait):
+        self.waits += 1
+        super().on_wait(wait)
+
+
+def uploads_beyond_the_staging_cap_wait_and_count():
+    """A cap of 1 MiB, updates of 0.6 MB: a stalled one leaves no room for
+    another until it is closed for its slowness."""
+    with Bench() as bench:
+        aggregator = bench.aggregator(
+            "--request-seconds=4", "--rounds=1", "--min-clients=2",
+            "--min-participants=1", "--codec=f32", "--hidden=190",
+            "--staging-mb=1", "--exit-when-done", "--grace-seconds=1",
+            "--poll-seconds=1")
+        url = f"http://127.0.0.1:{bench.port}"
+        data = raw_client.read_data(bench.data, 0, 40)
+        honest = _Uploader(url, "honest", data)
+        stalled = raw_client.Client(url, "stalled", data)
+        holder = []
+
+        def exchange(request):
+            """As Session.exchange, but half of an upload is all that goes."""
+            if len(request) < 500000:
+                return plain(request)
+            stalled.session.connection.close()
+            raw = socket.create_connection(("127.0.0.1", bench.port))
+            raw.sendall(b"POST " + SESSION + stalled.session.id.encode()
+                        + b" HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                        + str(len(request)).encode() + b"\r\n\r\n"
+                        + request[:300000])
+            holder.append(raw)
+            raise _Enough
+        plain = stalled.session.exchange
+        stalled.session.exchange = exchange
+
+        def stall():
+            try:
+                stalled.run()
+            except _Enough:
+                pass
+        slow = threading.Thread(target=stall, daemon=True)
+        slow.start()
+        gate = honest.session.exchange
+
+        def late(request):
+            """Its update comes when the other one is under way."""
+            if len(request) >= 500000:
+                wait_for("the stalled upload", lambda: holder)
+                time.sleep(0.5)
+            return gate(request)
+        honest.session.exchange = late
+        honest.run()
+        want(honest.waits > 0, "never told to wait")
+        want(honest.counted == 1, honest.counted)
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        rows = bench.events("round_finished")
+        want([row["accepted"] for row in rows] == [1], rows)
+
+
+class _Enough(Exception):
+    """The upload has stalled."""
 
 
 if __name__ == "__main__":
