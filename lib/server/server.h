@@ -331,7 +331,7 @@ struct fli_job {
   uint32_t attempt;
   int is_begun; /* some round was started */
   int is_stopping;
-  int is_paused; /* no round begins */
+  int is_paused;        /* no round begins */
   uint64_t waiting_ns;  /* since when this phase is WAITING */
   uint64_t hold_ns;     /* no start before */
   uint64_t deadline_ns; /* of the phase; UINT64_MAX = none */

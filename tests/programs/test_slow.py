@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections that send nothing, or a byte now and then, are closed in time and
 do not hold up a run; uploads beyond the staging cap are told to wait."""
+import contextlib
 import select
 import socket
 import sys
@@ -154,7 +155,7 @@ def uploads_beyond_the_staging_cap_wait_and_count():
             "--staging-mb=1", "--exit-when-done", "--grace-seconds=1",
             "--poll-seconds=1")
         url = f"http://127.0.0.1:{bench.port}"
-        data = raw_client.read_data(bench.data, 0, 40)
+        data = raw_client.read_data(bench.data, 0, 200)
         honest = _Uploader(url, "honest", data)
         stalled = raw_client.Client(url, "stalled", data)
         holder = []
@@ -190,7 +191,8 @@ def uploads_beyond_the_staging_cap_wait_and_count():
                 time.sleep(0.5)
             return gate(request)
         honest.session.exchange = late
-        honest.run()
+        with contextlib.redirect_stdout(None):
+            honest.run()
         want(honest.waits > 0, "never told to wait")
         want(honest.counted == 1, honest.counted)
         want(end_of(aggregator) == 0, bench.errors("aggregator"))
