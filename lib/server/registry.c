@@ -6,6 +6,9 @@
  * snapshot. Nothing ever depends on the table's order: whoever iterates sorts
  * by id first.
  *
+ * Those that are away and part of nothing rest (resting.c): they are called
+ * back by their id, and put to rest when a job has nothing else to do.
+ *
  * Those whose connection broke stand in a list, oldest first, until their
  * grace ends; as the grace is the same for all, only its head has a timer. */
 #include "server/server.h"
@@ -16,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/resting.h"
 
 enum { FLI_REGISTRY_FIRST = 16 };
 
@@ -35,16 +39,34 @@ static uint64_t table_hash(const uint8_t digest[FLI_HASH_BYTES])
   return fli_load_u64(digest + FLI_TOKEN_BYTES);
 }
 
+static const char *id_of(const fli_participant *participant)
+{
+  return fli_is_resting(participant) ? fli_resting_id(participant)
+                                     : participant->id;
+}
+
+/* As much of it as tables go by: they have less than 2^32 slots. */
+static uint32_t hash_of(const fli_participant *participant)
+{
+  return fli_is_resting(participant) ? fli_resting_hash(participant)
+                                     : (uint32_t)participant->hash;
+}
+
+static int is_one(const fli_participant *participant, uint64_t hash,
+                  const char *id)
+{
+  return hash_of(participant) == (uint32_t)hash &&
+         strcmp(id_of(participant), id) == 0;
+}
+
 /* Where the id stands, or the free slot where it would. */
 static fli_participant **place(const fli_registry *registry, uint64_t hash,
                                const char *id)
 {
   const size_t mask = registry->capacity - 1;
   size_t i = (size_t)hash & mask;
-  while (registry->slots[i] && (registry->slots[i]->hash != hash ||
-                                strcmp(registry->slots[i]->id, id) != 0)) {
+  while (registry->slots[i] && !is_one(registry->slots[i], hash, id))
     i = (i + 1) & mask;
-  }
   return &registry->slots[i];
 }
 
@@ -60,7 +82,7 @@ static fl_status make_room(fli_registry *registry, fl_context *context)
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *participant = registry->slots[i];
     if (!participant) continue;
-    *place(&grown, participant->hash, participant->id) = participant;
+    *place(&grown, hash_of(participant), id_of(participant)) = participant;
   }
   fli_free(context, registry->slots,
            registry->capacity * sizeof *registry->slots);
@@ -72,7 +94,11 @@ void fli_registry_free(fli_registry *registry, fl_context *context)
 {
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *participant = registry->slots[i];
-    if (participant) fli_free(context, participant, sizeof *participant);
+    if (participant && fli_is_resting(participant)) {
+      fli_resting_free(context, participant);
+    } else if (participant) {
+      fli_free(context, participant, sizeof *participant);
+    }
   }
   fli_free(context, registry->slots,
            registry->capacity * sizeof *registry->slots);
@@ -84,7 +110,42 @@ fli_participant *fli_registry_find(const fli_job *job, const char *id)
   uint8_t digest[FLI_HASH_BYTES];
   if (job->registry.count == 0) return NULL;
   hash_id(job, id, digest);
-  return *place(&job->registry, table_hash(digest), id);
+  fli_participant *found = *place(&job->registry, table_hash(digest), id);
+  return found && fli_is_resting(found) ? NULL : found;
+}
+
+static fli_participant *new_participant(fli_job *job, const char *id,
+                                        const uint8_t digest[FLI_HASH_BYTES])
+{
+  fli_participant *participant =
+      fli_alloc(job->context, 1, sizeof *participant);
+  if (!participant) return NULL;
+  participant->job = participant->home = job;
+  memcpy(participant->id, id, strlen(id) + 1);
+  memcpy(participant->token, digest, FLI_TOKEN_BYTES);
+  participant->hash = table_hash(digest);
+  participant->samples = 1;
+  participant->member = participant->visit = FLI_NO_MEMBER;
+  participant->probe_cohort = FL_COHORT_NONE;
+  return participant;
+}
+
+fl_status fli_registry_call(fli_job *job, const char *id, fli_participant **out)
+{
+  uint8_t digest[FLI_HASH_BYTES];
+  *out = NULL;
+  if (job->registry.count == 0) return FL_OK;
+  hash_id(job, id, digest);
+  fli_participant **at = place(&job->registry, table_hash(digest), id);
+  *out = *at;
+  if (!*at || !fli_is_resting(*at)) return FL_OK;
+  fli_participant *awake = new_participant(job, id, digest);
+  if (!awake) return fli_nomem(sizeof *awake);
+  fli_resting_read(*at, awake);
+  fli_resting_free(job->context, *at);
+  *at = *out = awake;
+  fli_registry_tire(awake);
+  return FL_OK;
 }
 
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
@@ -93,16 +154,9 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   fli_participant *participant = NULL;
   fl_status st = make_room(&job->registry, job->context);
   if (st != FL_OK) return st;
-  participant = fli_alloc(job->context, 1, sizeof *participant);
-  if (!participant) return fli_nomem(sizeof *participant);
   hash_id(job, id, digest);
-  participant->job = participant->home = job;
-  memcpy(participant->id, id, strlen(id) + 1);
-  memcpy(participant->token, digest, FLI_TOKEN_BYTES);
-  participant->hash = table_hash(digest);
-  participant->samples = 1;
-  participant->member = participant->visit = FLI_NO_MEMBER;
-  participant->probe_cohort = FL_COHORT_NONE;
+  participant = new_participant(job, id, digest);
+  if (!participant) return fli_nomem(sizeof *participant);
   *place(&job->registry, participant->hash, id) = participant;
   job->registry.count++;
   job->server->n_participants++;
@@ -110,9 +164,18 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   return FL_OK;
 }
 
+static void untire(fli_participant *participant)
+{
+  fli_participant **at = &participant->home->registry.tired;
+  while (*at && *at != participant)
+    at = &(*at)->next_tired;
+  if (*at) *at = participant->next_tired;
+}
+
 void fli_registry_undo(fli_participant *participant)
 {
   fli_job *job = participant->home;
+  if (participant->is_tired) untire(participant);
   *place(&job->registry, participant->hash, participant->id) = NULL;
   job->registry.count--;
   job->server->n_participants--;
@@ -135,6 +198,40 @@ void fli_registry_end_grace(fli_participant *participant)
   }
   participant->previous = participant->next = NULL;
   participant->is_in_grace = 0;
+  fli_registry_tire(participant);
+}
+
+void fli_registry_tire(fli_participant *participant)
+{
+  fli_registry *registry = &participant->home->registry;
+  if (participant->is_tired || participant->home->cohorts) return;
+  participant->is_tired = 1;
+  participant->next_tired = registry->tired;
+  registry->tired = participant;
+}
+
+static int may_rest(const fli_participant *participant)
+{
+  return !participant->peer && !participant->is_in_grace &&
+         participant->member == FLI_NO_MEMBER &&
+         participant->visit == FLI_NO_MEMBER && !participant->home->cohorts;
+}
+
+void fli_registry_rest(fli_job *job)
+{
+  fli_registry *registry = &job->registry;
+  while (registry->tired) {
+    fli_participant *who = registry->tired;
+    registry->tired = who->next_tired;
+    who->next_tired = NULL;
+    who->is_tired = 0;
+    if (!may_rest(who)) continue;
+    /* Without memory it stays awake. */
+    fli_participant *resting = fli_resting_make(who);
+    if (!resting) continue;
+    *place(registry, who->hash, who->id) = resting;
+    fli_free(job->context, who, sizeof *who);
+  }
 }
 
 static void begin_grace(fli_participant *participant)
@@ -182,7 +279,13 @@ static int compare_ids(const void *a, const void *b)
 {
   const fli_participant *const *left = a;
   const fli_participant *const *right = b;
-  return strcmp((*left)->id, (*right)->id);
+  return strcmp(id_of(*left), id_of(*right));
+}
+
+static int is_wanted(const fli_participant *who, uint64_t capability)
+{
+  if (!who || !capability) return who != NULL;
+  return !fli_is_resting(who) && who->peer && (who->capabilities & capability);
 }
 
 fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
@@ -193,17 +296,13 @@ fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
   size_t at = 0;
   for (size_t i = 0; i < registry->capacity; i++) {
     const fli_participant *who = registry->slots[i];
-    n +=
-        who && (!capability || (who->peer && (who->capabilities & capability)));
+    n += (uint32_t)is_wanted(who, capability);
   }
   fli_participant **sorted = fli_alloc(job->context, n, sizeof *sorted);
   if (!sorted) return fli_nomem(n * sizeof *sorted);
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *who = registry->slots[i];
-    if (who &&
-        (!capability || (who->peer && (who->capabilities & capability)))) {
-      sorted[at++] = who;
-    }
+    if (is_wanted(who, capability)) sorted[at++] = who;
   }
   qsort(sorted, n, sizeof *sorted, compare_ids);
   *out = sorted;

@@ -152,7 +152,11 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     who->before_round = saved.before_round;
     who->before_attempt = saved.before_attempt;
     who->depth = saved.depth;
-    if (saved.is_expected) fli_registry_detach(who, 1);
+    if (saved.is_expected) {
+      fli_registry_detach(who, 1);
+    } else {
+      fli_registry_tire(who);
+    }
   }
   fli_reader_leave(reader);
   return fli_reader_status(reader);

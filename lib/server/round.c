@@ -71,6 +71,7 @@ static void release_member(fli_member *member)
   fli_participant *who = member->participant;
   fli_peer *peer = who->peer;
   who->member = FLI_NO_MEMBER;
+  if (!peer) fli_registry_tire(who);
   if (!peer || !peer->incoming.is_active) return;
   const fli_manifest manifest = peer->incoming.manifest;
   fli_peer_drop_upload(peer);

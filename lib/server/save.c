@@ -18,6 +18,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/resting.h"
 #include "server/state.h"
 #include "server/rule.h"
 #include "server/slices.h"
@@ -54,9 +55,15 @@ static void write_steps(fli_msg_writer *writer, const fli_store *store)
 static void write_participants(fli_msg_writer *writer,
                                fli_participant *const *sorted, uint32_t n)
 {
+  fli_participant woken;
   fli_writer_array(writer, n);
   for (uint32_t i = 0; i < n; i++) {
     const fli_participant *who = sorted[i];
+    if (fli_is_resting(who)) {
+      memset(&woken, 0, sizeof woken);
+      fli_resting_read(who, &woken);
+      who = &woken;
+    }
     fli_saved_participant saved = {
         .samples = who->samples,
         .capabilities = who->capabilities,

@@ -227,6 +227,8 @@ struct fli_participant {
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
+  int is_tired; /* in the list of those that may rest */
+  fli_participant *next_tired;
 };
 
 typedef struct fli_registry {
@@ -236,19 +238,31 @@ typedef struct fli_registry {
   uint32_t live;
   uint32_t trainers; /* of those live */
   fli_participant *grace_first, *grace_last;
+  fli_participant *tired; /* see fli_registry_rest */
 } fli_registry;
 
 void fli_registry_free(fli_registry *registry, fl_context *context);
+/* NULL: not known, or at rest. */
 fli_participant *fli_registry_find(const fli_job *job, const char *id);
+/* The same, of those at rest too, which it wakes; *out NULL: not known. */
+fl_status fli_registry_call(fli_job *job, const char *id,
+                            fli_participant **out);
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
+/* It may have nothing more to do: look at it with the next fli_registry_rest.
+ */
+void fli_registry_tire(fli_participant *participant);
+/* Put to rest (resting.h) who is away and part of nothing. Nobody may hold
+ * pointers to such a one. */
+void fli_registry_rest(fli_job *job);
 /* The one that was added last, and that nobody has seen yet. */
 void fli_registry_undo(fli_participant *participant);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);
 void fli_registry_end_grace(fli_participant *participant);
-/* Live participants with a capability (0 = everybody known, away or not), by
- * id. Free with *count * sizeof(fli_participant *). */
+/* Live participants with a capability (0 = everybody known, away or not, and
+ * resting: fli_is_resting), by id. Free with *count * sizeof(fli_participant
+ * *). */
 fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
                               fli_participant ***out, uint32_t *count);
 
