@@ -8,7 +8,8 @@
  * The first prints check-ins a second (HELLO, WELCOME, goodbye of clients that
  * are known; first_: of new ones), updates of 500 KB a second, counted and
  * committed, without a store and with SQLite (fsync; one commit each, and one
- * for 16), and bytes per registered client at a million. The second has N
+ * for 16), and bytes per registered client at a million. Time is the thread's
+ * CPU time; with SQLite the clock's. The second has N
  * sessions in flight in one round of a real fl-aggregator on loopback, each
  * with a socket of its own, and prints how long it took and what the process
  * needed. --quick: small numbers, to see that it runs. */
