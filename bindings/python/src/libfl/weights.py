@@ -56,7 +56,7 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
         read. A path's old file stays until the new one is whole.
         NotFiniteError names the tensor; ConflictError: one is called
         "__metadata__". `notes`: more metadata, in printable ASCII."""
-        texts = [(name.encode(), text.encode())
+        texts = [_lib.WeightsNote(name.encode(), text.encode())
                  for name, text in (notes or {}).items()]
         array = (_lib.WeightsNote * len(texts))(*texts)
         with opened(file, "wb") as stream:
