@@ -118,6 +118,24 @@ static const struct setting table[] = {
      "how long it is banned then"},
     {"max-sessions", SETTING_COUNT, AT(max_sessions), 1, 65536, NULL, "N",
      "sessions at once"},
+    {"request-seconds", SETTING_COUNT, AT(request_seconds), 1, 3600, NULL, "N",
+     "time for a request's headers, for each N KiB of its body or answer, and "
+     "for a connection without a session to make one"},
+    {"staging-mb", SETTING_COUNT, AT(staging_mb), 1, 1e6, NULL, "N",
+     "bytes of updates that have begun to come in, MiB; beyond it clients "
+     "wait"},
+    {"certificate", SETTING_TEXT, AT(certificate), 0, 0, NULL, "FILE",
+     "serve HTTPS with this certificate (PEM, the chain after it)"},
+    {"key-file", SETTING_TEXT, AT(key_file), 0, 0, NULL, "FILE",
+     "the certificate's private key (PEM)"},
+    {"admin-token-file", SETTING_TEXT, AT(admin_token_file), 0, 0, NULL, "FILE",
+     "serve POST /admin/pause, resume, stop and abort to who has this token"},
+    {"metrics-token-file", SETTING_TEXT, AT(metrics_token_file), 0, 0, NULL,
+     "FILE", "serve /metrics only to who has this token, or the admin's"},
+    {"models", SETTING_TEXT, AT(models), 0, 0, NULL, "DIR",
+     "write every version of the model to DIR (safetensors)"},
+    {"keep-models", SETTING_COUNT, AT(keep_models), 1, 1e6, NULL, "N",
+     "with --models: keep the last N"},
 };
 
 const struct settings aggregator_settings = {
@@ -154,6 +172,9 @@ void config_defaults(struct config *config)
       .enrol = "open",
       .max_samples = UINT64_C(1) << 40,
       .ban_seconds = 3600,
+      .request_seconds = 30,
+      .keep_models = 5,
+      .staging_mb = 256,
       .lr = .05,
       .lr_schedule = "constant",
       .hidden = "128",
@@ -273,6 +294,10 @@ int config_check(const struct config *config)
     return -1;
   }
   if (enrol_check(config) != 0) return -1;
+  if (!*config->certificate != !*config->key_file) {
+    warnx("certificate: want key_file with it, and it with key_file");
+    return -1;
+  }
   if (config->error_feedback && strcmp(config->codec, "f32") == 0) {
     warnx("error_feedback: codec f32 loses nothing, want bf16 or thc");
     return -1;

@@ -27,6 +27,11 @@ struct config {
   char enrol[SETTING_TEXT_BYTES];
   char allow_list[SETTING_TEXT_BYTES];
   char server_key[SETTING_TEXT_BYTES];
+  char certificate[SETTING_TEXT_BYTES];
+  char key_file[SETTING_TEXT_BYTES];
+  char admin_token_file[SETTING_TEXT_BYTES];
+  char metrics_token_file[SETTING_TEXT_BYTES];
+  char models[SETTING_TEXT_BYTES];
   uint64_t bits;
   uint64_t rounds;
   uint64_t participants;
@@ -40,6 +45,9 @@ struct config {
   uint64_t norm_deadline_seconds;
   uint64_t update_deadline_seconds;
   uint64_t max_sessions;
+  uint64_t request_seconds;
+  uint64_t keep_models;
+  uint64_t staging_mb;
   uint64_t commit_ms;
   uint64_t state_max_mb;
   uint64_t byzantine;

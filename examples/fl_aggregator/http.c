@@ -18,16 +18,22 @@
 #include <unistd.h>
 
 #include "fl_aggregator/request.h"
+#include "fl_aggregator/tls.h"
 
 static const uint64_t second_ns = UINT64_C(1000000000);
 /* A session without a connection for this long counts as lost; a client that
  * merely opens another connection is faster. */
 static const uint64_t reconnect_ns = UINT64_C(500000000);
 
-/* To a connection that has none yet. */
-static const unsigned stranger_seconds = 60;
+/* Least of a body or an answer that has to pass in a second. */
+static const uint64_t least_bytes = 1024;
 
-enum { SPARE_CONNECTIONS = 16, SPARE_DESCRIPTORS = 32 };
+enum {
+  SPARE_CONNECTIONS = 16,
+  SPARE_DESCRIPTORS = 32,
+  CONNECTION_BYTES = 32768, /* for headers, and for reading a body */
+  BACKLOG = 4096            /* the kernel has a bound of its own */
+};
 
 static void on_connection(void *user, struct MHD_Connection *connection,
                           void **context,
@@ -44,7 +50,7 @@ static void on_connection(void *user, struct MHD_Connection *connection,
   if (!info) return;
   const int on = 1;
   (void)setsockopt(info->connect_fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  *context = link_open(sessions, info->connect_fd);
+  *context = link_open(sessions, info->connect_fd, http->now_ns);
 }
 
 /* "host:port" or "[v6]:port" to an address. */
@@ -108,14 +114,14 @@ static unsigned connection_limit(uint64_t max_sessions)
 }
 
 /* As long as a client may be busy with its training, or be held. */
-static unsigned longest_silence(const struct config *config)
+static uint64_t longest_silence(const struct config *config)
 {
   uint64_t longest = config->poll_seconds;
   if (config->norm_deadline_seconds > longest)
     longest = config->norm_deadline_seconds;
   if (config->update_deadline_seconds > longest)
     longest = config->update_deadline_seconds;
-  return (unsigned)longest + stranger_seconds;
+  return (longest + config->request_seconds) * second_ns;
 }
 
 static struct MHD_Daemon *start_daemon(struct http *http)
@@ -126,17 +132,31 @@ static struct MHD_Daemon *start_daemon(struct http *http)
   unsigned flags =
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK;
   if (address->ai_family == AF_INET6) flags |= MHD_USE_IPv6;
-  http->silence_seconds = longest_silence(config);
+  http->silence_ns = longest_silence(config);
+  struct tls tls;
+  if (tls_load(&tls, config) != 0) {
+    freeaddrinfo(address);
+    return NULL;
+  }
+  const struct MHD_OptionItem pem[] = {
+      {MHD_OPTION_HTTPS_MEM_CERT, 0, tls.certificate},
+      {MHD_OPTION_HTTPS_MEM_KEY, 0, tls.key},
+      {MHD_OPTION_END, 0, NULL}};
+  const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+  if (tls.key) flags |= MHD_USE_TLS;
   errno = 0;
   struct MHD_Daemon *daemon = MHD_start_daemon(
       flags, 0, NULL, NULL, request_handle, http, MHD_OPTION_SOCK_ADDR,
       address->ai_addr, MHD_OPTION_NOTIFY_COMPLETED, request_completed, http,
       MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
-      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-      MHD_OPTION_CONNECTION_TIMEOUT, stranger_seconds,
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+      MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG,
       MHD_OPTION_CONNECTION_LIMIT, connection_limit(config->max_sessions),
-      MHD_OPTION_END);
-  if (!daemon) warn("listen: %s", config->listen);
+      MHD_OPTION_ARRAY, tls.key ? pem : none, MHD_OPTION_END);
+  if (!daemon && errno != 0) warn("listen: %s", config->listen);
+  if (!daemon && errno == 0 && tls.key)
+    warnx("certificate, key_file: want PEM files that belong together");
+  tls_free(&tls);
   freeaddrinfo(address);
   return daemon;
 }
@@ -151,6 +171,9 @@ int http_start(struct http *http, const struct config *config, struct run *run)
     warn("epoll");
     return -1;
   }
+  if (token_load(&http->admin, config->admin_token_file) != 0 ||
+      token_load(&http->metrics, config->metrics_token_file) != 0)
+    return -1;
   http->daemon = start_daemon(http);
   if (!http->daemon || check_counters(http) != 0) return -1;
   const union MHD_DaemonInfo *info =
@@ -195,14 +218,55 @@ static int is_due(const struct http *http, const struct request *request)
 static void forget_gone(struct http *http)
 {
   struct sessions *sessions = &http->run->sessions;
-  for (size_t i = 0; i < sessions->used; i++) {
-    struct session *session = &sessions->slots[i];
-    if (!session->id[0] || session->gone_since_ns == 0) continue;
-    if (!session->is_closed &&
-        http->now_ns - session->gone_since_ns < reconnect_ns)
-      continue;
+  struct session *session = sessions->gone_first;
+  while (session && http->now_ns - session->gone_since_ns >= reconnect_ns) {
     (void)fl_server_disconnected(http->run->server, session->peer);
     sessions_drop(sessions, session);
+    session = sessions->gone_first;
+  }
+}
+
+/* Of the body that comes in, or of the answer that goes out. */
+static uint64_t bytes_passed(const struct request *request)
+{
+  if (request->state == REQUEST_RELEASED)
+    return tcp_acked(request->link->fd) - request->acked;
+  return request->size;
+}
+
+/* 1 when a connection has had time enough. Whatever begins a second window of
+ * request_seconds has to have passed its least bytes in the one before. */
+static int is_too_slow(const struct http *http, const struct link *link)
+{
+  const uint64_t seconds = http->config->request_seconds;
+  struct request *request = link->request;
+  if (!request)
+    return http->now_ns - link->idle_since_ns >=
+           (link->session ? http->silence_ns : seconds * second_ns);
+  if (request->state == REQUEST_WAITING) return 0;
+  const uint64_t passed = bytes_passed(request);
+  if (passed - request->window_bytes >= seconds * least_bytes) {
+    request->window_bytes = passed;
+    request->window_ns = http->now_ns;
+  }
+  return http->now_ns - request->window_ns >= seconds * second_ns;
+}
+
+/* Once a second, whatever happens: close connections that are too slow,
+ * however little by little they send, and look at all held requests. */
+static void sweep(struct http *http)
+{
+  if (http->now_ns - http->swept_ns < second_ns && !http->is_draining) return;
+  http->swept_ns = http->now_ns;
+  for (struct link *link = http->run->sessions.links; link; link = link->next)
+    if (is_too_slow(http, link)) {
+      http->run->metrics.connections_too_slow++;
+      /* libmicrohttpd sees that and says goodbye to the connection. */
+      (void)shutdown(link->fd, SHUT_RDWR);
+    }
+  for (struct request *next, *at = http->waiting; at; at = next) {
+    next = at->next;
+    if (is_due(http, at)) request_release(at);
   }
 }
 
@@ -214,10 +278,14 @@ void http_answer(struct http *http, uint64_t now_ns)
     struct session *session = sessions_find_peer(&http->run->sessions, peer);
     if (session && session->waiting) request_release(session->waiting);
   }
-  for (struct request *next, *at = http->waiting; at; at = next) {
-    next = at->next;
-    if (is_due(http, at)) request_release(at);
+  while (http->fresh) {
+    struct request *request = http->fresh;
+    http->fresh = request->next;
+    if (is_due(http, request)) request_release(request);
   }
+  while (http->waiting && is_due(http, http->waiting))
+    request_release(http->waiting);
+  sweep(http);
   forget_gone(http);
   http->has_news = 0;
   MHD_run(http->daemon);
@@ -236,10 +304,10 @@ uint64_t http_next_deadline(const struct http *http)
     if (due < deadline) deadline = due;
   }
   const struct sessions *sessions = &http->run->sessions;
-  for (size_t i = 0; i < sessions->used; i++) {
-    const struct session *session = &sessions->slots[i];
-    if (!session->id[0] || session->gone_since_ns == 0) continue;
-    uint64_t due = session->gone_since_ns + reconnect_ns;
+  if (sessions->links && http->swept_ns + second_ns < deadline)
+    deadline = http->swept_ns + second_ns;
+  if (sessions->gone_first) {
+    uint64_t due = sessions->gone_first->gone_since_ns + reconnect_ns;
     if (due < deadline) deadline = due;
   }
   return deadline;

@@ -8,6 +8,7 @@
 #include <microhttpd.h>
 
 #include "fl_aggregator/run.h"
+#include "fl_aggregator/secrets.h"
 
 struct http {
   struct run *run;
@@ -16,10 +17,15 @@ struct http {
   int epoll;               /* readable when http_run has something to do */
   struct request *waiting; /* held requests, oldest first */
   struct request *last_waiting;
-  uint64_t now_ns;          /* as of the last http_run */
-  uint32_t requests;        /* begun and not completed */
-  unsigned silence_seconds; /* allowed to a connection that has a session */
-  int has_news;             /* a request came in after time was passed */
+  struct request *fresh; /* of those, the first that http_answer has not seen */
+  uint64_t now_ns;       /* as of the last http_run */
+  uint32_t requests;     /* begun and not completed */
+  uint64_t silence_ns;   /* allowed to a connection that has a session */
+  uint64_t refused_ns;   /* when the log last told of a wrong token */
+  uint64_t swept_ns;     /* when all connections were looked at */
+  struct token admin;
+  struct token metrics;
+  int has_news; /* a request came in after time was passed */
   int is_draining;
 };
 

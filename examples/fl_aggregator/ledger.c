@@ -26,13 +26,16 @@ enum { TIME_WAIT = 6, CLOSED, CLOSE_WAIT, LAST_ACK, CLOSING = 11 };
 void ledger_free(struct ledger *ledger)
 {
   free(ledger->accounts);
+  names_free(&ledger->names);
   memset(ledger, 0, sizeof *ledger);
 }
 
 int ledger_find(struct ledger *ledger, const char *client_id)
 {
-  for (size_t i = 0; i < ledger->n; i++)
-    if (strcmp(ledger->accounts[i].client_id, client_id) == 0) return (int)i;
+  ledger->names.stride = sizeof *ledger->accounts;
+  const uint32_t found =
+      names_find(&ledger->names, ledger->accounts, client_id);
+  if (found != names_none) return (int)found;
   if (ledger->n == ledger->capacity) {
     size_t capacity = ledger->capacity ? 2 * ledger->capacity : 16;
     struct account *grown = realloc(ledger->accounts, capacity * sizeof *grown);
@@ -43,6 +46,8 @@ int ledger_find(struct ledger *ledger, const char *client_id)
   struct account *account = &ledger->accounts[ledger->n];
   memset(account, 0, sizeof *account);
   strncpy(account->client_id, client_id, sizeof account->client_id - 1);
+  if (names_add(&ledger->names, ledger->accounts, (uint32_t)ledger->n) != 0)
+    return LEDGER_NOBODY;
   return (int)ledger->n++;
 }
 
@@ -121,4 +126,13 @@ int tcp_bytes(int fd, uint64_t *received, uint64_t *sent)
   *sent =
       info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
   return 0;
+}
+
+uint64_t tcp_acked(int fd)
+{
+  struct tcp_info info;
+  socklen_t n = sizeof info;
+  memset(&info, 0, sizeof info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0) return 0;
+  return info.tcpi_bytes_acked;
 }

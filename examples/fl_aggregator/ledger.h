@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include "fl_aggregator/names.h"
+
 struct account {
   char client_id[72];
   uint64_t round_up; /* client to server, bytes, since the round began */
@@ -21,6 +23,7 @@ struct ledger {
   struct account *accounts;
   size_t n;
   size_t capacity;
+  struct names names;
   uint64_t total_up; /* everything, traffic of no client included */
   uint64_t total_down;
 };
@@ -45,5 +48,8 @@ void ledger_begin_round(struct ledger *ledger);
 /* Payload bytes that a TCP socket has received and taken for sending so far.
  * 0; -1 when the kernel does not say (errno; ENOSYS: too old). */
 int tcp_bytes(int fd, uint64_t *received, uint64_t *sent);
+/* Bytes that the other end has taken, so that nobody counts what waits here;
+ * 0 when the kernel does not say. */
+uint64_t tcp_acked(int fd);
 
 #endif

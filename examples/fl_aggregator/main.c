@@ -12,7 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <fl/host.h>
@@ -28,24 +28,40 @@ static const uint64_t done_ns = UINT64_C(10000000000);
 
 enum { LONGEST_WAIT_MS = 60000 };
 
+/* Written by the handler, which may come until the process ends, and which may
+ * run on any thread: a BLAS has some before main begins, on which nothing can
+ * be blocked. */
+static int signal_event = -1;
+
+static void on_signal(int number)
+{
+  const uint64_t one = 1;
+  const int kept = errno;
+  (void)number;
+  (void)!write(signal_event, &one, sizeof one);
+  errno = kept;
+}
+
 static int open_signals(void)
 {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  sigprocmask(SIG_BLOCK, &set, NULL);
+  const struct sigaction action = {.sa_handler = on_signal,
+                                   .sa_flags = SA_RESTART};
+  signal_event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (signal_event < 0) {
+    warn("eventfd");
+    return -1;
+  }
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGINT, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
-  int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-  if (fd < 0) warn("signalfd");
-  return fd;
+  return signal_event;
 }
 
 /* 1 when a signal has come. */
 static int take_signal(int fd)
 {
-  struct signalfd_siginfo info;
-  return read(fd, &info, sizeof info) == (ssize_t)sizeof info;
+  uint64_t count;
+  return read(fd, &count, sizeof count) == (ssize_t)sizeof count;
 }
 
 static int write_port(const char *path, uint16_t port)
@@ -140,6 +156,5 @@ int main(int argc, char **argv)
 out:
   http_stop(&http);
   run_close(&run);
-  close(signals);
   return result;
 }

@@ -103,6 +103,8 @@ char *metrics_text(const struct metrics *metrics, size_t *n)
   counter(out, "fl_store_failures",
           "Commits that failed, while nothing was answered.",
           metrics->store_failures);
+  counter(out, "fl_publish_failures", "Models that could not be written.",
+          metrics->publish_failures);
   by_reason(out, "fl_refused", "Peers and messages refused, by reason.",
             metrics->refused);
   by_reason(out, "fl_clients_lost",
@@ -112,6 +114,11 @@ char *metrics_text(const struct metrics *metrics, size_t *n)
         (double)metrics->clients);
   gauge(out, "fl_sessions", "HTTP sessions.", (double)metrics->sessions);
   counter(out, "fl_http_requests", "HTTP requests.", metrics->requests);
+  counter(out, "fl_connections_too_slow",
+          "Connections closed because they took too long.",
+          metrics->connections_too_slow);
+  counter(out, "fl_admin_refused", "Requests without the right token.",
+          metrics->admin_refused);
   counter(out, "fl_received_bytes", "Bytes received, counted at the sockets.",
           metrics->received_bytes);
   counter(out, "fl_sent_bytes", "Bytes sent, counted at the sockets.",

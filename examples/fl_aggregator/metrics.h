@@ -26,6 +26,9 @@ struct metrics {
   double test_loss;
   uint64_t model_version;
   uint64_t store_failures;
+  uint64_t connections_too_slow;
+  uint64_t admin_refused;
+  uint64_t publish_failures;
 };
 
 void metrics_refuse(struct metrics *metrics, uint32_t reason);

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "fl_aggregator/admin.h"
+
 static const char session_prefix[] = "/fl/v1/session/";
 static const uint64_t max_body = 16u << 20;
 static const size_t max_answer = 8u << 20;
@@ -78,27 +80,40 @@ static int is_session_id(const char *id)
   return id[n] == 0 && n >= SESSION_ID_MIN && n <= SESSION_ID_MAX;
 }
 
+static struct link *link_of(struct MHD_Connection *connection)
+{
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  return info ? info->socket_context : NULL;
+}
+
+struct request *request_new(struct http *http,
+                            struct MHD_Connection *connection)
+{
+  struct link *link = link_of(connection);
+  struct request *request = calloc(1, sizeof *request);
+  if (!link || !request) {
+    free(request);
+    return NULL;
+  }
+  request->http = http;
+  request->connection = connection;
+  request->link = link;
+  request->window_ns = http->now_ns;
+  link->request = request;
+  http->requests++;
+  return request;
+}
+
 /* Make the request's state and tie connection and session together. */
 static enum MHD_Result begin_request(struct http *http,
                                      struct MHD_Connection *connection,
                                      struct session *session, void **state)
 {
-  const union MHD_ConnectionInfo *info =
-      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  struct link *link = info ? info->socket_context : NULL;
-  struct request *request = calloc(1, sizeof *request);
-  if (!link || !request) {
-    free(request);
-    return MHD_NO;
-  }
-  request->http = http;
-  request->connection = connection;
-  request->link = link;
+  struct request *request = request_new(http, connection);
+  if (!request) return MHD_NO;
   request->state = REQUEST_FEEDING;
-  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
-                            http->silence_seconds);
-  link_use(&http->run->sessions, link, session, http->now_ns);
-  http->requests++;
+  link_use(&http->run->sessions, request->link, session, http->now_ns);
   *state = request;
   return MHD_YES;
 }
@@ -138,6 +153,8 @@ static enum MHD_Result begin(struct http *http,
                              struct MHD_Connection *connection, const char *url,
                              const char *method, void **state)
 {
+  struct link *link = link_of(connection);
+  if (link) link->idle_since_ns = http->now_ns;
   http->run->metrics.requests++;
   int is_get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
                strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
@@ -148,7 +165,11 @@ static enum MHD_Result begin(struct http *http,
   if ((is_health || is_metrics) && !is_get)
     return reply_wrong_method(connection, "GET, HEAD");
   if (is_health) return reply_health(http, connection);
+  enum MHD_Result result;
+  if (is_metrics && !admin_lets_see_metrics(http, connection, &result))
+    return result;
   if (is_metrics) return reply_metrics(http, connection);
+  if (admin_is(url)) return admin_begin(http, connection, url, method, state);
   if (strncmp(url, session_prefix, sizeof session_prefix - 1) != 0)
     return reply_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
   if (!is_put && !is_post) return reply_wrong_method(connection, "PUT, POST");
@@ -160,8 +181,8 @@ static enum MHD_Result begin(struct http *http,
 static enum MHD_Result feed(struct request *request, const char *data, size_t n)
 {
   struct session *session = request->link->session;
-  request->body_size += n;
-  if (request->body_size > max_body) return MHD_NO;
+  request->size += n;
+  if (request->size > max_body) return MHD_NO;
   if (!session || session->is_closed) return MHD_YES;
   struct http *http = request->http;
   if (fl_server_recv(http->run->server, session->peer, (const uint8_t *)data,
@@ -182,6 +203,7 @@ static void append_waiting(struct request *request)
   else
     http->waiting = request;
   http->last_waiting = request;
+  if (!http->fresh) http->fresh = request;
 }
 
 static void remove_waiting(struct request *request)
@@ -195,6 +217,7 @@ static void remove_waiting(struct request *request)
     request->next->previous = request->previous;
   else
     http->last_waiting = request->previous;
+  if (http->fresh == request) http->fresh = request->next;
 }
 
 void request_release(struct request *request)
@@ -204,6 +227,9 @@ void request_release(struct request *request)
   remove_waiting(request);
   (void)epoll_ctl(request->http->epoll, EPOLL_CTL_DEL, request->link->fd, NULL);
   request->state = REQUEST_RELEASED;
+  request->window_ns = request->http->now_ns;
+  request->window_bytes = 0;
+  request->acked = tcp_acked(request->link->fd);
   MHD_resume_connection(request->connection);
 }
 
@@ -288,6 +314,11 @@ enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
   (void)version;
   struct request *request = *state;
   if (!request) return begin(user, connection, url, method, state);
+  if (request->state == REQUEST_ADMIN) {
+    const size_t n = *upload_size;
+    *upload_size = 0;
+    return admin_feed(request, upload, n);
+  }
   if (*upload_size > 0) {
     size_t n = *upload_size;
     *upload_size = 0;
@@ -307,6 +338,8 @@ void request_completed(void *user, struct MHD_Connection *connection,
   struct request *request = *state;
   if (!request) return;
   link_sample(&http->run->sessions, request->link);
+  request->link->request = NULL;
+  request->link->idle_since_ns = http->now_ns;
   http->requests--;
   *state = NULL;
   free(request);

@@ -8,21 +8,32 @@
 enum request_state {
   REQUEST_FEEDING = 1, /* the body comes in */
   REQUEST_WAITING,     /* suspended */
-  REQUEST_RELEASED     /* to be answered with what is there */
+  REQUEST_RELEASED,    /* to be answered with what is there */
+  REQUEST_ADMIN        /* of no session: see admin.c */
 };
+
+struct admin_action;
 
 struct request {
   struct http *http;
   struct MHD_Connection *connection;
   struct link *link;
   enum request_state state;
-  uint64_t body_size;
+  uint64_t size;      /* of the body so far */
+  uint64_t acked;     /* on the connection, before the answer */
+  uint64_t window_ns; /* since when window_bytes are all that passed */
+  uint64_t window_bytes;
   uint64_t waiting_since_ns;
+  const struct admin_action *action;
   int is_superseded; /* a later request of the session took its place */
   struct request *next;
   struct request *previous;
 };
 
+/* The state of a request that has begun, of no session yet; NULL without
+ * memory. */
+struct request *request_new(struct http *http,
+                            struct MHD_Connection *connection);
 /* Callbacks of libmicrohttpd; `user` is the struct http. */
 enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
                                const char *url, const char *method,

@@ -201,10 +201,28 @@ static void write_model(struct run *run)
   warnx("%s: not written: %s", run->config->model_out, run->model_file.error);
 }
 
+/* Before the round's line is in the log: who reads that finds the file. */
+static void publish(struct run *run)
+{
+  const struct config *config = run->config;
+  if (!*config->models) return;
+  const char *name = publish_model(&run->publish, config, run->model, run->row);
+  if (name) {
+    json_object_set_new(run->row, "file", json_string(name));
+    return;
+  }
+  run->metrics.publish_failures++;
+  log_event(&run->log, "publish_failed",
+            json_pack("{s:O,s:s}", "version",
+                      json_object_get(run->row, "version"), "text",
+                      run->publish.error));
+}
+
 void run_settle(struct run *run)
 {
   if (run->row) {
     if (run->test.n > 0) score(run);
+    publish(run);
     log_event(&run->log, "round_finished", run->row);
     run->row = NULL;
     (void)run_save(run);
@@ -311,6 +329,7 @@ void run_close(struct run *run)
   fl_store_free(run->store);
   stored_close(&run->snapshot);
   stored_close(&run->model_file);
+  publish_close(&run->publish);
   sessions_free(&run->sessions);
   ledger_free(&run->ledger);
   log_close(&run->log);

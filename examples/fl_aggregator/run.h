@@ -12,6 +12,7 @@
 #include "fl_aggregator/ledger.h"
 #include "fl_aggregator/log.h"
 #include "fl_aggregator/metrics.h"
+#include "fl_aggregator/publish.h"
 #include "fl_aggregator/sessions.h"
 
 struct run {
@@ -21,6 +22,7 @@ struct run {
   struct idx_set test;
   struct stored snapshot;
   struct stored model_file; /* --model-out */
+  struct publish publish;   /* --models */
   fl_store *store;          /* --state; NULL = none */
   struct ledger ledger;
   struct sessions sessions;

@@ -19,20 +19,21 @@ int sessions_init(struct sessions *sessions, size_t capacity,
   if (!sessions->slots) return -1;
   sessions->n = capacity;
   sessions->ledger = ledger;
+  sessions->names.stride = sizeof *sessions->slots;
   return 0;
 }
 
 void sessions_free(struct sessions *sessions)
 {
   free(sessions->slots);
+  names_free(&sessions->names);
   memset(sessions, 0, sizeof *sessions);
 }
 
 struct session *sessions_find(struct sessions *sessions, const char *id)
 {
-  for (size_t i = 0; i < sessions->used; i++)
-    if (strcmp(sessions->slots[i].id, id) == 0) return &sessions->slots[i];
-  return NULL;
+  const uint32_t found = names_find(&sessions->names, sessions->slots, id);
+  return found == names_none ? NULL : &sessions->slots[found];
 }
 
 struct session *sessions_find_peer(struct sessions *sessions, uint64_t peer)
@@ -43,25 +44,63 @@ struct session *sessions_find_peer(struct sessions *sessions, uint64_t peer)
 
 struct session *sessions_make(struct sessions *sessions, const char *id)
 {
-  for (size_t i = 0; i < sessions->n; i++) {
-    struct session *session = &sessions->slots[i];
-    if (session->id[0]) continue;
+  struct session *session = sessions->free;
+  if (!session && sessions->used == sessions->n) return NULL;
+  if (!session) session = &sessions->slots[sessions->used];
+  struct session *next_free = session->next;
+  const size_t i = (size_t)(session - sessions->slots);
+  memset(session, 0, sizeof *session);
+  strncpy(session->id, id, SESSION_ID_MAX);
+  if (names_add(&sessions->names, sessions->slots, (uint32_t)i) != 0) {
     memset(session, 0, sizeof *session);
-    strncpy(session->id, id, SESSION_ID_MAX);
-    session->peer = ++sessions->serial * sessions->n + i;
-    session->account = LEDGER_NOBODY;
-    sessions->live++;
-    if (i >= sessions->used) sessions->used = i + 1;
-    return session;
+    session->next = next_free;
+    return NULL;
   }
-  return NULL;
+  if (sessions->free == session) sessions->free = next_free;
+  if (i >= sessions->used) sessions->used = i + 1;
+  session->peer = ++sessions->serial * sessions->n + i;
+  session->account = LEDGER_NOBODY;
+  sessions->live++;
+  return session;
 }
 
+static void append_gone(struct sessions *sessions, struct session *session,
+                        uint64_t now_ns)
+{
+  session->gone_since_ns = now_ns;
+  session->next = NULL;
+  session->previous = sessions->gone_last;
+  if (sessions->gone_last)
+    sessions->gone_last->next = session;
+  else
+    sessions->gone_first = session;
+  sessions->gone_last = session;
+}
+
+static void remove_gone(struct sessions *sessions, struct session *session)
+{
+  if (session->gone_since_ns == 0) return;
+  if (session->previous)
+    session->previous->next = session->next;
+  else
+    sessions->gone_first = session->next;
+  if (session->next)
+    session->next->previous = session->previous;
+  else
+    sessions->gone_last = session->previous;
+  session->next = session->previous = NULL;
+  session->gone_since_ns = 0;
+}
+
+/* Only one without connections is dropped: no link points to it. */
 void sessions_drop(struct sessions *sessions, struct session *session)
 {
-  for (struct link *link = sessions->links; link; link = link->next)
-    if (link->session == session) link->session = NULL;
+  remove_gone(sessions, session);
+  names_remove(&sessions->names, sessions->slots,
+               (uint32_t)(session - sessions->slots));
   memset(session, 0, sizeof *session);
+  session->next = sessions->free;
+  sessions->free = session;
   sessions->live--;
 }
 
@@ -75,28 +114,30 @@ void sessions_identify(struct sessions *sessions, uint64_t peer,
                 session->pending_down);
 }
 
-struct link *link_open(struct sessions *sessions, int fd)
+struct link *link_open(struct sessions *sessions, int fd, uint64_t now_ns)
 {
   struct link *link = calloc(1, sizeof *link);
   if (!link) return NULL;
   link->fd = fd;
+  link->idle_since_ns = now_ns;
   link->next = sessions->links;
   if (link->next) link->next->previous = link;
   sessions->links = link;
   return link;
 }
 
-static void leave_session(struct link *link, uint64_t now_ns)
+static void leave_session(struct sessions *sessions, struct link *link,
+                          uint64_t now_ns)
 {
   struct session *session = link->session;
   link->session = NULL;
-  if (session && --session->links == 0) session->gone_since_ns = now_ns;
+  if (session && --session->links == 0) append_gone(sessions, session, now_ns);
 }
 
 void link_close(struct sessions *sessions, struct link *link, uint64_t now_ns)
 {
   link_sample(sessions, link);
-  leave_session(link, now_ns);
+  leave_session(sessions, link, now_ns);
   if (link->previous)
     link->previous->next = link->next;
   else
@@ -110,10 +151,10 @@ void link_use(struct sessions *sessions, struct link *link,
 {
   if (link->session != session) {
     if (link->session) link_sample(sessions, link);
-    leave_session(link, now_ns);
+    leave_session(sessions, link, now_ns);
     link->session = session;
     session->links++;
-    session->gone_since_ns = 0;
+    remove_gone(sessions, session);
   }
   link_sample(sessions, link);
 }

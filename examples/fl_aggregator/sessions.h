@@ -22,13 +22,17 @@ struct session {
   int account;             /* in the ledger */
   uint64_t pending_up;     /* bytes from before the client was known */
   uint64_t pending_down;
-  int is_closed; /* the library is done with the peer */
+  int is_closed;        /* the library is done with the peer */
+  struct session *next; /* of the free ones, or of those that are gone */
+  struct session *previous;
 };
 
 /* One TCP connection. */
 struct link {
   int fd;
   struct session *session; /* of its last request; may be NULL */
+  struct request *request; /* that has begun; may be NULL */
+  uint64_t idle_since_ns;  /* without a request since */
   uint64_t received;       /* booked so far */
   uint64_t sent;
   struct link *next;
@@ -40,6 +44,10 @@ struct sessions {
   size_t n;    /* slots */
   size_t used; /* slots from here on were never used */
   size_t live;
+  struct names names;
+  struct session *free;       /* used before */
+  struct session *gone_first; /* without a connection, the longest first */
+  struct session *gone_last;
   uint64_t serial; /* of the last session made */
   struct link *links;
   struct ledger *ledger;
@@ -59,7 +67,7 @@ void sessions_drop(struct sessions *sessions, struct session *session);
 void sessions_identify(struct sessions *sessions, uint64_t peer,
                        const char *client_id);
 
-struct link *link_open(struct sessions *sessions, int fd);
+struct link *link_open(struct sessions *sessions, int fd, uint64_t now_ns);
 void link_close(struct sessions *sessions, struct link *link, uint64_t now_ns);
 /* The connection carries this session from now on. */
 void link_use(struct sessions *sessions, struct link *link,

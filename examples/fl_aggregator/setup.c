@@ -193,6 +193,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   options.store = kept->store;
   options.commit_window_ns = config->commit_ms * ms_ns;
   enrol_options(config, &options, server_key);
+  options.staging_cap = config->staging_mb << 20;
   const int is_there = restore(&server, model, kept, config, &options);
   *is_restored = is_there > 0;
   if (is_there != 0) return enrol_load(server, config);

@@ -21,6 +21,8 @@ enum { ID_MAX = 64 };
 static const struct setting table[] = {
     {"server", SETTING_TEXT, AT(server), 0, 0, NULL, "URL",
      "the aggregator, for example http://127.0.0.1:8437"},
+    {"ca", SETTING_TEXT, AT(ca), 0, 0, NULL, "FILE",
+     "with https://: trust who FILE (PEM) vouches for, and nobody else"},
     {"id", SETTING_TEXT, AT(id), 0, 0, NULL, "NAME",
      "stable identity, 1 to 64 printable characters"},
     {"job", SETTING_TEXT, AT(job), 0, 0, NULL, "NAME",
@@ -139,6 +141,10 @@ int config_check(const struct config *config)
   if (!is_server(config->server)) {
     warnx("server: got \"%s\", want http://HOST:PORT or https://HOST:PORT",
           config->server);
+    return -1;
+  }
+  if (*config->ca && strncmp(config->server, "https://", 8) != 0) {
+    warnx("ca: is for https://, the server is \"%s\"", config->server);
     return -1;
   }
   return 0;

@@ -16,6 +16,7 @@ struct config {
   char cache[SETTING_TEXT_BYTES];
   char key[SETTING_TEXT_BYTES];
   char server_key[SETTING_TEXT_BYTES];
+  char ca[SETTING_TEXT_BYTES];
   uint64_t index;
   uint64_t participants;
   uint64_t seed;

@@ -343,7 +343,7 @@ int main(int argc, char **argv)
   signal(SIGPIPE, SIG_IGN);
   int result = EXIT_FAILURE;
   if (trainer_open(&self.trainer, &config, cancel) == 0 &&
-      transport_open(&self.transport, config.server, &stop) == 0 &&
+      transport_open(&self.transport, config.server, config.ca, &stop) == 0 &&
       open_client(&self) == 0 && identity_apply(self.client, &config) == 0) {
     result = take_part(&self);
     if (stop) save(&self);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 enum { CONNECT_SECONDS = 10, ANSWER_SECONDS = 900 };
 static const size_t max_reply = 64u << 20;
@@ -72,8 +73,23 @@ static int set_options(struct transport *transport)
   return 0;
 }
 
+static int set_trust(struct transport *transport, const char *ca)
+{
+  CURL *curl = transport->curl;
+  if (!*ca) return 0;
+  if (access(ca, R_OK) != 0) {
+    warn("ca: %s", ca);
+    return -1;
+  }
+  if (curl_easy_setopt(curl, CURLOPT_CAINFO, ca) == CURLE_OK &&
+      curl_easy_setopt(curl, CURLOPT_CAPATH, NULL) == CURLE_OK)
+    return 0;
+  warnx("ca: this libcurl cannot take one");
+  return -1;
+}
+
 int transport_open(struct transport *transport, const char *server,
-                   const volatile sig_atomic_t *stop)
+                   const char *ca, const volatile sig_atomic_t *stop)
 {
   memset(transport, 0, sizeof *transport);
   transport->server = server;
@@ -81,7 +97,8 @@ int transport_open(struct transport *transport, const char *server,
   transport_renew(transport);
   if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
     transport->curl = curl_easy_init();
-  if (transport->curl && set_options(transport) == 0) return 0;
+  if (transport->curl && set_options(transport) == 0)
+    return set_trust(transport, ca);
   warnx("curl: cannot be set up");
   return -1;
 }
@@ -128,6 +145,29 @@ static int may_pass(long status, int was_open)
   return status == 429 || (status >= 500 && status != 501 && status != 505);
 }
 
+/* What curl says, and what may be the reason when nothing has ever answered:
+ * HTTP where HTTPS is spoken, or the other way round. */
+static enum transport_result on_failure(struct transport *transport,
+                                        CURLcode code)
+{
+  const int is_secure = strncmp(transport->server, "https://", 8) == 0;
+  if (!transport->error[0])
+    snprintf(transport->error, sizeof transport->error, "%s",
+             curl_easy_strerror(code));
+  if (code == CURLE_PEER_FAILED_VERIFICATION ||
+      code == CURLE_SSL_CACERT_BADFILE)
+    return TRANSPORT_REFUSED;
+  const size_t n = strlen(transport->error);
+  const char *hint = "";
+  if (is_secure && code == CURLE_SSL_CONNECT_ERROR)
+    hint = " (does it want http://?)";
+  if (!is_secure && (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR))
+    hint = " (does it want https://?)";
+  if (!transport->has_answered)
+    snprintf(transport->error + n, sizeof transport->error - n, "%s", hint);
+  return TRANSPORT_BROKEN;
+}
+
 enum transport_result transport_exchange(struct transport *transport,
                                          const uint8_t *data, size_t n)
 {
@@ -149,12 +189,8 @@ enum transport_result transport_exchange(struct transport *transport,
   curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)n);
   CURLcode code = curl_easy_perform(curl);
   if (*transport->stop) return TRANSPORT_STOPPED;
-  if (code != CURLE_OK) {
-    if (!transport->error[0])
-      snprintf(transport->error, sizeof transport->error, "%s",
-               curl_easy_strerror(code));
-    return TRANSPORT_BROKEN;
-  }
+  if (code != CURLE_OK) return on_failure(transport, code);
+  transport->has_answered = 1;
   long status = 0;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
   transport->is_open = 1;

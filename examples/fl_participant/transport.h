@@ -23,15 +23,17 @@ struct transport {
   const volatile sig_atomic_t *stop;
   char session[33]; /* hexadecimal */
   int is_open;      /* the aggregator knows the session */
+  int has_answered; /* something spoke HTTP, some time */
   uint8_t *reply;
   size_t reply_size;
   size_t reply_capacity;
   char error[CURL_ERROR_SIZE]; /* why it was BROKEN or REFUSED */
 };
 
-/* `server` is borrowed. 0, or -1 with a line on stderr. */
+/* `server` is borrowed. `ca`: a PEM file that https:// goes by, "" = the
+ * system's. 0, or -1 with a line on stderr. */
 int transport_open(struct transport *transport, const char *server,
-                   const volatile sig_atomic_t *stop);
+                   const char *ca, const volatile sig_atomic_t *stop);
 void transport_close(struct transport *transport);
 /* Begin another session with the next exchange. */
 void transport_renew(struct transport *transport);

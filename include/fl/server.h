@@ -358,7 +358,7 @@ typedef struct fl_job_status {
   uint32_t accepted; /**< in this round */
   uint32_t reserved;
   uint32_t first_active; /**< modules below are frozen */
-  uint32_t reserved_status;
+  uint32_t is_paused;    /**< no round begins: fl_server_pause_job */
   /** Of updates that were counted: how much longer they would have been with
    * all their segments. */
   uint64_t bytes_saved;
@@ -423,6 +423,19 @@ FL_API fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
 /** End a job after the running round; it then finishes like any other.
  * FL_E_NOT_FOUND. */
 FL_API fl_status fl_server_stop_job(fl_server *server, uint32_t job);
+/** Let no further round begin, until fl_server_resume_job; the running one goes
+ * on to its end. It is part of the state: a restored server is still paused.
+ * Clients stay, and wait. FL_E_NOT_FOUND; FL_E_STATE: the job is over. Twice is
+ * fine. */
+FL_API fl_status fl_server_pause_job(fl_server *server, uint32_t job);
+/** The opposite. */
+FL_API fl_status fl_server_resume_job(fl_server *server, uint32_t job);
+/** Give up the running round (FL_SERVER_ROUND_ABORTED, reason
+ * FL_REJECT_STOPPED): what it has counted is dropped, the model stays, and the
+ * round is tried again after the job's pause, unless it is paused. With cohorts
+ * those whose rounds are running give up theirs. FL_E_NOT_FOUND; FL_E_STATE: no
+ * round is running. */
+FL_API fl_status fl_server_abort_round(fl_server *server, uint32_t job);
 
 /** Let a key (FL_PUBLIC_KEY_BYTES) take part where enrolment is LISTED, under
  * this client id; NULL: the first that it comes with, which is its own then. A

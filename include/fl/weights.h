@@ -56,6 +56,20 @@ FL_API fl_status fl_load_report_init(fl_load_report *report, size_t size);
 FL_API fl_status fl_model_save_weights(const fl_model *model,
                                        const fl_writer *writer);
 
+/** Text about a model, for its file's metadata. */
+typedef struct fl_weights_note {
+  const char *name; /**< 1..64 bytes; not "format" or "libfl_schema" */
+  const char *text; /**< 0..1024 bytes; printable ASCII, as the name */
+} fl_weights_note;
+/** As fl_model_save_weights, with notes in the metadata beside the schema, in
+ * their order. `notes` may be NULL when there are none; at most 64. And
+ * FL_E_ARGUMENT: a name or a text is none of these, or a name is there
+ * twice. */
+FL_API fl_status fl_model_save_weights_with(const fl_model *model,
+                                            const fl_weights_note *notes,
+                                            uint32_t n_notes,
+                                            const fl_writer *writer);
+
 /** Set tensors, by name, from a safetensors file; hostile bytes are fine. All
  * or nothing: after an error the model is as before (some of the stream is
  * read). Optimiser and gathered gradients always stay as they are.

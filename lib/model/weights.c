@@ -22,6 +22,13 @@
 
 enum { SIZE_BYTES = 8, ALIGNMENT = 8, CHUNK = 1 << 16, SHAPE_TEXT = 192 };
 
+enum { MAX_NOTES = 64, MAX_NOTE_NAME = 64, MAX_NOTE_TEXT = 1024 };
+
+typedef struct notes {
+  const fl_weights_note *items;
+  uint32_t n;
+} notes;
+
 /* Before a tensor's name, where its values are told of. */
 #define TENSOR "weights: tensor "
 
@@ -59,7 +66,53 @@ static fl_status append_text(fli_bytes *out, const char *format, ...)
   return fli_bytes_append(out, text, (size_t)n);
 }
 
-static fl_status append_metadata(const fl_model *model, fli_bytes *out)
+static int is_printable(const char *text, size_t max)
+{
+  if (!text) return 0;
+  size_t n = 0;
+  while (n <= max && text[n] >= ' ' && text[n] <= '~')
+    n++;
+  return n <= max && text[n] == '\0';
+}
+
+static fl_status check_notes(const notes *given)
+{
+  if (given->n > MAX_NOTES || (given->n > 0 && !given->items))
+    return fli_error(FL_E_ARGUMENT, "notes: got %u, want <= %d", given->n,
+                     MAX_NOTES);
+  for (uint32_t i = 0; i < given->n; i++) {
+    const fl_weights_note *note = &given->items[i];
+    if (!is_printable(note->name, MAX_NOTE_NAME) || !*note->name ||
+        !is_printable(note->text, MAX_NOTE_TEXT))
+      return fli_error(FL_E_ARGUMENT,
+                       "note %u: want printable ASCII, name 1..%d and text "
+                       "0..%d bytes",
+                       i, MAX_NOTE_NAME, MAX_NOTE_TEXT);
+    int is_taken = strcmp(note->name, "format") == 0 ||
+                   strcmp(note->name, FLI_WEIGHTS_SCHEMA) == 0;
+    for (uint32_t k = 0; k < i; k++)
+      is_taken |= strcmp(note->name, given->items[k].name) == 0;
+    if (is_taken)
+      return fli_error(FL_E_ARGUMENT, "note %s: the name is taken", note->name);
+  }
+  return FL_OK;
+}
+
+static fl_status append_notes(const notes *given, fli_bytes *out)
+{
+  fl_status st = FL_OK;
+  for (uint32_t i = 0; i < given->n; i++) {
+    FLI_TRY(append_text(out, ","));
+    FLI_TRY(fli_json_quote(out, given->items[i].name));
+    FLI_TRY(append_text(out, ":"));
+    FLI_TRY(fli_json_quote(out, given->items[i].text));
+  }
+out:
+  return st;
+}
+
+static fl_status append_metadata(const fl_model *model, const notes *given,
+                                 fli_bytes *out)
 {
   fl_status st = FL_OK;
   FLI_TRY(append_text(out, "{\"%s\":{\"format\":\"pt\",\"%s\":\"",
@@ -67,7 +120,9 @@ static fl_status append_metadata(const fl_model *model, fli_bytes *out)
   for (size_t i = 0; i < FL_HASH_BYTES; i++) {
     FLI_TRY(append_text(out, "%02x", model->schema[i]));
   }
-  FLI_TRY(append_text(out, "\"}"));
+  FLI_TRY(append_text(out, "\""));
+  FLI_TRY(append_notes(given, out));
+  FLI_TRY(append_text(out, "}"));
 out:
   return st;
 }
@@ -90,13 +145,14 @@ out:
 }
 
 /* Size and text; the values behind it are aligned. */
-static fl_status make_header(const fl_model *model, fli_bytes *out)
+static fl_status make_header(const fl_model *model, const notes *given,
+                             fli_bytes *out)
 {
   static const uint8_t no_size[SIZE_BYTES];
   fl_status st = FL_OK;
   uint64_t at = 0;
   FLI_TRY(fli_bytes_append(out, no_size, SIZE_BYTES));
-  FLI_TRY(append_metadata(model, out));
+  FLI_TRY(append_metadata(model, given, out));
   for (uint32_t i = 0; i < model->n_tensors; i++) {
     FLI_TRY(append_tensor(&model->tensors[i], at, out));
     at += 4 * model->tensors[i].shape.count;
@@ -145,6 +201,14 @@ static fl_status write_values(const fl_writer *writer, const float *values,
 
 fl_status fl_model_save_weights(const fl_model *model, const fl_writer *writer)
 {
+  return fl_model_save_weights_with(model, NULL, 0, writer);
+}
+
+fl_status fl_model_save_weights_with(const fl_model *model,
+                                     const fl_weights_note *items,
+                                     uint32_t n_notes, const fl_writer *writer)
+{
+  const notes given = {.items = items, .n = n_notes};
   fl_status st = FL_OK;
   fli_bytes header;
   uint8_t *chunk = NULL;
@@ -154,7 +218,8 @@ fl_status fl_model_save_weights(const fl_model *model, const fl_writer *writer)
   }
   fli_bytes_init(&header, model->context);
   FLI_TRY(check_writable(model));
-  FLI_TRY(make_header(model, &header));
+  FLI_TRY(check_notes(&given));
+  FLI_TRY(make_header(model, &given, &header));
   chunk = fli_alloc(model->context, CHUNK, 1);
   if (!chunk) FLI_TRY(fli_nomem(CHUNK));
   FLI_TRY(fli_stream_write(writer, header.data, header.size));

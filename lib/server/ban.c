@@ -60,10 +60,9 @@ static int subject_of(uint8_t name[FLI_NAME_BYTES], const fl_server *server,
     name_of_id(name, server, id);
     return 1;
   }
-  const fli_participant *who = fli_registry_find(server->jobs[i - 1], id);
-  if (!who || !who->standing || !who->standing->has_key) return 0;
-  memcpy(name, who->standing->key, FLI_NAME_BYTES);
-  return 1;
+  const uint8_t *key = fli_registry_key(server->jobs[i - 1], id);
+  if (key) memcpy(name, key, FLI_NAME_BYTES);
+  return key != NULL;
 }
 
 static fl_status make_room(fl_server *server, const char *id, int may_replace)

@@ -36,11 +36,11 @@ void fli_cohorts_clear_visits(fli_job *front)
 
 /* ---- before -------------------------------------------------------------- */
 
-static void give_up(fli_job *front, const char *text)
+static void give_up(fli_job *front, uint32_t reason, const char *text)
 {
   const uint64_t pause = front->options.retry_pause_ns;
   fl_server_event event = round_event(front, FL_SERVER_ROUND_ABORTED);
-  event.reason = FL_REJECT_LIMIT;
+  event.reason = reason;
   fli_events_add(&front->server->events, &event, "",
                  "round %llu, attempt %u: %s", (unsigned long long)front->round,
                  front->attempt, text);
@@ -55,7 +55,8 @@ static void begin_probing(fli_job *front)
   front->is_begun = 1;
   front->phase = FLI_PHASE_PROBING;
   front->deadline_ns = fli_job_after(front, front->options.norm_deadline_ns);
-  if (fli_visits_draw(front) != FL_OK) give_up(front, fl_last_error());
+  if (fli_visits_draw(front) != FL_OK)
+    give_up(front, FL_REJECT_LIMIT, fl_last_error());
 }
 
 /* ---- leaves -------------------------------------------------------------- */
@@ -355,6 +356,17 @@ int fli_cohorts_progress(fli_job *front)
   case FLI_PHASE_SCORES: return progress_scores(front);
   default: return 0;
   }
+}
+
+int fli_cohorts_abort(fli_job *front, uint32_t reason, const char *text)
+{
+  int is_any = front->phase == FLI_PHASE_PROBING;
+  if (is_any) give_up(front, reason, text);
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    fli_job *leaf = front->cohorts->leaves[i];
+    if (leaf) is_any |= fli_round_abort(leaf, reason, text);
+  }
+  return is_any;
 }
 
 uint64_t fli_cohorts_next_timeout(const fli_job *front)

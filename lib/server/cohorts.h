@@ -89,6 +89,9 @@ fl_status fli_cohorts_follow(fli_job *front, const fl_cohort_event *event);
 /* ---- cohort_round.c: phases ---- */
 
 int fli_cohorts_progress(fli_job *front);
+/* The rounds of all leaves that run, or the questions before them; 0 = nothing
+ * runs. */
+int fli_cohorts_abort(fli_job *front, uint32_t reason, const char *text);
 uint64_t fli_cohorts_next_timeout(const fli_job *front);
 /* Members for the round of a leaf. */
 fl_status fli_cohorts_fill_members(fli_job *leaf);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "server/resting.h"
 
 uint32_t fli_enrol_check(const fl_server *server,
                          const uint8_t key[FLI_NAME_BYTES], const char *id)
@@ -79,8 +80,9 @@ static void turn_away(fli_job *job, const uint8_t key[FLI_NAME_BYTES])
   const fli_registry *registry = &job->registry;
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *who = registry->slots[i];
-    if (!who || !who->standing || !who->standing->has_key) continue;
-    if (memcmp(who->standing->key, key, FLI_NAME_BYTES) != 0) continue;
+    if (!who || fli_is_resting(who)) continue;
+    const uint8_t *own = fli_participant_key(who);
+    if (!own || memcmp(own, key, FLI_NAME_BYTES) != 0) continue;
     fli_ban_turn_away(who, FL_REJECT_NOT_ENROLLED, "the key is not enrolled");
   }
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/resting.h"
 
 void fli_forget_ask(fli_participant *who)
 {
@@ -29,7 +30,7 @@ void fli_forget_cancel(fli_participant *who)
 
 static int may_go(const fli_participant *who)
 {
-  return who && who->is_leaving && who->member == FLI_NO_MEMBER &&
+  return who && !fli_is_resting(who) && who->is_leaving && who->member == FLI_NO_MEMBER &&
          who->visit == FLI_NO_MEMBER;
 }
 
@@ -77,7 +78,9 @@ fl_status fl_server_forget(fl_server *server, uint32_t job,
                      server->n_jobs);
   fl_status st = fli_enrol_check_id(client_id);
   if (st != FL_OK) return st;
-  fli_participant *who = fli_registry_find(server->jobs[job], client_id);
+  fli_participant *who = NULL;
+  st = fli_registry_call(server->jobs[job], client_id, &who);
+  if (st != FL_OK) return st;
   if (!who)
     return fli_error(FL_E_NOT_FOUND,
                      "client id: got \"%s\", which is not known", client_id);

@@ -199,8 +199,10 @@ fl_status fli_identity_check(fli_peer *peer, fli_job *job,
     if (of_key > left) left = of_key;
   }
   if (left > 0) return refuse_banned(peer, left);
-  const uint32_t reason = check_claim(
-      peer, fli_registry_find(job, hello->client_id), hello, key, &why);
+  fli_participant *known = NULL;
+  const fl_status st = fli_registry_call(job, hello->client_id, &known);
+  if (st != FL_OK) return st;
+  const uint32_t reason = check_claim(peer, known, hello, key, &why);
   if (reason != FL_REJECT_NONE) return fli_peer_reject(peer, reason, "%s", why);
   if (hello->has_key) return check_proof(peer, job, hello, key, is_welcome);
   peer->proof.is_proven = 0;

@@ -76,7 +76,9 @@ static fl_status identify(fli_peer *peer, fli_job *job, const fli_hello *hello,
                           fli_participant **who, uint32_t *event_kind)
 {
   const fl_server *server = peer->server;
-  fli_participant *known = fli_registry_find(job, hello->client_id);
+  fli_participant *known = NULL;
+  const fl_status found = fli_registry_call(job, hello->client_id, &known);
+  if (found != FL_OK) return found;
   *event_kind = FL_SERVER_CLIENT_RETURNED;
   if (!known && server->n_participants >= server->options.max_clients) {
     return fli_peer_reject(peer, FL_REJECT_LIMIT,

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "compress/compressor.h"
 #include "server/cohorts.h"
+#include "server/resting.h"
 #include "server/rule.h"
 #include "server/slices.h"
 
@@ -238,6 +239,7 @@ void fli_job_advance(fli_job *job)
   if (job->front) job = job->front;
   do {
     expire_grace(job);
+    fli_registry_rest(job);
     has_changed = progress(job);
     if (has_changed) fli_journal_step(job->server);
     if (has_changed) job->registry.is_sweep_due = 1;
@@ -348,7 +350,7 @@ void fli_job_finish(fli_job *job)
   job->deadline_ns = UINT64_MAX;
   for (size_t i = 0; i < job->registry.capacity; i++) {
     const fli_participant *who = job->registry.slots[i];
-    if (who && who->peer) {
+    if (who && !fli_is_resting(who) && who->peer) {
       fli_peer_add_due(who->peer, FLI_DUE_MODEL | FLI_DUE_DONE);
     }
   }

@@ -6,6 +6,9 @@
  * own in a snapshot. Nothing ever depends on the table's order: whoever
  * iterates sorts by id first.
  *
+ * Those that are away and part of nothing rest (resting.c): they are called
+ * back by their id, and put to rest when a job has nothing else to do.
+ *
  * Those whose connection broke stand in a list, oldest first, until their
  * grace ends; as the grace is the same for all, only its head has a timer. */
 #include "server/server.h"
@@ -16,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/resting.h"
 
 enum { FLI_REGISTRY_FIRST = 16 };
 
@@ -35,16 +39,34 @@ static uint64_t table_hash(const uint8_t digest[FLI_HASH_BYTES])
   return fli_load_u64(digest + FLI_TOKEN_BYTES);
 }
 
+static const char *id_of(const fli_participant *participant)
+{
+  return fli_is_resting(participant) ? fli_resting_id(participant)
+                                     : participant->id;
+}
+
+/* As much of it as tables go by: they have less than 2^32 slots. */
+static uint32_t hash_of(const fli_participant *participant)
+{
+  return fli_is_resting(participant) ? fli_resting_hash(participant)
+                                     : (uint32_t)participant->hash;
+}
+
+static int is_one(const fli_participant *participant, uint64_t hash,
+                  const char *id)
+{
+  return hash_of(participant) == (uint32_t)hash &&
+         strcmp(id_of(participant), id) == 0;
+}
+
 /* Where the id stands, or the free slot where it would. */
 static fli_participant **place(const fli_registry *registry, uint64_t hash,
                                const char *id)
 {
   const size_t mask = registry->capacity - 1;
   size_t i = (size_t)hash & mask;
-  while (registry->slots[i] && (registry->slots[i]->hash != hash ||
-                                strcmp(registry->slots[i]->id, id) != 0)) {
+  while (registry->slots[i] && !is_one(registry->slots[i], hash, id))
     i = (i + 1) & mask;
-  }
   return &registry->slots[i];
 }
 
@@ -60,7 +82,7 @@ static fl_status make_room(fli_registry *registry, fl_context *context)
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *participant = registry->slots[i];
     if (!participant) continue;
-    *place(&grown, participant->hash, participant->id) = participant;
+    *place(&grown, hash_of(participant), id_of(participant)) = participant;
   }
   fli_free(context, registry->slots,
            registry->capacity * sizeof *registry->slots);
@@ -73,6 +95,10 @@ void fli_registry_free(fli_registry *registry, fl_context *context)
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *participant = registry->slots[i];
     if (!participant) continue;
+    if (fli_is_resting(participant)) {
+      fli_resting_free(context, participant);
+      continue;
+    }
     fli_standing_free(participant);
     fli_free(context, participant, sizeof *participant);
   }
@@ -86,7 +112,67 @@ fli_participant *fli_registry_find(const fli_job *job, const char *id)
   uint8_t digest[FLI_HASH_BYTES];
   if (job->registry.count == 0) return NULL;
   hash_id(job, id, digest);
-  return *place(&job->registry, table_hash(digest), id);
+  fli_participant *found = *place(&job->registry, table_hash(digest), id);
+  return found && fli_is_resting(found) ? NULL : found;
+}
+
+static fli_participant *new_participant(fli_job *job, const char *id,
+                                        const uint8_t digest[FLI_HASH_BYTES])
+{
+  fli_participant *participant =
+      fli_alloc(job->context, 1, sizeof *participant);
+  if (!participant) return NULL;
+  participant->job = participant->home = job;
+  memcpy(participant->id, id, strlen(id) + 1);
+  memcpy(participant->token, digest, FLI_TOKEN_BYTES);
+  participant->hash = table_hash(digest);
+  participant->samples = 1;
+  participant->member = participant->visit = FLI_NO_MEMBER;
+  participant->probe_cohort = FL_COHORT_NONE;
+  return participant;
+}
+
+static fl_status take_key(fli_participant *participant, const uint8_t *key)
+{
+  if (!key) return FL_OK;
+  fli_standing *standing = fli_standing_of(participant);
+  if (!standing) return fli_nomem(sizeof *standing);
+  memcpy(standing->key, key, FLI_NAME_BYTES);
+  standing->has_key = 1;
+  return FL_OK;
+}
+
+const uint8_t *fli_registry_key(const fli_job *job, const char *id)
+{
+  uint8_t digest[FLI_HASH_BYTES];
+  if (job->registry.count == 0) return NULL;
+  hash_id(job, id, digest);
+  const fli_participant *who =
+      *place(&job->registry, table_hash(digest), id);
+  return who ? fli_participant_key(who) : NULL;
+}
+
+fl_status fli_registry_call(fli_job *job, const char *id, fli_participant **out)
+{
+  uint8_t digest[FLI_HASH_BYTES];
+  *out = NULL;
+  if (job->registry.count == 0) return FL_OK;
+  hash_id(job, id, digest);
+  fli_participant **at = place(&job->registry, table_hash(digest), id);
+  *out = *at;
+  if (!*at || !fli_is_resting(*at)) return FL_OK;
+  fli_participant *awake = new_participant(job, id, digest);
+  if (!awake) return fli_nomem(sizeof *awake);
+  fli_resting_read(*at, awake);
+  if (take_key(awake, fli_resting_key(*at)) != FL_OK) {
+    fli_free(job->context, awake, sizeof *awake);
+    *out = NULL;
+    return fli_nomem(sizeof *awake->standing);
+  }
+  fli_resting_free(job->context, *at);
+  *at = *out = awake;
+  fli_registry_tire(awake);
+  return FL_OK;
 }
 
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
@@ -95,21 +181,22 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   fli_participant *participant = NULL;
   fl_status st = make_room(&job->registry, job->context);
   if (st != FL_OK) return st;
-  participant = fli_alloc(job->context, 1, sizeof *participant);
-  if (!participant) return fli_nomem(sizeof *participant);
   hash_id(job, id, digest);
-  participant->job = participant->home = job;
-  memcpy(participant->id, id, strlen(id) + 1);
-  memcpy(participant->token, digest, FLI_TOKEN_BYTES);
-  participant->hash = table_hash(digest);
-  participant->samples = 1;
-  participant->member = participant->visit = FLI_NO_MEMBER;
-  participant->probe_cohort = FL_COHORT_NONE;
+  participant = new_participant(job, id, digest);
+  if (!participant) return fli_nomem(sizeof *participant);
   *place(&job->registry, participant->hash, id) = participant;
   job->registry.count++;
   job->server->n_participants++;
   *out = participant;
   return FL_OK;
+}
+
+static void untire(fli_participant *participant)
+{
+  fli_participant **at = &participant->home->registry.tired;
+  while (*at && *at != participant)
+    at = &(*at)->next_tired;
+  if (*at) *at = participant->next_tired;
 }
 
 /* Those behind it move up, so that nobody's search ends at the hole. */
@@ -119,7 +206,7 @@ static void take_out(fli_registry *registry, fli_participant **at)
   size_t hole = (size_t)(at - registry->slots);
   size_t i = (hole + 1) & mask;
   for (; registry->slots[i]; i = (i + 1) & mask) {
-    const size_t home = (size_t)registry->slots[i]->hash & mask;
+    const size_t home = (size_t)hash_of(registry->slots[i]) & mask;
     if (((i - home) & mask) < ((i - hole) & mask)) continue;
     registry->slots[hole] = registry->slots[i];
     hole = i;
@@ -132,6 +219,7 @@ void fli_registry_remove(fli_participant *participant)
   fli_job *job = participant->home;
   fli_registry *registry = &job->registry;
   fli_registry_end_grace(participant);
+  if (participant->is_tired) untire(participant);
   take_out(registry, place(registry, participant->hash, participant->id));
   registry->count--;
   registry->n_leaving -= (uint32_t)participant->is_leaving;
@@ -156,6 +244,51 @@ void fli_registry_end_grace(fli_participant *participant)
   }
   participant->previous = participant->next = NULL;
   participant->is_in_grace = 0;
+  fli_registry_tire(participant);
+}
+
+void fli_registry_tire(fli_participant *participant)
+{
+  fli_registry *registry = &participant->home->registry;
+  if (participant->is_tired || participant->home->cohorts) return;
+  participant->is_tired = 1;
+  participant->next_tired = registry->tired;
+  registry->tired = participant;
+}
+
+/* Allowances that are not whole yet are remembered. */
+static int is_at_ease(const fli_participant *participant)
+{
+  const fli_standing *standing = participant->standing;
+  const uint64_t now = participant->home->server->now_ns;
+  return !standing ||
+         (standing->messages_ns <= now && standing->rejects_ns <= now);
+}
+
+static int may_rest(const fli_participant *participant)
+{
+  return !participant->peer && !participant->is_in_grace &&
+         !participant->is_leaving && is_at_ease(participant) &&
+         participant->member == FLI_NO_MEMBER &&
+         participant->visit == FLI_NO_MEMBER && !participant->home->cohorts;
+}
+
+void fli_registry_rest(fli_job *job)
+{
+  fli_registry *registry = &job->registry;
+  while (registry->tired) {
+    fli_participant *who = registry->tired;
+    registry->tired = who->next_tired;
+    who->next_tired = NULL;
+    who->is_tired = 0;
+    if (!may_rest(who)) continue;
+    /* Without memory it stays awake. */
+    fli_participant *resting = fli_resting_make(who);
+    if (!resting) continue;
+    *place(registry, who->hash, who->id) = resting;
+    fli_standing_free(who);
+    fli_free(job->context, who, sizeof *who);
+  }
 }
 
 static void begin_grace(fli_participant *participant)
@@ -203,7 +336,13 @@ static int compare_ids(const void *a, const void *b)
 {
   const fli_participant *const *left = a;
   const fli_participant *const *right = b;
-  return strcmp((*left)->id, (*right)->id);
+  return strcmp(id_of(*left), id_of(*right));
+}
+
+static int is_wanted(const fli_participant *who, uint64_t capability)
+{
+  if (!who || !capability) return who != NULL;
+  return !fli_is_resting(who) && who->peer && (who->capabilities & capability);
 }
 
 fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
@@ -214,17 +353,13 @@ fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
   size_t at = 0;
   for (size_t i = 0; i < registry->capacity; i++) {
     const fli_participant *who = registry->slots[i];
-    n +=
-        who && (!capability || (who->peer && (who->capabilities & capability)));
+    n += (uint32_t)is_wanted(who, capability);
   }
   fli_participant **sorted = fli_alloc(job->context, n, sizeof *sorted);
   if (!sorted) return fli_nomem(n * sizeof *sorted);
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *who = registry->slots[i];
-    if (who &&
-        (!capability || (who->peer && (who->capabilities & capability)))) {
-      sorted[at++] = who;
-    }
+    if (is_wanted(who, capability)) sorted[at++] = who;
   }
   qsort(sorted, n, sizeof *sorted, compare_ids);
   *out = sorted;

@@ -168,7 +168,11 @@ static fl_status read_participants(fli_job *job, fli_msg_reader *reader)
     who->before_attempt = saved.before_attempt;
     who->depth = saved.depth;
     FLI_TRY(restore_standing(who, &saved));
-    if (saved.is_expected) fli_registry_detach(who, 1);
+    if (saved.is_expected) {
+      fli_registry_detach(who, 1);
+    } else {
+      fli_registry_tire(who);
+    }
   }
   fli_reader_leave(reader);
   st = fli_reader_status(reader);
@@ -200,14 +204,16 @@ static fl_status read_round(fli_job *job, fli_msg_reader *reader)
   fli_saved_read(reader, &fli_saved_rounds, &saved);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
   if (saved.phase < FLI_PHASE_WAITING || saved.phase > FLI_PHASE_SCORES ||
-      saved.round < 1 || saved.round > job->options.rounds) {
+      saved.round < 1 || saved.round > job->options.rounds ||
+      saved.marks > (FLI_SAVED_STOPPING | FLI_SAVED_PAUSED)) {
     return malformed("the round");
   }
   job->phase = (fli_phase)saved.phase;
   job->round = saved.round;
   job->attempt = saved.attempt;
   job->is_begun = saved.is_begun != 0;
-  job->is_stopping = saved.is_stopping != 0;
+  job->is_stopping = (saved.marks & FLI_SAVED_STOPPING) != 0;
+  job->is_paused = (saved.marks & FLI_SAVED_PAUSED) != 0;
   job->is_public = saved.is_public != 0;
   job->n_wanted = saved.n_wanted;
   job->weight_cap = saved.weight_cap;

@@ -71,6 +71,7 @@ static void release_member(fli_member *member)
   fli_participant *who = member->participant;
   fli_peer *peer = who->peer;
   who->member = FLI_NO_MEMBER;
+  if (!peer) fli_registry_tire(who);
   if (!peer || !peer->incoming.is_active) return;
   const fli_manifest manifest = peer->incoming.manifest;
   fli_peer_drop_upload(peer);
@@ -180,6 +181,14 @@ static void abort_round(fli_job *job, uint32_t reason, const char *text)
   fli_round_wait(job);
   job->attempt++;
   job->hold_ns = fli_job_after(job, pause > 0 ? pause : 1);
+}
+
+int fli_round_abort(fli_job *job, uint32_t reason, const char *text)
+{
+  if (job->phase != FLI_PHASE_NORMS && job->phase != FLI_PHASE_UPDATES)
+    return 0;
+  abort_round(job, reason, text);
+  return 1;
 }
 
 /* What went wrong on our side is in the error text. */
@@ -408,7 +417,8 @@ int fli_round_is_due(const fli_job *job)
   if (!job->is_begun && job->options.min_clients > needed) {
     needed = job->options.min_clients;
   }
-  if (now < job->hold_ns || registry->trainers < needed) return 0;
+  if (job->is_paused || now < job->hold_ns || registry->trainers < needed)
+    return 0;
   return registry->trainers >= fli_select_size(job) || !registry->grace_first ||
          now - job->waiting_ns >= job->options.return_grace_ns;
 }

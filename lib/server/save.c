@@ -18,6 +18,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
+#include "server/resting.h"
 #include "server/state.h"
 #include "server/rule.h"
 #include "server/slices.h"
@@ -54,9 +55,15 @@ static void write_steps(fli_msg_writer *writer, const fli_store *store)
 static void write_participants(fli_msg_writer *writer,
                                fli_participant *const *sorted, uint32_t n)
 {
+  fli_participant woken;
   fli_writer_array(writer, n);
   for (uint32_t i = 0; i < n; i++) {
     const fli_participant *who = sorted[i];
+    if (fli_is_resting(who)) {
+      memset(&woken, 0, sizeof woken);
+      fli_resting_read(who, &woken);
+      who = &woken;
+    }
     fli_saved_participant saved = {
         .samples = who->samples,
         .capabilities = who->capabilities,
@@ -68,10 +75,8 @@ static void write_participants(fli_msg_writer *writer,
         .depth = who->depth,
         .is_leaving = (uint32_t)who->is_leaving,
     };
-    if (who->standing && who->standing->has_key) {
-      saved.key = who->standing->key;
-      saved.key_size = FLI_NAME_BYTES;
-    }
+    saved.key = fli_participant_key(sorted[i]);
+    if (saved.key) saved.key_size = FLI_NAME_BYTES;
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);
   }
@@ -91,7 +96,8 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .attempt = job->attempt,
       .round = job->round,
       .is_begun = (uint32_t)job->is_begun,
-      .is_stopping = (uint32_t)job->is_stopping,
+      .marks = (job->is_stopping ? FLI_SAVED_STOPPING : 0u) |
+               (job->is_paused ? FLI_SAVED_PAUSED : 0u),
       .is_public = (uint32_t)job->is_public,
       .n_wanted = job->n_wanted,
       .weight_cap = job->weight_cap,

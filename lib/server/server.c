@@ -192,17 +192,6 @@ uint32_t fl_server_job_count(const fl_server *server)
   return server ? (uint32_t)server->n_jobs : 0;
 }
 
-static fl_status find_job(const fl_server *server, uint32_t index,
-                          fli_job **job)
-{
-  if (!server) return fli_error(FL_E_ARGUMENT, "server: is NULL");
-  if (index >= server->n_jobs)
-    return fli_error(FL_E_NOT_FOUND, "job: got %u, want < %zu", index,
-                     server->n_jobs);
-  *job = server->jobs[index];
-  return FL_OK;
-}
-
 fl_status fl_job_status_init(fl_job_status *status, size_t size)
 {
   const fl_job_status full = {.struct_size = (uint32_t)sizeof full};
@@ -227,7 +216,7 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
   fli_job *found = NULL;
   fli_clear_error();
   if (!status) return fli_error(FL_E_ARGUMENT, "status: is NULL");
-  const fl_status st = find_job(server, job, &found);
+  const fl_status st = fli_server_find_job(server, job, &found);
   if (st != FL_OK) return st;
   fl_job_status full = {
       .struct_size = (uint32_t)sizeof full,
@@ -240,6 +229,7 @@ fl_status fl_server_get_status(const fl_server *server, uint32_t job,
       .selected = found->n_members,
       .accepted = found->n_counted,
       .first_active = found->first_active,
+      .is_paused = (uint32_t)found->is_paused,
       .bytes_saved = found->bytes_saved,
   };
   add_members(found, &full);
@@ -252,7 +242,7 @@ fl_status fl_server_copy_weights(const fl_server *server, uint32_t job,
 {
   fli_job *found = NULL;
   fli_clear_error();
-  const fl_status st = find_job(server, job, &found);
+  const fl_status st = fli_server_find_job(server, job, &found);
   if (st != FL_OK) return st;
   const fli_canonical *model = &fli_cohorts_first(found)->store.canonical;
   if (!weights) return fli_error(FL_E_ARGUMENT, "weights: is NULL");
@@ -269,20 +259,8 @@ fl_status fl_server_attach_slices(fl_server *server, uint32_t job,
 {
   fli_job *found = NULL;
   fli_clear_error();
-  const fl_status st = find_job(server, job, &found);
+  const fl_status st = fli_server_find_job(server, job, &found);
   return st != FL_OK ? st : fli_slices_attach(found, slices);
-}
-
-fl_status fl_server_stop_job(fl_server *server, uint32_t job)
-{
-  fli_job *found = NULL;
-  fli_clear_error();
-  const fl_status st = find_job(server, job, &found);
-  if (st != FL_OK) return st;
-  found->is_stopping = 1;
-  fli_journal_step(server);
-  fli_job_advance(found);
-  return FL_OK;
 }
 
 /* ---- bytes ---- */

@@ -245,6 +245,8 @@ struct fli_participant {
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
+  int is_tired; /* in the list of those that may rest */
+  fli_participant *next_tired;
 };
 
 typedef struct fli_registry {
@@ -256,19 +258,33 @@ typedef struct fli_registry {
   uint32_t n_leaving;
   int is_sweep_due; /* some of them may go now */
   fli_participant *grace_first, *grace_last;
+  fli_participant *tired; /* see fli_registry_rest */
 } fli_registry;
 
 void fli_registry_free(fli_registry *registry, fl_context *context);
+/* NULL: not known, or at rest. */
 fli_participant *fli_registry_find(const fli_job *job, const char *id);
+/* The same, of those at rest too, which it wakes; *out NULL: not known. */
+fl_status fli_registry_call(fli_job *job, const char *id,
+                            fli_participant **out);
 fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
+/* The name of the key that an id has (FLI_NAME_BYTES), NULL: none. */
+const uint8_t *fli_registry_key(const fli_job *job, const char *id);
 /* Forget one that no peer and no round has. */
 void fli_registry_remove(fli_participant *participant);
+/* It may have nothing more to do: look at it with the next fli_registry_rest.
+ */
+void fli_registry_tire(fli_participant *participant);
+/* Put to rest (resting.h) who is away and part of nothing. Nobody may hold
+ * pointers to such a one. */
+void fli_registry_rest(fli_job *job);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);
 void fli_registry_end_grace(fli_participant *participant);
-/* Live participants with a capability (0 = everybody known, away or not), by
- * id. Free with *count * sizeof(fli_participant *). */
+/* Live participants with a capability (0 = everybody known, away or not, and
+ * resting: fli_is_resting), by id. Free with *count * sizeof(fli_participant
+ * *). */
 fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
                               fli_participant ***out, uint32_t *count);
 
@@ -356,6 +372,7 @@ struct fli_job {
   uint32_t attempt;
   int is_begun; /* some round was started */
   int is_stopping;
+  int is_paused;        /* no round begins */
   uint64_t waiting_ns;  /* since when this phase is WAITING */
   uint64_t hold_ns;     /* no start before */
   uint64_t deadline_ns; /* of the phase; UINT64_MAX = none */
@@ -438,6 +455,8 @@ void fli_round_next(fli_job *job);
 /* 1 when there are enough clients for a round, and its time has come. */
 int fli_round_is_due(const fli_job *job);
 void fli_round_begin(fli_job *job);
+/* The running round, which is tried again; 0 = none runs. */
+int fli_round_abort(fli_job *job, uint32_t reason, const char *text);
 /* Nothing runs; drop what did. */
 void fli_round_wait(fli_job *job);
 
@@ -584,6 +603,9 @@ fl_status fli_server_read(fl_server **out, fl_context *context,
                           const fl_reader *reader);
 fl_status fli_server_create(fl_server **out, fl_context *context,
                             const fl_server_options *options);
+/* FL_E_ARGUMENT, FL_E_NOT_FOUND (control.c). */
+fl_status fli_server_find_job(const fl_server *server, uint32_t index,
+                              fli_job **job);
 /* Own a job that is ready. */
 fl_status fli_server_adopt(fl_server *server, fli_job *job);
 

@@ -12,6 +12,9 @@ enum {
   FLI_SAVED_FREEZING_PARTS = 5
 };
 
+/* What an operator said of a job. */
+enum { FLI_SAVED_STOPPING = 1, FLI_SAVED_PAUSED = 2 };
+
 typedef enum fli_saved_kind {
   FLI_SAVED_U32,
   FLI_SAVED_U64,
@@ -38,7 +41,7 @@ typedef struct fli_saved_round {
   uint32_t attempt;
   uint64_t round;
   uint32_t is_begun;
-  uint32_t is_stopping;
+  uint32_t marks; /* FLI_SAVED_STOPPING, FLI_SAVED_PAUSED */
   uint32_t is_public;
   uint32_t n_wanted;
   uint64_t weight_cap;

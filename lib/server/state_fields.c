@@ -129,7 +129,7 @@ static const fli_saved_field round_rows[] = {
     ROUND(round, FLI_SAVED_U64),
     ROUND(attempt, FLI_SAVED_U32),
     ROUND(is_begun, FLI_SAVED_U32),
-    ROUND(is_stopping, FLI_SAVED_U32),
+    ROUND(marks, FLI_SAVED_U32),
     ROUND(is_public, FLI_SAVED_U32),
     ROUND(n_wanted, FLI_SAVED_U32),
     ROUND(weight_cap, FLI_SAVED_U64),

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 
 from programs import (ROOT, Bench, end_of, run_program, run_script, wait_for,
-                      want, AGGREGATOR)
+                      want, AGGREGATOR, PARTICIPANT)
 
 ROUNDS = 40
 
@@ -79,7 +79,8 @@ def a_rollback_goes_on_from_the_copy():
 
 def settings_and_metrics_that_the_page_names_exist():
     page = (ROOT / "docs" / "operations.md").read_text()
-    _, text, _ = run_program(AGGREGATOR, "--help")
+    text = "".join(run_program(program, "--help")[1]
+                   for program in (AGGREGATOR, PARTICIPANT))
     for option in set(re.findall(r"--([a-z][a-z-]+)\b", page)):
         want(f"--{option}" in text, option)
     source = (ROOT / "examples" / "fl_aggregator" / "metrics.c").read_text()

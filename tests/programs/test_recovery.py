@@ -4,6 +4,7 @@ aggregator by SIGTERM or SIGKILL, a participant by SIGTERM or SIGKILL."""
 import signal
 import sys
 
+import programs
 from programs import AGGREGATOR, Bench, end_of, run_script, want, wait_for
 
 ROUNDS = 60  # long enough to be stopped in the middle
@@ -44,6 +45,22 @@ def a_terminated_aggregator_goes_on_where_it_was():
         for i, process in enumerate(processes):
             want(end_of(process) == 0, bench.errors(f"p{i}"))
         _check_all_rounds(bench)
+
+
+def a_terminated_aggregator_with_threads_of_a_blas_saves():
+    """A signal may come to a thread that the program did not make."""
+    number = programs.ENVIRONMENT["OPENBLAS_NUM_THREADS"]
+    programs.ENVIRONMENT["OPENBLAS_NUM_THREADS"] = "4"
+    try:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            with Bench() as bench:
+                aggregator = bench.aggregator(*_arguments(bench))
+                aggregator.send_signal(name)
+                want(end_of(aggregator) == 0, bench.errors("aggregator"))
+                want(bench.events("exit")[0]["reason"] == "signal",
+                     bench.events())
+    finally:
+        programs.ENVIRONMENT["OPENBLAS_NUM_THREADS"] = number
 
 
 def a_killed_aggregator_goes_on_from_its_last_round():

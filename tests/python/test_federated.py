@@ -318,6 +318,29 @@ def test_stopped_jobs_finish_early(mlp):
         assert job.status.is_finished and job.copy_weights()[1] <= 3
 
 
+def test_a_paused_job_goes_on_and_an_aborted_round_is_tried_again(mlp):
+    with mlp() as model, fl.Server() as server:
+        job = server.add_job(model, rounds=3, retry_pause=0)
+        client = fl.Client("c", train=lazy(0))
+        loop = fl.Loopback(server, [client])
+        kinds = []
+        job.pause()
+        with pytest.raises(fl.StateError):
+            job.abort_round()
+        assert job.status.is_paused
+        job.resume()
+        for event in loop.events():
+            kinds.append(event.kind)
+            if event.kind == Event.ROUND_STARTED and \
+                    kinds.count(Event.ROUND_ABORTED) == 0:
+                job.abort_round()
+        assert kinds.count(Event.ROUND_ABORTED) == 1
+        assert job.status.is_finished and job.copy_weights()[1] == 3
+        assert not job.status.is_paused
+        with pytest.raises(fl.StateError):
+            job.pause()
+
+
 def test_settings_are_checked(mlp):
     with mlp() as model, fl.Server() as server:
         with pytest.raises(ValueError, match="update_deadline: got -1"):

@@ -51,6 +51,22 @@ def same(a, b):
         == b[name].shape for name in a)
 
 
+def test_notes_are_metadata(mlp, tmp_path):
+    path = tmp_path / "w.safetensors"
+    with mlp() as model:
+        model.save_weights(path, {"round": "3", "a \"b\"": "c\\d"})
+        raw = path.read_bytes()
+        size = int.from_bytes(raw[:8], "little")
+        notes = json.loads(raw[8:8 + size])["__metadata__"]
+        assert notes.pop("libfl_schema") and notes.pop("format") == "pt"
+        assert notes == {"round": "3", "a \"b\"": "c\\d"}
+        assert model.load_weights(path).is_same_schema
+        for bad in ({"": "x"}, {"format": "x"}, {"x": "ü"}, {"n" * 65: "x"}):
+            with pytest.raises(fl.ArgumentError):
+                model.save_weights(path, bad)
+        assert path.read_bytes() == raw
+
+
 def test_numpy_reads_what_save_weights_writes(mlp, context):
     with mlp(context=context) as model:
         file = io.BytesIO()

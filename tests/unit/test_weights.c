@@ -391,6 +391,63 @@ Test(weights, a_tensor_may_not_be_called_metadata)
   fl_model_free(model);
 }
 
+/* ---- notes ---- */
+
+static fl_status save_notes(const fl_model *model, const fl_weights_note *notes,
+                            uint32_t n)
+{
+  const fl_writer writer = {weight_file_write, &file};
+  weight_file_clear(&file);
+  return fl_model_save_weights_with(model, notes, n, &writer);
+}
+
+Test(weights, notes_stand_in_the_metadata)
+{
+  static const char want[] = "\",\"round\":\"3\",\"loss\":\"a \\\"b\"}";
+  const fl_weights_note notes[] = {{"round", "3"}, {"loss", "a \"b"}};
+  static weight_file plain;
+  fl_model *model = new_model();
+  fl_load_report report = new_report();
+  cr_assert_eq(save_notes(model, notes, 2), FL_OK);
+  int is_found = 0;
+  for (size_t i = 0; i + sizeof want < file.n; i++)
+    is_found |= memcmp(file.bytes + i, want, sizeof want - 2) == 0;
+  cr_expect(is_found);
+  cr_expect_eq(weight_file_load(&file, model, 0, &report), FL_OK);
+  cr_expect_eq(report.schema, (uint32_t)FL_LOAD_SCHEMA_SAME);
+  /* None: what the plain function writes. */
+  cr_assert_eq(save_notes(model, NULL, 0), FL_OK);
+  weight_file_clear(&plain);
+  cr_assert_eq(weight_file_save(&plain, model), FL_OK);
+  cr_expect_eq(plain.n, file.n);
+  cr_expect_arr_eq(plain.bytes, file.bytes, file.n);
+  fl_model_free(model);
+}
+
+Test(weights, notes_that_cannot_be_are_refused)
+{
+  char name[66], text[1026];
+  memset(name, 'n', sizeof name);
+  memset(text, 't', sizeof text);
+  name[65] = text[1025] = 0;
+  const fl_weights_note bad[] = {
+      {NULL, "x"},   {"x", NULL},     {"", "x"},
+      {name, "x"},   {"x", text},     {"x", "a\nb"},
+      {"\x7f", "x"}, {"format", "x"}, {"libfl_schema", ""}};
+  const fl_weights_note twice[] = {{"a", ""}, {"b", ""}, {"a", "x"}};
+  fl_model *model = new_model();
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    cr_expect_eq(save_notes(model, &bad[i], 1), FL_E_ARGUMENT, "note %zu", i);
+  cr_expect_eq(save_notes(model, twice, 3), FL_E_ARGUMENT);
+  cr_expect_eq(save_notes(model, NULL, 1), FL_E_ARGUMENT);
+  cr_expect_eq(save_notes(model, twice, 65), FL_E_ARGUMENT);
+  cr_expect_eq(file.n, 0);
+  name[64] = text[1024] = 0;
+  const fl_weights_note longest = {name, text};
+  cr_expect_eq(save_notes(model, &longest, 1), FL_OK);
+  fl_model_free(model);
+}
+
 Test(weights, failing_streams_are_reported_at_every_call)
 {
   fl_model *model = new_model();

@@ -108,6 +108,8 @@ CHECKED: dict[str, list[Any]] = {
     "fl_dataset_from_idx": [POINTER(Dataset), POINTER(Idx), POINTER(Idx),
                             I32P, c_uint64],
     "fl_model_save_weights": [Model, POINTER(Writer)],
+    "fl_model_save_weights_with": [Model, POINTER(WeightsNote), c_uint32,
+                                   POINTER(Writer)],
     "fl_model_load_weights": [Model, POINTER(Reader), c_uint32,
                               POINTER(LoadReport)],
 
@@ -284,6 +286,9 @@ CHECKED: dict[str, list[Any]] = {
     "fl_server_ban": [Server, c_char_p, c_uint64],
     "fl_server_unban": [Server, c_char_p],
     "fl_server_forget": [Server, c_uint32, c_char_p],
+    "fl_server_pause_job": [Server, c_uint32],
+    "fl_server_resume_job": [Server, c_uint32],
+    "fl_server_abort_round": [Server, c_uint32],
     "fl_server_save": [Server, POINTER(Writer)],
     "fl_server_commit": [Server],
     "fl_server_recover": [POINTER(Server), Context, POINTER(ServerOptions)],

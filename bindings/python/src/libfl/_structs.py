@@ -144,6 +144,10 @@ class LoadReport(Struct):
                 ("reserved", c_uint32)]
 
 
+class WeightsNote(Structure):
+    _fields_ = [("name", c_char_p), ("text", c_char_p)]
+
+
 class FitProgress(Struct):
     _fields_ = [("struct_size", c_uint32), ("epoch", c_uint32),
                 ("step", c_uint64), ("steps", c_uint64), ("loss", c_double)]
@@ -563,5 +567,5 @@ class JobStatus(Struct):
                 ("model_version", c_uint64), ("n_weights", c_uint64),
                 ("clients", c_uint32), ("selected", c_uint32),
                 ("accepted", c_uint32), ("reserved", c_uint32),
-                ("first_active", c_uint32), ("reserved_status", c_uint32),
+                ("first_active", c_uint32), ("is_paused", c_uint32),
                 ("bytes_saved", c_uint64)]

@@ -133,6 +133,7 @@ class JobStatus:
     accepted: int
     first_active: int = 0
     bytes_saved: int = 0
+    is_paused: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Job:
                          status.rounds, status.model_version,
                          status.n_weights, status.clients, status.selected,
                          status.accepted, status.first_active,
-                         status.bytes_saved)
+                         status.bytes_saved, bool(status.is_paused))
 
     def copy_weights(self, out: F32Array | None = None
                      ) -> tuple[F32Array, int]:
@@ -236,6 +237,18 @@ class Job:
     def stop(self) -> None:
         """End the job after the running round."""
         lib.fl_server_stop_job(self._server._handle, self.number)
+
+    def pause(self) -> None:
+        """Let no further round begin; the running one goes on to its end."""
+        lib.fl_server_pause_job(self._server._handle, self.number)
+
+    def resume(self) -> None:
+        """Let rounds begin again."""
+        lib.fl_server_resume_job(self._server._handle, self.number)
+
+    def abort_round(self) -> None:
+        """Give up the running round; it is tried again."""
+        lib.fl_server_abort_round(self._server._handle, self.number)
 
     def __repr__(self) -> str:
         return f"Job({self.number}, {self.status})"

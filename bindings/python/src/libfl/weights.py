@@ -50,14 +50,19 @@ class WeightFiles(Handle, Mapping[str, F32Array]):
     def _unseen(self) -> Any:
         raise NotImplementedError
 
-    def save_weights(self, file: File) -> None:
+    def save_weights(self, file: File,
+                     notes: Mapping[str, str] | None = None) -> None:
         """Write all tensors as a safetensors file, which PyTorch's tools
         read. A path's old file stays until the new one is whole.
         NotFiniteError names the tensor; ConflictError: one is called
-        "__metadata__"."""
+        "__metadata__". `notes`: more metadata, in printable ASCII."""
+        texts = [_lib.WeightsNote(name.encode(), text.encode())
+                 for name, text in (notes or {}).items()]
+        array = (_lib.WeightsNote * len(texts))(*texts)
         with opened(file, "wb") as stream:
             writer = _lib.writer_of(stream)
-            lib.fl_model_save_weights(self._handle, byref(writer))
+            lib.fl_model_save_weights_with(self._handle, array, len(texts),
+                                           byref(writer))
 
     def load_weights(self, file: File, *, strict: bool = True) -> LoadReport:
         """Set tensors by name from a safetensors file, all or nothing; F16,
