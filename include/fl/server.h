@@ -22,6 +22,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/selection.h>
 #include <fl/slices.h>
 #include <fl/store.h>
 #include <fl/strategy.h>
@@ -190,6 +191,12 @@ typedef struct fl_job_options {
    * FL_E_CONFLICT. Borrowed; `user`
    * stays for as long as the job. */
   const fl_strategy_options *strategy;
+  /** Who is asked, of those who are there (fl/selection.h): NULL = a draw.
+   * Rules other than RANDOM want `participants` > 0, and no cohorts
+   * (FL_E_CONFLICT). A job with a function of the host cannot be saved: with a
+   * store it is FL_E_CONFLICT. Borrowed; `user` stays for as long as the job.
+   */
+  const fl_selection_options *selection;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

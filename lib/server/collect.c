@@ -71,6 +71,7 @@ static void take_norm(fli_job *job, fli_member *member, const fli_norm *norm)
     job->n_reports++;
   }
   member->has_norm = 1;
+  member->seconds = fli_round_seconds(job);
   member->samples = norm->samples;
 }
 
@@ -199,6 +200,7 @@ void fli_collect_count(fli_job *job, fli_member *member, double loss,
   member->lost = FL_REJECT_NONE;
   member->samples = samples;
   member->loss = isfinite(loss) ? loss : (double)NAN;
+  member->seconds += fli_round_seconds(job);
   job->bytes_saved += fli_parts_bytes_saved(job, member);
   who->before_round = who->counted_round;
   who->before_attempt = who->counted_attempt;

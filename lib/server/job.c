@@ -13,6 +13,7 @@
 #include "compress/compressor.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
@@ -154,6 +155,7 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->deadline_ns = UINT64_MAX;
   derive_seeds(job);
   FLI_TRY(fli_rule_take(job, options->strategy));
+  FLI_TRY(fli_selector_init(job, options->selection));
   FLI_TRY(take_description(job, model));
   FLI_TRY(take_weights(job, model));
   FLI_TRY(fli_rule_make(job));
@@ -181,6 +183,7 @@ void fli_job_free(fli_job *job)
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
   fl_strategy_free(job->strategy);
+  fli_selector_free(job);
   fli_freezing_free(job);
   fli_slices_free(job);
   fl_compressor_free(job->compressor);

@@ -10,6 +10,7 @@
 #include "base/options.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/selector.h"
 
 #define FLI_SECONDS UINT64_C(1000000000)
 /* What PLAN can carry. */
@@ -164,5 +165,6 @@ fl_status fli_job_options_check(const fl_job_options *options)
   fl_status st = check_numbers(options);
   if (st == FL_OK) st = check_choices(options);
   if (st == FL_OK) st = fli_cohorts_check(options);
+  if (st == FL_OK) st = fli_selector_check(options);
   return st == FL_OK ? fli_rule_check(options) : st;
 }

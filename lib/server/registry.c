@@ -101,6 +101,7 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   memcpy(participant->token, digest, FLI_TOKEN_BYTES);
   participant->hash = table_hash(digest);
   participant->samples = 1;
+  participant->slot = job->registry.count;
   participant->member = participant->visit = FLI_NO_MEMBER;
   participant->probe_cohort = FL_COHORT_NONE;
   *place(&job->registry, participant->hash, id) = participant;

@@ -14,6 +14,7 @@
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 #include "wire/container.h"
 
@@ -48,6 +49,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fl_job_options options;
   fl_compressor_options codec;
   fl_strategy_options strategy;
+  fl_selection_options selection;
   char name[FLI_ID_BYTES] = "";
   fl_model *model = NULL;
   size_t size = 0;
@@ -58,6 +60,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
   options.strategy = fli_rule_read_options(reader, &strategy);
+  options.selection = fli_selector_read_options(reader, &selection);
   description = fli_reader_bin(reader, &size);
   FLI_TRY(fli_reader_status(reader));
   options.name = name;
@@ -221,6 +224,7 @@ static void restore_member(fli_job *job, uint32_t slot,
       .has_report = saved->has_report != 0 && isfinite(report) && report >= 0.0,
       .report_module = saved->report_module,
       .report_value = report,
+      .seconds = fli_f32_from_bits(saved->seconds_bits),
   };
   const int is_report =
       job->phase == FLI_PHASE_EVALUATING ? member.has_score : member.has_norm;
@@ -400,6 +404,7 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
   FLI_TRY(fli_cohorts_read(job, reader));
   FLI_TRY(fli_rule_read(job, reader));
   FLI_TRY(fli_slices_read(job, reader));
+  FLI_TRY(fli_selector_read(job, reader));
   fli_reader_leave(reader);
   *out = job;
   job = NULL;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 
 /* ---- members ---- */
@@ -132,6 +133,18 @@ static fl_server_event round_event(const fli_job *job, uint32_t kind)
   return event;
 }
 
+float fli_round_seconds(const fli_job *job)
+{
+  const fl_job_options *options = &job->options;
+  const uint64_t now = job->server->now_ns;
+  uint64_t whole = options->update_deadline_ns;
+  if (job->deadline_ns == UINT64_MAX) return NAN;
+  if (job->phase == FLI_PHASE_NORMS) whole = options->norm_deadline_ns;
+  if (job->is_public) whole = fli_later(whole, options->norm_deadline_ns);
+  const uint64_t left = job->deadline_ns > now ? job->deadline_ns - now : 0;
+  return left < whole ? (float)((double)(whole - left) * 1e-9) : 0.0f;
+}
+
 /* ---- ends ---- */
 
 static void report_lost(fli_job *job, uint32_t reason)
@@ -174,6 +187,7 @@ static void abort_round(fli_job *job, uint32_t reason, const char *text)
   fl_server_event event = round_event(job, FL_SERVER_ROUND_ABORTED);
   event.reason = reason;
   report_lost(job, reason);
+  fli_selector_end_round(job);
   forget_counted(job);
   fli_events_add(&job->server->events, &event, "", "round %llu, attempt %u: %s",
                  (unsigned long long)job->round, job->attempt, text);
@@ -247,6 +261,7 @@ static void finish_round(fli_job *job)
   if (job->is_public) fli_norms_adapt(job);
   if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);
+  fli_selector_end_round(job);
   event.model_version = job->store.canonical.version;
   report_lost(job, job->n_counted >= job->n_wanted ? FL_REJECT_STALE
                                                    : FL_REJECT_DEADLINE);

@@ -20,7 +20,8 @@
 #include "wire/transfer.h"
 
 typedef struct fli_participant fli_participant;
-typedef struct fli_cohorts fli_cohorts; /* cohorts.h */
+typedef struct fli_cohorts fli_cohorts;   /* cohorts.h */
+typedef struct fli_selector fli_selector; /* selector.h */
 
 enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
 
@@ -223,7 +224,7 @@ struct fli_participant {
   uint64_t before_round; /* the one before, for when that is taken back */
   uint32_t before_attempt;
   /* With cohorts: */
-  uint32_t slot;         /* in the set */
+  uint32_t slot;         /* in the set; without cohorts: of all, as they came */
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
@@ -283,6 +284,7 @@ typedef struct fli_member {
   double report_value;
   fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
   uint64_t asked_bytes; /* requests for rows; see slices.c */
+  float seconds;        /* that its part has taken so far */
 } fli_member;
 
 /* See freezing.c. */
@@ -324,6 +326,7 @@ struct fli_job {
   fl_strategy_options strategy_options; /* see options.strategy */
   fl_strategy *strategy;                /* NULL: the options above say it all */
   int is_spooling;                      /* it needs every update by itself */
+  fli_selector *selector;               /* NULL: a draw */
   fli_registry registry;
 
   fli_phase phase;
@@ -407,6 +410,8 @@ fl_scale fli_round_scale(const fli_job *job);
 fl_status fli_round_open_partial(fli_job *job);
 /* Memory for the norms of the round; `with_reported`: also the members'. */
 fl_status fli_round_alloc_scale(fli_job *job, int with_reported);
+/* Since the phase began; NaN = it has no deadline to tell by. */
+float fli_round_seconds(const fli_job *job);
 /* The round (and its evaluation) is over: the next one, or the end. */
 void fli_round_next(fli_job *job);
 /* 1 when there are enough clients for a round, and its time has come. */

@@ -147,6 +147,7 @@ static const fli_saved_field member_rows[] = {
     MEMBER(is_counted, FLI_SAVED_U32),    MEMBER(has_score, FLI_SAVED_U32),
     MEMBER(first_active, FLI_SAVED_U32),  MEMBER(has_report, FLI_SAVED_U32),
     MEMBER(report_module, FLI_SAVED_U32), MEMBER(report_bits, FLI_SAVED_U64),
+    MEMBER(seconds_bits, FLI_SAVED_U32),
 };
 static const fli_saved_field participant_rows[] = {
     WHO(id, FLI_SAVED_ID),

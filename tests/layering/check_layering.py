@@ -34,7 +34,7 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "freeze.h": "freeze", "cohort.h": "cohort",
           "embedding.h": "embedding", "slices.h": "embedding",
           "client.h": "client", "server.h": "server", "store.h": "store",
-          "strategy.h": "strategy", "channel.h": "channel",
+          "selection.h": "server", "strategy.h": "strategy", "channel.h": "channel",
           "host.h": "adapters", "sqlite.h": "adapters"}
 
 # Outside header, or folder of headers -> the one module that may include it.
