@@ -72,6 +72,34 @@ static void adapt(sv_world *world)
   follow(world, "fedadam");
 }
 
+/* The choice itself, and what is kept for it. */
+static void choose(sv_world *world, uint32_t rule)
+{
+  static fl_selection_options options;
+  CHECK_OK(fl_selection_options_init(&options, sizeof options));
+  options.rule = rule;
+  world->job_options.selection = &options;
+  world->job_options.participants = 2;
+  world->job_options.min_participants = 2;
+}
+
+static void by_choice(sv_world *world)
+{
+  choose(world, FL_SELECT_CHOICE);
+}
+
+static void by_oort(sv_world *world)
+{
+  choose(world, FL_SELECT_OORT);
+}
+
+/* All are asked: what is kept of them is written and read. */
+static void by_oort_of_all(sv_world *world)
+{
+  choose(world, FL_SELECT_OORT);
+  world->job_options.participants = 3;
+}
+
 /* Updates are kept, and read separately. */
 static void trim(sv_world *world)
 {
@@ -231,6 +259,12 @@ static void training_survives_with_a_strategy_of_sums(void)
   run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, adapt);
 }
 
+static void training_survives_with_a_selection(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, by_choice);
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, by_oort);
+}
+
 static void training_survives_with_one_of_separate_updates(void)
 {
   run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim);
@@ -279,6 +313,7 @@ static void restoring_and_saving_report_it(void)
   restore_with(freeze);
   restore_with(adapt);
   restore_with(trim);
+  restore_with(by_oort_of_all);
 }
 
 int main(void)
@@ -292,6 +327,7 @@ int main(void)
   CHECK_CASE(recovering_reports_it);
   CHECK_CASE(training_survives_with_a_strategy_of_sums);
   CHECK_CASE(training_survives_with_one_of_separate_updates);
+  CHECK_CASE(training_survives_with_a_selection);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

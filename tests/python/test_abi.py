@@ -12,7 +12,8 @@ from libfl import _lib
 
 HEADERS = ["base", "model", "layers", "train", "weights", "idx", "compress",
            "feedback", "cache", "freeze", "cohort", "embedding", "slices",
-           "protocol", "store", "strategy", "channel", "client", "server"]
+           "protocol", "store", "strategy", "channel", "client", "server",
+           "selection"]
 
 
 def camel(name):

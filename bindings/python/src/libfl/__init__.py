@@ -45,6 +45,8 @@ from .model import LayerInfo, Model, TensorInfo
 from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
 from .protocol import (Declined, RejectReason, Score, TrainResult, TrainTask,
                        protocol_versions)
+from .selection import (HostSelection, Oort, PowerOfChoice, Selection,
+                        SelectionRound)
 from .server import (ClientAccuracy, CohortSketches, Job, JobStatus, ScaleMode,
                      Server, ServerEvent, ServerEventKind, Weighting)
 from .slices import SliceClient, SliceReport, SliceServer, SliceStatus
@@ -90,15 +92,16 @@ __all__ = [
     "FreezeCriterion", "FreezeEvent", "FreezeEventKind", "FreezePlan",
     "FreezePreset", "FreezeReason", "FreezeReport", "FreezeRequest",
     "FreezeStep", "FreezeWants", "From", "GELU", "GeometricMedian",
-    "GroupNorm", "HostStrategy", "Input", "InternalError", "IoError", "Job",
-    "JobStatus", "KeyPair", "Krum", "LayerInfo", "LayerNorm", "LimitError",
-    "LoadReport", "LocalTerms", "LocalTrainer", "Loopback", "MaxPool2d",
-    "Mean", "MeanSquaredError", "Median", "MemoryPlan", "MemoryStore", "Model",
-    "MultiKrum", "NomemError", "NotAllowedError", "NotFiniteError",
-    "NotFoundError", "OptionsError", "PairwiseDots", "Partial",
-    "PeerDataError", "PoisonedError", "Positions", "QFedAvg", "RangeError",
-    "RejectReason", "ReLU", "ResourceError", "Scaffold", "Scale", "ScaleMode",
-    "SchemaError", "Score", "Server", "ServerEvent", "ServerEventKind", "SGD",
+    "GroupNorm", "HostSelection", "HostStrategy", "Input", "InternalError",
+    "IoError", "Job", "JobStatus", "KeyPair", "Krum", "LayerInfo", "LayerNorm",
+    "LimitError", "LoadReport", "LocalTerms", "LocalTrainer", "Loopback",
+    "MaxPool2d", "Mean", "MeanSquaredError", "Median", "MemoryPlan",
+    "MemoryStore", "Model", "MultiKrum", "NomemError", "NotAllowedError",
+    "NotFiniteError", "NotFoundError", "Oort", "OptionsError", "PairwiseDots",
+    "Partial", "PeerDataError", "PoisonedError", "Positions", "PowerOfChoice",
+    "QFedAvg", "RangeError", "RejectReason", "ReLU", "ResourceError",
+    "Scaffold", "Scale", "ScaleMode", "SchemaError", "Score", "Selection",
+    "SelectionRound", "Server", "ServerEvent", "ServerEventKind", "SGD",
     "Sigmoid", "SiLU", "SizeError", "Sketcher", "SliceClient", "SliceReport",
     "SliceServer", "SliceStatus", "Softmax", "SoftmaxCrossEntropy",
     "SparseEmbedding", "SqliteStore", "StaleError", "StateError", "Step",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ._structs import *
 from ._structs_embedding import *
+from ._structs_selection import *
 from ._structs_slices import *
 from ._structs_strategy import *
 
@@ -369,6 +370,7 @@ INITIALISED: dict[type[Structure], str] = {
     CohortEvent: "fl_cohort_event_init",
     CohortInfo: "fl_cohort_info_init",
     CohortPick: "fl_cohort_pick_init",
+    SelectionOptions: "fl_selection_options_init",
     StrategyOptions: "fl_strategy_options_init",
     StrategyRound: "fl_strategy_round_init",
     StrategyReport: "fl_strategy_report_init",

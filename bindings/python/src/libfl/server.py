@@ -25,6 +25,7 @@ from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
+from .selection import Selection
 from .slices import SliceServer
 from .store import Store
 from .strategy import StrategyOptions
@@ -306,7 +307,8 @@ class Server(Handle):
                 cohorts: CohortRule | str | Mapping[str, Any] | None = None,
                 cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
                 cohort_probed: int = 40,
-                strategy: StrategyOptions | None = None) -> Job:
+                strategy: StrategyOptions | None = None,
+                selection: Selection | None = None) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -320,8 +322,9 @@ class Server(Handle):
         Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
         before a round without training. `strategy`: what becomes of the
-        updates, as FedAdam(rate=.05) or TrimmedMean(). See fl_job_options for
-        every setting.
+        updates, as FedAdam(rate=.05) or TrimmedMean(). `selection`: whom a
+        round asks, as PowerOfChoice() or Oort(). See fl_job_options for every
+        setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -371,6 +374,11 @@ class Server(Handle):
             # Called for as long as the job lives.
             self._functions += functions
             options.strategy = _lib.address(_lib.pointer(rule))
+        if selection is not None:
+            chooser, functions = selection._struct()
+            kept.append(chooser)
+            self._functions += functions
+            options.selection = _lib.address(_lib.pointer(chooser))
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()
