@@ -228,6 +228,23 @@ FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
 FL_API fl_status fl_client_next_timeout(const fl_client *client,
                                         uint64_t *deadline_ns);
 
+/** Say which of FL_CONDITION_* hold now; a client that never says has all.
+ * Call it whenever they change. A round that demands others is declined, or
+ * given up if it was begun (FL_CLIENT_STALE, FL_REJECT_DECLINED), and the
+ * server does not ask until they hold. FL_E_ARGUMENT: other bits. */
+FL_API fl_status fl_client_set_conditions(fl_client *client,
+                                          uint32_t conditions);
+/** Bound what may be sent and received in a day, in bytes; 0 = no bound. `day`
+ * is the host's number of the day, whatever it counts from: say it again when
+ * another begins, which forgets what was counted. A round whose model and
+ * update might be more than is left is declined, and no HELLO is said when
+ * nothing is. What was counted is in the saved state: call this after
+ * fl_client_restore, too. */
+FL_API fl_status fl_client_set_budget(fl_client *client, uint64_t daily_bytes,
+                                      uint64_t day);
+/** Bytes sent and received on the day that was said last. */
+FL_API uint64_t fl_client_get_spent(const fl_client *client);
+
 /** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; still asked after
  * FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT (not one of weights and update;
  * samples) and FL_E_RANGE (a norm of the update above 2^127). Copied. */

@@ -197,6 +197,16 @@ typedef struct fl_job_options {
    * store it is FL_E_CONFLICT. Borrowed; `user` stays for as long as the job.
    */
   const fl_selection_options *selection;
+  /** Clients are asked to train only while they have all of these
+   * (fl_client_set_conditions): FL_CONDITION_* bits, default 0. */
+  uint32_t demands;
+  uint32_t reserved_demands;
+  /** Clients that are not needed now, or whose update came too late, are told
+   * to come back (WAIT) after this long, and up to as long again, times the
+   * rounds that those who are there could fill: drawn for each from the seed,
+   * so that they do not come at once. They can be asked meanwhile, if they are
+   * connected. At most a day; 0 = nobody is told (default). */
+  uint64_t checkin_ns;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

@@ -15,6 +15,7 @@ enum {
   FLI_RNG_DROPOUT = 5,      /* a = step, b = node */
   FLI_RNG_COHORT = 6,       /* a = round, b = cohort */
   FLI_RNG_SPARSE = 9,       /* a = layout, b = table */
+  FLI_RNG_BACKOFF = 17,     /* a = round, b = hash of the client's id */
   FLI_RNG_TEST = 100
 };
 

@@ -98,6 +98,12 @@ typedef struct fli_rows {
                       fl_buffer *update);
 } fli_rows;
 
+/* The daily budget, for clients that have one (conditions.c). */
+typedef struct fli_limits {
+  /* 1 when there is something left today, or enough for the plan at hand. */
+  int (*allow)(const fl_client *client, int is_plan);
+} fli_limits;
+
 struct fl_client {
   fl_context *context;
   fl_client_options options; /* strings point to the three below */
@@ -188,6 +194,14 @@ struct fl_client {
   uint64_t wait_ns;
   uint64_t wait_until_ns;
 
+  /* What the device has, and what may move (conditions.c). */
+  uint32_t lacks;           /* FL_CONDITION_* that do not hold, */
+  uint32_t said;            /* and what the server knows of that */
+  const fli_limits *limits; /* NULL: none */
+  uint64_t daily_bytes;
+  uint64_t day;
+  uint64_t spent;
+
   /* Events. */
   uint32_t events;
   uint64_t accepted_round;
@@ -258,6 +272,9 @@ fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);
 fl_status fli_client_continue(fl_client *client);
 /* The server went on: what is at hand will not be counted. */
 void fli_client_supersede(fl_client *client, uint32_t reason, const char *text);
+
+/* Decline the plan at hand, however far it has got. */
+void fli_client_forgo(fl_client *client, const char *why);
 
 /* slices.c: rows of the job's embedding. */
 void fli_client_free_slices(fl_client *client);

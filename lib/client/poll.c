@@ -35,6 +35,10 @@ static int expects_answer(const fl_client *client)
 
 static void run_wait_timer(fl_client *client)
 {
+  /* What the device has is said in HELLO. */
+  if (client->lacks != client->said && client->phase == FLI_PHASE_IDLE &&
+      client->link == FLI_LINK_WELCOMED && !client->due)
+    fli_client_resync(client);
   if (client->has_new_wait) {
     client->has_new_wait = 0;
     client->is_waiting = 1;

@@ -77,6 +77,25 @@ void fli_client_supersede(fl_client *client, uint32_t reason, const char *text)
   fli_client_raise(client, FL_CLIENT_STALE);
 }
 
+void fli_client_forgo(fl_client *client, const char *why)
+{
+  client->phase = FLI_PHASE_MODEL;
+  client->demand = FLI_DEMAND_PLAN;
+  fli_client_supersede(client, FL_REJECT_DECLINED, why);
+  client->has_declined = 1;
+  client->declined = (fli_turn){client->plan.round, client->plan.attempt};
+  client->due |= FLI_DUE_DECLINE;
+}
+
+/* What is against the plan at hand; NULL = nothing. */
+static const char *objection(const fl_client *client)
+{
+  const fli_limits *limits = client->limits;
+  if (client->plan.demands & client->lacks) return "conditions do not hold";
+  if (limits && !limits->allow(client, 1)) return "the day's bytes are spent";
+  return NULL;
+}
+
 /* Training on `a` gives what training on `b` gives. */
 static int is_same_task(const fli_plan *a, const fli_plan *b)
 {
@@ -257,6 +276,10 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
   keep_plan(client, &plan);
+  if (objection(client)) {
+    fli_client_forgo(client, objection(client));
+    return FL_OK;
+  }
   FLI_TRY(fli_client_enter_cohort(client, &plan));
   fli_client_settle(client, &plan);
   if (fli_client_holds(client, plan.model_version, plan.model_hash))

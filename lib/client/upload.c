@@ -366,6 +366,7 @@ static fl_status write_hello(fl_client *client)
       .has_token = client->has_token,
       .has_model = client->has_canonical && client->canonical.is_valid,
       .depth = client->options.max_depth,
+      .lacks = client->lacks,
   };
   memcpy(hello.client_id, client->id, sizeof hello.client_id);
   memcpy(hello.job, client->job, sizeof hello.job);
@@ -453,7 +454,9 @@ fl_status fli_client_write_due(fl_client *client)
   fl_status st = FL_OK;
   if (client->link == FLI_LINK_HELLO_DUE) {
     if (client->is_waiting || client->has_new_wait) return FL_OK;
+    if (client->limits && !client->limits->allow(client, 0)) return FL_OK;
     FLI_TRY(write_hello(client));
+    client->said = client->lacks;
     client->link = FLI_LINK_HELLO_SENT;
   } else if (client->link == FLI_LINK_WELCOMED) {
     FLI_TRY(write_frames(client));

@@ -36,10 +36,12 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
     return answer(peer, round, attempt, FL_REJECT_NONE);
   }
   if (!is_running || round != job->round || attempt != job->attempt) {
-    return fli_peer_ack(peer, round, attempt, FL_REJECT_STALE,
-                        "round: got %llu, attempt %u, want %llu, attempt %u",
-                        (unsigned long long)round, attempt,
-                        (unsigned long long)job->round, job->attempt);
+    const fl_status st =
+        fli_peer_ack(peer, round, attempt, FL_REJECT_STALE,
+                     "round: got %llu, attempt %u, want %llu, attempt %u",
+                     (unsigned long long)round, attempt,
+                     (unsigned long long)job->round, job->attempt);
+    return st == FL_OK ? fli_backoff_tell(peer) : st;
   }
   if (!mine) return answer(peer, round, attempt, FL_REJECT_NOT_SELECTED);
   if (mine->is_out) return answer(peer, round, attempt, mine->lost);
@@ -269,5 +271,6 @@ fl_status fli_collect_update(fli_peer *peer)
   fli_journal_update(peer, member);
   peer->incoming.data.size = dense.size;
   fli_rule_keep(job, member, &peer->incoming.data);
-  return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
+  st = answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
+  return st == FL_OK ? fli_backoff_tell(peer) : st;
 }

@@ -329,7 +329,9 @@ fl_status fli_job_resync(fli_job *job, fli_peer *peer)
     fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_PLAN | FLI_DUE_SCALE);
     return FL_OK;
   }
-  return is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
+  const fl_status st =
+      is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
+  return st == FL_OK ? fli_backoff_tell(peer) : st;
 }
 
 void fli_job_finish(fli_job *job)

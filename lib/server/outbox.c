@@ -158,6 +158,7 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
       .has_cohort = job->front != NULL,
+      .demands = options->demands,
       .prox_mu = options->strategy ? options->strategy->prox_mu : 0.0f,
       .slices = job->slices ? job->slices_plan.data : NULL,
       .slices_size = job->slices ? job->slices_plan.size : 0,

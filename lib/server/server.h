@@ -468,6 +468,11 @@ fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
 /* Into a job without freezing. */
 fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
 
+/* Tell a peer of whom nothing is wanted when to come back (backoff.c). */
+fl_status fli_backoff_tell(fli_peer *peer);
+/* What a client can do now: without what the job demands, it cannot train. */
+uint64_t fli_backoff_capabilities(const fli_job *job, const fli_hello *hello);
+
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);
 

@@ -58,6 +58,8 @@ static const fli_saved_field option_rows[] = {
     OPTION(rate_period, FLI_SAVED_U32),
     OPTION(cohort_sketches, FLI_SAVED_U32),
     OPTION(cohort_probed, FLI_SAVED_U32),
+    OPTION(demands, FLI_SAVED_U32),
+    OPTION(checkin_ns, FLI_SAVED_U64),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),

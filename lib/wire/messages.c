@@ -83,6 +83,7 @@ static const fli_field hello_fields[] = {
     OPT_U64(hello, 10, model_version, has_model),
     OPT_ARRAY(hello, 11, model_hash, has_model),
     OPT_U32(hello, 12, depth, UINT32_MAX),
+    OPT_U32(hello, 20, lacks, UINT32_MAX),
 };
 
 static const fli_field norm_fields[] = {
@@ -165,6 +166,7 @@ static const fli_field plan_fields[] = {
     VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
+    OPT_U32(plan, 24, demands, UINT32_MAX),
     VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
     OPT_F32(plan, 30, prox_mu),
 };

@@ -60,6 +60,7 @@ typedef struct fli_hello {
   uint64_t model_version;             /* 10?: canonical model held */
   uint8_t model_hash[FLI_HASH_BYTES]; /* 11? with 10 */
   uint32_t depth; /* 12?: last modules it can train; 0 = all */
+  uint32_t lacks; /* 20?: FL_CONDITION_* that do not hold */
 } fli_hello;
 
 typedef struct fli_welcome {
@@ -114,6 +115,7 @@ typedef struct fli_plan {
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
   int has_cohort;
   uint32_t cohort;       /* 22?: whose model it trains */
+  uint32_t demands;      /* 24?: FL_CONDITION_* that have to hold */
   float prox_mu;         /* 30?: FedProx: >= 0; 0 = nothing */
   const uint8_t *slices; /* 28?: fl_slice_server_copy_plan's bytes */
   size_t slices_size;
