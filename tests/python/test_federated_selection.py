@@ -150,3 +150,47 @@ def test_what_excludes_each_other_is_refused(mlp):
                 server.add_job(model, codec="f32", **options)
     with pytest.raises(TypeError, match="no setting 'speed'"):
         fl.Oort(speed=3)
+
+
+def test_only_devices_that_have_what_is_demanded_train(mlp):
+    targets = skewed(mlp)[:4]
+    pullers = [Puller(target) for target in targets]
+    clients = [fl.Client(f"client-{i:02}", train=p.train)
+               for i, p in enumerate(pullers)]
+    clients[1].set_conditions(fl.Condition.UNMETERED)
+    clients[2].set_conditions(fl.Condition.CHARGING | fl.Condition.IDLE)
+    counted = []
+    with mlp() as model, fl.Server() as server:
+        server.add_job(model, rounds=3, codec="f32", min_clients=3,
+                       demands=fl.Condition.CHARGING, checkin=5.)
+        for event in fl.Loopback(server, clients).events():
+            if event.kind is Event.UPDATE_ACCEPTED:
+                counted.append(event.client_id)
+    assert sorted(set(counted)) == ["client-00", "client-02", "client-03"]
+    with pytest.raises(fl.ArgumentError):
+        clients[0].set_conditions(8)
+
+
+def test_a_days_bytes_bound_a_client_and_outlive_it(mlp):
+    targets = skewed(mlp)[:2]
+    clients = [fl.Client(f"client-{i:02}", train=Puller(t).train)
+               for i, t in enumerate(targets)]
+    clients[1].set_budget(15_000, day=20_000)
+    counted = []
+    with mlp() as model, fl.Server() as server:
+        job = server.add_job(model, rounds=12, codec="f32", retry_pause=.1)
+        loopback = fl.Loopback(server, clients)
+        for event in loopback.events():
+            if event.kind is Event.UPDATE_ACCEPTED:
+                counted.append(event.client_id)
+            if job.status.is_finished:
+                break
+    assert counted.count("client-00") == 12
+    assert 0 < counted.count("client-01") < 12
+    spent = clients[1].spent
+    assert 0 < spent < 16_000
+    with fl.Client("client-01", state=clients[1].save()) as restored:
+        restored.set_budget(15_000, day=20_000)
+        assert restored.spent == spent
+        restored.set_budget(15_000, day=20_001)
+        assert restored.spent == 0

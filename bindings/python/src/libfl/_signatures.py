@@ -252,6 +252,8 @@ CHECKED: dict[str, list[Any]] = {
     "fl_client_poll": [Client, c_uint64, POINTER(ClientEvent)],
     "fl_client_next_timeout": [Client, U64P],
     "fl_client_submit": [Client, POINTER(TrainResult)],
+    "fl_client_set_conditions": [Client, c_uint32],
+    "fl_client_set_budget": [Client, c_uint64, c_uint64],
     "fl_client_submit_score": [Client, POINTER(Score)],
     "fl_client_decline": [Client],
     "fl_client_get_description": [Client, POINTER(U8P), SizeP],
@@ -391,6 +393,7 @@ del _struct, _name
 
 # Functions that cannot fail: (restype, argtypes).
 PLAIN: dict[str, tuple[Any, list[Any]]] = {
+    "fl_client_get_spent": (c_uint64, [Client]),
     "fl_status_name": (c_char_p, [Status]),
     "fl_status_text": (c_char_p, [Status]),
     "fl_status_count": (c_uint32, []),

@@ -518,7 +518,9 @@ class JobOptions(Struct):
                 ("rate_factor", c_float), ("rate_period", c_uint32),
                 ("cohorts", POINTER(CohortOptions)),
                 ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32),
-                ("strategy", c_void_p), ("selection", c_void_p)]
+                ("strategy", c_void_p), ("selection", c_void_p),
+                ("demands", c_uint32), ("reserved_demands", c_uint32),
+                ("checkin_ns", c_uint64)]
 
 
 class ServerEvent(Struct):

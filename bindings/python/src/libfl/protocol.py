@@ -55,6 +55,16 @@ class RejectReason(enum.IntEnum):
         return _lib.text(lib.fl_reject_text(int(self)))
 
 
+class Condition(enum.IntFlag):
+    """What a device may have, and a job demand."""
+
+    NONE = 0
+    CHARGING = 1
+    UNMETERED = 2
+    IDLE = 4
+    ALL = 7
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainTask:
     """What to train, and from where. `weights` is the task's own array: it

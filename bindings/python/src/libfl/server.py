@@ -308,7 +308,9 @@ class Server(Handle):
                 cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
                 cohort_probed: int = 40,
                 strategy: StrategyOptions | None = None,
-                selection: Selection | None = None) -> Job:
+                selection: Selection | None = None,
+                demands: protocol.Condition = protocol.Condition.NONE,
+                checkin: float = 0.0) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -323,7 +325,9 @@ class Server(Handle):
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
         before a round without training. `strategy`: what becomes of the
         updates, as FedAdam(rate=.05) or TrimmedMean(). `selection`: whom a
-        round asks, as PowerOfChoice() or Oort(). See fl_job_options for every
+        round asks, as PowerOfChoice() or Oort(). Clients are asked only while
+        they have all of `demands`; those who are not needed are told to come
+        back after `checkin` seconds and more. See fl_job_options for every
         setting.
         """
         compressor = codec_options(codec)._struct()
@@ -344,14 +348,15 @@ class Server(Handle):
             "feedback_decay": feedback_decay, "min_cover": min_cover,
             "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
                                             "cohort_sketches"),
-            "cohort_probed": cohort_probed,
+            "cohort_probed": cohort_probed, "demands": int(demands),
             **{"rate_" + field: value
                for field, value in schedule_fields(schedule).items()}}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,
             "evaluate_deadline": evaluate_deadline,
-            "return_grace": return_grace, "retry_pause": retry_pause}
+            "return_grace": return_grace, "retry_pause": retry_pause,
+            "checkin": checkin}
         for field, value in plain.items():
             setattr(options, field, value)
         kept: list[Any] = []
