@@ -27,7 +27,8 @@ fl_status fl_client_set_conditions(fl_client *client, uint32_t conditions)
   if (conditions & ~(uint32_t)FL_CONDITION_ALL)
     return fli_error(FL_E_ARGUMENT, "conditions: got %x, want FL_CONDITION_*",
                      conditions);
-  client->lacks = FL_CONDITION_ALL & ~conditions;
+  client->lacks &= FLI_LACKS_BYTES;
+  client->lacks |= FL_CONDITION_ALL & ~conditions;
   if (is_on_plan(client) && (client->plan.demands & client->lacks))
     fli_client_forgo(client, "conditions do not hold any more");
   return FL_OK;
@@ -65,6 +66,7 @@ fl_status fl_client_set_budget(fl_client *client, uint64_t daily_bytes,
   client->day = day;
   client->daily_bytes = daily_bytes;
   client->limits = daily_bytes > 0 ? &limits : NULL;
+  client->lacks &= ~(uint32_t)FLI_LACKS_BYTES; /* the next plan tells */
   return FL_OK;
 }
 

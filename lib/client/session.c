@@ -87,13 +87,14 @@ void fli_client_forgo(fl_client *client, const char *why)
   client->due |= FLI_DUE_DECLINE;
 }
 
-/* What is against the plan at hand; NULL = nothing. */
-static const char *objection(const fl_client *client)
+/* What is against the plan at hand; NULL = nothing. Who has no bytes for it
+ * says so, and is not asked again today. */
+static const char *objection(fl_client *client)
 {
   const fli_limits *limits = client->limits;
-  if (client->plan.demands & client->lacks) return "conditions do not hold";
-  if (limits && !limits->allow(client, 1)) return "the day's bytes are spent";
-  return NULL;
+  if (limits && !limits->allow(client, 1)) client->lacks |= FLI_LACKS_BYTES;
+  if (client->lacks & FLI_LACKS_BYTES) return "the day's bytes are spent";
+  return client->plan.demands & client->lacks ? "conditions do not hold" : NULL;
 }
 
 /* Training on `a` gives what training on `b` gives. */
@@ -276,8 +277,9 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
   keep_plan(client, &plan);
-  if (objection(client)) {
-    fli_client_forgo(client, objection(client));
+  const char *why = objection(client);
+  if (why) {
+    fli_client_forgo(client, why);
     return FL_OK;
   }
   FLI_TRY(fli_client_enter_cohort(client, &plan));

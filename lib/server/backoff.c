@@ -14,9 +14,10 @@
 
 uint64_t fli_backoff_capabilities(const fli_job *job, const fli_hello *hello)
 {
-  const int fits = (job->options.demands & hello->lacks) == 0;
-  return fits ? hello->capabilities
-              : hello->capabilities & ~(uint64_t)FLI_CAP_TRAIN;
+  uint64_t lost = 0;
+  if (hello->lacks & job->options.demands) lost = FLI_CAP_TRAIN;
+  if (hello->lacks & FLI_LACKS_BYTES) lost = FLI_CAP_TRAIN | FLI_CAP_EVALUATE;
+  return hello->capabilities & ~lost;
 }
 
 /* Something is asked, or will be said at once. */

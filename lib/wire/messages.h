@@ -44,6 +44,9 @@ enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256 };
 /* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean. */
 enum { FLI_CAP_TRAIN = 1, FLI_CAP_EVALUATE = 2, FLI_CAP_COHORTS = 4 };
 
+/* Beside FL_CONDITION_*: bytes for a round today. Every job demands them. */
+enum { FLI_LACKS_BYTES = 8 };
+
 typedef struct fli_hello {
   uint32_t version_min;            /* 1 */
   uint32_t version_max;            /* 2 */

@@ -217,6 +217,12 @@ Test(client_conditions, a_round_that_may_cost_more_is_declined)
     } else {
       is_declined(&fx);
       is_told_declined(&fx);
+      fx_drain(&fx); /* and the server hears that there are no bytes */
+      cr_expect_eq(fx_take_hello(&fx).lacks, (uint32_t)FLI_LACKS_BYTES);
+      fx_welcome(&fx);
+      cr_assert_eq(fl_client_set_budget(fx.client, 1 << 20, 1), FL_OK);
+      fx_drain(&fx);
+      cr_expect_eq(fx_take_hello(&fx).lacks, 0u);
     }
     fx_free(&fx);
   }

@@ -201,6 +201,27 @@ Test(server_backoff, who_gets_what_is_demanded_can_be_asked_again)
   sv_free(&world);
 }
 
+Test(server_backoff, who_has_no_bytes_left_is_asked_nothing)
+{
+  sv_world world;
+  sv_init(&world, NULL, FL_CODEC_F32);
+  world.job_options.rounds = 1;
+  world.job_options.min_clients = 1;
+  world.job_options.evaluate_every = 1;
+  sv_start(&world);
+  sv_add(&world, "abe", 10);
+  sv_add(&world, "bea", 10);
+  say(&world.clients[0], FLI_LACKS_BYTES);
+  say(&world.clients[1], 0);
+  sv_tick(&world, SV_SECOND_NS);
+  cr_expect_eq(sv_status(&world).selected, 1u);
+  sv_run(&world);
+  cr_expect(sv_status(&world).is_finished);
+  cr_expect_eq(world.clients[0].got[FLI_MSG_PLAN], 0u);
+  cr_expect_eq(world.clients[0].got[FLI_MSG_EVALUATE], 0u);
+  sv_free(&world);
+}
+
 Test(server_backoff, demands_and_times_out_of_range_are_refused)
 {
   sv_world world;
