@@ -207,6 +207,18 @@ typedef struct fl_job_options {
    * so that they do not come at once. They can be asked meanwhile, if they are
    * connected. At most a day; 0 = nobody is told (default). */
   uint64_t checkin_ns;
+  /** FedBuff (Nguyen et al., AISTATS 2022): a round ends with so many updates,
+   * and clients still at work go on; their updates count later, by age. 0 =
+   * rounds that all begin together (default). Up to `participants` train at
+   * once. Each update counts 1/K whatever its samples, times
+   * round(16 / sqrt(1 + s)) / 16 when it is s versions old. Wants THC in mode
+   * UNIFORM or TABLE and scale_mode PUBLIC; not together with cohorts, freeze,
+   * error_feedback, evaluate_every, slices, a selection, or a strategy that
+   * needs updates separately: FL_E_CONFLICT. <= 4095. */
+  uint32_t buffer;
+  /** Updates older than so many versions are refused (FL_REJECT_STALE); 0..64,
+   * default 16. */
+  uint32_t buffer_staleness;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

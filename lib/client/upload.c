@@ -55,7 +55,8 @@ static fl_status make_scale(const fl_client *client, fl_scale *scale)
   fl_status st = fl_scale_init(scale, sizeof *scale);
   if (st != FL_OK) return st;
   scale->slots = client->plan.slots;
-  scale->round = client->plan.round;
+  scale->round = client->plan.scale_round > 0 ? client->plan.scale_round
+                                              : client->plan.round;
   scale->weight_cap = client->plan.weight_cap;
   memcpy(scale->noise_seed, client->noise_seed, sizeof scale->noise_seed);
   scale->norms = client->scale_norms;

@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
 #include "server/slices.h"
@@ -19,6 +20,15 @@ static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
 {
   return fli_peer_ack(peer, round, attempt, reason, "%s",
                       reason == FL_REJECT_NONE ? "" : fl_reject_text(reason));
+}
+
+/* 1 when that is what the sender, or everybody, is asked for now. */
+static int is_turn(const fli_job *job, const fli_member *mine, uint64_t round,
+                   uint32_t attempt)
+{
+  if (fli_buffered_runs(job))
+    return mine && mine->task.round == round && mine->task.attempt == attempt;
+  return job->round == round && job->attempt == attempt;
 }
 
 /* Find the sender's part in the round that runs; *member stays NULL when the
@@ -35,7 +45,7 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
   if (who->counted_round == round && who->counted_attempt == attempt) {
     return answer(peer, round, attempt, FL_REJECT_NONE);
   }
-  if (!is_running || round != job->round || attempt != job->attempt) {
+  if (!is_running || !is_turn(job, mine, round, attempt)) {
     const fl_status st =
         fli_peer_ack(peer, round, attempt, FL_REJECT_STALE,
                      "round: got %llu, attempt %u, want %llu, attempt %u",
@@ -169,10 +179,12 @@ static uint64_t capped(const fli_job *job, uint64_t samples)
 static fl_status check_header(const fli_job *job, const fli_member *member,
                               const fli_bytes *data, uint64_t *samples)
 {
-  const uint32_t want = (uint32_t)(member - job->members);
+  const uint32_t want = fli_buffered_runs(job)
+                            ? member->task.slot
+                            : (uint32_t)(member - job->members);
   uint32_t slot = 0;
-  const fl_status st =
-      fl_partial_peek(job->partial, data->data, data->size, &slot, samples);
+  const fl_status st = fl_partial_peek(fli_round_partial(job, member),
+                                       data->data, data->size, &slot, samples);
   if (st != FL_OK) return st;
   if (slot != want)
     return fli_error(FL_E_RANGE, "update.slot: got %u, want %u", slot, want);
@@ -208,6 +220,9 @@ void fli_collect_count(fli_job *job, fli_member *member, double loss,
   who->before_attempt = who->counted_attempt;
   who->counted_round = job->round;
   who->counted_attempt = job->attempt;
+  if (!fli_buffered_runs(job)) return;
+  who->counted_round = member->task.round;
+  who->counted_attempt = member->task.attempt;
 }
 
 static void announce(const fli_peer *peer, const fli_member *member)
@@ -257,7 +272,9 @@ fl_status fli_collect_update(fli_peer *peer)
   }
   if (st == FL_OK && job->front) st = fli_cohorts_sketch(member, &dense);
   if (st == FL_OK) {
-    st = fl_partial_add(job->partial, dense.data, dense.size);
+    st = fli_buffered_runs(job)
+             ? fli_buffered_add(job, member, &dense)
+             : fl_partial_add(job->partial, dense.data, dense.size);
   }
   if (st == FL_E_NOMEM) return st;
   if (st != FL_OK) {

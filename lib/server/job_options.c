@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
 #include "server/selector.h"
@@ -42,6 +43,7 @@ static fl_job_options defaults(void)
       .feedback_decay = 0.5f,
       .min_cover = 1,
       .cohort_probed = 40,
+      .buffer_staleness = 16,
   };
   return options;
 }
@@ -177,5 +179,6 @@ fl_status fli_job_options_check(const fl_job_options *options)
   if (st == FL_OK) st = check_choices(options);
   if (st == FL_OK) st = fli_cohorts_check(options);
   if (st == FL_OK) st = fli_selector_check(options);
+  if (st == FL_OK) st = fli_buffered_check(options);
   return st == FL_OK ? fli_rule_check(options) : st;
 }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "model/schedule.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
@@ -103,13 +104,13 @@ static fl_status continue_model(fli_peer *peer)
 /* ---- rounds ---- */
 
 /* The same for every attempt of a round: who has trained need not again. */
-static uint64_t client_seed(const fli_participant *who)
+static uint64_t client_seed(const fli_participant *who, uint64_t round)
 {
   uint8_t digest[FLI_HASH_BYTES];
   fli_rng rng;
   fli_hash(digest, who->id, strlen(who->id));
-  fli_rng_init(&rng, who->job->options.seed, FLI_RNG_CLIENT_SEED,
-               who->job->round, (uint32_t)fli_hash_id(digest));
+  fli_rng_init(&rng, who->job->options.seed, FLI_RNG_CLIENT_SEED, round,
+               (uint32_t)fli_hash_id(digest));
   return fli_rng_u64(&rng);
 }
 
@@ -149,7 +150,7 @@ static fl_status write_plan(fli_peer *peer)
       .epochs = options->epochs,
       .batch_size = options->batch_size,
       .learning_rate = rate_of(job),
-      .seed = client_seed(who),
+      .seed = client_seed(who, job->round),
       .model_version = job->store.canonical.version,
       .deadline_ms = fli_job_left_ms(job),
       .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,
@@ -170,7 +171,10 @@ static fl_status write_plan(fli_peer *peer)
     message.counted_round = who->counted_round;
     message.counted_attempt = who->counted_attempt;
   }
-  if (job->is_public) {
+  if (fli_buffered_runs(job)) {
+    fli_buffered_plan(job, &job->members[who->member], &message);
+    message.seed = client_seed(who, message.round);
+  } else if (job->is_public) {
     message.noise_seed = job->noise_seed;
     message.norms = job->norms_wire;
     message.norms_size = (size_t)job->n_norms * 2;

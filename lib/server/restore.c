@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
@@ -225,6 +226,7 @@ static void restore_member(fli_job *job, uint32_t slot,
       .report_module = saved->report_module,
       .report_value = report,
       .seconds = fli_f32_from_bits(saved->seconds_bits),
+      .task = saved->task,
   };
   const int is_report =
       job->phase == FLI_PHASE_EVALUATING ? member.has_score : member.has_norm;
@@ -310,7 +312,7 @@ static fl_status read_agreed(fli_job *job, fli_msg_reader *reader)
   size_t size = 0;
   const uint8_t *data = fli_reader_bin(reader, &size);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (job->phase != FLI_PHASE_UPDATES) {
+  if (job->phase != FLI_PHASE_UPDATES || fli_buffered_runs(job)) {
     return size == 0 ? FL_OK : malformed("the agreed norms");
   }
   const fl_status st =
@@ -352,7 +354,8 @@ static fl_status read_sum(fli_job *job, fli_msg_reader *reader)
 static fl_status read_scale(fli_job *job, fli_msg_reader *reader)
 {
   fl_status st = FL_OK;
-  if (job->phase == FLI_PHASE_NORMS || job->phase == FLI_PHASE_UPDATES) {
+  if ((job->phase == FLI_PHASE_NORMS || job->phase == FLI_PHASE_UPDATES) &&
+      !fli_buffered_runs(job)) {
     FLI_TRY(fli_round_alloc_scale(job, job->phase == FLI_PHASE_NORMS));
   }
   FLI_TRY(read_reported(job, reader));
@@ -405,6 +408,7 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
   FLI_TRY(fli_rule_read(job, reader));
   FLI_TRY(fli_slices_read(job, reader));
   FLI_TRY(fli_selector_read(job, reader));
+  FLI_TRY(fli_buffered_read(job, reader));
   fli_reader_leave(reader);
   *out = job;
   job = NULL;

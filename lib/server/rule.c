@@ -5,6 +5,7 @@
  * does not train counts as no change there. Rules that a mean is enough for
  * take it from the sum, as everybody else. */
 #include "server/rule.h"
+#include "server/buffered.h"
 #include "server/state.h"
 
 #include <string.h>
@@ -170,7 +171,7 @@ fl_status fli_rule_propose(fli_job *job, float *mean, fli_pending *pending)
 {
   const fli_canonical *model = &job->store.canonical;
   if (job->is_spooling) return propose_of_updates(job, pending);
-  const fl_status st = fl_partial_decode(job->partial, mean, model->n);
+  const fl_status st = fli_round_mean(job, mean);
   if (st != FL_OK) return st;
   return fli_strategy_propose(job->strategy, NULL, mean, model->weights,
                               pending);

@@ -8,7 +8,8 @@
  *   version, weights,
  *   momentum, residual, announced norms, steps, freezing, participants, round,
  *   members, then of the round: reported norms, agreed norms, clamp counts,
- *   sum; accuracy, cohorts, strategy's state and updates, slices, selection
+ *   sum; accuracy, cohorts, strategy's state and updates, slices, selection,
+ *   buffer
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -18,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
@@ -128,6 +130,7 @@ static void write_members(fli_msg_writer *writer, const fli_job *job,
         .report_module = member->report_module,
         .report_bits = fli_f64_bits(member->report_value),
         .seconds_bits = fli_f32_bits(member->seconds),
+        .task = member->task,
     };
     fli_saved_write(writer, &fli_saved_members, &saved);
   }
@@ -205,6 +208,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   FLI_TRY(fli_rule_write(writer, job));
   FLI_TRY(fli_slices_write(writer, job));
   fli_selector_write(writer, job, sorted, job->front ? 0 : n);
+  FLI_TRY(fli_buffered_write(writer, job, sorted, n));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);

@@ -22,6 +22,7 @@
 typedef struct fli_participant fli_participant;
 typedef struct fli_cohorts fli_cohorts;   /* cohorts.h */
 typedef struct fli_selector fli_selector; /* selector.h */
+typedef struct fli_buffered fli_buffered; /* buffered.h */
 
 enum { FLI_NO_MEMBER = UINT32_MAX, FLI_STAGING_WAIT_MS = 1000 };
 
@@ -267,6 +268,16 @@ typedef enum fli_phase {
   FLI_PHASE_SCORES
 } fli_phase;
 
+/* Of a buffered round: what a member works on, which may be of an earlier one.
+ */
+typedef struct fli_task {
+  uint64_t round;
+  uint32_t attempt;
+  uint32_t slot;
+  uint64_t version; /* of the model it trains */
+  uint64_t epoch;   /* of the scale; see buffered.h */
+} fli_task;
+
 /* One participant's part in the running round or evaluation. */
 typedef struct fli_member {
   fli_participant *participant;
@@ -285,6 +296,8 @@ typedef struct fli_member {
   fli_bytes update; /* counted, in jobs that need them separately (rule.c) */
   uint64_t asked_bytes; /* requests for rows; see slices.c */
   float seconds;        /* that its part has taken so far */
+  fli_task task;        /* of buffered rounds */
+  int is_carried;       /* goes on in the next round */
 } fli_member;
 
 /* See freezing.c. */
@@ -327,6 +340,7 @@ struct fli_job {
   fl_strategy *strategy;                /* NULL: the options above say it all */
   int is_spooling;                      /* it needs every update by itself */
   fli_selector *selector;               /* NULL: a draw */
+  fli_buffered *buffered;               /* NULL: rounds begin together */
   fli_registry registry;
 
   fli_phase phase;

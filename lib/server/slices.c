@@ -61,6 +61,8 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 {
   if (slices && job->cohorts)
     return fli_error(FL_E_CONFLICT, "slices: the job has cohorts");
+  if (slices && job->buffered)
+    return fli_error(FL_E_CONFLICT, "slices: the job has a buffer");
   if (slices) return attach(job, slices);
   if (is_running(job) && job->slices)
     return fli_error(FL_E_STATE, "slices: a round is running with them");

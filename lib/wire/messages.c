@@ -167,6 +167,7 @@ static const fli_field plan_fields[] = {
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
     OPT_U32(plan, 24, demands, UINT32_MAX),
+    OPT_U32(plan, 25, scale_round, UINT32_MAX),
     VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
     OPT_F32(plan, 30, prox_mu),
 };

@@ -119,6 +119,8 @@ typedef struct fli_plan {
   int has_cohort;
   uint32_t cohort;       /* 22?: whose model it trains */
   uint32_t demands;      /* 24?: FL_CONDITION_* that have to hold */
+  uint32_t scale_round;  /* 25?: of the scale, where it is not `round`; 0 = it
+                            is */
   float prox_mu;         /* 30?: FedProx: >= 0; 0 = nothing */
   const uint8_t *slices; /* 28?: fl_slice_server_copy_plan's bytes */
   size_t slices_size;

@@ -133,7 +133,8 @@ static inline void sv_take_scale(sv_client *client, const uint8_t *seed,
   SV_REQUIRE(fli_norms_from_bf16(client->norms, n, norms, size) == FL_OK);
   SV_REQUIRE(fl_scale_init(&client->scale, sizeof client->scale) == FL_OK);
   client->scale.slots = client->plan.slots;
-  client->scale.round = client->plan.round;
+  client->scale.round =
+      client->plan.scale_round ? client->plan.scale_round : client->plan.round;
   client->scale.weight_cap = client->plan.weight_cap;
   memcpy(client->scale.noise_seed, seed, FL_SEED_BYTES);
   client->scale.norms = client->norms;
