@@ -100,6 +100,15 @@ static void by_oort_of_all(sv_world *world)
   world->job_options.participants = 3;
 }
 
+/* Rounds end with two updates; the third goes on. */
+static void buffer(sv_world *world)
+{
+  world->codec.thc_mode = FL_THC_UNIFORM;
+  world->job_options.evaluate_every = 0;
+  world->job_options.buffer = 2;
+  world->job_options.min_participants = 2;
+}
+
 /* Updates are kept, and read separately. */
 static void trim(sv_world *world)
 {
@@ -265,6 +274,11 @@ static void training_survives_with_a_selection(void)
   run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, by_oort);
 }
 
+static void training_survives_with_a_buffer(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC, buffer);
+}
+
 static void training_survives_with_one_of_separate_updates(void)
 {
   run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim);
@@ -328,6 +342,7 @@ int main(void)
   CHECK_CASE(training_survives_with_a_strategy_of_sums);
   CHECK_CASE(training_survives_with_one_of_separate_updates);
   CHECK_CASE(training_survives_with_a_selection);
+  CHECK_CASE(training_survives_with_a_buffer);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

@@ -520,7 +520,8 @@ class JobOptions(Struct):
                 ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32),
                 ("strategy", c_void_p), ("selection", c_void_p),
                 ("demands", c_uint32), ("reserved_demands", c_uint32),
-                ("checkin_ns", c_uint64)]
+                ("checkin_ns", c_uint64), ("buffer", c_uint32),
+                ("buffer_staleness", c_uint32)]
 
 
 class ServerEvent(Struct):

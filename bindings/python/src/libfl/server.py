@@ -310,7 +310,8 @@ class Server(Handle):
                 strategy: StrategyOptions | None = None,
                 selection: Selection | None = None,
                 demands: protocol.Condition = protocol.Condition.NONE,
-                checkin: float = 0.0) -> Job:
+                checkin: float = 0.0, buffer: int = 0,
+                buffer_staleness: int = 16) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -327,8 +328,10 @@ class Server(Handle):
         updates, as FedAdam(rate=.05) or TrimmedMean(). `selection`: whom a
         round asks, as PowerOfChoice() or Oort(). Clients are asked only while
         they have all of `demands`; those who are not needed are told to come
-        back after `checkin` seconds and more. See fl_job_options for every
-        setting.
+        back after `checkin` seconds and more. `buffer`: a round ends with so
+        many updates while other clients go on (FedBuff); those more than
+        `buffer_staleness` versions old are refused. See fl_job_options for
+        every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -349,6 +352,7 @@ class Server(Handle):
             "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
                                             "cohort_sketches"),
             "cohort_probed": cohort_probed, "demands": int(demands),
+            "buffer": buffer, "buffer_staleness": buffer_staleness,
             **{"rate_" + field: value
                for field, value in schedule_fields(schedule).items()}}
         seconds = {
