@@ -185,6 +185,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   fl_compressor_options codec;
   struct freeze_config freeze;
   fl_strategy_options strategy;
+  fl_selection_options selection;
   uint32_t job = 0;
   fl_server_options_init(&options, sizeof options);
   options.store = kept->store;
@@ -195,6 +196,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   config_job(config, &job_options, &codec, &strategy);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
+  if (config_selection(config, &selection)) job_options.selection = &selection;
   if (freezes) job_options.freeze = &freeze.options;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&
       fl_server_add_job(server, model, &job_options, &job) == FL_OK)
