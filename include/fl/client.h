@@ -67,6 +67,10 @@ typedef struct fl_train_task {
    * fl_local_gradient does. 0 = nothing. */
   float prox_mu;
   uint32_t reserved_prox;
+  /** SCAFFOLD: the server's control, for fl_local_begin; what fl_local_end then
+   * gives belongs into fl_train_result.control_change. NULL = another strategy.
+   */
+  const float *control;
 } fl_train_task;
 
 /** Let a controller follow a task's freeze plan, whatever it followed before:
@@ -108,6 +112,9 @@ typedef struct fl_train_result {
   double report_value;
   uint32_t report_module;
   uint32_t reserved_report;
+  /** SCAFFOLD: how the client's control has changed, `n` long; required where
+   * the task has a control (FL_E_ARGUMENT), else not read. */
+  const float *control_change;
 } fl_train_result;
 FL_API fl_status fl_train_result_init(fl_train_result *result, size_t size);
 

@@ -256,6 +256,9 @@ fl_status fli_client_on_chunk(fl_client *client, const fli_chunk *chunk);
 void fli_client_drop_probe(fl_client *client);
 /* A whole probe has come. */
 fl_status fli_client_take_probe(fl_client *client);
+/* 1 when what the plan trains from is held: its model, and the server's
+ * control, which lies where probes do. */
+int fli_client_has_models(const fl_client *client);
 /* The model that an evaluation asks for; NULL = it is not held. */
 const fli_canonical *fli_client_scored(const fl_client *client);
 /* The plan's cohort is the client's from now on. */

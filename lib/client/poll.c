@@ -123,6 +123,8 @@ static fl_train_task make_task(const fl_client *client)
       .first_active = is_plan ? client->plan.first_active : 0,
       .freeze_reports = is_plan ? client->plan.freeze_reports : 0,
       .prox_mu = is_plan ? client->plan.prox_mu : 0.0f,
+      .control =
+          is_plan && client->plan.has_control ? client->probe.weights : NULL,
       .freeze_plan =
           is_plan && freeze_plan->size > 0 ? freeze_plan->data : NULL,
       .freeze_plan_size = is_plan ? freeze_plan->size : 0,

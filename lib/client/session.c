@@ -105,6 +105,7 @@ static int is_same_task(const fli_plan *a, const fli_plan *b)
          fli_f32_bits(a->learning_rate) == fli_f32_bits(b->learning_rate) &&
          a->first_active == b->first_active &&
          fli_f32_bits(a->prox_mu) == fli_f32_bits(b->prox_mu) &&
+         a->has_control == b->has_control &&
          a->model_version == b->model_version &&
          memcmp(a->model_hash, b->model_hash, FLI_HASH_BYTES) == 0;
 }
@@ -284,8 +285,7 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   }
   FLI_TRY(fli_client_enter_cohort(client, &plan));
   fli_client_settle(client, &plan);
-  if (fli_client_holds(client, plan.model_version, plan.model_hash))
-    return start_plan(client);
+  if (fli_client_has_models(client)) return start_plan(client);
   client->phase = FLI_PHASE_MODEL;
   client->demand = FLI_DEMAND_PLAN;
   return fli_client_continue(client);
@@ -436,9 +436,11 @@ fl_status fli_client_continue(fl_client *client)
     version = client->done.model_version;
     hash = client->done.model_hash;
   }
-  const int is_held = client->demand == FLI_DEMAND_EVALUATE
-                          ? fli_client_scored(client) != NULL
-                          : fli_client_holds(client, version, hash);
+  int is_held = fli_client_holds(client, version, hash);
+  if (client->demand == FLI_DEMAND_EVALUATE)
+    is_held = fli_client_scored(client) != NULL;
+  else if (client->demand == FLI_DEMAND_PLAN)
+    is_held = fli_client_has_models(client);
   if (!is_held) {
     fli_client_ask_model(client, version);
     return FL_OK;

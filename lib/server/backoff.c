@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "server/rule.h"
 
 #define FLI_MS UINT64_C(1000000)
 #define FLI_DAY_MS (UINT64_C(24) * 3600 * 1000)
@@ -16,6 +17,8 @@ uint64_t fli_backoff_capabilities(const fli_job *job, const fli_hello *hello)
 {
   uint64_t lost = 0;
   if (hello->lacks & job->options.demands) lost = FLI_CAP_TRAIN;
+  if (fli_controls_are_used(job) && !(hello->capabilities & FLI_CAP_CONTROLS))
+    lost |= FLI_CAP_TRAIN;
   if (hello->lacks & FLI_LACKS_BYTES) lost = FLI_CAP_TRAIN | FLI_CAP_EVALUATE;
   return hello->capabilities & ~lost;
 }

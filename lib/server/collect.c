@@ -124,8 +124,8 @@ static fl_status refuse_update(fli_peer *peer, const fli_manifest *manifest,
  * what is wrong with it. */
 static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
 {
-  const uint64_t largest =
-      fl_compressor_max_update_size(job->compressor) + fli_slices_max(job);
+  const uint64_t largest = fl_compressor_max_update_size(job->compressor) +
+                           fli_slices_max(job) + fli_controls_size(job);
   const size_t clamped = job->is_public ? (size_t)job->n_norms * 2 : 0;
   if (manifest->kind != FLI_TRANSFER_UPDATE)
     return fli_error(FL_E_FORMAT, "manifest.kind: got %u, want %d",
@@ -134,7 +134,8 @@ static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
     return fli_error(FL_E_FORMAT, "update: got %llu bytes, want <= %llu",
                      (unsigned long long)manifest->total,
                      (unsigned long long)largest);
-  if (manifest->slices_size > fli_slices_max(job))
+  if (!fli_controls_are_used(job) &&
+      manifest->slices_size > fli_slices_max(job))
     return fli_error(FL_E_FORMAT, "update: got %u bytes of rows, want <= %llu",
                      manifest->slices_size,
                      (unsigned long long)fli_slices_max(job));
@@ -268,7 +269,9 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st == FL_OK) {
     st = fli_parts_check(job, member, &dense);
     if (st != FL_OK) return refuse_part(peer, member, &manifest);
-    st = fli_slices_check(job, &incoming->data, manifest.slices_size);
+    st = fli_controls_are_used(job)
+             ? fli_controls_check(job, &incoming->data, manifest.slices_size)
+             : fli_slices_check(job, &incoming->data, manifest.slices_size);
   }
   if (st == FL_OK && job->front) st = fli_cohorts_sketch(member, &dense);
   if (st == FL_OK) {
@@ -280,13 +283,13 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
-  fli_slices_fold(job, &incoming->data, manifest.slices_size);
+  if (job->slices) fli_slices_fold(job, &incoming->data, manifest.slices_size);
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   fli_collect_count(job, member, manifest.loss, samples);
   announce(peer, member);
   fli_freezing_take_report(peer, member, &manifest);
   fli_journal_update(peer, member);
-  peer->incoming.data.size = dense.size;
+  if (job->slices) peer->incoming.data.size = dense.size;
   fli_rule_keep(job, member, &peer->incoming.data);
   st = answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
   return st == FL_OK ? fli_backoff_tell(peer) : st;

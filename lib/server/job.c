@@ -189,6 +189,7 @@ void fli_job_free(fli_job *job)
   fl_strategy_free(job->strategy);
   fli_selector_free(job);
   fli_buffered_free(job);
+  fli_controls_change(job);
   fli_freezing_free(job);
   fli_slices_free(job);
   fl_compressor_free(job->compressor);

@@ -14,6 +14,7 @@
 #include "model/schedule.h"
 #include "server/buffered.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 {
@@ -73,7 +74,7 @@ fl_status fli_outbox_model(fli_peer *peer)
   fli_manifest manifest = {0};
   fli_blob *blob = NULL;
   if (who->has_model && who->model_version == store->canonical.version) {
-    return FL_OK;
+    return fli_controls_send(peer);
   }
   fl_status st = fli_store_transfer(store, who->has_model, who->model_version,
                                     &blob, &manifest);
@@ -92,6 +93,8 @@ static fl_status continue_model(fli_peer *peer)
     if (peer->blob_cohort == FL_COHORT_NONE) {
       who->has_model = 1;
       who->model_version = peer->blob_version;
+      /* The control comes behind it. */
+      if (fli_controls_are_used(who->job)) peer->due |= FLI_DUE_MODEL;
     } else {
       who->probe_cohort = peer->blob_cohort;
       who->probe_version = peer->blob_version;
@@ -138,7 +141,7 @@ static float rate_of(const fli_job *job)
 static fl_status write_plan(fli_peer *peer)
 {
   const fli_participant *who = peer->participant;
-  const fli_job *job = who->job;
+  fli_job *job = who->job;
   const fl_job_options *options = &job->options;
   if (!is_asked(who)) return FL_OK;
   fli_plan message = {
@@ -180,7 +183,8 @@ static fl_status write_plan(fli_peer *peer)
     message.norms_size = (size_t)job->n_norms * 2;
     message.clip = job->clip;
   }
-  return fli_write_plan(&peer->queue, &message);
+  const fl_status st = fli_controls_plan(job, &message);
+  return st == FL_OK ? fli_write_plan(&peer->queue, &message) : st;
 }
 
 static fl_status write_scale(fli_peer *peer)

@@ -262,6 +262,7 @@ static void finish_round(fli_job *job)
     return;
   }
   fli_slices_finish(job);
+  fli_controls_change(job);
   if (job->is_public && !job->buffered) fli_norms_adapt(job);
   if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);

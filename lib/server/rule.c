@@ -99,9 +99,6 @@ fl_status fli_rule_check(const fl_job_options *job)
   if (o.is_uniform && job->weight_cap != 0)
     return fli_error(FL_E_CONFLICT,
                      "strategy: is_uniform with a weight_cap, want 0");
-  if (o.rule == FL_RULE_SCAFFOLD)
-    return fli_error(FL_E_UNSUPPORTED,
-                     "strategy: controls do not travel in jobs yet");
   if (fl_strategy_needs(&o) & FL_STRATEGY_NEEDS_UPDATES)
     return check_separate(job, &o);
   return FL_OK;
@@ -255,7 +252,10 @@ static fl_status read_update(fli_job *job, fli_msg_reader *reader, uint32_t i)
   FLI_TRY(fli_reader_status(reader));
   if (!job->partial)
     return fli_error(FL_E_FORMAT, "state: updates without a sum");
-  FLI_TRY(fl_partial_peek(job->partial, data, size, &slot, &samples));
+  if (size < fli_controls_size(job))
+    return fli_error(FL_E_FORMAT, "state: an update without its control");
+  FLI_TRY(fl_partial_peek(job->partial, data, size - fli_controls_size(job),
+                          &slot, &samples));
   if (slot != i || samples != member->samples)
     return fli_error(FL_E_FORMAT, "state: an update of another client");
   fli_bytes_init(&member->update, job->context);

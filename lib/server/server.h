@@ -341,6 +341,7 @@ struct fli_job {
   int is_spooling;                      /* it needs every update by itself */
   fli_selector *selector;               /* NULL: a draw */
   fli_buffered *buffered;               /* NULL: rounds begin together */
+  fli_blob *control;                    /* of SCAFFOLD; made when asked for */
   fli_registry registry;
 
   fli_phase phase;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "embedding/slice_use.h"
+#include "server/rule.h"
 
 enum { ASKED_TIMES = 4, ID_BYTES = 11, HEAD_BYTES = 65536 };
 
@@ -63,6 +64,8 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
     return fli_error(FL_E_CONFLICT, "slices: the job has cohorts");
   if (slices && job->buffered)
     return fli_error(FL_E_CONFLICT, "slices: the job has a buffer");
+  if (slices && fli_controls_are_used(job))
+    return fli_error(FL_E_CONFLICT, "slices: the job's strategy has controls");
   if (slices) return attach(job, slices);
   if (is_running(job) && job->slices)
     return fli_error(FL_E_STATE, "slices: a round is running with them");

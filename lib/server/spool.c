@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/partial.h"
@@ -112,6 +113,16 @@ static fl_status read_piece(void *user, uint32_t index, uint64_t at, uint64_t n,
   return FL_OK;
 }
 
+static fl_status read_control(void *user, uint32_t index, uint64_t at,
+                              uint64_t n, float *buffer, const float **values)
+{
+  const fli_spool *s = user;
+  (void)values; /* is `buffer` */
+  for (uint64_t i = 0; i < n; i++)
+    buffer[i] = fli_load_f32(s->controls[index] + 4 * (at + i));
+  return FL_OK;
+}
+
 /* ---- all of it ----------------------------------------------------------- */
 
 static fl_status spool_alloc(fli_spool *s)
@@ -124,6 +135,10 @@ static fl_status spool_alloc(fli_spool *s)
   s->losses = fli_alloc(context, count, sizeof *s->losses);
   if (!s->samples || !s->steps || !s->losses)
     return fli_nomem(count * sizeof *s->losses);
+  if (fli_controls_are_used(s->job)) {
+    s->controls = fli_alloc(context, count, sizeof *s->controls);
+    if (!s->controls) return fli_nomem(count * sizeof *s->controls);
+  }
   if (is_float) {
     s->updates = fli_alloc(context, count, sizeof *s->updates);
     return s->updates ? FL_OK : fli_nomem(count * sizeof *s->updates);
@@ -137,14 +152,16 @@ static fl_status spool_alloc(fli_spool *s)
 static fl_status take_update(fli_spool *s, uint32_t k, const fli_bytes *bytes)
 {
   const fli_job *job = s->job;
+  const size_t size = bytes->size - fli_controls_size(job);
+  if (s->controls) s->controls[k] = bytes->data + size;
   if (s->updates)
-    return fli_update_read(&job->partial->agreed, bytes->data, bytes->size,
+    return fli_update_read(&job->partial->agreed, bytes->data, size,
                            &s->updates[k]);
   const fl_scale scale = fli_round_scale(job);
   float *row = s->values + k * s->n;
   s->rows[k] = row;
-  return fl_compressor_decode(job->compressor, &scale, bytes->data, bytes->size,
-                              row, s->n);
+  return fl_compressor_decode(job->compressor, &scale, bytes->data, size, row,
+                              s->n);
 }
 
 static fl_status take_members(fli_spool *s)
@@ -178,6 +195,7 @@ fl_status fli_spool_open(fli_spool *s, const fli_job *job)
   s->round.losses = s->losses;
   s->round.rows = s->rows;
   s->round.read = s->rows ? NULL : read_piece;
+  s->round.read_control = s->controls ? read_control : NULL;
   s->round.user = s;
 out:
   return st;
@@ -189,6 +207,7 @@ void fli_spool_close(fli_spool *s)
   const size_t count = s->round.count;
   fli_free(context, s->values, s->n * count * sizeof *s->values);
   fli_free(context, s->rows, count * sizeof *s->rows);
+  fli_free(context, s->controls, count * sizeof *s->controls);
   fli_free(context, s->updates, count * sizeof *s->updates);
   fli_free(context, s->samples, count * sizeof *s->samples);
   fli_free(context, s->steps, count * sizeof *s->steps);

@@ -168,6 +168,7 @@ static const fli_field plan_fields[] = {
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
     OPT_U32(plan, 24, demands, UINT32_MAX),
     OPT_U32(plan, 25, scale_round, UINT32_MAX),
+    OPT_ARRAY(plan, 26, control_hash, has_control),
     VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
     OPT_F32(plan, 30, prox_mu),
 };

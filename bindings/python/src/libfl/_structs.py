@@ -443,7 +443,8 @@ class TrainTask(Struct):
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
                 ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
                 ("cohort", c_uint32), ("is_probe", c_uint32),
-                ("prox_mu", c_float), ("reserved_prox", c_uint32)]
+                ("prox_mu", c_float), ("reserved_prox", c_uint32),
+                ("control", F32P)]
 
 
 class TrainResult(Struct):
@@ -451,7 +452,7 @@ class TrainResult(Struct):
                 ("weights", F32P), ("update", F32P), ("n", c_uint64),
                 ("samples", c_uint64), ("loss", c_double),
                 ("report_value", c_double), ("report_module", c_uint32),
-                ("reserved_report", c_uint32)]
+                ("reserved_report", c_uint32), ("control_change", F32P)]
 
 
 class Score(Struct):
