@@ -184,10 +184,11 @@ typedef struct fl_job_options {
    * with server_learning_rate and server_momentum, which a strategy wants at
    * their defaults. One that needs the updates separately keeps all of a
    * round's in memory, and goes neither with freezing nor with error_feedback;
-   * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD is not for jobs
-   * yet. FAIR takes the losses that clients report, NOVA the steps of the plan.
-   * A step that fails, or that the gate refuses, aborts the round; the model
-   * stays. A job with functions of the host cannot be saved: with a store it is
+   * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD clients whose
+   * trainers take controls (fl_train_task.control), and no slices. FAIR takes
+   * the losses that clients report, NOVA the steps of the plan. A step that
+   * fails, or that the gate refuses, aborts the round; the model stays. A job
+   * with functions of the host cannot be saved: with a store it is
    * FL_E_CONFLICT. Borrowed; `user`
    * stays for as long as the job. */
   const fl_strategy_options *strategy;

@@ -109,6 +109,18 @@ static void buffer(sv_world *world)
   world->job_options.min_participants = 2;
 }
 
+/* Controls down and up. */
+static void with_controls(sv_world *world)
+{
+  static uint8_t tail[4 * SV_WEIGHTS];
+  follow(world, "scaffold");
+  for (size_t i = 0; i < world->n_clients; i++) {
+    world->clients[i].more_capabilities = FLI_CAP_CONTROLS;
+    world->clients[i].tail = tail;
+    world->clients[i].n_tail = sizeof tail;
+  }
+}
+
 /* Updates are kept, and read separately. */
 static void trim(sv_world *world)
 {
@@ -283,6 +295,7 @@ static void training_survives_with_one_of_separate_updates(void)
 {
   run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim);
   run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, trim);
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, with_controls);
 }
 
 /* arg: a snapshot. */
@@ -327,6 +340,7 @@ static void restoring_and_saving_report_it(void)
   restore_with(freeze);
   restore_with(adapt);
   restore_with(trim);
+  restore_with(with_controls);
   restore_with(by_oort_of_all);
 }
 
