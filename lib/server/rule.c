@@ -131,6 +131,9 @@ fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given)
 fl_status fli_rule_make(fli_job *job)
 {
   if (fli_rule_is_plain(job->options.strategy)) return FL_OK;
+  if (fli_controls_are_used(job) &&
+      job->store.canonical.n > UINT32_MAX / sizeof(float))
+    return fli_error(FL_E_LIMIT, "strategy: controls of 2^30 weights or more");
   return fl_strategy_new(&job->strategy, job->context, job->options.strategy,
                          job->store.canonical.n);
 }
