@@ -67,7 +67,8 @@ static const struct setting table[] = {
     {"server-momentum", SETTING_REAL, AT(server_momentum), 0, 0.9999, NULL, "X",
      "momentum over rounds"},
     {"strategy", SETTING_TEXT, AT(strategy), 0, 0,
-     "fedavg|fedavgm|fedprox|fedadam|fedyogi|fedadagrad|fednova|q-fedavg|"
+     "fedavg|fedavgm|fedprox|fedadam|fedyogi|fedadagrad|fednova|scaffold|"
+     "q-fedavg|"
      "median|trimmed-mean|krum|multi-krum|geometric-median",
      "NAME",
      "what becomes of the updates; with another than fedavg, server-lr is its "

@@ -100,6 +100,7 @@ def strategies_learn_and_name_what_they_need():
     """One by sums, one at the clients, one of separate updates."""
     for strategy in (["--strategy=fedadam", "--server-lr=0.01"],
                      ["--strategy=fedprox"],
+                     ["--strategy=scaffold"],
                      ["--strategy=trimmed-mean", "--clip=20"]):
         with Bench() as bench:
             aggregator = bench.aggregator(
