@@ -3,10 +3,11 @@
  * picks the job (bit 0: f32 instead of THC, 1: public scale, 2: momentum,
  * 3: evaluation, 4: module 0 is frozen from round 2 on, 5: reports decide on
  * freezing, 6: two clients can afford the last module only, 7: one of the
- * others knows nothing of that; 0 and 1: messages are metered, and bad ones
- * lead to a ban); the rest is a script: honest steps of four clients bring the
- * server into any state, their messages can be changed on the way, and the
- * stranger sends whatever follows.
+ * others knows nothing of that; 4 and 5 together: nothing freezes, but rounds
+ * are buffered with a public scale, or have controls with f32; 0 and 1:
+ * messages are metered, and bad ones lead to a ban); the rest is a script:
+ * honest steps of four clients bring the server into any state, their messages
+ * can be changed on the way, and the stranger sends whatever follows.
  *
  * Whatever comes: no bad access, memory below a cap, every frame sent is one
  * that a client can parse, ready peers come in order, a snapshot restores, the
@@ -75,7 +76,7 @@ static void freeze(sv_world *world, uint8_t job)
 {
   static const fl_freeze_fixed fixed[1] = {{.step = 2, .first_active = 1}};
   static fl_freeze_options options;
-  if (!(job & 48)) return;
+  if (!(job & 48) || (job & 48) == 48) return;
   FUZZ_CHECK(fl_freeze_options_init(&options, sizeof options) == FL_OK);
   options.max_frozen = 1;
   if (job & 16) {
@@ -84,6 +85,33 @@ static void freeze(sv_world *world, uint8_t job)
     options.n_fixed = 1;
   }
   world->job_options.freeze = &options;
+}
+
+/* Two updates end a round. */
+static void buffer(sv_world *world)
+{
+  world->codec.thc_mode = FL_THC_UNIFORM;
+  world->job_options.evaluate_every = 0;
+  world->job_options.buffer = 2;
+  world->job_options.buffer_staleness = 1;
+  world->job_options.rounds = 6;
+}
+
+static void scaffold(sv_world *world)
+{
+  static fl_strategy_options options;
+  FUZZ_CHECK(fl_strategy_options_named(&options, sizeof options, "scaffold") ==
+             FL_OK);
+  world->job_options.server_momentum = 0.0f;
+  world->job_options.strategy = &options;
+}
+
+static void add_controls(sv_client *client)
+{
+  static const uint8_t tail[4 * SV_WEIGHTS];
+  client->more_capabilities = FLI_CAP_CONTROLS;
+  client->tail = tail;
+  client->n_tail = sizeof tail;
 }
 
 static void begin(sv_world *world, fl_context *context, uint8_t job)
@@ -102,6 +130,9 @@ static void begin(sv_world *world, fl_context *context, uint8_t job)
   world->job_options.rounds = 3;
   world->tamper = tamper;
   freeze(world, job);
+  const int is_buffered = (job & 51) == 50, has_controls = (job & 49) == 49;
+  if (is_buffered) buffer(world);
+  if (has_controls) scaffold(world);
   sv_start(world);
   for (size_t i = 0; i < 4; i++) {
     sv_client *client = sv_add(world, ids[i], 10 + 10 * i);
@@ -109,6 +140,7 @@ static void begin(sv_world *world, fl_context *context, uint8_t job)
     client->is_old = job & 128 && i == 2;
     client->has_report = (job & 32) != 0;
     client->report = i == 3 ? (double)NAN : 1.0;
+    if (has_controls) add_controls(client);
   }
 }
 

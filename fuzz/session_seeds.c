@@ -185,7 +185,7 @@ static void write_rest(fli_bytes *out)
 {
   const fli_missing missing = {1, wire_key(), FLI_RANGE_BYTES};
   const fli_get_slice slice = {1, 0, wire_key(), 5};
-  const fli_decline other = {9, 9};
+  const fli_decline other = {.round = 9, .attempt = 9};
   MUST(fli_write_missing(out, &missing));
   MUST(fli_write_get_slice(out, &slice));
   MUST(fli_write_decline(out, FLI_MSG_DECLINE, &other));
@@ -342,7 +342,7 @@ static void put_server(const char *folder, int mode)
   }
   put_byte(&script, mode);
   MUST(fli_write_slice_msg(&out, &(fli_slice_msg){1, 0, wire_key(), 9}));
-  MUST(fli_write_decline(&out, FLI_MSG_BYE, &(fli_decline){1, 0}));
+  MUST(fli_write_decline(&out, FLI_MSG_BYE, &(fli_decline){.round = 1}));
   say(&script, &out, SERVER_MOST);
   put_byte(&script, TIME);
   snprintf(name, sizeof name, "server-odd-%02x", (unsigned)mode);

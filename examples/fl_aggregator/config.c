@@ -27,6 +27,20 @@ static const struct setting table[] = {
     {"rounds", SETTING_COUNT, AT(rounds), 1, 1e6, NULL, "N", "rounds to train"},
     {"participants", SETTING_COUNT, AT(participants), 0, FL_MAX_SLOTS, NULL,
      "N", "updates wanted per round; 0 = of everybody who is there"},
+    {"over-select", SETTING_REAL, AT(over_select), 1, 10, NULL, "X",
+     "ask so many times participants, take the first that come"},
+    {"selector", SETTING_TEXT, AT(selector), 0, 0, "random|choice|oort", "NAME",
+     "whom a round asks: random, or by losses: choice, oort"},
+    {"fedbuff", SETTING_COUNT, AT(fedbuff), 0, 4095, NULL, "K",
+     "a round ends with K updates, slow participants go on; 0 = never"},
+    {"staleness", SETTING_COUNT, AT(staleness), 0, 64, NULL, "N",
+     "with fedbuff: versions that an update may be old"},
+    {"demands", SETTING_COUNT, AT(demands), 0, FL_CONDITION_ALL, NULL, "BITS",
+     "ask devices only while they are: 1 charging, 2 on an unmetered "
+     "network, 4 idle"},
+    {"checkin-seconds", SETTING_COUNT, AT(checkin_seconds), 0, 86400, NULL, "N",
+     "who is not needed is told to come back after so long and more; 0 = "
+     "nobody is told"},
     {"min-participants", SETTING_COUNT, AT(min_participants), 1, FL_MAX_SLOTS,
      NULL, "N", "fewer updates than this abort the round"},
     {"min-clients", SETTING_COUNT, AT(min_clients), 1, 1e6, NULL, "N",
@@ -55,7 +69,8 @@ static const struct setting table[] = {
     {"server-momentum", SETTING_REAL, AT(server_momentum), 0, 0.9999, NULL, "X",
      "momentum over rounds"},
     {"strategy", SETTING_TEXT, AT(strategy), 0, 0,
-     "fedavg|fedavgm|fedprox|fedadam|fedyogi|fedadagrad|fednova|q-fedavg|"
+     "fedavg|fedavgm|fedprox|fedadam|fedyogi|fedadagrad|fednova|scaffold|"
+     "q-fedavg|"
      "median|trimmed-mean|krum|multi-krum|geometric-median",
      "NAME",
      "what becomes of the updates; with another than fedavg, server-lr is its "
@@ -155,6 +170,9 @@ void config_defaults(struct config *config)
       .listen = "127.0.0.1:8437",
       .codec = "thc",
       .strategy = "fedavg",
+      .selector = "random",
+      .over_select = 1,
+      .staleness = 16,
       .byzantine = 1,
       .thc_mode = "dither",
       .bits = 4,
@@ -302,6 +320,11 @@ int config_check(const struct config *config)
     warnx("error_feedback: codec f32 loses nothing, want bf16 or thc");
     return -1;
   }
+  if (config->fedbuff > 0 && (strcmp(config->codec, "thc") != 0 ||
+                              strcmp(config->thc_mode, "dither") == 0)) {
+    warnx("fedbuff: want codec thc, and thc_mode uniform or table");
+    return -1;
+  }
   struct freeze_config freeze;
   if (config_freeze(config, FREEZE_ANY, &freeze) < 0) return -1;
   return config_hidden(config, &hidden);
@@ -332,6 +355,16 @@ static void choose_strategy(const struct config *config, fl_job_options *job,
   job->strategy = strategy;
 }
 
+int config_selection(const struct config *config,
+                     fl_selection_options *selection)
+{
+  fl_selection_options_init(selection, sizeof *selection);
+  if (strcmp(config->selector, "choice") == 0)
+    selection->rule = FL_SELECT_CHOICE;
+  if (strcmp(config->selector, "oort") == 0) selection->rule = FL_SELECT_OORT;
+  return selection->rule != FL_SELECT_RANDOM;
+}
+
 void config_job(const struct config *config, fl_job_options *job,
                 fl_compressor_options *codec, fl_strategy_options *strategy)
 {
@@ -348,6 +381,12 @@ void config_job(const struct config *config, fl_job_options *job,
   job->participants = (uint32_t)config->participants;
   job->min_participants = (uint32_t)config->min_participants;
   job->min_clients = (uint32_t)config->min_clients;
+  job->over_selection = (float)config->over_select;
+  job->demands = (uint32_t)config->demands;
+  job->checkin_ns = config->checkin_seconds * second_ns;
+  job->buffer = (uint32_t)config->fedbuff;
+  job->buffer_staleness = (uint32_t)config->staleness;
+  if (config->fedbuff > 0) job->scale_mode = FL_SCALE_PUBLIC;
   job->epochs = (uint32_t)config->epochs;
   job->batch_size = (uint32_t)config->batch;
   job->learning_rate = (float)config->lr;

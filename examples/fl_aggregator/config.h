@@ -23,6 +23,7 @@ struct config {
   char model_out[SETTING_TEXT_BYTES];
   char freeze[SETTING_TEXT_BYTES];
   char strategy[SETTING_TEXT_BYTES];
+  char selector[SETTING_TEXT_BYTES];
   char hidden[SETTING_TEXT_BYTES];
   char enrol[SETTING_TEXT_BYTES];
   char allow_list[SETTING_TEXT_BYTES];
@@ -55,6 +56,11 @@ struct config {
   uint64_t max_messages;
   uint64_t max_rejects;
   uint64_t ban_seconds;
+  uint64_t fedbuff;
+  uint64_t staleness;
+  uint64_t demands;
+  uint64_t checkin_seconds;
+  double over_select;
   double lr;
   double lr_end;
   double server_lr;
@@ -86,6 +92,9 @@ int config_check(const struct config *config);
  * borrowed. */
 void config_job(const struct config *config, fl_job_options *job,
                 fl_compressor_options *codec, fl_strategy_options *strategy);
+/* Whom a round asks: 1, or 0 for whoever is drawn. */
+int config_selection(const struct config *config,
+                     fl_selection_options *selection);
 /* How a model of n_modules modules is to be frozen: 1, 0 for never, or -1 with
  * a line on stderr. */
 int config_freeze(const struct config *config, uint32_t n_modules,

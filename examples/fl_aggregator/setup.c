@@ -188,6 +188,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   struct freeze_config freeze;
   fl_strategy_options strategy;
   uint8_t server_key[FL_PUBLIC_KEY_BYTES];
+  fl_selection_options selection;
   uint32_t job = 0;
   fl_server_options_init(&options, sizeof options);
   options.store = kept->store;
@@ -200,6 +201,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   config_job(config, &job_options, &codec, &strategy);
   const int freezes = config_freeze(config, count_modules(model), &freeze);
   if (freezes < 0) return NULL;
+  if (config_selection(config, &selection)) job_options.selection = &selection;
   if (freezes) job_options.freeze = &freeze.options;
   if (fl_server_new(&server, NULL, &options) == FL_OK &&
       fl_server_add_job(server, model, &job_options, &job) == FL_OK)

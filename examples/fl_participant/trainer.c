@@ -109,6 +109,7 @@ void trainer_close(struct trainer *trainer)
   fl_cache_free(trainer->cache);
   stored_close(&trainer->cache_file);
   free(trainer->ids);
+  free(trainer->change);
   fl_local_free(trainer->local);
   free(trainer->shard);
   idx_free(&trainer->data);
@@ -164,8 +165,9 @@ static fl_status die(const fl_fit_progress *progress, void *user)
   return FL_E_CALLBACK;
 }
 
-/* FedProx: its pull to the global weights, if the aggregator asks for it. */
-static fl_status follow_prox(struct trainer *trainer, const fl_train_task *task)
+/* FedProx's pull to the global weights and SCAFFOLD's controls, if the
+ * aggregator asks for them. */
+static fl_status begin_terms(struct trainer *trainer, const fl_train_task *task)
 {
   fl_status st = FL_OK;
   if (task->prox_mu != trainer->mu) {
@@ -174,14 +176,29 @@ static fl_status follow_prox(struct trainer *trainer, const fl_train_task *task)
     trainer->local = NULL;
     trainer->mu = task->prox_mu;
   }
-  if (trainer->mu == 0) return FL_OK;
+  if (trainer->mu == 0 && !task->control) return FL_OK;
   if (!trainer->local)
     st = fl_local_new(&trainer->local, NULL, trainer->mu, task->n_weights);
   if (st == FL_OK)
-    st = fl_local_begin(trainer->local, task->weights, NULL, task->n_weights);
+    st = fl_local_begin(trainer->local, task->weights, task->control,
+                        task->n_weights);
   if (st != FL_OK) return st;
   return fl_model_set_gradient_hook(trainer->model, fl_local_gradient,
                                     trainer->local);
+}
+
+/* How our control has changed goes with the weights. */
+static fl_status end_terms(struct trainer *trainer, const fl_train_task *task,
+                           fl_train_result *result)
+{
+  const uint64_t batches = (trainer->samples - 1) / task->batch_size + 1;
+  if (!task->control) return FL_OK;
+  if (!trainer->change)
+    trainer->change = calloc(task->n_weights, sizeof *trainer->change);
+  if (!trainer->change) return FL_E_NOMEM;
+  result->control_change = trainer->change;
+  return fl_local_end(trainer->local, result->weights, batches * task->epochs,
+                      task->learning_rate, trainer->change, result->n);
 }
 
 fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
@@ -204,7 +221,7 @@ fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
   }
   fl_status st = fl_model_set_weights(trainer->model, NULL, task->weights,
                                       task->n_weights);
-  if (st == FL_OK) st = follow_prox(trainer, task);
+  if (st == FL_OK) st = begin_terms(trainer, task);
   if (st == FL_OK)
     st = freezing_begin(&trainer->freezing, trainer->model, task,
                         trainer->samples);
@@ -218,7 +235,7 @@ fl_status trainer_train(struct trainer *trainer, const fl_train_task *task,
   result->n = count;
   result->samples = trainer->samples;
   result->loss = fitted.mean_loss;
-  return FL_OK;
+  return end_terms(trainer, task, result);
 }
 
 fl_status trainer_score(struct trainer *trainer, const fl_train_task *task,

@@ -23,7 +23,8 @@ struct trainer {
   fl_cancel *cancel;
   uint64_t die_in_round;
   float mu;        /* FedProx's; 0 = none */
-  fl_local *local; /* made for it */
+  fl_local *local; /* made for it, and for SCAFFOLD */
+  float *change;   /* SCAFFOLD: of the own control, in the last round */
   struct freezing freezing;
 };
 

@@ -68,6 +68,10 @@ typedef struct fl_train_task {
    * fl_local_gradient does. 0 = nothing. */
   float prox_mu;
   uint32_t reserved_prox;
+  /** SCAFFOLD: the server's control, for fl_local_begin; what fl_local_end then
+   * gives belongs into fl_train_result.control_change. NULL = another strategy.
+   */
+  const float *control;
 } fl_train_task;
 
 /** Let a controller follow a task's freeze plan, whatever it followed before:
@@ -109,6 +113,9 @@ typedef struct fl_train_result {
   double report_value;
   uint32_t report_module;
   uint32_t reserved_report;
+  /** SCAFFOLD: how the client's control has changed, `n` long; required where
+   * the task has a control (FL_E_ARGUMENT), else not read. */
+  const float *control_change;
 } fl_train_result;
 FL_API fl_status fl_train_result_init(fl_train_result *result, size_t size);
 
@@ -228,6 +235,23 @@ FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
 /** When poll wants to be called at the latest; UINT64_MAX = no timer runs. */
 FL_API fl_status fl_client_next_timeout(const fl_client *client,
                                         uint64_t *deadline_ns);
+
+/** Say which of FL_CONDITION_* hold now; a client that never says has all.
+ * Call it whenever they change. A round that demands others is declined, or
+ * given up if it was begun (FL_CLIENT_STALE, FL_REJECT_DECLINED), and the
+ * server does not ask until they hold. FL_E_ARGUMENT: other bits. */
+FL_API fl_status fl_client_set_conditions(fl_client *client,
+                                          uint32_t conditions);
+/** Bound what may be sent and received in a day, in bytes; 0 = no bound. `day`
+ * is the host's number of the day, whatever it counts from: say it again when
+ * another begins, which forgets what was counted. A round whose model and
+ * update might be more than is left is declined, and the server asks no more
+ * that day; no HELLO is said when nothing is left. What was counted is in the
+ * saved state: call this after fl_client_restore, too. */
+FL_API fl_status fl_client_set_budget(fl_client *client, uint64_t daily_bytes,
+                                      uint64_t day);
+/** Bytes sent and received on the day that was said last. */
+FL_API uint64_t fl_client_get_spent(const fl_client *client);
 
 /** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; still asked after
  * FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT (not one of weights and update;

@@ -17,6 +17,7 @@
 #include <fl/embedding.h>
 #include <fl/slices.h>
 #include <fl/protocol.h>
+#include <fl/selection.h>
 #include <fl/store.h>
 #include <fl/channel.h>
 #include <fl/client.h>

@@ -24,6 +24,14 @@ enum {
   FL_SCALE_PUBLIC = 2     /**< norms announced with the plan; THC only */
 };
 
+/** What a device may have, as its host sees it, and a job may demand. */
+enum {
+  FL_CONDITION_CHARGING = 1,  /**< on mains */
+  FL_CONDITION_UNMETERED = 2, /**< its network costs nothing by the byte */
+  FL_CONDITION_IDLE = 4,      /**< nobody uses it */
+  FL_CONDITION_ALL = 7
+};
+
 /** Why a peer or a message of it was refused. One table: name, number, text */
 #define FL_REJECT_TABLE(X)                                             \
   X(FL_REJECT_NONE, 0, "not rejected")                                 \

@@ -23,6 +23,7 @@
 #include <fl/freeze.h>
 #include <fl/model.h>
 #include <fl/protocol.h>
+#include <fl/selection.h>
 #include <fl/slices.h>
 #include <fl/store.h>
 #include <fl/strategy.h>
@@ -224,15 +225,44 @@ typedef struct fl_job_options {
   /** What becomes of the updates (docs/design/aggregation.md): NULL = FedAvg
    * with server_learning_rate and server_momentum, which a strategy wants at
    * their defaults. One that needs the updates separately keeps all of a
-   * round's (in the store, if there is one), and goes neither with freezing nor
-   * with error_feedback;
-   * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD is not for jobs
-   * yet. FAIR takes the losses that clients report, NOVA the steps of the plan.
-   * A step that fails, or that the gate refuses, aborts the round; the model
-   * stays. A job with functions of the host cannot be saved: with a store it is
+   * round's (in the store, if there is one, without controls), and goes neither
+   * with freezing nor with error_feedback;
+   * KRUM wants min_participants >= 2 byzantine + 3; SCAFFOLD clients whose
+   * trainers take controls (fl_train_task.control), and no slices. FAIR takes
+   * the losses that clients report, NOVA the steps of the plan. A step that
+   * fails, or that the gate refuses, aborts the round; the model stays. A job
+   * with functions of the host cannot be saved: with a store it is
    * FL_E_CONFLICT. Borrowed; `user`
    * stays for as long as the job. */
   const fl_strategy_options *strategy;
+  /** Who is asked, of those who are there (fl/selection.h): NULL = a draw.
+   * Rules other than RANDOM want `participants` > 0, and no cohorts
+   * (FL_E_CONFLICT). A job with a function of the host cannot be saved: with a
+   * store it is FL_E_CONFLICT. Borrowed; `user` stays for as long as the job.
+   */
+  const fl_selection_options *selection;
+  /** Clients are asked to train only while they have all of these
+   * (fl_client_set_conditions): FL_CONDITION_* bits, default 0. */
+  uint32_t demands;
+  uint32_t reserved_demands;
+  /** Clients that are not needed now, or whose update came too late, are told
+   * to come back (WAIT) after this long, and up to as long again, times the
+   * rounds that those who are there could fill: drawn for each from the seed,
+   * so that they do not come at once. They can be asked meanwhile, if they are
+   * connected. At most a day; 0 = nobody is told (default). */
+  uint64_t checkin_ns;
+  /** FedBuff (Nguyen et al., AISTATS 2022): a round ends with so many updates,
+   * and clients still at work go on; their updates count later, by age. 0 =
+   * rounds that all begin together (default). Up to `participants` train at
+   * once. Each update counts 1/K whatever its samples, times
+   * round(16 / sqrt(1 + s)) / 16 when it is s versions old. Wants THC in mode
+   * UNIFORM or TABLE and scale_mode PUBLIC; not together with cohorts, freeze,
+   * error_feedback, evaluate_every, slices, a selection, or a strategy that
+   * needs updates separately: FL_E_CONFLICT. <= 4095. */
+  uint32_t buffer;
+  /** Updates older than so many versions are refused (FL_REJECT_STALE); 0..64,
+   * default 16. */
+  uint32_t buffer_staleness;
   /** Samples that a client may have: who claims more is refused
    * (FL_REJECT_RANGE), by HELLO or in a round. Default 2^40. */
   uint64_t max_samples;

@@ -232,6 +232,7 @@ fl_status fl_client_recv(fl_client *client, const uint8_t *data, size_t n)
     return fli_error(FL_E_ARGUMENT, "fl_client_recv: NULL argument");
   if (fli_client_is_over(client) || n == 0) return FL_OK;
   client->is_touched = 1;
+  client->spent += n;
   fli_frame_feed(&client->parser, data, n);
   for (;;) {
     fli_frame frame;
@@ -263,6 +264,7 @@ fl_status fl_client_send(fl_client *client, const uint8_t **data, size_t *n)
   if (st != FL_OK) return st;
   *data = client->sent.data;
   *n = client->sent.size;
+  client->spent += *n;
   if (*n > 0) client->is_touched = 1;
   return FL_OK;
 }

@@ -107,6 +107,11 @@ typedef struct fli_signer {
   void (*sign_update)(fl_client *client, fli_manifest *manifest);
   void (*free)(fl_client *client);
 } fli_signer;
+/* The daily budget, for clients that have one (conditions.c). */
+typedef struct fli_limits {
+  /* 1 when there is something left today, or enough for the plan at hand. */
+  int (*allow)(const fl_client *client, int is_plan);
+} fli_limits;
 
 struct fl_client {
   fl_context *context;
@@ -201,6 +206,14 @@ struct fl_client {
   uint64_t wait_ns;
   uint64_t wait_until_ns;
 
+  /* What the device has, and what may move (conditions.c). */
+  uint32_t lacks;           /* FL_CONDITION_* that do not hold, */
+  uint32_t said;            /* and what the server knows of that */
+  const fli_limits *limits; /* NULL: none */
+  uint64_t daily_bytes;
+  uint64_t day;
+  uint64_t spent;
+
   /* Events. */
   uint32_t events;
   uint64_t accepted_round;
@@ -255,6 +268,9 @@ fl_status fli_client_on_chunk(fl_client *client, const fli_chunk *chunk);
 void fli_client_drop_probe(fl_client *client);
 /* A whole probe has come. */
 fl_status fli_client_take_probe(fl_client *client);
+/* 1 when what the plan trains from is held: its model, and the server's
+ * control, which lies where probes do. */
+int fli_client_has_models(const fl_client *client);
 /* The model that an evaluation asks for; NULL = it is not held. */
 const fli_canonical *fli_client_scored(const fl_client *client);
 /* The plan's cohort is the client's from now on. */
@@ -271,6 +287,9 @@ fl_status fli_client_on_frame(fl_client *client, const fli_frame *frame);
 fl_status fli_client_continue(fl_client *client);
 /* The server went on: what is at hand will not be counted. */
 void fli_client_supersede(fl_client *client, uint32_t reason, const char *text);
+
+/* Decline the plan at hand, however far it has got. */
+void fli_client_forgo(fl_client *client, const char *why);
 
 /* slices.c: rows of the job's embedding. */
 void fli_client_free_slices(fl_client *client);

@@ -36,6 +36,10 @@ static int expects_answer(const fl_client *client)
 
 static void run_wait_timer(fl_client *client)
 {
+  /* What the device has is said in HELLO. */
+  if (client->lacks != client->said && client->phase == FLI_PHASE_IDLE &&
+      client->link == FLI_LINK_WELCOMED && !client->due)
+    fli_client_resync(client);
   if (client->has_new_wait) {
     client->has_new_wait = 0;
     client->is_waiting = 1;
@@ -120,6 +124,8 @@ static fl_train_task make_task(const fl_client *client)
       .first_active = is_plan ? client->plan.first_active : 0,
       .freeze_reports = is_plan ? client->plan.freeze_reports : 0,
       .prox_mu = is_plan ? client->plan.prox_mu : 0.0f,
+      .control =
+          is_plan && client->plan.has_control ? client->probe.weights : NULL,
       .freeze_plan =
           is_plan && freeze_plan->size > 0 ? freeze_plan->data : NULL,
       .freeze_plan_size = is_plan ? freeze_plan->size : 0,

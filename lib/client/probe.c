@@ -40,6 +40,14 @@ fl_status fli_client_take_probe(fl_client *client)
   return FL_OK;
 }
 
+int fli_client_has_models(const fl_client *client)
+{
+  const fli_plan *plan = &client->plan;
+  return fli_client_holds(client, plan->model_version, plan->model_hash) &&
+         (!plan->has_control ||
+          probe_is(client, plan->model_version, plan->control_hash));
+}
+
 const fli_canonical *fli_client_scored(const fl_client *client)
 {
   const fli_evaluate *asked = &client->evaluate;
@@ -63,7 +71,7 @@ fl_status fli_client_enter_cohort(fl_client *client, const fli_plan *plan)
     client->probe = own;
     st = fli_client_model_changed(client);
   }
-  fli_client_drop_probe(client);
+  if (!plan->has_control) fli_client_drop_probe(client);
   return st;
 }
 

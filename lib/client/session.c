@@ -77,6 +77,26 @@ void fli_client_supersede(fl_client *client, uint32_t reason, const char *text)
   fli_client_raise(client, FL_CLIENT_STALE);
 }
 
+void fli_client_forgo(fl_client *client, const char *why)
+{
+  client->phase = FLI_PHASE_MODEL;
+  client->demand = FLI_DEMAND_PLAN;
+  fli_client_supersede(client, FL_REJECT_DECLINED, why);
+  client->has_declined = 1;
+  client->declined = (fli_turn){client->plan.round, client->plan.attempt};
+  client->due |= FLI_DUE_DECLINE;
+}
+
+/* What is against the plan at hand; NULL = nothing. Who has no bytes for it
+ * says so, and is not asked again today. */
+static const char *objection(fl_client *client)
+{
+  const fli_limits *limits = client->limits;
+  if (limits && !limits->allow(client, 1)) client->lacks |= FLI_LACKS_BYTES;
+  if (client->lacks & FLI_LACKS_BYTES) return "the day's bytes are spent";
+  return client->plan.demands & client->lacks ? "conditions do not hold" : NULL;
+}
+
 /* Training on `a` gives what training on `b` gives. */
 static int is_same_task(const fli_plan *a, const fli_plan *b)
 {
@@ -85,6 +105,7 @@ static int is_same_task(const fli_plan *a, const fli_plan *b)
          fli_f32_bits(a->learning_rate) == fli_f32_bits(b->learning_rate) &&
          a->first_active == b->first_active &&
          fli_f32_bits(a->prox_mu) == fli_f32_bits(b->prox_mu) &&
+         a->has_control == b->has_control &&
          a->model_version == b->model_version &&
          memcmp(a->model_hash, b->model_hash, FLI_HASH_BYTES) == 0;
 }
@@ -259,10 +280,14 @@ static fl_status on_plan(fl_client *client, const fli_frame *frame)
   else if (plan.scale_mode == FL_SCALE_PUBLIC)
     FLI_TRY(fli_error(FL_E_FORMAT, "plan: public, yet without norms"));
   keep_plan(client, &plan);
+  const char *why = objection(client);
+  if (why) {
+    fli_client_forgo(client, why);
+    return FL_OK;
+  }
   FLI_TRY(fli_client_enter_cohort(client, &plan));
   fli_client_settle(client, &plan);
-  if (fli_client_holds(client, plan.model_version, plan.model_hash))
-    return start_plan(client);
+  if (fli_client_has_models(client)) return start_plan(client);
   client->phase = FLI_PHASE_MODEL;
   client->demand = FLI_DEMAND_PLAN;
   return fli_client_continue(client);
@@ -413,9 +438,11 @@ fl_status fli_client_continue(fl_client *client)
     version = client->done.model_version;
     hash = client->done.model_hash;
   }
-  const int is_held = client->demand == FLI_DEMAND_EVALUATE
-                          ? fli_client_scored(client) != NULL
-                          : fli_client_holds(client, version, hash);
+  int is_held = fli_client_holds(client, version, hash);
+  if (client->demand == FLI_DEMAND_EVALUATE)
+    is_held = fli_client_scored(client) != NULL;
+  else if (client->demand == FLI_DEMAND_PLAN)
+    is_held = fli_client_has_models(client);
   if (!is_held) {
     fli_client_ask_model(client, version);
     return FL_OK;

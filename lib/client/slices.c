@@ -53,7 +53,8 @@ fl_status fli_client_reserve_slices(fl_client *client, const fli_plan *plan)
 void fli_client_keep_slices(fl_client *client, const fli_plan *plan)
 {
   const size_t n = client->slices ? plan->slices_size : 0;
-  const uint64_t id = id_of(plan->slices, n);
+  uint64_t id = id_of(plan->slices, n);
+  if (plan->has_control) id = fli_hash_id(plan->control_hash) | 1u;
   if (id != client->slices_id) client->slices_begun = 0;
   client->slices_id = id;
   fli_bytes_clear(&client->slices_plan);
@@ -85,7 +86,7 @@ static fl_status begin(fl_client *client)
 fl_status fli_client_want_slices(fl_client *client)
 {
   fl_status st = FL_OK;
-  if (client->slices_id == 0) return FL_OK;
+  if (client->slices_id == 0 || !client->slices) return FL_OK;
   if (!client->slices_begun) st = begin(client);
   if (st != FL_OK || fli_client_is_over(client)) return st;
   if (client->rows->is_ready(client->slices)) return FL_OK;

@@ -56,7 +56,9 @@ enum {
   KEY_REPORT_MODULE = 30, /* absent, both: none */
   KEY_REPORT_VALUE = 31,
   KEY_SPARSE_ID = 48, /* absent, both: none */
-  KEY_SPARSE = 49
+  KEY_SPARSE = 49,
+  KEY_DAY = 60, /* absent, both: nothing was counted */
+  KEY_SPENT = 61
 };
 
 /* A parsed state: views into the payload. */
@@ -92,6 +94,7 @@ typedef struct saved_state {
   double report_value;
   uint64_t sparse_id;
   state_view sparse;
+  uint64_t day, spent;
 } saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
@@ -106,7 +109,8 @@ enum {
   ENTRIES_UNACKED = 2,
   ENTRIES_FEEDBACK = 4,
   ENTRIES_REPORT = 2,
-  ENTRIES_SPARSE = 2
+  ENTRIES_SPARSE = 2,
+  ENTRIES_DAY = 2
 };
 
 static int has_model(const fl_client *client)
@@ -147,6 +151,7 @@ static uint32_t count_entries(const fl_client *client)
   n += client->feedback ? ENTRIES_FEEDBACK : 0;
   n += has_report(client) ? ENTRIES_REPORT : 0;
   n += has_sparse(client) ? ENTRIES_SPARSE : 0;
+  n += client->limits ? ENTRIES_DAY : 0;
   return n;
 }
 
@@ -239,6 +244,10 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_u64(&writer, KEY_SPARSE_ID, client->sparse_id);
     fli_field_bin(&writer, KEY_SPARSE, client->sparse.data,
                   client->sparse.size);
+  }
+  if (client->limits) {
+    fli_field_u64(&writer, KEY_DAY, client->day);
+    fli_field_u64(&writer, KEY_SPENT, client->spent);
   }
   st = fli_writer_status(&writer);
 out:
@@ -351,6 +360,8 @@ static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
   case KEY_SPARSE:
     state->sparse.data = fli_reader_bin(reader, &state->sparse.size);
     break;
+  case KEY_DAY: state->day = fli_reader_u64(reader); break;
+  case KEY_SPENT: state->spent = fli_reader_u64(reader); break;
   default: fli_fields_unknown(fields); break;
   }
 }
@@ -515,6 +526,8 @@ static fl_status restore_state(fl_client *client, const fli_bytes *payload)
   client->has_said_hello = state.has_token;
   client->is_unacked = state.unacked.round > 0;
   client->unacked = state.unacked;
+  client->day = state.day;
+  client->spent = state.spent;
   if (state.is_done) {
     client->phase = FLI_PHASE_DONE;
     fli_client_raise(client, FL_CLIENT_DONE);

@@ -56,7 +56,8 @@ static fl_status make_scale(const fl_client *client, fl_scale *scale)
   fl_status st = fl_scale_init(scale, sizeof *scale);
   if (st != FL_OK) return st;
   scale->slots = client->plan.slots;
-  scale->round = client->plan.round;
+  scale->round = client->plan.scale_round > 0 ? client->plan.scale_round
+                                              : client->plan.round;
   scale->weight_cap = client->plan.weight_cap;
   memcpy(scale->noise_seed, client->noise_seed, sizeof scale->noise_seed);
   scale->norms = client->scale_norms;
@@ -256,6 +257,8 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
     return fli_error(FL_E_DIM, "result: got %llu values, want %llu",
                      (unsigned long long)result->n,
                      (unsigned long long)client->n_weights);
+  if (client->plan.has_control && !result->control_change)
+    return fli_error(FL_E_ARGUMENT, "result: want control_change");
   if (result->samples > FLI_CLIENT_MAX_SAMPLES)
     return fli_error(FL_E_ARGUMENT, "result: got %llu samples, want <= 2^40",
                      (unsigned long long)result->samples);
@@ -267,6 +270,25 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
   else
     fli_free(client->context, update, n * sizeof *update);
   return st;
+}
+
+/* What goes behind the update, where rows of an embedding would. */
+static fl_status keep_control(fl_client *client, const float *change)
+{
+  const size_t n = (size_t)client->n_weights;
+  fli_bytes *bytes = &client->sparse;
+  fli_bytes_clear(bytes);
+  client->sparse_id = 0;
+  const fl_status st = fli_bytes_reserve(bytes, 4 * n);
+  if (st != FL_OK) return st;
+  for (size_t i = 0; i < n; i++) {
+    if (!isfinite(change[i]))
+      return fli_error(FL_E_NOT_FINITE, "result: a control is not finite");
+    fli_store_f32(bytes->data + 4 * i, change[i]);
+  }
+  bytes->size = 4 * n;
+  client->sparse_id = client->slices_id;
+  return FL_OK;
 }
 
 fl_status fli_client_take_result(fl_client *client,
@@ -292,6 +314,8 @@ fl_status fli_client_take_result(fl_client *client,
           : (double)NAN;
   trained->is_valid = 1;
   st = fli_client_take_sparse(client);
+  if (st == FL_OK && client->plan.has_control)
+    st = keep_control(client, loaded.control_change);
   if (st == FL_OK) st = fli_client_offer(client);
   if (st != FL_OK) {
     fli_client_withdraw(client);
@@ -362,12 +386,13 @@ static fl_status write_hello(fl_client *client)
       .version_min = FLI_PROTOCOL_MIN,
       .version_max = FLI_PROTOCOL_MAX,
       .capabilities =
-          FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS | FLI_CAP_STATUS,
+          FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS | FLI_CAP_STATUS | FLI_CAP_CONTROLS,
       .samples = client->options.samples,
       .has_schema = client->has_schema,
       .has_token = client->has_token,
       .has_model = client->has_canonical && client->canonical.is_valid,
       .depth = client->options.max_depth,
+      .lacks = client->lacks,
   };
   memcpy(hello.client_id, client->id, sizeof hello.client_id);
   memcpy(hello.job, client->job, sizeof hello.job);
@@ -468,7 +493,9 @@ fl_status fli_client_write_due(fl_client *client)
   fl_status st = FL_OK;
   if (client->link == FLI_LINK_HELLO_DUE) {
     if (client->is_waiting || client->has_new_wait) return FL_OK;
+    if (client->limits && !client->limits->allow(client, 0)) return FL_OK;
     FLI_TRY(write_hello(client));
+    client->said = client->lacks;
     client->link = FLI_LINK_HELLO_SENT;
   } else if (client->link == FLI_LINK_WELCOMED) {
     FLI_TRY(write_frames(client));

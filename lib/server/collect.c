@@ -10,6 +10,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
 #include "server/slices.h"
@@ -19,6 +20,15 @@ static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
 {
   return fli_peer_ack(peer, round, attempt, reason, "%s",
                       reason == FL_REJECT_NONE ? "" : fl_reject_text(reason));
+}
+
+/* 1 when that is what the sender, or everybody, is asked for now. */
+static int is_turn(const fli_job *job, const fli_member *mine, uint64_t round,
+                   uint32_t attempt)
+{
+  if (fli_buffered_runs(job))
+    return mine && mine->task.round == round && mine->task.attempt == attempt;
+  return job->round == round && job->attempt == attempt;
 }
 
 /* Find the sender's part in the round that runs; *member stays NULL when the
@@ -35,14 +45,16 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
   if (who->counted_round == round && who->counted_attempt == attempt) {
     return answer(peer, round, attempt, FL_REJECT_NONE);
   }
-  if (!is_running || round != job->round || attempt != job->attempt) {
-    return fli_peer_ack(peer, round, attempt,
-                        fli_identity_is_replay(who, round, attempt)
-                            ? FL_REJECT_REPLAY
-                            : FL_REJECT_STALE,
-                        "round: got %llu, attempt %u, want %llu, attempt %u",
-                        (unsigned long long)round, attempt,
-                        (unsigned long long)job->round, job->attempt);
+  if (!is_running || !is_turn(job, mine, round, attempt)) {
+    const uint32_t reason = fli_identity_is_replay(who, round, attempt)
+                                ? FL_REJECT_REPLAY
+                                : FL_REJECT_STALE;
+    const fl_status st =
+        fli_peer_ack(peer, round, attempt, reason,
+                     "round: got %llu, attempt %u, want %llu, attempt %u",
+                     (unsigned long long)round, attempt,
+                     (unsigned long long)job->round, job->attempt);
+    return st == FL_OK ? fli_backoff_tell(peer) : st;
   }
   if (!mine) return answer(peer, round, attempt, FL_REJECT_NOT_SELECTED);
   if (mine->is_out) return answer(peer, round, attempt, mine->lost);
@@ -74,6 +86,7 @@ static void take_norm(fli_job *job, fli_member *member, const fli_norm *norm)
     job->n_reports++;
   }
   member->has_norm = 1;
+  member->seconds = fli_round_seconds(job);
   member->samples = norm->samples;
 }
 
@@ -118,8 +131,8 @@ static fl_status refuse_update(fli_peer *peer, const fli_manifest *manifest,
  * what is wrong with it. */
 static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
 {
-  const uint64_t largest =
-      fl_compressor_max_update_size(job->compressor) + fli_slices_max(job);
+  const uint64_t largest = fl_compressor_max_update_size(job->compressor) +
+                           fli_slices_max(job) + fli_controls_size(job);
   const size_t clamped = job->is_public ? (size_t)job->n_norms * 2 : 0;
   if (manifest->kind != FLI_TRANSFER_UPDATE)
     return fli_error(FL_E_FORMAT, "manifest.kind: got %u, want %d",
@@ -128,7 +141,8 @@ static fl_status check_upload(const fli_job *job, const fli_manifest *manifest)
     return fli_error(FL_E_FORMAT, "update: got %llu bytes, want <= %llu",
                      (unsigned long long)manifest->total,
                      (unsigned long long)largest);
-  if (manifest->slices_size > fli_slices_max(job))
+  if (!fli_controls_are_used(job) &&
+      manifest->slices_size > fli_slices_max(job))
     return fli_error(FL_E_FORMAT, "update: got %u bytes of rows, want <= %llu",
                      manifest->slices_size,
                      (unsigned long long)fli_slices_max(job));
@@ -180,10 +194,12 @@ static uint64_t capped(const fli_job *job, uint64_t samples)
 static fl_status check_header(const fli_job *job, const fli_member *member,
                               const fli_bytes *data, uint64_t *samples)
 {
-  const uint32_t want = (uint32_t)(member - job->members);
+  const uint32_t want = fli_buffered_runs(job)
+                            ? member->task.slot
+                            : (uint32_t)(member - job->members);
   uint32_t slot = 0;
-  const fl_status st =
-      fl_partial_peek(job->partial, data->data, data->size, &slot, samples);
+  const fl_status st = fl_partial_peek(fli_round_partial(job, member),
+                                       data->data, data->size, &slot, samples);
   if (st != FL_OK) return st;
   if (slot != want)
     return fli_error(FL_E_RANGE, "update.slot: got %u, want %u", slot, want);
@@ -217,11 +233,15 @@ void fli_collect_count(fli_job *job, fli_member *member, double loss,
   member->lost = FL_REJECT_NONE;
   member->samples = samples;
   member->loss = isfinite(loss) ? loss : (double)NAN;
+  member->seconds += fli_round_seconds(job);
   job->bytes_saved += fli_parts_bytes_saved(job, member);
   who->before_round = who->counted_round;
   who->before_attempt = who->counted_attempt;
   who->counted_round = job->round;
   who->counted_attempt = job->attempt;
+  if (!fli_buffered_runs(job)) return;
+  who->counted_round = member->task.round;
+  who->counted_attempt = member->task.attempt;
 }
 
 static void announce(const fli_peer *peer, const fli_member *member)
@@ -265,23 +285,28 @@ fl_status fli_collect_update(fli_peer *peer)
   if (st == FL_OK) {
     st = fli_parts_check(job, member, &dense);
     if (st != FL_OK) return refuse_part(peer, member, &manifest);
-    st = fli_slices_check(job, &incoming->data, manifest.slices_size);
+    st = fli_controls_are_used(job)
+             ? fli_controls_check(job, &incoming->data, manifest.slices_size)
+             : fli_slices_check(job, &incoming->data, manifest.slices_size);
   }
   if (st == FL_OK && job->front) st = fli_cohorts_sketch(member, &dense);
   if (st == FL_OK) {
-    st = fl_partial_add(job->partial, dense.data, dense.size);
+    st = fli_buffered_runs(job)
+             ? fli_buffered_add(job, member, &dense)
+             : fl_partial_add(job->partial, dense.data, dense.size);
   }
   if (st == FL_E_NOMEM) return st;
   if (st != FL_OK) {
     return refuse_update(peer, &manifest, reason_of(st), fl_last_error());
   }
-  fli_slices_fold(job, &incoming->data, manifest.slices_size);
+  if (job->slices) fli_slices_fold(job, &incoming->data, manifest.slices_size);
   if (job->is_public) fli_norms_count(job, member, &incoming->clamped);
   fli_collect_count(job, member, manifest.loss, samples);
   announce(peer, member);
   fli_freezing_take_report(peer, member, &manifest);
   fli_journal_update(peer, member);
-  peer->incoming.data.size = dense.size;
+  if (job->slices) peer->incoming.data.size = dense.size;
   fli_rule_keep(job, member, &peer->incoming.data);
-  return answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
+  st = answer(peer, manifest.round, manifest.attempt, FL_REJECT_NONE);
+  return st == FL_OK ? fli_backoff_tell(peer) : st;
 }

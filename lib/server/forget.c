@@ -30,8 +30,8 @@ void fli_forget_cancel(fli_participant *who)
 
 static int may_go(const fli_participant *who)
 {
-  return who && !fli_is_resting(who) && who->is_leaving && who->member == FLI_NO_MEMBER &&
-         who->visit == FLI_NO_MEMBER;
+  return who && !fli_is_resting(who) && who->is_leaving &&
+         who->member == FLI_NO_MEMBER && who->visit == FLI_NO_MEMBER;
 }
 
 static int forget(fli_participant *who)

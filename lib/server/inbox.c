@@ -124,7 +124,7 @@ static void announce(const fli_peer *peer, uint32_t kind)
 static void take_hello(fli_participant *who, const fli_hello *hello)
 {
   who->samples = hello->samples;
-  who->capabilities = hello->capabilities;
+  who->capabilities = fli_backoff_capabilities(who->home, hello);
   who->depth = hello->depth;
   who->has_model = hello->has_model &&
                    fli_store_knows(&who->job->store, hello->model_version,
@@ -271,7 +271,7 @@ static fl_status on_decline(fli_peer *peer, const fli_frame *frame)
   }
   fli_peer_drop_upload(peer);
   fli_member_lose(job, member, FL_REJECT_DECLINED, 1);
-  return FL_OK;
+  return fli_backoff_tell(peer);
 }
 
 static fl_status on_get_model(fli_peer *peer, const fli_frame *frame)

@@ -11,9 +11,11 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/compressor.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/resting.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
@@ -106,8 +108,9 @@ static fl_status take_weights(fli_job *job, const fl_model *model)
 {
   const uint64_t n = fl_model_weight_count(model);
   const int is_lossy = job->codec.codec != FL_CODEC_F32;
-  const int is_sum =
-      job->codec.codec == FL_CODEC_THC && fli_job_is_plain_mean(&job->options);
+  const int is_sum = job->codec.codec == FL_CODEC_THC &&
+                     job->options.buffer == 0 &&
+                     fli_job_is_plain_mean(&job->options);
   float *weights = NULL;
   fl_status st = FL_OK;
   FLI_TRY(
@@ -153,10 +156,13 @@ fl_status fli_job_new(fli_job **out, fl_server *server, uint32_t index,
   job->waiting_ns = server->now_ns;
   job->deadline_ns = UINT64_MAX;
   derive_seeds(job);
+  if (job->options.buffer > 0) job->options.weighting = FL_WEIGHT_UNIFORM;
   FLI_TRY(fli_rule_take(job, options->strategy));
+  FLI_TRY(fli_selector_init(job, options->selection));
   FLI_TRY(take_description(job, model));
   FLI_TRY(take_weights(job, model));
   FLI_TRY(fli_rule_make(job));
+  FLI_TRY(fli_buffered_init(job));
   FLI_TRY(fli_freezing_init(job, options->freeze));
   FLI_TRY(check_norm_count(job));
   FLI_TRY(fli_cohorts_init(job, options->cohorts));
@@ -181,6 +187,9 @@ void fli_job_free(fli_job *job)
            (size_t)job->n_norms * sizeof *job->public_norms);
   fli_store_free(&job->store);
   fl_strategy_free(job->strategy);
+  fli_selector_free(job);
+  fli_buffered_free(job);
+  fli_controls_change(job);
   fli_freezing_free(job);
   fli_slices_free(job);
   fl_compressor_free(job->compressor);
@@ -304,7 +313,8 @@ uint64_t fli_job_round(const fli_job *job)
 static int is_last_finished(const fli_job *job, uint64_t round)
 {
   const uint64_t now = fli_job_round(job);
-  return round > 0 && (round == now || round + 1 == now);
+  const uint64_t most = 1 + (job->buffered ? job->options.buffer_staleness : 0);
+  return round > 0 && round <= now && now - round <= most;
 }
 
 fl_status fli_job_resync(fli_job *job, fli_peer *peer)
@@ -325,11 +335,17 @@ fl_status fli_job_resync(fli_job *job, fli_peer *peer)
     fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_PLAN);
     return FL_OK;
   }
+  if (fli_buffered_runs(job) && is_asked) {
+    fli_buffered_resync(job, peer, fli_member_of(who));
+    return FL_OK;
+  }
   if (job->phase == FLI_PHASE_UPDATES && is_asked) {
     fli_peer_add_due(peer, FLI_DUE_MODEL | FLI_DUE_PLAN | FLI_DUE_SCALE);
     return FL_OK;
   }
-  return is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
+  const fl_status st =
+      is_last_finished(job, who->counted_round) ? repeat_ack(peer) : FL_OK;
+  return st == FL_OK ? fli_backoff_tell(peer) : st;
 }
 
 void fli_job_finish(fli_job *job)

@@ -8,8 +8,10 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/selector.h"
 
 #define FLI_SECONDS UINT64_C(1000000000)
 /* What PLAN can carry. */
@@ -42,6 +44,7 @@ static fl_job_options defaults(void)
       .min_cover = 1,
       .cohort_probed = 40,
       .max_samples = FLI_MAX_SAMPLES,
+      .buffer_staleness = 16,
   };
   return options;
 }
@@ -125,6 +128,16 @@ static fl_status check_numbers(const fl_job_options *options)
   return FL_OK;
 }
 
+static fl_status check_calls(const fl_job_options *options)
+{
+  if (options->demands & ~(uint32_t)FL_CONDITION_ALL)
+    return fli_error(FL_E_OPTIONS, "demands: got %x, want FL_CONDITION_*",
+                     options->demands);
+  if (options->checkin_ns > 24 * 3600 * FLI_SECONDS)
+    return fli_error(FL_E_OPTIONS, "checkin_ns: got more than a day");
+  return FL_OK;
+}
+
 static fl_status check_choices(const fl_job_options *options)
 {
   if (options->rate_schedule > FL_SCHEDULE_COSINE)
@@ -166,7 +179,10 @@ fl_status fli_job_options_check(const fl_job_options *options)
     return fli_error(FL_E_ARGUMENT,
                      "job name: want 1..64 printable ASCII bytes");
   fl_status st = check_numbers(options);
+  if (st == FL_OK) st = check_calls(options);
   if (st == FL_OK) st = check_choices(options);
   if (st == FL_OK) st = fli_cohorts_check(options);
+  if (st == FL_OK) st = fli_selector_check(options);
+  if (st == FL_OK) st = fli_buffered_check(options);
   return st == FL_OK ? fli_rule_check(options) : st;
 }

@@ -141,7 +141,7 @@ out:
 /* What an update has changed besides the sum: it is in the whole state only. */
 static int has_more(const fli_job *job)
 {
-  return job->front || job->is_spooling || job->slices;
+  return job->front || job->is_spooling || job->slices || job->buffered;
 }
 
 void fli_journal_update(fli_peer *peer, const fli_member *member)

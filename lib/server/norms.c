@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "compress/compressor.h"
+#include "server/buffered.h"
 
 /* Times the expected share of clamped coordinates. */
 #define FLI_GROW_ABOVE 4.0
@@ -110,6 +111,16 @@ static double expected_share(const fli_job *job)
   return 2.0 / cell * (tail_integral(t + cell) - tail_integral(t));
 }
 
+/* Where a member's counts are added; NULL: they are of a scale that is gone. */
+static uint64_t *counts_for(fli_job *job, const fli_member *member)
+{
+  fli_buffered *self = job->buffered;
+  if (!fli_buffered_runs(job)) return job->clamped;
+  return member->task.epoch == self->epochs[self->n_epochs - 1].round
+             ? self->clamped
+             : NULL;
+}
+
 /* Counts are claims. Twice the threshold of growing is the most that one
  * client's can weigh, so that it takes half of the clients to make a norm
  * grow. */
@@ -119,15 +130,14 @@ void fli_norms_count(fli_job *job, const fli_member *member,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   const double largest = 2.0 * FLI_GROW_ABOVE * expected_share(job);
-  uint64_t block = 0;
-  for (uint32_t i = 0; i < job->n_segments; i++) {
+  uint64_t *counts = counts_for(job, member), block = 0;
+  for (uint32_t i = 0; counts && i < job->n_segments; i++) {
     for (uint64_t at = 0; at < job->segments[i]; at += FL_THC_BLOCK) {
       const double size = (double)block_size(job->segments[i] - at);
       const uint64_t most =
           1 + (uint64_t)(largest < 1.0 ? largest * size : size);
       const uint64_t n = fli_load_u16(clamped->data + 2 * block);
-      if (fli_parts_has(job, member, i))
-        job->clamped[block] += n < most ? n : most;
+      if (fli_parts_has(job, member, i)) counts[block] += n < most ? n : most;
       block++;
     }
   }
@@ -147,14 +157,17 @@ void fli_norms_adapt(fli_job *job)
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   const double share = expected_share(job);
+  const fli_buffered *buffered = job->buffered;
+  const uint64_t *clamped = buffered ? buffered->clamped : job->clamped;
   uint64_t block = 0;
   for (uint32_t i = 0; i < job->n_segments; i++) {
-    const uint32_t count = fli_parts_count(job, i);
+    const uint32_t count =
+        buffered ? buffered->n_seen : fli_parts_count(job, i);
     for (uint64_t at = 0; at < job->segments[i]; at += FL_THC_BLOCK) {
       const uint64_t size = block_size(job->segments[i] - at);
       if (count > 0)
         job->public_norms[block] =
-            adapt(job->public_norms[block], (double)job->clamped[block],
+            adapt(job->public_norms[block], (double)clamped[block],
                   (double)count * (double)size, share);
       block++;
     }

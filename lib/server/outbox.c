@@ -12,7 +12,9 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "model/schedule.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
+#include "server/rule.h"
 
 fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 {
@@ -73,7 +75,7 @@ fl_status fli_outbox_model(fli_peer *peer)
   fli_manifest manifest = {0};
   fli_blob *blob = NULL;
   if (who->has_model && who->model_version == store->canonical.version) {
-    return FL_OK;
+    return fli_controls_send(peer);
   }
   fl_status st = fli_store_transfer(store, who->has_model, who->model_version,
                                     &blob, &manifest);
@@ -93,6 +95,8 @@ static fl_status continue_model(fli_peer *peer)
     if (peer->blob_cohort == FL_COHORT_NONE) {
       who->has_model = 1;
       who->model_version = peer->blob_version;
+      /* The control comes behind it. */
+      if (fli_controls_are_used(who->job)) peer->due |= FLI_DUE_MODEL;
     } else {
       who->probe_cohort = peer->blob_cohort;
       who->probe_version = peer->blob_version;
@@ -105,13 +109,13 @@ static fl_status continue_model(fli_peer *peer)
 /* ---- rounds ---- */
 
 /* The same for every attempt of a round: who has trained need not again. */
-static uint64_t client_seed(const fli_participant *who)
+static uint64_t client_seed(const fli_participant *who, uint64_t round)
 {
   uint8_t digest[FLI_HASH_BYTES];
   fli_rng rng;
   fli_hash(digest, who->id, strlen(who->id));
-  fli_rng_init(&rng, who->job->options.seed, FLI_RNG_CLIENT_SEED,
-               who->job->round, (uint32_t)fli_hash_id(digest));
+  fli_rng_init(&rng, who->job->options.seed, FLI_RNG_CLIENT_SEED, round,
+               (uint32_t)fli_hash_id(digest));
   return fli_rng_u64(&rng);
 }
 
@@ -139,7 +143,7 @@ static float rate_of(const fli_job *job)
 static fl_status write_plan(fli_peer *peer)
 {
   const fli_participant *who = peer->participant;
-  const fli_job *job = who->job;
+  fli_job *job = who->job;
   const fl_job_options *options = &job->options;
   if (!is_asked(who)) return FL_OK;
   fli_plan message = {
@@ -151,7 +155,7 @@ static fl_status write_plan(fli_peer *peer)
       .epochs = options->epochs,
       .batch_size = options->batch_size,
       .learning_rate = rate_of(job),
-      .seed = client_seed(who),
+      .seed = client_seed(who, job->round),
       .model_version = job->store.canonical.version,
       .deadline_ms = fli_job_left_ms(job),
       .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,
@@ -160,6 +164,7 @@ static fl_status write_plan(fli_peer *peer)
       .freeze_plan_size = job->freezing.plan.size,
       .freeze_reports = fli_freezing_reports(job),
       .has_cohort = job->front != NULL,
+      .demands = options->demands,
       .prox_mu = options->strategy ? options->strategy->prox_mu : 0.0f,
       .slices = job->slices ? job->slices_plan.data : NULL,
       .slices_size = job->slices ? job->slices_plan.size : 0,
@@ -171,13 +176,17 @@ static fl_status write_plan(fli_peer *peer)
     message.counted_round = who->counted_round;
     message.counted_attempt = who->counted_attempt;
   }
-  if (job->is_public) {
+  if (fli_buffered_runs(job)) {
+    fli_buffered_plan(job, &job->members[who->member], &message);
+    message.seed = client_seed(who, message.round);
+  } else if (job->is_public) {
     message.noise_seed = job->noise_seed;
     message.norms = job->norms_wire;
     message.norms_size = (size_t)job->n_norms * 2;
     message.clip = job->clip;
   }
-  return fli_write_plan(&peer->queue, &message);
+  const fl_status st = fli_controls_plan(job, &message);
+  return st == FL_OK ? fli_write_plan(&peer->queue, &message) : st;
 }
 
 static fl_status write_scale(fli_peer *peer)

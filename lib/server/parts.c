@@ -16,6 +16,7 @@
 #include "compress/compressor.h"
 #include "compress/partial.h"
 #include "compress/update.h"
+#include "server/buffered.h"
 
 uint32_t fli_parts_start(const fli_job *job, uint32_t depth)
 {
@@ -32,11 +33,12 @@ int fli_parts_has(const fli_job *job, const fli_member *member,
 
 int fli_parts_is_idle(const fli_job *job, uint32_t segment)
 {
-  return job->partial->tallies[segment].count == 0;
+  return fli_parts_count(job, segment) == 0;
 }
 
 uint32_t fli_parts_count(const fli_job *job, uint32_t segment)
 {
+  if (fli_buffered_runs(job)) return fli_buffered_count(job, segment);
   return job->partial->tallies[segment].count;
 }
 
@@ -52,8 +54,8 @@ fl_status fli_parts_check(const fli_job *job, const fli_member *member,
                           const fli_bytes *data)
 {
   fli_update update;
-  const fl_status st =
-      fli_update_read(&job->partial->agreed, data->data, data->size, &update);
+  const fl_status st = fli_update_read(&fli_round_partial(job, member)->agreed,
+                                       data->data, data->size, &update);
   if (st != FL_OK) return st;
   for (uint32_t s = 0; s < job->n_segments; s++) {
     const int want = fli_parts_has(job, member, s);

@@ -20,6 +20,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "server/resting.h"
+#include "server/selector.h"
 
 enum { FLI_REGISTRY_FIRST = 16 };
 
@@ -147,8 +148,7 @@ const uint8_t *fli_registry_key(const fli_job *job, const char *id)
   uint8_t digest[FLI_HASH_BYTES];
   if (job->registry.count == 0) return NULL;
   hash_id(job, id, digest);
-  const fli_participant *who =
-      *place(&job->registry, table_hash(digest), id);
+  const fli_participant *who = *place(&job->registry, table_hash(digest), id);
   return who ? fli_participant_key(who) : NULL;
 }
 
@@ -184,6 +184,7 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   hash_id(job, id, digest);
   participant = new_participant(job, id, digest);
   if (!participant) return fli_nomem(sizeof *participant);
+  participant->slot = fli_selector_take_slot(job);
   *place(&job->registry, participant->hash, id) = participant;
   job->registry.count++;
   job->server->n_participants++;
@@ -223,6 +224,7 @@ void fli_registry_remove(fli_participant *participant)
   take_out(registry, place(registry, participant->hash, participant->id));
   registry->count--;
   registry->n_leaving -= (uint32_t)participant->is_leaving;
+  fli_selector_forget(participant);
   job->server->n_participants--;
   fli_standing_free(participant);
   fli_free(job->context, participant, sizeof *participant);

@@ -32,9 +32,10 @@ typedef struct resting_field {
 
 /* What outlives an absence. */
 static const resting_field fields[] = {
-    WIDE(samples),          WIDE(capabilities),      NARROW(depth),
-    WIDE(counted_round),    NARROW(counted_attempt), WIDE(before_round),
-    NARROW(before_attempt),
+    WIDE(samples),           WIDE(capabilities),
+    NARROW(depth),           WIDE(counted_round),
+    NARROW(counted_attempt), WIDE(before_round),
+    NARROW(before_attempt),  NARROW(slot),
 };
 
 enum {

@@ -11,9 +11,11 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/state.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 #include "wire/container.h"
 
@@ -48,6 +50,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fl_job_options options;
   fl_compressor_options codec;
   fl_strategy_options strategy;
+  fl_selection_options selection;
   char name[FLI_ID_BYTES] = "";
   fl_model *model = NULL;
   size_t size = 0;
@@ -58,6 +61,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
   options.strategy = fli_rule_read_options(reader, &strategy);
+  options.selection = fli_selector_read_options(reader, &selection);
   description = fli_reader_bin(reader, &size);
   FLI_TRY(fli_reader_status(reader));
   options.name = name;
@@ -245,6 +249,8 @@ static void restore_member(fli_job *job, uint32_t slot,
       .has_report = saved->has_report != 0 && isfinite(report) && report >= 0.0,
       .report_module = saved->report_module,
       .report_value = report,
+      .seconds = fli_f32_from_bits(saved->seconds_bits),
+      .task = saved->task,
   };
   const int is_report =
       job->phase == FLI_PHASE_EVALUATING ? member.has_score : member.has_norm;
@@ -330,7 +336,7 @@ static fl_status read_agreed(fli_job *job, fli_msg_reader *reader)
   size_t size = 0;
   const uint8_t *data = fli_reader_bin(reader, &size);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (job->phase != FLI_PHASE_UPDATES) {
+  if (job->phase != FLI_PHASE_UPDATES || fli_buffered_runs(job)) {
     return size == 0 ? FL_OK : malformed("the agreed norms");
   }
   const fl_status st =
@@ -372,7 +378,8 @@ static fl_status read_sum(fli_job *job, fli_msg_reader *reader)
 static fl_status read_scale(fli_job *job, fli_msg_reader *reader)
 {
   fl_status st = FL_OK;
-  if (job->phase == FLI_PHASE_NORMS || job->phase == FLI_PHASE_UPDATES) {
+  if ((job->phase == FLI_PHASE_NORMS || job->phase == FLI_PHASE_UPDATES) &&
+      !fli_buffered_runs(job)) {
     FLI_TRY(fli_round_alloc_scale(job, job->phase == FLI_PHASE_NORMS));
   }
   FLI_TRY(read_reported(job, reader));
@@ -424,6 +431,8 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
   FLI_TRY(fli_cohorts_read(job, reader));
   FLI_TRY(fli_rule_read(job, reader));
   FLI_TRY(fli_slices_read(job, reader));
+  FLI_TRY(fli_selector_read(job, reader));
+  FLI_TRY(fli_buffered_read(job, reader));
   fli_reader_leave(reader);
   *out = job;
   job = NULL;

@@ -13,8 +13,10 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 
 /* ---- members ---- */
@@ -71,8 +73,8 @@ static void release_member(fli_member *member)
   fli_participant *who = member->participant;
   fli_peer *peer = who->peer;
   who->member = FLI_NO_MEMBER;
-  if (!peer) fli_registry_tire(who);
-  if (!peer || !peer->incoming.is_active) return;
+  if (!member->is_carried && !peer) fli_registry_tire(who);
+  if (member->is_carried || !peer || !peer->incoming.is_active) return;
   const fli_manifest manifest = peer->incoming.manifest;
   fli_peer_drop_upload(peer);
   /* A courtesy: without it the client asks again by HELLO. */
@@ -98,6 +100,7 @@ static void free_scale(fli_job *job)
 void fli_round_clear(fli_job *job)
 {
   free_scale(job);
+  fli_buffered_clear(job);
   for (uint32_t i = 0; i < job->n_members; i++) {
     release_member(&job->members[i]);
     fli_rule_forget(&job->members[i]);
@@ -133,6 +136,18 @@ static fl_server_event round_event(const fli_job *job, uint32_t kind)
   return event;
 }
 
+float fli_round_seconds(const fli_job *job)
+{
+  const fl_job_options *options = &job->options;
+  const uint64_t now = job->server->now_ns;
+  uint64_t whole = options->update_deadline_ns;
+  if (job->deadline_ns == UINT64_MAX) return NAN;
+  if (job->phase == FLI_PHASE_NORMS) whole = options->norm_deadline_ns;
+  if (job->is_public) whole = fli_later(whole, options->norm_deadline_ns);
+  const uint64_t left = job->deadline_ns > now ? job->deadline_ns - now : 0;
+  return left < whole ? (float)((double)(whole - left) * 1e-9) : 0.0f;
+}
+
 /* ---- ends ---- */
 
 static void report_lost(fli_job *job, uint32_t reason)
@@ -140,7 +155,7 @@ static void report_lost(fli_job *job, uint32_t reason)
   for (uint32_t i = 0; i < job->n_members; i++) {
     const fli_member *member = &job->members[i];
     fl_server_event event = round_event(job, FL_SERVER_CLIENT_LOST);
-    if (member->is_counted) continue;
+    if (member->is_counted || member->is_carried) continue;
     event.reason = member->lost != FL_REJECT_NONE ? member->lost : reason;
     fli_events_add(&job->server->events, &event, member->participant->id,
                    "round %llu: %s", (unsigned long long)job->round,
@@ -175,10 +190,12 @@ static void abort_round(fli_job *job, uint32_t reason, const char *text)
   fl_server_event event = round_event(job, FL_SERVER_ROUND_ABORTED);
   event.reason = reason;
   report_lost(job, reason);
+  fli_selector_end_round(job);
   forget_counted(job);
   fli_events_add(&job->server->events, &event, "", "round %llu, attempt %u: %s",
                  (unsigned long long)job->round, job->attempt, text);
   fli_round_wait(job);
+  fli_buffered_forget(job);
   job->attempt++;
   job->hold_ns = fli_job_after(job, pause > 0 ? pause : 1);
 }
@@ -244,7 +261,8 @@ void fli_round_next(fli_job *job)
 static void finish_round(fli_job *job)
 {
   fl_server_event event = round_event(job, FL_SERVER_ROUND_FINISHED);
-  event.samples = fl_partial_samples(job->partial);
+  event.samples = fli_buffered_runs(job) ? fli_buffered_samples(job)
+                                         : fl_partial_samples(job->partial);
   event.loss = mean_loss(job);
   fl_status st = fli_slices_prepare(job);
   if (st == FL_OK) st = fli_step_run(job);
@@ -253,10 +271,13 @@ static void finish_round(fli_job *job)
     return;
   }
   fli_slices_finish(job);
-  if (job->is_public) fli_norms_adapt(job);
+  fli_controls_change(job);
+  if (job->is_public && !job->buffered) fli_norms_adapt(job);
   if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);
+  fli_selector_end_round(job);
   event.model_version = job->store.canonical.version;
+  fli_buffered_carry(job);
   report_lost(job, job->n_counted >= job->n_wanted ? FL_REJECT_STALE
                                                    : FL_REJECT_DEADLINE);
   fli_events_add(&job->server->events, &event, "",
@@ -357,10 +378,24 @@ out:
 
 /* ---- begin ---- */
 
+/* Updates end the round; whoever has not sent one then goes on. */
+static fl_status open_buffered(fli_job *job)
+{
+  const fl_job_options *options = &job->options;
+  job->is_public = 1;
+  job->n_wanted = options->buffer;
+  const fl_status st = fli_buffered_begin(job);
+  if (job->n_members < job->n_wanted) job->n_wanted = job->n_members;
+  job->deadline_ns = fli_job_after(
+      job, fli_later(options->norm_deadline_ns, options->update_deadline_ns));
+  return st;
+}
+
 static fl_status open_round(fli_job *job)
 {
   const fl_job_options *options = &job->options;
   fl_status st = FL_OK;
+  if (job->buffered && job->public_norms) return open_buffered(job);
   FLI_TRY(fli_freezing_begin_round(job));
   FLI_TRY(job->front
               ? fli_cohorts_fill_members(job)
@@ -370,6 +405,8 @@ static fl_status open_round(fli_job *job)
   if (options->participants > 0 && options->participants < job->n_wanted) {
     job->n_wanted = options->participants;
   }
+  if (options->buffer > 0 && options->buffer < job->n_wanted)
+    job->n_wanted = options->buffer;
   if (job->front) job->n_wanted = fli_cohorts_wanted(job);
   job->is_public = job->public_norms != NULL;
   fli_derive(job->noise_seed, job->seed, "round noise", job->round,
@@ -400,7 +437,10 @@ void fli_round_begin(fli_job *job)
     return;
   }
   const fl_server_event event = round_event(job, FL_SERVER_ROUND_STARTED);
-  tell_members(job, FLI_DUE_MODEL | FLI_DUE_PLAN, 0);
+  if (fli_buffered_runs(job))
+    fli_buffered_tell(job);
+  else
+    tell_members(job, FLI_DUE_MODEL | FLI_DUE_PLAN, 0);
   fli_events_add(&job->server->events, &event, "",
                  "round %llu, attempt %u: %u selected",
                  (unsigned long long)job->round, job->attempt, job->n_members);
@@ -419,6 +459,7 @@ int fli_round_is_due(const fli_job *job)
   }
   if (job->is_paused || now < job->hold_ns || registry->trainers < needed)
     return 0;
+  if (job->buffered && job->public_norms) return 1; /* work goes on */
   return registry->trainers >= fli_select_size(job) || !registry->grace_first ||
          now - job->waiting_ns >= job->options.return_grace_ns;
 }

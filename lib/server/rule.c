@@ -5,6 +5,7 @@
  * does not train counts as no change there. Rules that a mean is enough for
  * take it from the sum, as everybody else. */
 #include "server/rule.h"
+#include "server/buffered.h"
 #include "server/state.h"
 
 #include <string.h>
@@ -98,9 +99,6 @@ fl_status fli_rule_check(const fl_job_options *job)
   if (o.is_uniform && job->weight_cap != 0)
     return fli_error(FL_E_CONFLICT,
                      "strategy: is_uniform with a weight_cap, want 0");
-  if (o.rule == FL_RULE_SCAFFOLD)
-    return fli_error(FL_E_UNSUPPORTED,
-                     "strategy: controls do not travel in jobs yet");
   if (fl_strategy_needs(&o) & FL_STRATEGY_NEEDS_UPDATES)
     return check_separate(job, &o);
   return FL_OK;
@@ -133,6 +131,9 @@ fl_status fli_rule_take(fli_job *job, const fl_strategy_options *given)
 fl_status fli_rule_make(fli_job *job)
 {
   if (fli_rule_is_plain(job->options.strategy)) return FL_OK;
+  if (fli_controls_are_used(job) &&
+      job->store.canonical.n > UINT32_MAX / sizeof(float))
+    return fli_error(FL_E_LIMIT, "strategy: controls of 2^30 weights or more");
   return fl_strategy_new(&job->strategy, job->context, job->options.strategy,
                          job->store.canonical.n);
 }
@@ -171,7 +172,7 @@ fl_status fli_rule_propose(fli_job *job, float *mean, fli_pending *pending)
 {
   const fli_canonical *model = &job->store.canonical;
   if (job->is_spooling) return propose_of_updates(job, pending);
-  const fl_status st = fl_partial_decode(job->partial, mean, model->n);
+  const fl_status st = fli_round_mean(job, mean);
   if (st != FL_OK) return st;
   return fli_strategy_propose(job->strategy, NULL, mean, model->weights,
                               pending);
@@ -263,7 +264,10 @@ static fl_status read_update(fli_job *job, fli_msg_reader *reader, uint32_t i)
     data = stored.data;
     size = stored.size;
   }
-  FLI_TRY(fl_partial_peek(job->partial, data, size, &slot, &samples));
+  if (size < fli_controls_size(job))
+    FLI_TRY(fli_error(FL_E_FORMAT, "state: an update without its control"));
+  FLI_TRY(fl_partial_peek(job->partial, data, size - fli_controls_size(job),
+                          &slot, &samples));
   if (slot != i || samples != member->samples)
     FLI_TRY(fli_error(FL_E_FORMAT, "state: an update of another client"));
   if (member->spooled == 0)

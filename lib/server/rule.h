@@ -50,6 +50,19 @@ fl_status fli_spooled_write(fli_msg_writer *writer, const fli_job *job,
                             const fli_member *member);
 fl_status fli_spooled_take(fli_job *job, fli_member *member,
                            const uint8_t name[FLI_SPOOL_NAME]);
+/* ---- controls.c ---- */
+
+int fli_controls_are_used(const fli_job *job);
+/* Bytes of a control behind an update; 0 without. */
+uint32_t fli_controls_size(const fli_job *job);
+/* FL_E_FORMAT, FL_E_RANGE. */
+fl_status fli_controls_check(const fli_job *job, const fli_bytes *update,
+                             uint32_t size);
+/* Begin to send the server's control, if the peer needs it and lacks it. */
+fl_status fli_controls_send(fli_peer *peer);
+fl_status fli_controls_plan(fli_job *job, fli_plan *plan);
+/* A step was made: the control is another one. */
+void fli_controls_change(fli_job *job);
 
 /* ---- spool.c ---- */
 
@@ -64,6 +77,7 @@ typedef struct fli_spool {
   size_t front;
   float *values; /* THC: decoded */
   const float **rows;
+  const uint8_t **controls; /* SCAFFOLD: f32 LE */
   uint64_t *samples, *steps;
   double *losses;
 } fli_spool;

@@ -4,10 +4,12 @@
  * uploads under way are not in it: clients return by HELLO and send again what
  * was not acknowledged. The layout of a job:
  *
- *   name, options, codec, strategy's options, description, version, weights,
+ *   name, options, codec, options of strategy and selection, description,
+ *   version, weights,
  *   momentum, residual, announced norms, steps, freezing, participants, round,
  *   members, then of the round: reported norms, agreed norms, clamp counts,
- *   sum; accuracy, cohorts, strategy's state and updates, slices
+ *   sum; accuracy, cohorts, strategy's state and updates, slices, selection,
+ *   buffer
  *
  * Absent vectors are empty. restore.c reads the same in the same order. */
 #include "server/server.h"
@@ -17,10 +19,12 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/cohorts.h"
 #include "server/resting.h"
 #include "server/state.h"
 #include "server/rule.h"
+#include "server/selector.h"
 #include "server/slices.h"
 #include "wire/container.h"
 
@@ -136,6 +140,8 @@ static void write_members(fli_msg_writer *writer, const fli_job *job,
         .has_report = member->has_report,
         .report_module = member->report_module,
         .report_bits = fli_f64_bits(member->report_value),
+        .seconds_bits = fli_f32_bits(member->seconds),
+        .task = member->task,
     };
     fli_saved_write(writer, &fli_saved_members, &saved);
   }
@@ -195,6 +201,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   fli_saved_write(writer, &fli_saved_options, &job->options);
   fli_saved_write(writer, &fli_saved_codec, &job->codec);
   FLI_TRY(fli_rule_write_options(writer, job));
+  FLI_TRY(fli_selector_write_options(writer, job));
   fli_writer_bin(writer, job->description.data, job->description.size);
   fli_writer_u64(writer, model->version);
   write_floats(writer, job->context, model->weights, model->n);
@@ -211,6 +218,8 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   FLI_TRY(fli_cohorts_write(writer, job, sorted));
   FLI_TRY(fli_rule_write(writer, job));
   FLI_TRY(fli_slices_write(writer, job));
+  fli_selector_write(writer, job, sorted, job->front ? 0 : n);
+  FLI_TRY(fli_buffered_write(writer, job, sorted, n));
   st = fli_writer_status(writer);
 out:
   fli_free(job->context, sorted, n * sizeof *sorted);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who takes part in a round, and with what weight. The draw is made from the
  * sorted ids with a counter-based generator keyed by (seed, round, attempt):
- * it depends on who is there, never on the order in which they came. */
+ * it depends on who is there, never on the order in which they came. Other
+ * rules than a draw: selector.c. */
 #include "server/server.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "server/selector.h"
 
 /* A claimed sample count weighs at most this many times the median claim. */
 enum { FLI_WEIGHT_CAP = 8 };
@@ -51,22 +53,30 @@ static void prefer_full(const fli_job *job, fli_participant *const *candidates,
   }
 }
 
+static void shuffle(const fli_job *job, uint32_t *order, uint32_t n)
+{
+  fli_rng rng;
+  for (uint32_t i = 0; i < n; i++)
+    order[i] = i;
+  fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, job->round,
+               job->attempt);
+  fli_rng_shuffle(&rng, order, n);
+}
+
 /* Keep `k` of n candidates, in their order. */
 static fl_status draw(const fli_job *job, fli_participant **candidates,
                       uint32_t n, uint32_t k, int is_training)
 {
   if (k >= n) return FL_OK;
   fl_status st = FL_OK;
-  fli_rng rng;
   uint32_t kept = 0;
   uint32_t *order = fli_alloc(job->context, n, sizeof *order);
   uint8_t *is_chosen = fli_alloc(job->context, n, 1);
   if (!order || !is_chosen) FLI_TRY(fli_nomem(n * sizeof *order));
-  for (uint32_t i = 0; i < n; i++)
-    order[i] = i;
-  fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, job->round,
-               job->attempt);
-  fli_rng_shuffle(&rng, order, n);
+  if (is_training && job->selector)
+    FLI_TRY(fli_selector_order(job, candidates, n, k, order));
+  else
+    shuffle(job, order, n);
   if (is_training) prefer_full(job, candidates, order, n, k);
   for (uint32_t i = 0; i < k; i++)
     is_chosen[order[i]] = 1;
@@ -134,6 +144,7 @@ fl_status fli_select_members(fli_job *job, uint64_t capability, uint32_t limit)
   if (job->front) keep_own(job, candidates, &n);
   const uint32_t k = limit < n ? limit : n;
   const int is_training = capability == FLI_CAP_TRAIN;
+  if (is_training) FLI_TRY(fli_selector_reserve(job));
   FLI_TRY(draw(job, candidates, n, k, is_training));
   job->members = fli_alloc(job->context, k, sizeof *job->members);
   if (!job->members) FLI_TRY(fli_nomem(k * sizeof *job->members));

@@ -18,12 +18,15 @@
 #include "base/compiler.h"
 #include "compress/canonical.h"
 #include "server/journal.h"
+#include "server/participant.h"
 #include "server/trust.h"
 #include "wire/transfer.h"
 
 typedef struct fli_participant fli_participant;
-typedef struct fli_cohorts fli_cohorts; /* cohorts.h */
-typedef struct fli_parked fli_parked;   /* parked.c */
+typedef struct fli_parked fli_parked;     /* parked.c */
+typedef struct fli_cohorts fli_cohorts;   /* cohorts.h */
+typedef struct fli_selector fli_selector; /* selector.h */
+typedef struct fli_buffered fli_buffered; /* buffered.h */
 
 enum {
   FLI_NO_MEMBER = UINT32_MAX,
@@ -216,78 +219,6 @@ fl_status fli_peer_wait(fli_peer *peer, uint64_t wait_ms, const char *text);
 /* STATUS of the upload, if it is due and the peer listens. */
 fl_status fli_peer_status(fli_peer *peer);
 
-/* ---- participants (registry.c) ---- */
-
-struct fli_participant {
-  fli_job *job;  /* whose rounds it takes part in */
-  fli_job *home; /* in whose registry it is: the same without cohorts */
-  char id[FLI_ID_BYTES];
-  uint8_t token[FLI_TOKEN_BYTES];
-  uint64_t hash; /* of the id, keyed: place in the table */
-  uint64_t samples;
-  uint64_t capabilities;
-  uint32_t depth;         /* last modules it can train; 0 = all */
-  fli_peer *peer;         /* NULL = away */
-  int is_in_grace;        /* in the job's list of those just lost */
-  int is_leaving;         /* to be forgotten: forget.c */
-  fli_standing *standing; /* NULL: neither key nor anything else to note */
-  uint64_t lost_ns;
-  fli_participant *previous, *next; /* that list, oldest first */
-  int has_model;
-  uint64_t model_version; /* held, as far as we know */
-  uint32_t member;        /* index in the running round, or FLI_NO_MEMBER */
-  uint64_t counted_round; /* last update counted */
-  uint32_t counted_attempt;
-  uint64_t before_round; /* the one before, for when that is taken back */
-  uint32_t before_attempt;
-  /* With cohorts: */
-  uint32_t slot;         /* in the set */
-  uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
-  uint32_t probe_cohort; /* the probe held, as far as we know */
-  uint64_t probe_version;
-  int is_tired; /* in the list of those that may rest */
-  fli_participant *next_tired;
-};
-
-typedef struct fli_registry {
-  fli_participant **slots; /* open addressing, a power of two */
-  size_t capacity;
-  uint32_t count;
-  uint32_t live;
-  uint32_t trainers; /* of those live */
-  uint32_t n_leaving;
-  int is_sweep_due; /* some of them may go now */
-  fli_participant *grace_first, *grace_last;
-  fli_participant *tired; /* see fli_registry_rest */
-} fli_registry;
-
-void fli_registry_free(fli_registry *registry, fl_context *context);
-/* NULL: not known, or at rest. */
-fli_participant *fli_registry_find(const fli_job *job, const char *id);
-/* The same, of those at rest too, which it wakes; *out NULL: not known. */
-fl_status fli_registry_call(fli_job *job, const char *id,
-                            fli_participant **out);
-fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out);
-/* The name of the key that an id has (FLI_NAME_BYTES), NULL: none. */
-const uint8_t *fli_registry_key(const fli_job *job, const char *id);
-/* Forget one that no peer and no round has. */
-void fli_registry_remove(fli_participant *participant);
-/* It may have nothing more to do: look at it with the next fli_registry_rest.
- */
-void fli_registry_tire(fli_participant *participant);
-/* Put to rest (resting.h) who is away and part of nothing. Nobody may hold
- * pointers to such a one. */
-void fli_registry_rest(fli_job *job);
-void fli_registry_attach(fli_participant *participant, fli_peer *peer);
-/* The connection is gone; with `has_grace` it may come back for a while. */
-void fli_registry_detach(fli_participant *participant, int has_grace);
-void fli_registry_end_grace(fli_participant *participant);
-/* Live participants with a capability (0 = everybody known, away or not, and
- * resting: fli_is_resting), by id. Free with *count * sizeof(fli_participant
- * *). */
-fl_status fli_registry_sorted(const fli_job *job, uint64_t capability,
-                              fli_participant ***out, uint32_t *count);
-
 /* ---- jobs (job.c) ---- */
 
 typedef enum fli_phase {
@@ -301,6 +232,16 @@ typedef enum fli_phase {
   FLI_PHASE_LEAVES,
   FLI_PHASE_SCORES
 } fli_phase;
+
+/* Of a buffered round: what a member works on, which may be of an earlier one.
+ */
+typedef struct fli_task {
+  uint64_t round;
+  uint32_t attempt;
+  uint32_t slot;
+  uint64_t version; /* of the model it trains */
+  uint64_t epoch;   /* of the scale; see buffered.h */
+} fli_task;
 
 /* One participant's part in the running round or evaluation. */
 typedef struct fli_member {
@@ -324,6 +265,9 @@ typedef struct fli_member {
    * too, they are not committed (spooled.c). */
   uint64_t spooled;
   uint8_t spool_hash[FLI_HASH_BYTES];
+  float seconds;  /* that its part has taken so far */
+  fli_task task;  /* of buffered rounds */
+  int is_carried; /* goes on in the next round */
 } fli_member;
 
 /* See freezing.c. */
@@ -365,6 +309,9 @@ struct fli_job {
   fl_strategy_options strategy_options; /* see options.strategy */
   fl_strategy *strategy;                /* NULL: the options above say it all */
   int is_spooling;                      /* it needs every update by itself */
+  fli_selector *selector;               /* NULL: a draw */
+  fli_buffered *buffered;               /* NULL: rounds begin together */
+  fli_blob *control;                    /* of SCAFFOLD; made when asked for */
   fli_registry registry;
 
   fli_phase phase;
@@ -450,6 +397,8 @@ fl_scale fli_round_scale(const fli_job *job);
 fl_status fli_round_open_partial(fli_job *job);
 /* Memory for the norms of the round; `with_reported`: also the members'. */
 fl_status fli_round_alloc_scale(fli_job *job, int with_reported);
+/* Since the phase began; NaN = it has no deadline to tell by. */
+float fli_round_seconds(const fli_job *job);
 /* The round (and its evaluation) is over: the next one, or the end. */
 void fli_round_next(fli_job *job);
 /* 1 when there are enough clients for a round, and its time has come. */
@@ -507,6 +456,11 @@ void fli_freezing_end_round(fli_job *job, double loss);
 fl_status fli_freezing_write(fli_msg_writer *writer, const fli_job *job);
 /* Into a job without freezing. */
 fl_status fli_freezing_read(fli_job *job, fli_msg_reader *reader);
+
+/* Tell a peer of whom nothing is wanted when to come back (backoff.c). */
+fl_status fli_backoff_tell(fli_peer *peer);
+/* What a client can do now: without what the job demands, it cannot train. */
+uint64_t fli_backoff_capabilities(const fli_job *job, const fli_hello *hello);
 
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);

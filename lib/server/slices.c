@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "embedding/slice_use.h"
+#include "server/rule.h"
 
 enum { ASKED_TIMES = 4, ID_BYTES = 11, HEAD_BYTES = 65536 };
 
@@ -77,6 +78,10 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 {
   if (slices && job->cohorts)
     return fli_error(FL_E_CONFLICT, "slices: the job has cohorts");
+  if (slices && job->buffered)
+    return fli_error(FL_E_CONFLICT, "slices: the job has a buffer");
+  if (slices && fli_controls_are_used(job))
+    return fli_error(FL_E_CONFLICT, "slices: the job's strategy has controls");
   if (slices) return attach(job, slices);
   if (is_running(job) && job->slices)
     return fli_error(FL_E_STATE, "slices: a round is running with them");
@@ -89,7 +94,7 @@ fl_status fli_slices_attach(fli_job *job, fl_slice_server *slices)
 /* A restored round's sums, which nobody came for in time. */
 static void drop_saved(fli_job *job)
 {
-  fl_server_event event = fli_event_blank(FL_SERVER_SLICES_DROPPED, job->index);
+  fl_server_event event = fli_event_of(job, FL_SERVER_SLICES_DROPPED);
   if (job->slices_saved.size == 0) return;
   event.round = job->round;
   fli_events_add(&job->server->events, &event, "",

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "compress/partial.h"
@@ -134,6 +135,16 @@ static fl_status read_piece(void *user, uint32_t index, uint64_t at, uint64_t n,
   return st;
 }
 
+static fl_status read_control(void *user, uint32_t index, uint64_t at,
+                              uint64_t n, float *buffer, const float **values)
+{
+  const fli_spool *s = user;
+  (void)values; /* is `buffer` */
+  for (uint64_t i = 0; i < n; i++)
+    buffer[i] = fli_load_f32(s->controls[index] + 4 * (at + i));
+  return FL_OK;
+}
+
 /* ---- all of it ----------------------------------------------------------- */
 
 static fl_status spool_alloc(fli_spool *s)
@@ -146,6 +157,10 @@ static fl_status spool_alloc(fli_spool *s)
   s->losses = fli_alloc(context, count, sizeof *s->losses);
   if (!s->samples || !s->steps || !s->losses)
     return fli_nomem(count * sizeof *s->losses);
+  if (fli_controls_are_used(s->job)) {
+    s->controls = fli_alloc(context, count, sizeof *s->controls);
+    if (!s->controls) return fli_nomem(count * sizeof *s->controls);
+  }
   if (is_float) {
     s->front = fli_update_front(s->job->n_segments);
     s->updates = fli_alloc(context, count, sizeof *s->updates);
@@ -175,7 +190,9 @@ static fl_status take_float(fli_spool *s, uint32_t k, const fli_member *member)
   uint8_t *front = s->fronts + k * s->front, *end = front;
   s->members[k] = member;
   if (bytes->size > 0)
-    return fli_update_read(agreed, bytes->data, bytes->size, &s->updates[k]);
+    return fli_update_read(agreed, bytes->data,
+                           bytes->size - fli_controls_size(s->job),
+                           &s->updates[k]);
   if (member->spooled < s->front)
     return fli_error(FL_E_FORMAT, "store: an update: damaged");
   const fl_status st =
@@ -188,7 +205,10 @@ static fl_status take_float(fli_spool *s, uint32_t k, const fli_member *member)
 static fl_status take_update(fli_spool *s, uint32_t k, const fli_member *member)
 {
   const fli_job *job = s->job;
+  const size_t behind = fli_controls_size(job);
   fl_status st = FL_OK;
+  if (s->controls)
+    s->controls[k] = member->update.data + member->update.size - behind;
   if (s->updates) return take_float(s, k, member);
   const fl_scale scale = fli_round_scale(job);
   const fli_bytes *bytes = &member->update;
@@ -201,7 +221,7 @@ static fl_status take_update(fli_spool *s, uint32_t k, const fli_member *member)
     bytes = &stored;
   }
   FLI_TRY(fl_compressor_decode(job->compressor, &scale, bytes->data,
-                               bytes->size, row, s->n));
+                               bytes->size - behind, row, s->n));
 out:
   fli_bytes_free(&stored);
   return st;
@@ -238,6 +258,7 @@ fl_status fli_spool_open(fli_spool *s, const fli_job *job)
   s->round.losses = s->losses;
   s->round.rows = s->rows;
   s->round.read = s->rows ? NULL : read_piece;
+  s->round.read_control = s->controls ? read_control : NULL;
   s->round.user = s;
 out:
   return st;
@@ -249,6 +270,7 @@ void fli_spool_close(fli_spool *s)
   const size_t count = s->round.count;
   fli_free(context, s->values, s->n * count * sizeof *s->values);
   fli_free(context, s->rows, count * sizeof *s->rows);
+  fli_free(context, s->controls, count * sizeof *s->controls);
   fli_free(context, s->updates, count * sizeof *s->updates);
   fli_free(context, s->members, count * sizeof *s->members);
   fli_free(context, s->fronts, count * s->front);

@@ -84,7 +84,9 @@ fl_status fli_spooled_put(fl_server *server)
 {
   fl_status st = FL_OK;
   for (size_t i = 0; st == FL_OK && i < server->n_jobs; i++) {
-    if (server->jobs[i]->is_spooling) st = put_job(server->jobs[i]);
+    /* Controls lie behind updates, and are read from there. */
+    if (server->jobs[i]->is_spooling && !fli_controls_are_used(server->jobs[i]))
+      st = put_job(server->jobs[i]);
   }
   return st;
 }

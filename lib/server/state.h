@@ -8,7 +8,7 @@
 
 enum {
   FLI_SERVER_STATE_VERSION = 7,
-  FLI_SAVED_JOB_PARTS = 23,
+  FLI_SAVED_JOB_PARTS = 26,
   FLI_SAVED_FREEZING_PARTS = 5
 };
 
@@ -68,6 +68,8 @@ typedef struct fli_saved_member {
   uint32_t has_report;
   uint32_t report_module;
   uint64_t report_bits;
+  uint32_t seconds_bits;
+  fli_task task;
 } fli_saved_member;
 
 typedef struct fli_saved_participant {

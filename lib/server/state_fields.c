@@ -59,6 +59,10 @@ static const fli_saved_field option_rows[] = {
     OPTION(cohort_sketches, FLI_SAVED_U32),
     OPTION(cohort_probed, FLI_SAVED_U32),
     OPTION(max_samples, FLI_SAVED_U64),
+    OPTION(demands, FLI_SAVED_U32),
+    OPTION(checkin_ns, FLI_SAVED_U64),
+    OPTION(buffer, FLI_SAVED_U32),
+    OPTION(buffer_staleness, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
@@ -148,6 +152,9 @@ static const fli_saved_field member_rows[] = {
     MEMBER(is_counted, FLI_SAVED_U32),    MEMBER(has_score, FLI_SAVED_U32),
     MEMBER(first_active, FLI_SAVED_U32),  MEMBER(has_report, FLI_SAVED_U32),
     MEMBER(report_module, FLI_SAVED_U32), MEMBER(report_bits, FLI_SAVED_U64),
+    MEMBER(seconds_bits, FLI_SAVED_U32),  MEMBER(task.round, FLI_SAVED_U64),
+    MEMBER(task.attempt, FLI_SAVED_U32),  MEMBER(task.slot, FLI_SAVED_U32),
+    MEMBER(task.version, FLI_SAVED_U64),  MEMBER(task.epoch, FLI_SAVED_U64),
 };
 static const fli_saved_field participant_rows[] = {
     WHO(id, FLI_SAVED_ID),

@@ -23,6 +23,7 @@
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
+#include "server/buffered.h"
 #include "server/rule.h"
 
 /* Vectors of one step, each n long. */
@@ -234,7 +235,7 @@ static fl_status prepare(const fli_job *job, fli_step_work *work)
 {
   const uint64_t n = job->store.canonical.n;
   fli_run run = {0};
-  const fl_status st = fl_partial_decode(job->partial, work->momentum, n);
+  const fl_status st = fli_round_mean(job, work->momentum);
   if (st != FL_OK) return st;
   if (fli_clip_is_learning(job))
     work->square = fli_clip_square(work->momentum, NULL, n);
@@ -298,10 +299,10 @@ fl_status fli_step_run(fli_job *job)
 {
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
-  const fl_status st =
-      job->codec.codec == FL_CODEC_THC && fli_job_is_plain_mean(&job->options)
-          ? step_by_sum(job)
-          : step_by_server(job);
+  const fl_status st = job->codec.codec == FL_CODEC_THC && !job->buffered &&
+                               fli_job_is_plain_mean(&job->options)
+                           ? step_by_sum(job)
+                           : step_by_server(job);
   fli_fpguard_leave(&guard);
   return st;
 }

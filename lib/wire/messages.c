@@ -86,6 +86,7 @@ static const fli_field hello_fields[] = {
     OPT_ARRAY(hello, 13, public_key, has_key),
     OPT_ARRAY(hello, 14, signature, has_signature),
     OPT_ARRAY(hello, 15, server_key, has_server_key),
+    OPT_U32(hello, 20, lacks, UINT32_MAX),
 };
 
 static const fli_field challenge_fields[] = {
@@ -174,6 +175,9 @@ static const fli_field plan_fields[] = {
     VIEW(plan, 20, freeze_plan, FLI_FIELD_VIEW, 1, FLI_MAX_FREEZE_PLAN),
     OPT_U32(plan, 21, freeze_reports, UINT16_MAX),
     OPT_FLAGGED(plan, 22, cohort, FLI_FIELD_U32, MAX_COHORT, has_cohort),
+    OPT_U32(plan, 24, demands, UINT32_MAX),
+    OPT_U32(plan, 25, scale_round, UINT32_MAX),
+    OPT_ARRAY(plan, 26, control_hash, has_control),
     VIEW(plan, 28, slices, FLI_FIELD_VIEW, 1, FLI_MAX_SLICES_PLAN),
     OPT_F32(plan, 30, prox_mu),
 };

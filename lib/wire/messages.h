@@ -44,13 +44,17 @@ enum {
 enum { FLI_ID_BYTES = 65, FLI_TEXT_BYTES = 256, FLI_PROOF_BYTES = 64 };
 
 /* Capability bits of HELLO. COHORTS: knows what keys named `cohort` mean;
- * STATUS: that message. */
+ * STATUS: that message; CONTROLS: trains with SCAFFOLD's. */
 enum {
   FLI_CAP_TRAIN = 1,
   FLI_CAP_EVALUATE = 2,
   FLI_CAP_COHORTS = 4,
-  FLI_CAP_STATUS = 8
+  FLI_CAP_STATUS = 8,
+  FLI_CAP_CONTROLS = 16
 };
+
+/* Beside FL_CONDITION_*: bytes for a round today. Every job demands them. */
+enum { FLI_LACKS_BYTES = 8 };
 
 typedef struct fli_hello {
   uint32_t version_min;            /* 1 */
@@ -74,6 +78,7 @@ typedef struct fli_hello {
   uint8_t signature[FLI_PROOF_BYTES]; /* 14?: see signed.h */
   int has_server_key;
   uint8_t server_key[FLI_KEY_BYTES]; /* 15?: that the client pins */
+  uint32_t lacks;                    /* 20?: FL_CONDITION_* that do not hold */
 } fli_hello;
 
 /* Answer to a HELLO with a key: the next one is to be signed for this. */
@@ -133,8 +138,14 @@ typedef struct fli_plan {
   size_t freeze_plan_size;
   uint32_t freeze_reports; /* 21?: FL_FREEZE_* to report; 0 = nothing */
   int has_cohort;
-  uint32_t cohort;       /* 22?: whose model it trains */
-  float prox_mu;         /* 30?: FedProx: >= 0; 0 = nothing */
+  uint32_t cohort;      /* 22?: whose model it trains */
+  uint32_t demands;     /* 24?: FL_CONDITION_* that have to hold */
+  uint32_t scale_round; /* 25?: of the scale, where it is not `round`; 0 = it
+                           is */
+  int has_control;
+  uint8_t control_hash[FLI_HASH_BYTES]; /* 26?: SCAFFOLD: of the probe that is
+                                           the server's control */
+  float prox_mu;                        /* 30?: FedProx: >= 0; 0 = nothing */
   const uint8_t *slices; /* 28?: fl_slice_server_copy_plan's bytes */
   size_t slices_size;
 } fli_plan;

@@ -34,6 +34,7 @@ PUBLIC = {"base.h": "base", "protocol.h": "wire", "model.h": "model",
           "freeze.h": "freeze", "cohort.h": "cohort",
           "embedding.h": "embedding", "slices.h": "embedding",
           "client.h": "client", "server.h": "server", "store.h": "store",
+          "selection.h": "server",
           "strategy.h": "strategy", "channel.h": "channel",
           "host.h": "adapters", "sqlite.h": "adapters",
           "mpi.h": "adapters"}

@@ -223,7 +223,7 @@ static inline void mu_decline_instead(fli_bytes *out, const uint8_t *body,
 {
   fli_norm norm;
   if (fli_parse_norm(&norm, body, size) != FL_OK) return;
-  const fli_decline decline = {norm.round, norm.attempt};
+  const fli_decline decline = {.round = norm.round, .attempt = norm.attempt};
   (void)fli_write_decline(out, FLI_MSG_DECLINE, &decline);
 }
 
@@ -320,7 +320,8 @@ static inline void mu_make_absurd(mu_frame *frame, fli_rng *rng)
               else m.attempt = (uint32_t)mu_absurd(rng));
     break;
   default: /* from elsewhere: "not this time", or "I leave" */
-    decline = (fli_decline){mu_absurd(rng), (uint32_t)mu_absurd(rng)};
+    decline = (fli_decline){.round = mu_absurd(rng),
+                            .attempt = (uint32_t)mu_absurd(rng)};
     (void)fli_write_decline(
         &out, fli_rng_below(rng, 2) ? FLI_MSG_DECLINE : FLI_MSG_BYE, &decline);
   }

@@ -73,6 +73,55 @@ static void adapt(sv_world *world)
   follow(world, "fedadam");
 }
 
+/* The choice itself, and what is kept for it. */
+static void choose(sv_world *world, uint32_t rule)
+{
+  static fl_selection_options options;
+  CHECK_OK(fl_selection_options_init(&options, sizeof options));
+  options.rule = rule;
+  world->job_options.selection = &options;
+  world->job_options.participants = 2;
+  world->job_options.min_participants = 2;
+}
+
+static void by_choice(sv_world *world)
+{
+  choose(world, FL_SELECT_CHOICE);
+}
+
+static void by_oort(sv_world *world)
+{
+  choose(world, FL_SELECT_OORT);
+}
+
+/* All are asked: what is kept of them is written and read. */
+static void by_oort_of_all(sv_world *world)
+{
+  choose(world, FL_SELECT_OORT);
+  world->job_options.participants = 3;
+}
+
+/* Rounds end with two updates; the third goes on. */
+static void buffer(sv_world *world)
+{
+  world->codec.thc_mode = FL_THC_UNIFORM;
+  world->job_options.evaluate_every = 0;
+  world->job_options.buffer = 2;
+  world->job_options.min_participants = 2;
+}
+
+/* Controls down and up. */
+static void with_controls(sv_world *world)
+{
+  static uint8_t tail[4 * SV_WEIGHTS];
+  follow(world, "scaffold");
+  for (size_t i = 0; i < world->n_clients; i++) {
+    world->clients[i].more_capabilities = FLI_CAP_CONTROLS;
+    world->clients[i].tail = tail;
+    world->clients[i].n_tail = sizeof tail;
+  }
+}
+
 /* Updates are kept, and read separately. */
 static void trim(sv_world *world)
 {
@@ -248,10 +297,22 @@ static void training_survives_with_a_strategy_of_sums(void)
   run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, adapt);
 }
 
+static void training_survives_with_a_selection(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, by_choice);
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, by_oort);
+}
+
+static void training_survives_with_a_buffer(void)
+{
+  run_all(FL_CODEC_THC, FL_SCALE_PUBLIC, buffer);
+}
+
 static void training_survives_with_one_of_separate_updates(void)
 {
   run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, trim);
   run_all(FL_CODEC_THC, FL_SCALE_EXCHANGED, trim);
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, with_controls);
 }
 
 static void training_survives_with_keys(void)
@@ -346,6 +407,8 @@ static void restoring_and_saving_report_it(void)
   restore_with(adapt);
   restore_with(trim);
   restore_with(with_keys);
+  restore_with(with_controls);
+  restore_with(by_oort_of_all);
 }
 
 int main(void)
@@ -362,6 +425,8 @@ int main(void)
   CHECK_CASE(training_survives_with_keys);
   CHECK_CASE(lists_and_bans_report_it);
   CHECK_CASE(training_survives_with_updates_in_a_store);
+  CHECK_CASE(training_survives_with_a_selection);
+  CHECK_CASE(training_survives_with_a_buffer);
   CHECK_CASE(restoring_and_saving_report_it);
   return check_report();
 }

@@ -100,6 +100,7 @@ def strategies_learn_and_name_what_they_need():
     """One by sums, one at the clients, one of separate updates."""
     for strategy in (["--strategy=fedadam", "--server-lr=0.01"],
                      ["--strategy=fedprox"],
+                     ["--strategy=scaffold"],
                      ["--strategy=trimmed-mean", "--clip=20"]):
         with Bench() as bench:
             aggregator = bench.aggregator(
@@ -110,6 +111,23 @@ def strategies_learn_and_name_what_they_need():
             rows = bench.events("round_finished")
             want([row["round"] for row in rows] == [1, 2, 3, 4], rows)
             want(rows[-1]["accuracy"] > 0.85, strategy, rows[-1])
+
+
+def whom_it_asks_and_whom_it_waits_for_can_be_chosen():
+    for options in (["--selector=choice", "--participants=2"],
+                    ["--selector=oort", "--participants=2",
+                     "--over-select=1.5", "--checkin-seconds=1"],
+                    ["--fedbuff=2", "--thc-mode=uniform", "--bits=8"]):
+        with Bench() as bench:
+            aggregator = bench.aggregator(
+                "--rounds=6", "--min-clients=3", "--min-participants=2",
+                "--exit-when-done", *options)
+            _finish(bench, aggregator,
+                    [bench.participant(i, 3) for i in range(3)])
+            rows = bench.events("round_finished")
+            want([row["round"] for row in rows] == [1, 2, 3, 4, 5, 6], rows)
+            want(all(row["accepted"] == 2 for row in rows), rows)
+            want(rows[-1]["accuracy"] > 0.8, options, rows[-1])
 
 
 def a_module_freezes_by_what_participants_report():

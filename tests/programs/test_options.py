@@ -66,6 +66,10 @@ def bad_values_name_option_and_range():
     _refused(AGGREGATOR, ["--strategy=fed"], '--strategy: got "fed"',
              "trimmed-mean")
     _refused(AGGREGATOR, ["--clip=-1"], "--clip: got -1")
+    _refused(AGGREGATOR, ["--selector=best"], "random|choice|oort")
+    _refused(AGGREGATOR, ["--over-select=0.5"], "--over-select: got 0.5")
+    _refused(AGGREGATOR, ["--fedbuff=5000"], "--fedbuff: got")
+    _refused(AGGREGATOR, ["--demands=8"], "--demands: got")
     _refused(AGGREGATOR, ["--error-feedback", "--codec=f32"], "loses nothing")
     _refused(AGGREGATOR, ["--seed=9007199254740993"], "--seed: got")
     for freeze in ("plasticity", "fixed:", "fixed:3", "fixed:3:1,", "fixed:x:1",
@@ -83,6 +87,8 @@ def bad_values_name_option_and_range():
 
 
 def settings_that_disagree_are_refused():
+    _refused(AGGREGATOR, ["--fedbuff=2"], "uniform or table")
+    _refused(AGGREGATOR, ["--fedbuff=2", "--codec=f32"], "codec thc")
     _refused(AGGREGATOR, ["--participants=2", "--min-participants=3"],
              "min_participants")
     _refused(PARTICIPANT, ["--id=a", "--data=.", "--index=4",

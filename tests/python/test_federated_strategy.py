@@ -53,7 +53,7 @@ def run(mlp, blobs, strategy, *, codec="f32", rounds=5, liars=0, tasks=None,
     fl.FedYogi(rate=.05), fl.FedAdagrad(rate=.1), fl.FedProx(prox_mu=.1),
     fl.FedNova(), fl.QFedAvg(client_rate=.1, fairness=.1),
     fl.FedAvg(clip=1., clip_adapts=True), fl.TrimmedMean(),
-    fl.GeometricMedian()])
+    fl.GeometricMedian(), fl.Scaffold()])
 def test_jobs_learn_with_every_strategy(mlp, blobs, strategy, codec):
     accuracy, _ = run(mlp, blobs, strategy, codec=codec)
     assert accuracy > .9
@@ -116,7 +116,10 @@ def test_what_excludes_each_other_is_refused(mlp, blobs):
                 ({"strategy": fl.Median(), "error_feedback": True},
                  fl.ConflictError),
                 ({"strategy": fl.Krum(byzantine=2)}, fl.ConflictError),
-                ({"strategy": fl.Scaffold()}, fl.UnsupportedError),
+                ({"strategy": fl.Scaffold(), "error_feedback": True,
+                  "codec": "thc"}, fl.ConflictError),
+                ({"strategy": fl.Scaffold(), "freeze": "gradnorm"},
+                 fl.ConflictError),
                 ({"strategy": fl.FedAdam(tau=0)}, fl.OptionsError)):
             with pytest.raises(error):
                 server.add_job(model, **options)

@@ -71,9 +71,13 @@ typedef struct sv_client {
   fli_canonical model;
   float *update; /* trained; NULL until asked */
   uint64_t trained_round;
-  size_t update_size;     /* of the last one sent */
-  uint64_t down_size;     /* of the last model or chain of steps */
-  uint32_t got[SV_TYPES]; /* frames by type since sv_clear */
+  size_t update_size;  /* of the last one sent */
+  const uint8_t *tail; /* goes behind updates: a control */
+  uint32_t n_tail;
+  uint64_t more_capabilities;
+  uint8_t probe_hash[FL_HASH_BYTES]; /* of the last probe that came */
+  uint64_t down_size;                /* of the last model or chain of steps */
+  uint32_t got[SV_TYPES];            /* frames by type since sv_clear */
   fli_welcome welcome;
   fli_plan plan;
   fl_scale scale;
@@ -140,7 +144,8 @@ static inline void sv_take_scale(sv_client *client, const uint8_t *seed,
   SV_REQUIRE(fli_norms_from_bf16(client->norms, n, norms, size) == FL_OK);
   SV_REQUIRE(fl_scale_init(&client->scale, sizeof client->scale) == FL_OK);
   client->scale.slots = client->plan.slots;
-  client->scale.round = client->plan.round;
+  client->scale.round =
+      client->plan.scale_round ? client->plan.scale_round : client->plan.round;
   client->scale.weight_cap = client->plan.weight_cap;
   memcpy(client->scale.noise_seed, seed, FL_SEED_BYTES);
   client->scale.norms = client->norms;
@@ -154,6 +159,11 @@ static inline void sv_take_transfer(sv_client *client)
 {
   const fli_manifest *manifest = &client->incoming.manifest;
   const fli_bytes *data = &client->incoming.data;
+  if (manifest->kind == FLI_TRANSFER_PROBE) {
+    fli_hash(client->probe_hash, data->data, data->size);
+    fli_incoming_reset(&client->incoming);
+    return;
+  }
   client->down_size = data->size;
   if (manifest->kind == FLI_TRANSFER_MODEL) {
     SV_REQUIRE(fli_canonical_set(&client->model, manifest->model_version,
@@ -284,7 +294,8 @@ static inline fli_hello sv_hello_message(const sv_client *client)
   hello.version_min = FLI_PROTOCOL_MIN;
   hello.version_max = FLI_PROTOCOL_MAX;
   snprintf(hello.client_id, sizeof hello.client_id, "%s", client->id);
-  hello.capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE;
+  hello.capabilities =
+      FLI_CAP_TRAIN | FLI_CAP_EVALUATE | client->more_capabilities;
   hello.samples = client->samples;
   hello.depth = client->depth;
   hello.has_schema = 1;
@@ -492,6 +503,13 @@ static inline void sv_update(sv_client *client)
     manifest.clamped_size = (size_t)n * 2;
   }
   client->update_size = size;
+  if (client->n_tail > 0) {
+    data = realloc(data, size + client->n_tail);
+    SV_REQUIRE(data != NULL);
+    memcpy(data + size, client->tail, client->n_tail);
+    size += client->n_tail;
+    manifest.slices_size = client->n_tail;
+  }
   sv_upload(client, &manifest, data, size);
   free(data);
 }

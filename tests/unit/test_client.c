@@ -116,7 +116,8 @@ Test(client, hello_says_who_and_what)
   cr_assert_str_eq(hello.device_class, "pixel-8");
   cr_assert_eq(hello.samples, 123);
   cr_assert_eq(hello.capabilities, FLI_CAP_TRAIN | FLI_CAP_EVALUATE |
-                                       FLI_CAP_COHORTS | FLI_CAP_STATUS);
+                                       FLI_CAP_COHORTS | FLI_CAP_STATUS |
+                                       FLI_CAP_CONTROLS);
   cr_assert(!hello.has_schema && !hello.has_token && !hello.has_model);
   fx_nothing_sent(&fx);
   fx_free(&fx);

@@ -31,7 +31,7 @@ static int rests(const sv_world *world, const char *id)
 /* MANY clients say HELLO and go. */
 static void visit_all(sv_world *world, sv_client *client, uint32_t n)
 {
-  static char id[16];
+  static char id[32];
   client->id = id;
   for (uint32_t i = 0; i < n; i++) {
     snprintf(id, sizeof id, "device-%08u", i);

@@ -321,7 +321,9 @@ Test(server_strategy, what_excludes_each_other_is_refused)
   cr_expect_eq(add_with("median", feedback), FL_E_CONFLICT);
   cr_expect_eq(add_with("median", frozen), FL_E_CONFLICT);
   cr_expect_eq(add_with("krum", too_few), FL_E_CONFLICT);
-  cr_expect_eq(add_with("scaffold", nothing), FL_E_UNSUPPORTED);
+  cr_expect_eq(add_with("scaffold", nothing), FL_OK);
+  cr_expect_eq(add_with("scaffold", feedback), FL_E_CONFLICT);
+  cr_expect_eq(add_with("scaffold", frozen), FL_E_CONFLICT);
 }
 
 static fl_status any_score(void *user, const float *weights, uint64_t n,

@@ -36,6 +36,7 @@ from . import _err
 from ._signatures import CHECKED, INITIALISED, PLAIN
 from ._structs import *
 from ._structs_embedding import *
+from ._structs_selection import *
 from ._structs_slices import *
 from ._structs_strategy import *
 

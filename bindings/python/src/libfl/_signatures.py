@@ -10,6 +10,7 @@ from typing import Any
 
 from ._structs import *
 from ._structs_embedding import *
+from ._structs_selection import *
 from ._structs_slices import *
 from ._structs_strategy import *
 
@@ -254,6 +255,8 @@ CHECKED: dict[str, list[Any]] = {
     "fl_client_poll": [Client, c_uint64, POINTER(ClientEvent)],
     "fl_client_next_timeout": [Client, U64P],
     "fl_client_submit": [Client, POINTER(TrainResult)],
+    "fl_client_set_conditions": [Client, c_uint32],
+    "fl_client_set_budget": [Client, c_uint64, c_uint64],
     "fl_client_submit_score": [Client, POINTER(Score)],
     "fl_client_decline": [Client],
     "fl_client_set_key": [Client, U8P, U8P],
@@ -382,6 +385,7 @@ INITIALISED: dict[type[Structure], str] = {
     CohortEvent: "fl_cohort_event_init",
     CohortInfo: "fl_cohort_info_init",
     CohortPick: "fl_cohort_pick_init",
+    SelectionOptions: "fl_selection_options_init",
     StrategyOptions: "fl_strategy_options_init",
     StrategyRound: "fl_strategy_round_init",
     StrategyReport: "fl_strategy_report_init",
@@ -402,6 +406,7 @@ del _struct, _name
 
 # Functions that cannot fail: (restype, argtypes).
 PLAIN: dict[str, tuple[Any, list[Any]]] = {
+    "fl_client_get_spent": (c_uint64, [Client]),
     "fl_status_name": (c_char_p, [Status]),
     "fl_status_text": (c_char_p, [Status]),
     "fl_status_count": (c_uint32, []),

@@ -447,7 +447,8 @@ class TrainTask(Struct):
                 ("freeze_reports", c_uint32), ("freeze_plan", U8P),
                 ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
                 ("cohort", c_uint32), ("is_probe", c_uint32),
-                ("prox_mu", c_float), ("reserved_prox", c_uint32)]
+                ("prox_mu", c_float), ("reserved_prox", c_uint32),
+                ("control", F32P)]
 
 
 class TrainResult(Struct):
@@ -455,7 +456,7 @@ class TrainResult(Struct):
                 ("weights", F32P), ("update", F32P), ("n", c_uint64),
                 ("samples", c_uint64), ("loss", c_double),
                 ("report_value", c_double), ("report_module", c_uint32),
-                ("reserved_report", c_uint32)]
+                ("reserved_report", c_uint32), ("control_change", F32P)]
 
 
 class Score(Struct):
@@ -534,7 +535,10 @@ class JobOptions(Struct):
                 ("rate_factor", c_float), ("rate_period", c_uint32),
                 ("cohorts", POINTER(CohortOptions)),
                 ("cohort_sketches", c_uint32), ("cohort_probed", c_uint32),
-                ("strategy", c_void_p), ("max_samples", c_uint64)]
+                ("strategy", c_void_p), ("selection", c_void_p),
+                ("demands", c_uint32), ("reserved_demands", c_uint32),
+                ("checkin_ns", c_uint64), ("buffer", c_uint32),
+                ("buffer_staleness", c_uint32), ("max_samples", c_uint64)]
 
 
 class ServerEvent(Struct):

@@ -168,6 +168,24 @@ class Client(Handle):
         lib.fl_client_attach_slices(lease, slices._handle)
         lease.keep += (slices._lease(),)
 
+    def set_conditions(self, conditions: protocol.Condition) -> None:
+        """Say what the device has now. Rounds that demand more are declined,
+        or given up (event STALE)."""
+        lib.fl_client_set_conditions(self._handle, _args.u32(
+            int(conditions), "conditions"))
+
+    def set_budget(self, daily_bytes: int, day: int) -> None:
+        """Bound the bytes of a day, 0 = no bound; another `day` forgets what
+        was counted. Say it again after a client was made of a `state`."""
+        lib.fl_client_set_budget(self._handle,
+                                 _args.u64(daily_bytes, "daily_bytes"),
+                                 _args.u64(day, "day"))
+
+    @property
+    def spent(self) -> int:
+        """Bytes sent and received on the day that was said last."""
+        return int(lib.fl_client_get_spent(self._handle))
+
     def submit(self, result: TrainResult | F32Array) -> None:
         """Answer NEED_TRAIN with trained weights or a TrainResult."""
         struct = _lib.init(_lib.TrainResult)

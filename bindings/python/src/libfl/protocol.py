@@ -62,6 +62,16 @@ class RejectReason(enum.IntEnum):
         return _lib.text(lib.fl_reject_text(int(self)))
 
 
+class Condition(enum.IntFlag):
+    """What a device may have, and a job demand."""
+
+    NONE = 0
+    CHARGING = 1
+    UNMETERED = 2
+    IDLE = 4
+    ALL = 7
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainTask:
     """What to train, and from where. `weights` is the task's own array: it
@@ -71,7 +81,9 @@ class TrainTask:
     `freeze_reports` what it wants to know: FL_FREEZE_GRADNORM,
     FL_FREEZE_PLASTICITY or 0, nothing. `cohort`: whose model it is, in jobs
     with cohorts; `is_probe`: the server wants to know this model's loss on the
-    data that is trained on. `prox_mu`: FedProx's, of LocalTerms; 0, none."""
+    data that is trained on. `prox_mu`: FedProx's, of LocalTerms; 0, none.
+    `control`: SCAFFOLD's, of LocalTerms, whose `end` gives the result's
+    `control_change`; None in other jobs."""
 
     round: int
     model_version: int
@@ -87,6 +99,7 @@ class TrainTask:
     cohort: int = 0
     is_probe: bool = False
     prox_mu: float = 0.0
+    control: F32Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +114,7 @@ class TrainResult:
     samples: int = 0
     loss: float = math.nan
     report: FreezeReport | tuple[int, float] | None = None
+    control_change: F32Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +145,9 @@ def task_from(struct: Any) -> TrainTask:
                      _lib.copied(struct.freeze_plan, struct.freeze_plan_size),
                      _lib.copied(struct.freeze_job, _lib.HASH_BYTES
                                  if struct.freeze_job else 0),
-                     struct.cohort, bool(struct.is_probe), struct.prox_mu)
+                     struct.cohort, bool(struct.is_probe), struct.prox_mu,
+                     _np.copied(struct.control, struct.n_weights)
+                     if struct.control else None)
 
 
 def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
@@ -157,7 +173,11 @@ def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
         report = report.module, report.value
     if report is not None:
         struct.report_module, struct.report_value = report
-    return array
+    if result.control_change is None:
+        return array
+    change = _np.f32(result.control_change, "control_change", array.size)
+    struct.control_change = _np.f32_pointer(change)
+    return array, change
 
 
 def fill_score(struct: Any, score: Score) -> None:

@@ -26,6 +26,7 @@ from .freeze import FreezeCriterion, FreezeReason, options_of
 from .model import Model
 from .optimisers import Constant, Schedule, schedule_fields
 from .protocol import RejectReason
+from .selection import Selection
 from .slices import SliceServer
 from .store import Store
 from .strategy import StrategyOptions
@@ -340,6 +341,10 @@ class Server(Handle):
                 cohort_sketches: CohortSketches | str = CohortSketches.AUTO,
                 cohort_probed: int = 40,
                 strategy: StrategyOptions | None = None,
+                selection: Selection | None = None,
+                demands: protocol.Condition = protocol.Condition.NONE,
+                checkin: float = 0.0, buffer: int = 0,
+                buffer_staleness: int = 16,
                 max_samples: int = 1 << 40) -> Job:
         """Add a job that trains a copy of `model`.
 
@@ -354,8 +359,13 @@ class Server(Handle):
         Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
         before a round without training. `strategy`: what becomes of the
-        updates, as FedAdam(rate=.05) or TrimmedMean(). Clients that claim more
-        than `max_samples` are refused. See fl_job_options for every setting.
+        updates, as FedAdam(rate=.05) or TrimmedMean(). `selection`: whom a
+        round asks, as PowerOfChoice() or Oort(). Clients are asked only while
+        they have all of `demands`; those who are not needed are told to come
+        back after `checkin` seconds and more. `buffer`: a round ends with so
+        many updates while other clients go on (FedBuff); those more than
+        `buffer_staleness` versions old are refused, and so are clients that
+        claim more than `max_samples`. See fl_job_options for every setting.
         """
         compressor = codec_options(codec)._struct()
         options = _lib.init(_lib.JobOptions)
@@ -376,13 +386,16 @@ class Server(Handle):
             "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
                                             "cohort_sketches"),
             "cohort_probed": cohort_probed, "max_samples": max_samples,
+            "cohort_probed": cohort_probed, "demands": int(demands),
+            "buffer": buffer, "buffer_staleness": buffer_staleness,
             **{"rate_" + field: value
                for field, value in schedule_fields(schedule).items()}}
         seconds = {
             "norm_deadline": norm_deadline,
             "update_deadline": update_deadline,
             "evaluate_deadline": evaluate_deadline,
-            "return_grace": return_grace, "retry_pause": retry_pause}
+            "return_grace": return_grace, "retry_pause": retry_pause,
+            "checkin": checkin}
         for field, value in plain.items():
             setattr(options, field, value)
         kept: list[Any] = []
@@ -405,6 +418,11 @@ class Server(Handle):
             # Called for as long as the job lives.
             self._functions += functions
             options.strategy = _lib.address(_lib.pointer(rule))
+        if selection is not None:
+            chooser, functions = selection._struct()
+            kept.append(chooser)
+            self._functions += functions
+            options.selection = _lib.address(_lib.pointer(chooser))
         for field, duration in seconds.items():
             setattr(options, field + "_ns", protocol.to_ns(duration, field))
         number = c_uint32()

@@ -22,7 +22,8 @@ class LocalTrainer:
     result's report. What comes out of frozen modules is kept in `cache`, if
     there is one, from round to round: the samples' ids are their places in
     `x`, which has to stay as it is. A cache in a file wants a `data_tag` that
-    names them. In jobs of FedProx the model's gradient hook is this trainer's.
+    names them. In jobs of FedProx and SCAFFOLD the model's gradient hook is this
+    trainer's, and so is the client's control.
     """
 
     def __init__(self, model: Model, x: npt.ArrayLike, y: npt.ArrayLike, *,
@@ -35,6 +36,7 @@ class LocalTrainer:
         self._ids = None if cache is None else np.arange(len(self.y))
         self._mu = 0.0
         self._terms = LocalTerms(1)
+        self._has_terms = False
         self._freeze: Freeze | None = None
 
     def train(self, task: TrainTask) -> TrainResult:
@@ -47,7 +49,8 @@ class LocalTrainer:
             ids=self._ids)
         return TrainResult(weights=self.model.weights, samples=len(self.y),
                            loss=result.mean_loss,
-                           report=freeze.take_report() if freeze else None)
+                           report=freeze.take_report() if freeze else None,
+                           control_change=self._end_control(task))
 
     def evaluate(self, weights: F32Array) -> Score:
         self.model.set_weights(weights)
@@ -55,13 +58,22 @@ class LocalTrainer:
         return Score(score.loss, score.correct, score.count)
 
     def _follow_prox(self, task: TrainTask) -> None:
-        """FedProx's pull takes the place of the model's gradient hook."""
-        if task.prox_mu != self._mu:
+        """What FedProx and SCAFFOLD add takes the place of the model's
+        gradient hook."""
+        wants = bool(task.prox_mu) or task.control is not None
+        if task.prox_mu != self._mu or (wants and not self._has_terms):
             self._mu = task.prox_mu
             self._terms = LocalTerms(task.weights.size, mu=self._mu)
-            self.model.gradient_hook = self._terms if self._mu else None
-        if self._mu:
-            self._terms.begin(task.weights)
+            self._has_terms = wants
+            self.model.gradient_hook = self._terms if wants else None
+        if wants:
+            self._terms.begin(task.weights, task.control)
+
+    def _end_control(self, task: TrainTask) -> F32Array | None:
+        if task.control is None:
+            return None
+        steps = task.epochs * -(-len(self.y) // task.batch_size)
+        return self._terms.end(self.model.weights, steps, task.learning_rate)
 
     def _follow(self, task: TrainTask) -> Freeze | None:
         """Return the controller, or None in jobs that never froze."""
