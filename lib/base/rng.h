@@ -16,7 +16,7 @@ enum {
   FLI_RNG_COHORT = 6,       /* a = round, b = cohort */
   FLI_RNG_SPARSE = 9,       /* a = layout, b = table */
   FLI_RNG_SKETCH = 12,
-  FLI_RNG_BACKOFF = 17,     /* a = round, b = hash of the client's id */
+  FLI_RNG_BACKOFF = 17, /* a = round, b = hash of the client's id */
   FLI_RNG_TEST = 100
 };
 
