@@ -197,7 +197,7 @@ static void hear_stranger(sv_world *world, script *input, size_t n)
 
 static void get_model(sv_client *client)
 {
-  const fli_get_model message = {.model_version = client->model.version};
+  const fli_get_model message = {.version = client->model.version};
   client->model.is_valid = 0;
   FUZZ_CHECK(fli_write_get_model(&client->out, &message) == FL_OK);
   (void)sv_push(client);

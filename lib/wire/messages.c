@@ -30,7 +30,7 @@
 #define ROW(msg, number, member, what, optional, ...)                 \
   {                                                                   \
     .name = #msg "." #member, .key = number + FITS(#msg "." #member), \
-    .kind = what, .is_optional = optional,                            \
+    .kind = (what) | ((optional) ? FLI_FIELD_OPTIONAL : 0),           \
     .offset = offsetof(struct fli_##msg, member), __VA_ARGS__         \
   }
 #define SIZE_OF(msg, member) .size = sizeof(((struct fli_##msg *)0)->member)
@@ -61,12 +61,12 @@
   ROW(msg, key, member, FLI_FIELD_ARRAY, 1, SIZE_OF(msg, member), \
       .flag_offset = offsetof(struct fli_##msg, flag))
 /* 32 bytes, borrowed */
-#define KEY32(msg, key, member, optional)                               \
-  ROW(msg, key, member, FLI_FIELD_KEY, optional, .size = FLI_KEY_BYTES, \
-      .lo = FLI_KEY_BYTES, .hi = FLI_KEY_BYTES)
+#define KEY32(msg, key, member, optional)                             \
+  ROW(msg, key, member, FLI_FIELD_KEY, optional, .lo = FLI_KEY_BYTES, \
+      .hi = FLI_KEY_BYTES)
 #define VIEW(msg, key, member, what, optional, max)         \
   ROW(msg, key, member, what, optional, .lo = 0, .hi = max, \
-      .size_offset = offsetof(struct fli_##msg, member##_size))
+      .size = offsetof(struct fli_##msg, member##_size))
 #define NORMS(msg, key, optional) \
   VIEW(msg, key, norms, FLI_FIELD_U16S, optional, FLI_FRAME_MAX_CONTROL)
 
@@ -117,7 +117,7 @@ static const fli_field decline_fields[] = {
 };
 
 static const fli_field get_model_fields[] = {
-    U64(get_model, 1, model_version, 0, UINT64_MAX),
+    U64(get_model, 1, version, 0, UINT64_MAX),
 };
 
 static const fli_field get_slice_fields[] = {
@@ -226,7 +226,7 @@ static const fli_field manifest_fields[] = {
     U64(manifest, 1, transfer, 0, UINT64_MAX),
     U32(manifest, 2, kind, FLI_TRANSFER_UPDATE, FLI_TRANSFER_PROBE),
     U64(manifest, 3, total, 1, FLI_TRANSFER_MAX),
-    U32(manifest, 4, chunk_size, FLI_CHUNK_MIN, FLI_CHUNK_MAX),
+    U32(manifest, 4, chunk_size, 0, FLI_CHUNK_MAX),
     ARRAY(manifest, 5, hash),
     U64(manifest, 6, round, 0, MAX_ROUND),
     U32(manifest, 7, attempt, 0, UINT32_MAX),
@@ -296,6 +296,8 @@ static void check_plan(fli_msg_reader *reader, const void *message)
 static void check_manifest(fli_msg_reader *reader, const void *message)
 {
   const fli_manifest *manifest = message;
+  if (manifest->chunk_size < FLI_CHUNK_MIN)
+    fli_reader_fail(reader, FL_E_RANGE, "manifest.chunk_size: is too small");
   if (manifest->kind == FLI_TRANSFER_UPDATE && manifest->round == 0)
     fli_reader_fail(reader, FL_E_RANGE, "manifest.round: got 0 for an update");
   if (manifest->slices_size >= manifest->total)

@@ -209,7 +209,7 @@ typedef struct fli_decline {
 
 /* Ask for a full copy (hash mismatch, nothing held). */
 typedef struct fli_get_model {
-  uint64_t model_version; /* 1: wanted */
+  uint64_t version; /* 1: of the model that is wanted */
 } fli_get_model;
 
 /* Ask for rows of the job's embedding, before training. */

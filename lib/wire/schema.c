@@ -10,6 +10,16 @@
 
 #include "base/error.h"
 
+static fli_field_kind kind_of(const fli_field *field)
+{
+  return (fli_field_kind)(field->kind & ~FLI_FIELD_OPTIONAL);
+}
+
+static int is_optional(const fli_field *field)
+{
+  return (field->kind & FLI_FIELD_OPTIONAL) != 0;
+}
+
 static void *member(void *message, size_t offset)
 {
   return (char *)message + offset;
@@ -28,25 +38,25 @@ static void read_view(fli_msg_reader *reader, const fli_field *field,
   if (!data) return;
   if (n < field->lo || n > field->hi) {
     reader->status =
-        fli_error(FL_E_RANGE, "%s: got %zu bytes, want %" PRIu64 "..%" PRIu64,
+        fli_error(FL_E_RANGE, "%s: got %zu bytes, want %u..%" PRIu64,
                   field->name, n, field->lo, field->hi);
     return;
   }
-  if (field->kind == FLI_FIELD_U16S && n % 2 != 0) {
+  if (kind_of(field) == FLI_FIELD_U16S && n % 2 != 0) {
     reader->status =
         fli_error(FL_E_FORMAT, "%s: got %zu bytes, want pairs", field->name, n);
     return;
   }
   memcpy(member(message, field->offset), &data, sizeof data);
-  if (field->kind != FLI_FIELD_KEY)
-    memcpy(member(message, field->size_offset), &n, sizeof n);
+  if (kind_of(field) != FLI_FIELD_KEY)
+    memcpy(member(message, field->size), &n, sizeof n);
 }
 
 static void read_text(fli_msg_reader *reader, const fli_field *field,
                       char *text)
 {
   fli_reader_str_copy(reader, text, field->size, field->name);
-  if (fli_reader_status(reader) == FL_OK && !field->is_optional && !text[0])
+  if (fli_reader_status(reader) == FL_OK && !is_optional(field) && !text[0])
     reader->status = fli_error(FL_E_FORMAT, "%s: is empty", field->name);
 }
 
@@ -72,7 +82,7 @@ static void read_field(fli_msg_reader *reader, const fli_field *field,
                        void *message)
 {
   void *at = member(message, field->offset);
-  switch (field->kind) {
+  switch (kind_of(field)) {
   case FLI_FIELD_U32:
     *(uint32_t *)at =
         (uint32_t)fli_reader_u64_in(reader, field->lo, field->hi, field->name);
@@ -107,7 +117,7 @@ static void set_absent(const fli_schema *schema, void *message)
   memset(message, 0, schema->message_size);
   for (size_t i = 0; i < schema->n_fields; i++) {
     const fli_field *field = &schema->fields[i];
-    if (field->kind == FLI_FIELD_F64)
+    if (kind_of(field) == FLI_FIELD_F64)
       *(double *)member(message, field->offset) = (double)NAN;
   }
 }
@@ -134,7 +144,7 @@ static void check_keys(fli_msg_reader *reader, const fli_schema *schema,
           fli_error(FL_E_FORMAT, "%s: one of two keys is missing", field->name);
       return;
     }
-    if (field->is_optional || (seen >> field->key & 1)) continue;
+    if (is_optional(field) || (seen >> field->key & 1)) continue;
     reader->status = fli_error(FL_E_FORMAT, "%s: is missing", field->name);
     return;
   }
@@ -174,10 +184,10 @@ static int is_there(const fli_field *field, const void *message)
 {
   const void *at = const_member(message, field->offset);
   const void *view;
-  if (!field->is_optional) return 1;
+  if (!is_optional(field)) return 1;
   if (field->flag_offset)
     return *(const int *)const_member(message, field->flag_offset) != 0;
-  switch (field->kind) {
+  switch (kind_of(field)) {
   case FLI_FIELD_U32: return *(const uint32_t *)at > 0;
   case FLI_FIELD_F32: return *(const float *)at > 0;
   case FLI_FIELD_F64: return !isnan(*(const double *)at);
@@ -195,7 +205,7 @@ static void write_field(fli_msg_writer *writer, const fli_field *field,
   const void *at = const_member(message, field->offset);
   const uint8_t *view;
   size_t n = field->size;
-  switch (field->kind) {
+  switch (kind_of(field)) {
   case FLI_FIELD_U32:
     fli_field_u64(writer, field->key, *(const uint32_t *)at);
     break;
@@ -215,8 +225,11 @@ static void write_field(fli_msg_writer *writer, const fli_field *field,
   case FLI_FIELD_VIEW:
   case FLI_FIELD_U16S:
     memcpy(&view, at, sizeof view);
-    if (field->kind != FLI_FIELD_KEY)
-      memcpy(&n, const_member(message, field->size_offset), sizeof n);
+    if (kind_of(field) == FLI_FIELD_KEY) {
+      n = (size_t)field->hi;
+    } else {
+      memcpy(&n, const_member(message, field->size), sizeof n);
+    }
     fli_field_bin(writer, field->key, view, n);
     break;
   }

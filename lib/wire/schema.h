@@ -16,32 +16,35 @@ typedef enum fli_field_kind {
   FLI_FIELD_ANY,   /* any double; needs a flag when optional */
   FLI_FIELD_TEXT,  /* char[size], printable ASCII; absent = "" */
   FLI_FIELD_ARRAY, /* uint8_t[size]; needs a flag when optional */
-  FLI_FIELD_KEY,   /* const uint8_t *, `size` bytes; absent = NULL */
+  FLI_FIELD_KEY,   /* const uint8_t *, lo..hi bytes; absent = NULL */
   FLI_FIELD_VIEW,  /* const uint8_t *, lo..hi bytes; absent = NULL */
   FLI_FIELD_U16S   /* the same, whole uint16_t only */
 } fli_field_kind;
 
-enum { FLI_FIELD_NAME = 28 };
+/* Beside a kind: the field may be missing. */
+enum { FLI_FIELD_OPTIONAL = 128 };
+enum { FLI_FIELD_NAME = 23 };
 
 /* Small, and without pointers, which the loader would have to relocate: there
  * are more than a hundred, and a client has them all. */
 typedef struct fli_field {
   char name[FLI_FIELD_NAME]; /* "hello.samples", for the error text */
-  uint8_t key;               /* below 32 */
-  uint8_t kind;              /* fli_field_kind */
-  uint8_t is_optional;
-  uint16_t offset;      /* of the member */
-  uint16_t size;        /* TEXT, ARRAY, KEY: bytes */
-  uint16_t size_offset; /* VIEW, U16S: of the size_t that holds the bytes */
+  uint8_t lo;
+  uint8_t key;     /* below 32 */
+  uint8_t kind;    /* fli_field_kind, and OPTIONAL */
+  uint16_t offset; /* of the member */
+  /* TEXT, ARRAY: its bytes. VIEW, U16S: offset of the size_t that holds the
+   * bytes. */
+  uint16_t size;
   /* ARRAY, U64: of the int that says "there"; 0 = none. Neighbours with one
    * flag come together. */
   uint16_t flag_offset;
-  uint64_t lo, hi;
+  uint64_t hi;
 } fli_field;
 
 typedef struct fli_schema {
-  const char *name;
-  uint8_t type; /* FLI_MSG_* */
+  char name[11]; /* "hello" */
+  uint8_t type;  /* FLI_MSG_* */
   size_t message_size;
   const fli_field *fields; /* in ascending order of keys */
   size_t n_fields;

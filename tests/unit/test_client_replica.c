@@ -15,7 +15,7 @@ Test(client_replica, a_plan_for_a_model_not_held_asks_for_it)
   fx_plan(&fx);
   fx_frame frame = fx_take(&fx, FLI_MSG_GET_MODEL);
   cr_assert_eq(fli_parse_get_model(&get, frame.body, frame.size), FL_OK);
-  cr_assert_eq(get.model_version, 3);
+  cr_assert_eq(get.version, 3);
   free(frame.body);
   fx_plan(&fx);
   fx_nothing_sent(&fx);

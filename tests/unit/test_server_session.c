@@ -235,7 +235,7 @@ Test(server_session, bye_closes_and_nobody_waits_for_the_client)
 Test(server_session, get_model_brings_a_full_copy_and_the_plan_again)
 {
   sv_world world;
-  const fli_get_model message = {.model_version = 0};
+  const fli_get_model message = {.version = 0};
   sv_client *client = begin(&world);
   sv_hello(client);
   sv_pull(client);
@@ -266,7 +266,7 @@ Test(server_session, client_that_missed_rounds_gets_a_chain_of_steps)
   hello.capabilities = FLI_CAP_EVALUATE;
   idle->is_mute = 1;
   sv_send_hello(idle, &hello);
-  const fli_get_model message = {.model_version = 0};
+  const fli_get_model message = {.version = 0};
   cr_assert_eq(fli_write_get_model(&idle->out, &message), FL_OK);
   sv_push(idle);
   sv_pull(idle);
