@@ -212,9 +212,10 @@ typedef struct fl_job_options {
    * `dim` of 0 is, with AUXO, a tenth of the model's values. With LOSS, models
    * but the first begin with weights that are drawn (fl_model_init_weights), in
    * loose tensors with those of the first, moved by up to .05. Not together
-   * with `freeze`, error_feedback or slices: FL_E_CONFLICT. A strategy is each
-   * cohort's own: a new one begins with the state of the one that it is split
-   * from, and of two that become one that of the first stays. Borrowed. */
+   * with `freeze`, error_feedback, SCAFFOLD or slices: FL_E_CONFLICT. A
+   * strategy is each cohort's own: a new one begins with the state of the one
+   * that it is split from, and of two that become one that of the first stays.
+   * Borrowed. */
   const fl_cohort_options *cohorts;
   uint32_t cohort_sketches; /**< FL_SKETCH_*; LANES without THC:
                                  FL_E_CONFLICT */

@@ -92,7 +92,10 @@ static fl_status ban_id(fl_server *server, const char *id, uint64_t duration_ns,
   for (size_t i = 0; i <= server->n_jobs; i++) {
     if (!subject_of(name, server, id, i)) continue;
     fli_mark *mark = fli_marks_add(&server->trust.banned, name);
-    if (mark) mark->until_ns = fli_later(server->now_ns, duration_ns);
+    if (!mark) continue;
+    mark->until_ns = fli_later(server->now_ns, duration_ns);
+    name_of_id(mark->owner, server, id);
+    mark->has_owner = 1;
   }
   fl_server_event event = fli_event_blank(FL_SERVER_CLIENT_BANNED);
   event.reason = FL_REJECT_BANNED;
@@ -156,6 +159,21 @@ fl_status fl_server_ban(fl_server *server, const char *client_id,
   return st;
 }
 
+/* Remove one entry that was banned under this id, which its keys are, too,
+ * whether it still has them or not; 0: there is none. */
+static int lift(fli_marks *banned, const uint8_t owner[FLI_NAME_BYTES])
+{
+  for (size_t i = 0; i < banned->capacity; i++) {
+    fli_mark *mark = &banned->slots[i];
+    if (!mark->is_there || !mark->has_owner ||
+        memcmp(mark->owner, owner, FLI_NAME_BYTES) != 0)
+      continue;
+    fli_marks_remove(banned, mark);
+    return 1;
+  }
+  return 0;
+}
+
 fl_status fl_server_unban(fl_server *server, const char *client_id)
 {
   uint8_t name[FLI_NAME_BYTES];
@@ -166,10 +184,7 @@ fl_status fl_server_unban(fl_server *server, const char *client_id)
   name_of_id(name, server, client_id);
   if (fli_ban_left(server, name) == 0)
     return fli_error(FL_E_NOT_FOUND, "client id: is not banned");
-  for (size_t i = 0; i <= server->n_jobs; i++) {
-    if (!subject_of(name, server, client_id, i)) continue;
-    fli_mark *mark = fli_marks_find(&server->trust.banned, name);
-    if (mark) fli_marks_remove(&server->trust.banned, mark);
+  while (lift(&server->trust.banned, name)) {
   }
   fli_journal_step(server);
   return FL_OK;

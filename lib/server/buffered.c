@@ -384,6 +384,18 @@ void fli_buffered_forget(fli_job *job)
   if (job->buffered) job->buffered->n_carried = 0;
 }
 
+void fli_buffered_drop(const fli_participant *who)
+{
+  fli_buffered *self = who->home->buffered;
+  uint32_t kept = 0;
+  if (!self) return;
+  for (uint32_t i = 0; i < self->n_carried; i++) {
+    if (self->carried[i].participant != who)
+      self->carried[kept++] = self->carried[i];
+  }
+  self->n_carried = kept;
+}
+
 /* ---- updates ---- */
 
 fl_partial *fli_round_partial(const fli_job *job, const fli_member *member)

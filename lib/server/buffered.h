@@ -54,6 +54,9 @@ void fli_buffered_carry(fli_job *job);
 /* Drop the round's sums; forget also drops tasks under way. */
 void fli_buffered_clear(fli_job *job);
 void fli_buffered_forget(fli_job *job);
+/* The client's task is not under way any more, or it is about to go. Tasks of a
+ * running round are its members'. */
+void fli_buffered_drop(const fli_participant *who);
 /* The sum that the member's update belongs to. */
 fl_partial *fli_round_partial(const fli_job *job, const fli_member *member);
 /* Add an update that was checked, by its age. */

@@ -22,8 +22,10 @@ void fli_cohorts_clear_visits(fli_job *front)
 {
   fli_cohorts *cohorts = front->cohorts;
   for (uint32_t i = 0; i < cohorts->n_visits; i++) {
-    if (cohorts->visits[i].participant)
-      cohorts->visits[i].participant->visit = FLI_NO_MEMBER;
+    fli_participant *who = cohorts->visits[i].participant;
+    if (!who) continue;
+    who->visit = FLI_NO_MEMBER;
+    front->registry.is_sweep_due |= who->is_leaving;
   }
   fli_free(front->context, cohorts->sketches, cohorts->n_visits * cohorts->row);
   fli_free(front->context, cohorts->visits,

@@ -33,6 +33,10 @@ fl_status fli_cohorts_check(const fl_job_options *options)
     return fli_error(FL_E_CONFLICT,
                      "cohorts: got some with %s, want one or the other",
                      options->freeze ? "freeze" : "error_feedback");
+  /* Controls are sent as probes are, and are one model's. */
+  if (options->strategy && options->strategy->rule == FL_RULE_SCAFFOLD)
+    return fli_error(FL_E_CONFLICT,
+                     "cohorts: got some with SCAFFOLD, want one or the other");
   if (options->rounds > INT32_MAX)
     return fli_error(FL_E_CONFLICT, "rounds: got %u with cohorts, want < 2^31",
                      options->rounds);

@@ -54,6 +54,7 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
                      "round: got %llu, attempt %u, want %llu, attempt %u",
                      (unsigned long long)round, attempt,
                      (unsigned long long)job->round, job->attempt);
+    if (!is_running) fli_buffered_drop(who);
     return st == FL_OK ? fli_backoff_tell(peer) : st;
   }
   if (!mine) return answer(peer, round, attempt, FL_REJECT_NOT_SELECTED);

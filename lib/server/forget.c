@@ -4,6 +4,8 @@
  * taken until the round is over, so the record goes then; at once otherwise. */
 #include "server/server.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/resting.h"
@@ -19,7 +21,7 @@ void fli_forget_ask(fli_participant *who)
   fli_registry_end_grace(who);
   if (member) fli_member_lose(who->job, member, FL_REJECT_FORGOTTEN, 1);
   fli_visits_lose(who);
-  fli_journal_step(who->home->server);
+  fli_journal_note(who->home->server);
 }
 
 void fli_forget_cancel(fli_participant *who)
@@ -32,6 +34,21 @@ static int may_go(const fli_participant *who)
 {
   return who && !fli_is_resting(who) && who->is_leaving &&
          who->member == FLI_NO_MEMBER && who->visit == FLI_NO_MEMBER;
+}
+
+/* Another job may know the same client. */
+static void release_key(const fli_participant *who)
+{
+  const fl_server *server = who->home->server;
+  const uint8_t *key = fli_participant_key(who);
+  if (!key) return;
+  for (size_t i = 0; i < server->n_jobs; i++) {
+    const uint8_t *other = server->jobs[i] == who->home
+                               ? NULL
+                               : fli_registry_key(server->jobs[i], who->id);
+    if (other && memcmp(other, key, FLI_NAME_BYTES) == 0) return;
+  }
+  fli_enrol_release(who->home->server, key);
 }
 
 static int forget(fli_participant *who)
@@ -47,10 +64,9 @@ static int forget(fli_participant *who)
   fl_server_event event = fli_event_of(home, FL_SERVER_CLIENT_LEFT);
   event.reason = FL_REJECT_FORGOTTEN;
   fli_events_add(&server->events, &event, who->id, "left, and is forgotten");
-  if (who->standing && who->standing->has_key)
-    fli_enrol_release(server, who->standing->key);
+  release_key(who);
   fli_registry_remove(who);
-  fli_journal_step(server);
+  fli_journal_note(server);
   return 1;
 }
 

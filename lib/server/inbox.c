@@ -2,6 +2,7 @@
 /* What peers say. A body that does not parse closes the session; a message
  * that parses but does not fit is answered where it is understood
  * (collect.c, evaluate.c). Only lack of memory is an error of the call. */
+#include "server/buffered.h"
 #include "server/server.h"
 
 #include <string.h>
@@ -255,6 +256,19 @@ static fl_status on_metrics(fli_peer *peer, const fli_frame *frame)
   return st != FL_OK ? st : fli_evaluate_on_metrics(peer, &metrics);
 }
 
+/* What is declined is what is asked of it now; an evaluation has no attempts.
+ */
+static int is_asked(const fli_job *job, const fli_member *member,
+                    const fli_decline *decline)
+{
+  if (!member) return 0;
+  if (fli_buffered_runs(job))
+    return member->task.round == decline->round &&
+           member->task.attempt == decline->attempt;
+  return decline->round == job->round && (job->phase == FLI_PHASE_EVALUATING ||
+                                          decline->attempt == job->attempt);
+}
+
 static fl_status on_decline(fli_peer *peer, const fli_frame *frame)
 {
   fli_decline decline;
@@ -263,9 +277,8 @@ static fl_status on_decline(fli_peer *peer, const fli_frame *frame)
   const fl_status st = fli_parse_decline(&decline, frame->body, frame->size);
   if (st != FL_OK) return st;
   if (fli_visits_on_decline(peer, &decline)) return FL_OK;
-  /* An evaluation has no attempts. */
-  if (!member || decline.round != job->round ||
-      (job->phase != FLI_PHASE_EVALUATING && decline.attempt != job->attempt)) {
+  if (job->phase == FLI_PHASE_WAITING) fli_buffered_drop(peer->participant);
+  if (!is_asked(job, member, &decline)) {
     return fli_peer_ack(peer, decline.round, decline.attempt, FL_REJECT_STALE,
                         "%s", fl_reject_text(FL_REJECT_STALE));
   }

@@ -355,6 +355,7 @@ void fli_job_finish(fli_job *job)
   event.model_version = fli_cohorts_first(job)->store.canonical.version;
   if (job->is_stopping) event.reason = FL_REJECT_STOPPED;
   fli_round_clear(job);
+  fli_buffered_forget(job);
   for (uint32_t i = 0; job->cohorts && i < FL_COHORT_MAX; i++) {
     fli_job *leaf = job->cohorts->leaves[i];
     if (!leaf) continue;

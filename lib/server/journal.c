@@ -93,6 +93,20 @@ void fli_journal_step(fl_server *server)
   journal->is_step_due = 1;
 }
 
+/* The first that is to be committed sets the time for all of the window. */
+static void open_window(fl_server *server)
+{
+  fli_journal *journal = &server->journal;
+  if (is_pending(journal)) return;
+  journal->due_ns = fli_later(server->now_ns, server->options.commit_window_ns);
+}
+
+void fli_journal_note(fl_server *server)
+{
+  open_window(server);
+  server->journal.is_step_due = 1;
+}
+
 int fli_journal_may_send(const fl_server *server)
 {
   const fli_journal *journal = &server->journal;
@@ -149,10 +163,7 @@ void fli_journal_update(fli_peer *peer, const fli_member *member)
   fl_server *server = peer->server;
   fli_journal *journal = &server->journal;
   if (!journal->store) return;
-  if (!is_pending(journal)) {
-    journal->due_ns =
-        fli_later(server->now_ns, server->options.commit_window_ns);
-  }
+  open_window(server);
   journal->n_updates++;
   if (journal->n_updates >= MANY_UPDATES && !journal->is_failing)
     journal->due_ns = 0;

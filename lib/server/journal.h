@@ -31,6 +31,8 @@ void fli_journal_free(fl_server *server);
 void fli_journal_update(fli_peer *peer, const fli_member *member);
 /* Something happened that a restart must not undo. */
 void fli_journal_step(fl_server *server);
+/* The same, but it may wait for others as an update may. */
+void fli_journal_note(fl_server *server);
 /* 1 when bytes may be sent, after a commit if need be. */
 int fli_journal_may_send(const fl_server *server);
 /* Make durable what is not; 1 = nothing is left. What goes wrong is an event,

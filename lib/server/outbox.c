@@ -54,6 +54,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
 fl_status fli_outbox_download(fli_peer *peer, fli_blob *blob,
                               fli_manifest *manifest, uint32_t cohort)
 {
+  fli_peer_drop_download(peer);
   memcpy(manifest->hash, fli_blob_hash(blob), sizeof manifest->hash);
   const fl_status st = fli_outgoing_begin_hashed(
       &peer->outgoing, &peer->queue, manifest, blob->bytes.data,

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/context.h"
 #include "base/error.h"
+#include "server/buffered.h"
 #include "server/resting.h"
 #include "server/selector.h"
 
@@ -225,6 +226,7 @@ void fli_registry_remove(fli_participant *participant)
   registry->count--;
   registry->n_leaving -= (uint32_t)participant->is_leaving;
   fli_selector_forget(participant);
+  fli_buffered_drop(participant);
   job->server->n_participants--;
   fli_standing_free(participant);
   fli_free(job->context, participant, sizeof *participant);
@@ -288,6 +290,7 @@ void fli_registry_rest(fli_job *job)
     fli_participant *resting = fli_resting_make(who);
     if (!resting) continue;
     *place(registry, who->hash, who->id) = resting;
+    fli_buffered_drop(who);
     fli_standing_free(who);
     fli_free(job->context, who, sizeof *who);
   }

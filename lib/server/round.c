@@ -50,6 +50,7 @@ void fli_member_lose(fli_job *job, fli_member *member, uint32_t reason,
 {
   if (member->is_out || member->is_counted) return;
   member->is_out = is_out != 0;
+  if (member->is_out) fli_parked_drop(job->server, member);
   set_lost(job, member, reason);
 }
 
@@ -73,6 +74,7 @@ static void release_member(fli_member *member)
   fli_participant *who = member->participant;
   fli_peer *peer = who->peer;
   who->member = FLI_NO_MEMBER;
+  who->home->registry.is_sweep_due |= who->is_leaving;
   if (!member->is_carried && !peer) fli_registry_tire(who);
   if (member->is_carried || !peer || !peer->incoming.is_active) return;
   const fli_manifest manifest = peer->incoming.manifest;
