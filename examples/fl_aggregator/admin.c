@@ -7,24 +7,76 @@
 #include "fl_aggregator/admin.h"
 
 #include <netdb.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 static const char prefix[] = "/admin/";
+static const uint64_t second_ns = UINT64_C(1000000000);
 static const uint64_t refusal_ns = UINT64_C(1000000000);
+
+/* What the body says. */
+struct order {
+  const char *client; /* NULL: the action is about the job */
+  json_int_t seconds; /* 0 = for ever */
+};
 
 struct admin_action {
   const char *name;
   const char *status; /* when it is done */
   fl_status (*act)(fl_server *server, uint32_t job);
+  /* Or, with a body: */
+  const char *wanted;                             /* of it, for people */
+  int (*read)(struct order *order, json_t *body); /* as json_unpack */
+  fl_status (*act_on)(fl_server *server, const struct order *order);
 };
 
+static int read_ban(struct order *order, json_t *body)
+{
+  if (json_unpack_ex(body, NULL, JSON_STRICT, "{s:s,s?:I}", "client",
+                     &order->client, "seconds", &order->seconds) != 0)
+    return -1;
+  return order->seconds >= 0 &&
+                 order->seconds <= (json_int_t)(INT64_MAX / second_ns)
+             ? 0
+             : -1;
+}
+
+static int read_unban(struct order *order, json_t *body)
+{
+  return json_unpack_ex(body, NULL, JSON_STRICT, "{s:s}", "client",
+                        &order->client);
+}
+
+static fl_status ban(fl_server *server, const struct order *order)
+{
+  const uint64_t seconds = (uint64_t)order->seconds;
+  return fl_server_ban(server, order->client,
+                       seconds > 0 ? seconds * second_ns : UINT64_MAX);
+}
+
+static fl_status unban(fl_server *server, const struct order *order)
+{
+  return fl_server_unban(server, order->client);
+}
+
 static const struct admin_action actions[] = {
-    {"pause", "paused", fl_server_pause_job},
-    {"resume", "resumed", fl_server_resume_job},
-    {"stop", "stopping", fl_server_stop_job},
-    {"abort", "aborted", fl_server_abort_round},
+    {.name = "pause", .status = "paused", .act = fl_server_pause_job},
+    {.name = "resume", .status = "resumed", .act = fl_server_resume_job},
+    {.name = "stop", .status = "stopping", .act = fl_server_stop_job},
+    {.name = "abort", .status = "aborted", .act = fl_server_abort_round},
+    {.name = "ban",
+     .status = "banned",
+     .wanted = "body: want {\"client\": ID} or {\"client\": ID, \"seconds\": "
+               "0..9223372036}",
+     .read = read_ban,
+     .act_on = ban},
+    {.name = "unban",
+     .status = "unbanned",
+     .wanted = "body: want {\"client\": ID}",
+     .read = read_unban,
+     .act_on = unban},
 };
 
 int admin_is(const char *url)
@@ -127,6 +179,19 @@ static const struct admin_action *find_action(const char *name)
   return NULL;
 }
 
+static int is_too_large(struct MHD_Connection *connection)
+{
+  const char *length = MHD_lookup_connection_value(
+      connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+  return length && strtoull(length, NULL, 10) > ADMIN_BODY_MAX;
+}
+
+static enum MHD_Result reply_too_large(struct MHD_Connection *connection)
+{
+  return reply_error(connection, MHD_HTTP_CONTENT_TOO_LARGE,
+                     "body: want 4 KiB at most");
+}
+
 enum MHD_Result admin_begin(struct http *http,
                             struct MHD_Connection *connection, const char *url,
                             const char *method, void **state)
@@ -143,6 +208,7 @@ enum MHD_Result admin_begin(struct http *http,
     return reply_json(connection, MHD_HTTP_METHOD_NOT_ALLOWED,
                       json_pack("{s:s}", "error", "wrong method: want POST"),
                       MHD_HTTP_HEADER_ALLOW, "POST");
+  if (is_too_large(connection)) return reply_too_large(connection);
   if (http->is_draining)
     return reply_error(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "going down");
   struct request *request = request_new(http, connection);
@@ -155,51 +221,102 @@ enum MHD_Result admin_begin(struct http *http,
 
 static unsigned code_of(fl_status st)
 {
-  if (st == FL_E_STATE) return MHD_HTTP_CONFLICT;
-  return MHD_HTTP_INTERNAL_SERVER_ERROR;
+  switch (st) {
+  case FL_E_ARGUMENT: return MHD_HTTP_BAD_REQUEST;
+  case FL_E_NOT_FOUND: return MHD_HTTP_NOT_FOUND;
+  case FL_E_STATE:
+  case FL_E_LIMIT: return MHD_HTTP_CONFLICT;
+  default: return MHD_HTTP_INTERNAL_SERVER_ERROR;
+  }
 }
 
-static json_t *state_of(const struct http *http, const char *status)
+static json_t *state_of(const struct http *http, const char *status,
+                        const struct order *order)
 {
   fl_job_status job;
   fl_job_status_init(&job, sizeof job);
   if (fl_server_get_status(http->run->server, 0, &job) != FL_OK) return NULL;
-  return json_pack("{s:s,s:I,s:I,s:b,s:b}", "status", status, "round",
+  return json_pack("{s:s,s:I,s:I,s:b,s:b,s:s*}", "status", status, "round",
                    (json_int_t)job.round, "version",
                    (json_int_t)job.model_version, "is_paused",
-                   (int)job.is_paused, "is_finished", (int)job.is_finished);
+                   (int)job.is_paused, "is_finished", (int)job.is_finished,
+                   "client", order->client);
 }
 
-static enum MHD_Result act(struct request *request)
+static void log_action(const struct request *request, const struct order *order,
+                       const char *result)
+{
+  char address[64];
+  address_of(request->connection, address);
+  json_t *fields =
+      json_pack("{s:s,s:s,s:s,s:s*}", "action", request->action->name, "from",
+                address, "result", result, "client", order->client);
+  if (fields && order->seconds > 0)
+    (void)json_object_set_new(fields, "seconds", json_integer(order->seconds));
+  log_event(&request->http->run->log, "admin", fields);
+}
+
+static enum MHD_Result act(struct request *request, const struct order *order)
 {
   struct http *http = request->http;
   struct MHD_Connection *connection = request->connection;
   const struct admin_action *action = request->action;
-  char address[64];
-  const fl_status st = action->act(http->run->server, 0);
+  fl_server *server = http->run->server;
+  const fl_status st =
+      action->act ? action->act(server, 0) : action->act_on(server, order);
   const char *text = st == FL_OK ? "done" : fl_last_error();
-  address_of(connection, address);
-  log_event(&http->run->log, "admin",
-            json_pack("{s:s,s:s,s:s}", "action", action->name, "from", address,
-                      "result", text));
+  log_action(request, order, text);
   if (st != FL_OK) return reply_error(connection, code_of(st), text);
   run_drain(http->run, http->now_ns);
   http->has_news = 1; /* clients may have something to hear */
   if (run_save(http->run) != 0)
     return reply_error(connection, MHD_HTTP_INTERNAL_SERVER_ERROR,
                        "done, but not saved");
-  return reply_json(connection, MHD_HTTP_OK, state_of(http, action->status),
-                    NULL, NULL);
+  return reply_json(connection, MHD_HTTP_OK,
+                    state_of(http, action->status, order), NULL, NULL);
+}
+
+/* ---- bodies ---- */
+
+static enum MHD_Result act_on_body(struct request *request)
+{
+  const struct admin_action *action = request->action;
+  struct order order = {NULL, 0};
+  json_t *body = json_loadb(request->body ? request->body : "", request->size,
+                            JSON_REJECT_DUPLICATES, NULL);
+  const enum MHD_Result result =
+      body && action->read(&order, body) == 0
+          ? act(request, &order)
+          : reply_error(request->connection, MHD_HTTP_BAD_REQUEST,
+                        action->wanted);
+  json_decref(body);
+  return result;
+}
+
+static enum MHD_Result keep(struct request *request, const char *data, size_t n)
+{
+  if (!request->body) request->body = malloc(ADMIN_BODY_MAX);
+  if (!request->body) return MHD_NO;
+  memcpy(request->body + request->size, data, n);
+  return MHD_YES;
 }
 
 enum MHD_Result admin_feed(struct request *request, const char *data, size_t n)
 {
-  (void)data; /* no action has a body */
-  request->size += n;
-  if (request->size > ADMIN_BODY_MAX) return MHD_NO;
+  const struct order none = {NULL, 0};
+  const struct admin_action *action = request->action;
+  const uint64_t size = request->size + n;
+  if (n > 0 && size <= ADMIN_BODY_MAX && action->read &&
+      keep(request, data, n) != MHD_YES)
+    return MHD_NO;
+  request->size = size;
+  /* One that came without a length is heard to its end, if that is near. */
+  if (size > 16 * ADMIN_BODY_MAX) return MHD_NO;
   if (n > 0) return MHD_YES;
-  if (request->size > 0)
+  if (size > ADMIN_BODY_MAX) return reply_too_large(request->connection);
+  if (action->read) return act_on_body(request);
+  if (size > 0)
     return reply_error(request->connection, MHD_HTTP_BAD_REQUEST,
                        "body: want none");
-  return act(request);
+  return act(request, &none);
 }

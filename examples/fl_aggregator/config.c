@@ -144,7 +144,8 @@ static const struct setting table[] = {
     {"key-file", SETTING_TEXT, AT(key_file), 0, 0, NULL, "FILE",
      "the certificate's private key (PEM)"},
     {"admin-token-file", SETTING_TEXT, AT(admin_token_file), 0, 0, NULL, "FILE",
-     "serve POST /admin/pause, resume, stop and abort to who has this token"},
+     "serve POST /admin/pause, resume, stop, abort, ban, unban to who has this"
+     " token"},
     {"metrics-token-file", SETTING_TEXT, AT(metrics_token_file), 0, 0, NULL,
      "FILE", "serve /metrics only to who has this token, or the admin's"},
     {"models", SETTING_TEXT, AT(models), 0, 0, NULL, "DIR",

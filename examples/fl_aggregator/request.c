@@ -342,5 +342,6 @@ void request_completed(void *user, struct MHD_Connection *connection,
   request->link->idle_since_ns = http->now_ns;
   http->requests--;
   *state = NULL;
+  free(request->body);
   free(request);
 }

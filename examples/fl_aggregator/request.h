@@ -25,6 +25,7 @@ struct request {
   uint64_t window_bytes;
   uint64_t waiting_since_ns;
   const struct admin_action *action;
+  char *body;        /* of an action, as far as it came; NULL = nothing */
   int is_superseded; /* a later request of the session took its place */
   struct request *next;
   struct request *previous;

@@ -11,6 +11,7 @@
 #include <fl/embedding.h>
 #include <fl/server.h>
 
+#include "crypto/keys.h"
 #include "net/mutated.h"
 #include "server/cohorts.h"
 
@@ -38,6 +39,7 @@ typedef struct mu_job {
   uint32_t cohorts; /* FL_COHORT_*, 0 = none */
   uint32_t rounds;  /* 0 = very many */
   uint32_t least;   /* updates of a round; 0 = of everybody */
+  int is_enrolled;  /* keys on a list; allowances and bans of some ms */
 } mu_job;
 
 typedef struct mu_world mu_world;
@@ -138,6 +140,15 @@ static inline fl_status mu_score(const float *weights, uint64_t n,
   score->correct = 3;
   score->count = 4;
   return FL_OK;
+}
+
+/* The keys of a person, or of nobody: MU_PEOPLE and up. */
+static inline void mu_keys(uint32_t index, uint8_t secret[FLI_SECRET_BYTES],
+                           uint8_t public_key[FLI_PUBLIC_BYTES])
+{
+  uint8_t entropy[FLI_KEY_BYTES];
+  memset(entropy, (int)index + 1, sizeof entropy);
+  fli_sign_keys(secret, public_key, entropy);
 }
 
 /* ---- making -------------------------------------------------------------- */
@@ -257,11 +268,19 @@ static inline void mu_person_options(mu_person *p, fl_client_options *options)
   if (p->world->how->freezes && p->index == 0) options->max_depth = 1;
 }
 
+static inline void mu_set_key(const mu_person *p, fl_client *client)
+{
+  uint8_t secret[FLI_SECRET_BYTES], public_key[FLI_PUBLIC_BYTES];
+  mu_keys(p->index, secret, public_key);
+  MU_MUST(fl_client_set_key(client, secret, NULL));
+}
+
 static inline void mu_start_person(mu_person *p)
 {
   fl_client_options options;
   mu_person_options(p, &options);
   MU_MUST(fl_client_new(&p->client, NULL, &options));
+  if (p->world->how->is_enrolled) mu_set_key(p, p->client);
   if (!p->world->how->has_slices) return;
   uint64_t ids[MU_IDS];
   for (uint64_t i = 0; i < MU_IDS; i++)
@@ -281,6 +300,21 @@ static inline void mu_server_options(const mu_world *world,
   options->max_control_size = world->how->has_slices ? 1 << 20 : 16384;
   options->staging_cap = 64 * 1024;
   options->store = world->store;
+  if (!world->how->is_enrolled) return;
+  options->enrolment = FL_ENROL_LISTED;
+  options->rate_interval_ns = 100 * MU_MS;
+  options->max_messages = 24;
+  options->max_rejects = 3;
+  options->ban_ns = 10 * MU_MS;
+}
+
+static inline void mu_allow(mu_world *world)
+{
+  uint8_t secret[FLI_SECRET_BYTES], public_key[FLI_PUBLIC_BYTES];
+  for (uint32_t i = 0; i < MU_PEOPLE; i++) {
+    mu_keys(i, secret, public_key);
+    MU_MUST(fl_server_allow(world->server, public_key, world->people[i].id));
+  }
 }
 
 /* The model, the people and their clients' contexts; no server yet. */
@@ -312,6 +346,7 @@ static inline void mu_start(mu_world *world)
   MU_MUST(fl_server_new(&world->server, world->context, &options));
   mu_add_job(world);
   if (world->how->has_slices) mu_add_slices(world);
+  if (world->how->is_enrolled) mu_allow(world);
 }
 
 static inline void mu_begin(mu_world *world, const mu_job *how)
@@ -457,7 +492,8 @@ static inline int mu_down(mu_person *p)
   }
 }
 
-/* Everybody is on a new connection, and has said HELLO. */
+/* Everybody is on a new connection, and has said HELLO, as often as it takes.
+ */
 static inline void mu_connect(mu_world *world)
 {
   for (uint32_t i = 0; i < MU_PEOPLE; i++)
@@ -468,6 +504,9 @@ static inline void mu_connect(mu_world *world)
     p->is_on = 1;
     if (world->tapes) mu_clear(&world->tapes[i]);
     if (world->heard) mu_clear(&world->heard[i]);
+    (void)mu_up(p, 1);
+    if (!world->how->is_enrolled) continue;
+    (void)mu_down(p); /* the challenge */
     (void)mu_up(p, 1);
   }
 }

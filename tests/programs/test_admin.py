@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator does from outside: tokens, pause, resume, abort, stop."""
+"""What an operator does from outside: tokens, pause, resume, abort, stop, ban,
+unban."""
 import json
 import signal
 import sys
@@ -30,6 +31,11 @@ def _ask(bench, action, token=TOKEN, method="POST", body=None):
                                          headers)
     want(answer["Content-Type"] == "application/json", answer)
     return status, json.loads(text), answer
+
+
+def _tell(bench, action, **body):
+    status, answer, _ = _ask(bench, action, body=json.dumps(body).encode())
+    return status, answer
 
 
 def _finished(bench):
@@ -117,6 +123,108 @@ def an_aborted_round_counts_for_nothing():
              bench.events("job_finished"))
 
 
+def _accepted(bench, client):
+    return sum(e["client"] == client for e in bench.events("update_accepted"))
+
+
+def a_banned_participant_is_turned_away_until_it_is_unbanned():
+    with Bench() as bench:
+        aggregator = _serve(bench, "--rounds=1000000", "--min-clients=2",
+                            "--exit-when-done")
+        stays = bench.participant(0, 2)
+        goes = bench.participant(1, 2)
+        wait_for("p1's update", lambda: _accepted(bench, "p1"), aggregator)
+        status, answer = _tell(bench, "ban", client="p1")
+        want(status == 200 and answer["status"] == "banned"
+             and answer["client"] == "p1" and not answer["is_finished"],
+             status, answer)
+        want(end_of(goes) != 0 and "banned" in bench.errors("p1"),
+             bench.errors("p1"))
+        banned = bench.events("banned")
+        want([e["client"] for e in banned] == ["p1"], banned)
+        before, counted = _finished(bench), _accepted(bench, "p1")
+        wait_for("rounds without it", lambda: _finished(bench) > before + 2,
+                 aggregator)
+        again = bench.participant(1, 2)
+        want(end_of(again) != 0 and "banned" in bench.errors("p1"),
+             bench.errors("p1"))
+        want(_accepted(bench, "p1") == counted, "a banned client counted")
+        status, answer = _tell(bench, "unban", client="p1")
+        want(status == 200 and answer["status"] == "unbanned", status, answer)
+        goes = bench.participant(1, 2)
+        wait_for("p1's update", lambda: _accepted(bench, "p1") > counted,
+                 aggregator)
+        want(_tell(bench, "unban", client="p1")[0] == 404)
+        want(_ask(bench, "stop")[0] == 200)
+        for process in (stays, goes, aggregator):
+            want(end_of(process) == 0, bench.errors("aggregator"))
+        audit = [(e["action"], e.get("client"), e["result"] == "done")
+                 for e in bench.events("admin")]
+        want(audit == [("ban", "p1", True), ("unban", "p1", True),
+                       ("unban", "p1", False), ("stop", None, True)], audit)
+
+
+def a_ban_ends_by_itself_and_outlives_a_restart():
+    for keep in ("snapshot", "state"):
+        with Bench() as bench:
+            arguments = (f"--{keep}={bench.folder / 'kept'}", "--rounds=2",
+                         "--exit-when-done")
+            aggregator = _serve(bench, *arguments)
+            want(_tell(bench, "ban", client="p1", seconds=0)[0] == 200)
+            want(_tell(bench, "ban", client="p0", seconds=1)[0] == 200)
+            want([e.get("seconds") for e in bench.events("admin")]
+                 == [None, 1], bench.events("admin"))
+            aggregator.kill()
+            end_of(aggregator)
+            aggregator = bench.aggregator(
+                f"--admin-token-file={bench.folder / 'token'}", *arguments)
+            banned = bench.participant(1, 2)
+            want(end_of(banned) != 0 and "banned" in bench.errors("p1"), keep,
+                 bench.errors("p1"))
+            time.sleep(1.5)
+            person = bench.participant(0, 2)
+            want(end_of(person) == 0, keep, bench.errors("p0"))
+            want(end_of(aggregator) == 0, bench.errors("aggregator"))
+
+
+def bodies_of_bans_are_looked_at():
+    with Bench() as bench:
+        _serve(bench)
+        for body in (b"", b"{", b"[]", b"7", b"null", b"\xff", b"{}",
+                     b'{"client": 7}', b'{"client": null}', b'{"seconds": 1}',
+                     b'{"client": "a", "second": 1}',
+                     b'{"client": "a", "client": "b"}',
+                     b'{"client": "a", "seconds": "1"}',
+                     b'{"client": "a", "seconds": 1.5}',
+                     b'{"client": "a", "seconds": -1}',
+                     b'{"client": "a", "seconds": 9223372037}',
+                     b'{"client": "a", "seconds": 9223372036854775808}',
+                     b'{"client": "a\\u0000b"}', b'{"client": "a"} x',
+                     b"[" * 4096):
+            status, answer, _ = _ask(bench, "ban", body=body)
+            want(status == 400 and "body: want" in answer["error"], body,
+                 status, answer)
+        want(not bench.events("admin"), bench.events("admin"))
+        want(_tell(bench, "unban", client="a", seconds=1)[0] == 400)
+        for name in ("", "a" * 65, "caf\u00e9", "a\nb"):
+            for action in ("ban", "unban"):
+                status, answer = _tell(bench, action, client=name)
+                want(status == 400 and "client id" in answer["error"], name,
+                     status, answer)
+        want(_tell(bench, "unban", client="a")[0] == 404)
+        body = json.dumps({"client": "a", "seconds": 9223372036}).encode()
+        want(_ask(bench, "ban", body=body.ljust(4096))[0] == 200)
+        want(_ask(bench, "ban", body=body.ljust(4097))[0] == 413)
+        want(_ask(bench, "pause", body=b" " * 4097)[0] == 413)
+        # In pieces, without a length.
+        pieces = [body[i:i + 5] for i in range(0, len(body), 5)]
+        want(_ask(bench, "unban", body=iter([b'{"client"', b':"a"}']))[0]
+             == 200)
+        want(_ask(bench, "ban", body=iter(pieces))[0] == 200)
+        want(_ask(bench, "ban", body=iter(pieces + [b" " * 4096]))[0] == 413)
+        want(_ask(bench, "unban", body=b'{"client":"a"}')[0] == 200)
+
+
 def tokens_are_wanted_and_looked_at():
     with Bench() as bench:
         _serve(bench)
@@ -137,6 +245,7 @@ def tokens_are_wanted_and_looked_at():
         want(_ask(bench, "nonsense", "x" * 20)[0] == 403)
         want(_ask(bench, "nonsense")[0] == 404)
         want(_ask(bench, "")[0] == 404)
+        want(_ask(bench, "ban", None, body=b'{"client": "a"}')[0] == 401)
         for method in ("GET", "PUT", "DELETE"):
             status, answer, headers = _ask(bench, "pause", method=method)
             want(status == 405 and headers["Allow"] == "POST", status, answer)
@@ -145,7 +254,7 @@ def tokens_are_wanted_and_looked_at():
         refused = bench.events("admin_refused")
         want(1 <= len(refused) <= 3, refused)  # a line a second
         _, text, _ = bench.request("GET", "/metrics")
-        want(b"fl_admin_refused_total 13\n" in text, text.decode())
+        want(b"fl_admin_refused_total 14\n" in text, text.decode())
         want(_ask(bench, "pause")[0] == 200)
         want(TOKEN not in bench.log.read_text()
              and TOKEN not in bench.errors("aggregator"), "the token leaked")
