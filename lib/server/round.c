@@ -260,21 +260,49 @@ void fli_round_next(fli_job *job)
   }
 }
 
+/* The norms of the first round that is finished start the announced ones,
+ * unless nobody had anything to report: then the next one exchanges, too. Those
+ * of a round that is given up are whoever's it was that spoiled it. *out NULL:
+ * there are none. */
+static fl_status first_announced(const fli_job *job, float **out)
+{
+  const size_t n = (size_t)job->n_norms;
+  *out = NULL;
+  if (job->options.scale_mode != FL_SCALE_PUBLIC || job->is_public)
+    return FL_OK;
+  float *announced = fli_alloc(job->context, n, sizeof *announced);
+  if (!announced) return fli_nomem(n * sizeof *announced);
+  if (fli_norms_publish(announced, job->norms, job->n_norms)) {
+    *out = announced;
+  } else {
+    fli_free(job->context, announced, n * sizeof *announced);
+  }
+  return FL_OK;
+}
+
 static void finish_round(fli_job *job)
 {
+  float *announced = NULL;
   fl_server_event event = round_event(job, FL_SERVER_ROUND_FINISHED);
   event.samples = fli_buffered_runs(job) ? fli_buffered_samples(job)
                                          : fl_partial_samples(job->partial);
   event.loss = mean_loss(job);
-  fl_status st = fli_slices_prepare(job);
+  fl_status st = first_announced(job, &announced);
+  if (st == FL_OK) st = fli_slices_prepare(job);
   if (st == FL_OK) st = fli_step_run(job);
   if (st != FL_OK) {
+    fli_free(job->context, announced, (size_t)job->n_norms * sizeof *announced);
     abort_for(job, st);
     return;
   }
   fli_slices_finish(job);
   fli_controls_change(job);
   if (job->is_public && !job->buffered) fli_norms_adapt(job);
+  if (announced) {
+    fli_free(job->context, job->public_norms,
+             (size_t)job->n_norms * sizeof *announced);
+    job->public_norms = announced;
+  }
   if (job->front) fli_cohorts_count(job);
   fli_freezing_end_round(job, event.loss);
   fli_selector_end_round(job);
@@ -341,23 +369,6 @@ fl_status fli_round_alloc_scale(fli_job *job, int with_reported)
   return FL_OK;
 }
 
-/* The first exchanged norms of a job with announced ones start these, unless
- * nobody had anything to report: then the next round exchanges, too. */
-static fl_status keep_public_norms(fli_job *job)
-{
-  const size_t n = (size_t)job->n_norms;
-  if (job->options.scale_mode != FL_SCALE_PUBLIC) return FL_OK;
-  float *announced = fli_alloc(job->context, n, sizeof *announced);
-  if (!announced) return fli_nomem(n * sizeof *announced);
-  if (!fli_norms_publish(announced, job->norms, job->n_norms)) {
-    fli_free(job->context, announced, n * sizeof *announced);
-    return FL_OK;
-  }
-  fli_free(job->context, job->public_norms, n * sizeof *announced);
-  job->public_norms = announced;
-  return FL_OK;
-}
-
 static void agree_scale(fli_job *job)
 {
   fl_status st = FL_OK;
@@ -365,7 +376,6 @@ static void agree_scale(fli_job *job)
   fl_server_event event = round_event(job, FL_SERVER_SCALE_AGREED);
   FLI_TRY(fli_norms_agree(job->context, job->reported, job->members,
                           job->n_members, job->n_norms, job->norms));
-  FLI_TRY(keep_public_norms(job));
   fli_clip_choose(job);
   FLI_TRY(fli_round_open_partial(job));
   fli_free(job->context, job->reported, bytes);
