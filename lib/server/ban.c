@@ -174,6 +174,18 @@ static int lift(fli_marks *banned, const uint8_t owner[FLI_NAME_BYTES])
   return 0;
 }
 
+/* States from before owners were kept with bans have none: what the id has now
+ * is lifted with it. */
+static void lift_old(fl_server *server, const char *id)
+{
+  uint8_t name[FLI_NAME_BYTES];
+  for (size_t i = 0; i <= server->n_jobs; i++) {
+    if (!subject_of(name, server, id, i)) continue;
+    fli_mark *mark = fli_marks_find(&server->trust.banned, name);
+    if (mark && !mark->has_owner) fli_marks_remove(&server->trust.banned, mark);
+  }
+}
+
 fl_status fl_server_unban(fl_server *server, const char *client_id)
 {
   uint8_t name[FLI_NAME_BYTES];
@@ -186,6 +198,7 @@ fl_status fl_server_unban(fl_server *server, const char *client_id)
     return fli_error(FL_E_NOT_FOUND, "client id: is not banned");
   while (lift(&server->trust.banned, name)) {
   }
+  lift_old(server, client_id);
   fli_journal_step(server);
   return FL_OK;
 }

@@ -151,6 +151,7 @@ Test(server_cohorts, settings_that_exclude_each_other_are_refused)
 {
   static cw_world w;
   fl_freeze_options freeze;
+  fl_strategy_options controls;
   cw_init(&w, FL_CODEC_F32, 8, 1);
   CW_MUST(fl_server_new(&w.server, NULL, NULL));
   CW_MUST(fl_freeze_options_init(&freeze, sizeof freeze));
@@ -166,6 +167,12 @@ Test(server_cohorts, settings_that_exclude_each_other_are_refused)
   w.job.error_feedback = 1;
   cr_assert_eq(add(&w), FL_E_CONFLICT);
   w.job.error_feedback = 0;
+  CW_MUST(fl_strategy_options_named(&controls, sizeof controls, "scaffold"));
+  w.job.strategy = &controls;
+  cr_assert_eq(add(&w), FL_E_CONFLICT);
+  cr_expect_not_null(
+      strstr(fl_last_error(), "cohorts: got some with SCAFFOLD"));
+  w.job.strategy = NULL;
   w.cohorts.cap = FL_COHORT_MAX + 1;
   cr_assert_eq(add(&w), FL_E_OPTIONS);
   w.cohorts.cap = 4;
