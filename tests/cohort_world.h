@@ -238,6 +238,40 @@ static inline void cw_run(cw_world *w, uint32_t rounds)
   }
 }
 
+/* The server is killed, and comes back from what it saved. */
+static inline void cw_restart(cw_world *w)
+{
+  fl_buffer *buffer = NULL;
+  fl_writer writer;
+  fl_reader reader;
+  CW_MUST(fl_buffer_new(&buffer, NULL));
+  CW_MUST(fl_buffer_as_writer(buffer, &writer));
+  CW_MUST(fl_server_save(w->server, &writer));
+  fl_server_free(w->server);
+  CW_MUST(fl_buffer_as_reader(buffer, &reader));
+  CW_MUST(fl_server_restore(&w->server, w->context, NULL, &reader));
+  fl_buffer_free(buffer);
+  for (uint32_t i = 0; i < w->n_clients; i++)
+    CW_MUST(fl_client_disconnected(w->clients[i].handle));
+  CW_MUST(fl_server_tick(w->server, w->now));
+}
+
+/* To the end; `every` exchanges the server is killed, 0: never. */
+static inline void cw_run_with_kills(cw_world *w, uint32_t every)
+{
+  uint32_t n = 0, idle = 0;
+  cw_start(w);
+  CW_MUST(fl_server_tick(w->server, w->now));
+  while (!w->is_finished && idle < 3) {
+    idle++;
+    for (uint32_t i = 0; i < w->n_clients; i++) {
+      if (cw_talk(w, i)) idle = 0;
+      cw_listen(w);
+      if (every && ++n % every == 0 && !w->is_finished) cw_restart(w);
+    }
+  }
+}
+
 static inline const fl_cohort_set *cw_set(const cw_world *w)
 {
   const fl_cohort_set *set = NULL;

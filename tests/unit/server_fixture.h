@@ -269,6 +269,34 @@ static inline void sv_begin(sv_world *world, uint32_t codec)
   sv_tick(world, 1000 * SV_SECOND_NS);
 }
 
+/* Everybody in turn, until nobody has anything to do any more. After `kill_at`
+ * steps (SIZE_MAX: never) the server is killed and goes on from its state, and
+ * all come again. Returns the number of steps. */
+static inline size_t sv_play_killed(sv_world *world, size_t kill_at)
+{
+  const size_t n = world->n_clients;
+  size_t steps = 0, idle = 0;
+  while (idle < 2 * n && steps < 20000) {
+    sv_client *client = &world->clients[steps / 2 % n];
+    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
+    idle = did ? 0 : idle + 1;
+    sv_drain(world);
+    if (steps++ != kill_at) continue;
+    sv_restart(world);
+    sv_tick(world, SV_SECOND_NS);
+    for (size_t i = 0; i < n; i++) {
+      sv_client *back = &world->clients[i];
+      const int is_done = back->is_done;
+      sv_clear(back);
+      sv_return(back);
+      back->is_done = is_done;
+    }
+    idle = 0;
+  }
+  SV_REQUIRE(sv_status(world).is_finished);
+  return steps;
+}
+
 /* 1 when the job is over, and everybody has been told and holds its model. */
 static inline int sv_is_finished(const sv_world *world)
 {

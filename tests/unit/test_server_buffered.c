@@ -444,26 +444,8 @@ static void save(const sv_world *world, fl_buffer *buffer)
 static size_t run_killed(size_t kill_at, float weights[SV_WEIGHTS])
 {
   sv_world world;
-  size_t steps = 0, idle = 0;
   begin(&world, 13, CLIENTS);
-  while (idle < 2 * CLIENTS) {
-    sv_client *client = &world.clients[steps / 2 % CLIENTS];
-    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
-    idle = did ? 0 : idle + 1;
-    sv_drain(&world);
-    if (steps++ == kill_at) {
-      sv_restart(&world);
-      sv_tick(&world, SV_SECOND_NS);
-      for (size_t i = 0; i < CLIENTS; i++) {
-        const int is_done = world.clients[i].is_done;
-        sv_return(&world.clients[i]);
-        world.clients[i].is_done = is_done;
-      }
-      idle = 0;
-    }
-    cr_assert_lt(steps, 20000u);
-  }
-  cr_assert(sv_status(&world).is_finished, "killed at %zu", kill_at);
+  const size_t steps = sv_play_killed(&world, kill_at);
   weights_of(&world, weights);
   sv_free(&world);
   return steps;

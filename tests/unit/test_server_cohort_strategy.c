@@ -122,42 +122,14 @@ Test(server_cohort_strategy, a_split_begins_with_its_parents_moments)
 
 /* ---- snapshots ----------------------------------------------------------- */
 
-/* The server is killed, and comes back from what it saved. */
-static void restart(cw_world *w)
-{
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  fl_reader reader;
-  CW_MUST(fl_buffer_new(&buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(buffer, &writer));
-  CW_MUST(fl_server_save(w->server, &writer));
-  fl_server_free(w->server);
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  CW_MUST(fl_server_restore(&w->server, w->context, NULL, &reader));
-  fl_buffer_free(buffer);
-  for (uint32_t i = 0; i < w->n_clients; i++)
-    CW_MUST(fl_client_disconnected(w->clients[i].handle));
-  CW_MUST(fl_server_tick(w->server, w->now));
-}
-
 /* `every` exchanges the server is killed; 0: never. */
 static void run_with_kills(cw_world *w, const setup *s, uint32_t every)
 {
   fl_strategy_options options;
-  uint32_t n = 0, idle = 0;
   begin(w, s, &options, 60);
   w->job.rounds = 45;
   w->job.participants = 12;
-  cw_start(w);
-  CW_MUST(fl_server_tick(w->server, w->now));
-  while (!w->is_finished && idle < 3) {
-    idle++;
-    for (uint32_t i = 0; i < w->n_clients; i++) {
-      if (cw_talk(w, i)) idle = 0;
-      cw_listen(w);
-      if (every && ++n % every == 0 && !w->is_finished) restart(w);
-    }
-  }
+  cw_run_with_kills(w, every);
   cr_assert(w->is_finished);
 }
 

@@ -314,21 +314,6 @@ static void save(const cw_world *w, fl_buffer **buffer)
   CW_MUST(fl_server_save(w->server, &writer));
 }
 
-/* The server is killed, and comes back from what it saved. */
-static void restart(cw_world *w)
-{
-  fl_buffer *buffer = NULL;
-  fl_reader reader;
-  save(w, &buffer);
-  fl_server_free(w->server);
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  CW_MUST(fl_server_restore(&w->server, w->context, NULL, &reader));
-  fl_buffer_free(buffer);
-  for (uint32_t i = 0; i < w->n_clients; i++)
-    CW_MUST(fl_client_disconnected(w->clients[i].handle));
-  CW_MUST(fl_server_tick(w->server, w->now));
-}
-
 static void small(cw_world *w)
 {
   cw_init(w, FL_CODEC_THC, 60, 2);
@@ -340,18 +325,8 @@ static void small(cw_world *w)
 /* `every` exchanges the server is killed; 0: never. */
 static void run_with_kills(cw_world *w, uint32_t every)
 {
-  uint32_t n = 0, idle = 0;
   small(w);
-  cw_start(w);
-  CW_MUST(fl_server_tick(w->server, w->now));
-  while (!w->is_finished && idle < 3) {
-    idle++;
-    for (uint32_t i = 0; i < w->n_clients; i++) {
-      if (cw_talk(w, i)) idle = 0;
-      cw_listen(w);
-      if (every && ++n % every == 0 && !w->is_finished) restart(w);
-    }
-  }
+  cw_run_with_kills(w, every);
   cr_assert(w->is_finished);
 }
 
@@ -393,7 +368,7 @@ Test(server_cohorts, small_leaves_are_saved_and_go_on)
     for (uint32_t i = 0; i < w.n_clients; i++) {
       if (cw_talk(&w, i)) idle = 0;
       cw_listen(&w);
-      if (++n % 503 == 0 && !w.is_finished) restart(&w);
+      if (++n % 503 == 0 && !w.is_finished) cw_restart(&w);
     }
   }
   cr_assert(w.is_finished);

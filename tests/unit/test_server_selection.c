@@ -255,26 +255,8 @@ static size_t run_killed(uint32_t rule, size_t kill_at,
 {
   const fl_selection_options options = options_of(rule);
   sv_world world;
-  size_t steps = 0, idle = 0;
   begin(&world, &options, NULL);
-  while (idle < 2 * CLIENTS) {
-    sv_client *client = &world.clients[steps / 2 % CLIENTS];
-    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
-    idle = did ? 0 : idle + 1;
-    sv_drain(&world);
-    if (steps++ == kill_at) {
-      sv_restart(&world);
-      sv_tick(&world, SV_SECOND_NS);
-      for (size_t i = 0; i < CLIENTS; i++) {
-        const int is_done = world.clients[i].is_done;
-        sv_return(&world.clients[i]);
-        world.clients[i].is_done = is_done;
-      }
-      idle = 0;
-    }
-    cr_assert_lt(steps, 10000u);
-  }
-  cr_assert(sv_status(&world).is_finished, "killed at %zu", kill_at);
+  const size_t steps = sv_play_killed(&world, kill_at);
   cr_assert_eq(
       fl_server_copy_weights(world.server, 0, weights, SV_WEIGHTS, NULL),
       FL_OK);

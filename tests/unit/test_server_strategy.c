@@ -134,30 +134,8 @@ static size_t run_killed(const setting *how, size_t kill_at,
 {
   const fl_strategy_options options = options_of(how);
   sv_world world;
-  size_t steps = 0, idle = 0;
   begin(&world, how, &options);
-  while (idle < 2 * CLIENTS) {
-    sv_client *client = &world.clients[steps / 2 % CLIENTS];
-    const int did = steps % 2 ? sv_answer(client) : sv_pull(client);
-    idle = did ? 0 : idle + 1;
-    sv_drain(&world);
-    if (steps++ == kill_at) {
-      sv_restart(&world);
-      sv_tick(&world, SV_SECOND_NS);
-      for (size_t i = 0; i < CLIENTS; i++) {
-        sv_client *back = &world.clients[i];
-        const int is_done = back->is_done;
-        back->peer += 100;
-        sv_clear(back);
-        sv_hello(back);
-        back->is_done = is_done;
-      }
-      idle = 0;
-    }
-    cr_assert_lt(steps, 10000u);
-  }
-  cr_assert(sv_status(&world).is_finished, "%s, killed at %zu", how->name,
-            kill_at);
+  const size_t steps = sv_play_killed(&world, kill_at);
   weights_of(&world, weights);
   sv_free(&world);
   return steps;
