@@ -23,6 +23,9 @@
  * <linux/tcp.h> has their names. */
 enum { TIME_WAIT = 6, CLOSED, CLOSE_WAIT, LAST_ACK, CLOSING = 11 };
 
+/* Ids are free where enrolment is open. */
+enum { accounts_most = 1 << 20 };
+
 void ledger_free(struct ledger *ledger)
 {
   free(ledger->accounts);
@@ -36,6 +39,7 @@ int ledger_find(struct ledger *ledger, const char *client_id)
   const uint32_t found =
       names_find(&ledger->names, ledger->accounts, client_id);
   if (found != names_none) return (int)found;
+  if (ledger->n >= accounts_most) return LEDGER_NOBODY;
   if (ledger->n == ledger->capacity) {
     size_t capacity = ledger->capacity ? 2 * ledger->capacity : 16;
     struct account *grown = realloc(ledger->accounts, capacity * sizeof *grown);

@@ -146,7 +146,12 @@ static enum MHD_Result begin_session(struct http *http,
   if (session->is_closed)
     return reply_text(connection, MHD_HTTP_NOT_FOUND,
                       "the session is closed\n");
-  return begin_request(http, connection, session, state);
+  const enum MHD_Result result =
+      begin_request(http, connection, session, state);
+  /* One without a connection would never be counted as gone. */
+  if (result != MHD_YES && session->links == 0 && session->gone_since_ns == 0)
+    sessions_drop(sessions, session);
+  return result;
 }
 
 static enum MHD_Result begin(struct http *http,

@@ -153,16 +153,23 @@ class Node:
             if name in self.counted:  # its answer was lost, or it is mistaken
                 return b"counted before"
             slots = self.children[name]
-            if len(slots) == 1:
-                slot, _ = self.partial.peek(body)
-                if slot not in slots:
-                    raise Refused(f"slot: got {slot}, want {slots.start}")
-                self.partial.add(body)
+            if len(slots) > 1 or not self._is_update(body, slots):
+                self.partial.merge(body, slots)  # of an edge
             else:
-                self.partial.merge(body, slots)
+                self.partial.add(body)
             self.counted.add(name)
             self.changed.notify_all()
         return b"counted"
+
+    def _is_update(self, body, slots):
+        """1 slot may be a client's, or an edge's with one client."""
+        try:
+            slot, _ = self.partial.peek(body)
+        except fl.FormatError:
+            return False
+        if slot not in slots:
+            raise Refused(f"slot: got {slot}, want {slots.start}")
+        return True
 
     def wait(self, number, ready):
         """What `ready` returns; None after a while, for who asks again."""
@@ -208,6 +215,7 @@ def handler_of(node, most_bytes):
         """Requests as calls of the node."""
 
         protocol_version = "HTTP/1.1"
+        timeout = 60  # of silence
 
         def log_message(self, *_):
             pass

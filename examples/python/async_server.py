@@ -33,6 +33,7 @@ class AsyncServer:
         self.on_event = on_event or (lambda event: None)
         self.done = asyncio.Event()
         self._wakes = {}  # peer -> event of the task that writes to it
+        self._writers = {}
         self._numbers = iter(range(1 << 62))
         self._timer = None
 
@@ -40,6 +41,7 @@ class AsyncServer:
         """Serve one connection: the callback of asyncio.start_server."""
         number = next(self._numbers)
         wake = self._wakes[number] = asyncio.Event()
+        self._writers[number] = writer
         sender = asyncio.create_task(self._send(number, wake, writer))
         try:
             while data := await reader.read(READ_BYTES):
@@ -49,7 +51,7 @@ class AsyncServer:
             pass
         finally:
             sender.cancel()
-            del self._wakes[number]
+            del self._wakes[number], self._writers[number]
             self.server.disconnected(number)
             self.turn()
             writer.close()
@@ -83,6 +85,9 @@ class AsyncServer:
         for number, wake in self._wakes.items():
             if self.server.wants_close(number):
                 wake.set()
+                # One that does not read would never hear the last words.
+                asyncio.get_running_loop().call_later(
+                    5, self._writers[number].transport.abort)
         if self._timer:
             self._timer.cancel()
             self._timer = None

@@ -246,8 +246,9 @@ FL_API fl_status fl_client_set_conditions(fl_client *client,
  * is the host's number of the day, whatever it counts from: say it again when
  * another begins, which forgets what was counted. A round whose model and
  * update might be more than is left is declined, and the server asks no more
- * that day; no HELLO is said when nothing is left. What was counted is in the
- * saved state: call this after fl_client_restore, too. */
+ * that day; no HELLO is said when nothing is left. Evaluations and the job's
+ * final model are counted, not asked about. What was counted is in the saved
+ * state: call this after fl_client_restore, too. */
 FL_API fl_status fl_client_set_budget(fl_client *client, uint64_t daily_bytes,
                                       uint64_t day);
 /** Bytes sent and received on the day that was said last. */

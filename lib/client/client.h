@@ -177,7 +177,8 @@ struct fl_client {
   fli_turn declined;
   fli_trained trained;
   fli_encoded encoded;
-  int is_unacked; /* all of the update of turn `unacked` was sent */
+  /* All of the update of turn `unacked` was sent; see fli_client_is_sent. */
+  int is_unacked;
   fli_turn unacked;
   fli_evaluate evaluate;
   int has_metrics;
@@ -224,6 +225,13 @@ struct fl_client {
   char stale_text[FLI_TEXT_BYTES];
   char text[FLI_TEXT_BYTES]; /* of ABORTED and WAIT */
 };
+
+/* All of the update that the plan asks for was sent, and is not answered. */
+static inline int fli_client_is_sent(const fl_client *client)
+{
+  return client->is_unacked && client->unacked.round == client->plan.round &&
+         client->unacked.attempt == client->plan.attempt;
+}
 
 static inline int fli_client_is_over(const fl_client *client)
 {

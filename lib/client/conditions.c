@@ -14,7 +14,9 @@ static int is_on_plan(const fl_client *client)
   case FLI_PHASE_TRAIN:
   case FLI_PHASE_NORM: return 1;
   /* What was sent in whole costs nothing more. */
-  case FLI_PHASE_UPDATE: return !client->is_unacked;
+  case FLI_PHASE_UPDATE:
+    return client->outgoing.is_active || (client->due & FLI_DUE_UPDATE) ||
+           !fli_client_is_sent(client);
   default: return 0;
   }
 }
@@ -36,15 +38,16 @@ fl_status fl_client_set_conditions(fl_client *client, uint32_t conditions)
 
 /* ---- budget ---- */
 
-/* The most that a plan may cost: its model in whole, if that is not held, and
- * the longest update. */
+/* The most that a plan may cost: its model in whole, if that is not held, the
+ * longest update, and a control in both directions. */
 static uint64_t cost_of_plan(const fl_client *client)
 {
   const fli_plan *plan = &client->plan;
+  const uint64_t model = client->n_weights * sizeof(float);
   const int is_held =
       fli_client_holds(client, plan->model_version, plan->model_hash);
   return fl_compressor_max_update_size(client->compressor) +
-         (is_held ? 0 : client->n_weights * sizeof(float));
+         (is_held ? 0 : model) + (plan->has_control ? 2 * model : 0);
 }
 
 static int allow(const fl_client *client, int is_plan)
@@ -62,11 +65,13 @@ fl_status fl_client_set_budget(fl_client *client, uint64_t daily_bytes,
   fli_clear_error();
   if (!client)
     return fli_error(FL_E_ARGUMENT, "fl_client_set_budget: NULL argument");
+  /* Said again, it changes nothing; otherwise the next plan tells. */
+  if (client->day != day || client->daily_bytes != daily_bytes)
+    client->lacks &= ~(uint32_t)FLI_LACKS_BYTES;
   if (client->day != day) client->spent = 0;
   client->day = day;
   client->daily_bytes = daily_bytes;
   client->limits = daily_bytes > 0 ? &limits : NULL;
-  client->lacks &= ~(uint32_t)FLI_LACKS_BYTES; /* the next plan tells */
   return FL_OK;
 }
 

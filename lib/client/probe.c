@@ -66,6 +66,13 @@ fl_status fli_client_enter_cohort(fl_client *client, const fli_plan *plan)
   client->cohort = plan->cohort;
   if (!fli_client_holds(client, plan->model_version, plan->model_hash) &&
       probe_is(client, plan->model_version, plan->model_hash)) {
+    /* A full copy that is coming in is written to memory of the model that is
+     * about to go. */
+    if (client->incoming.is_lent) {
+      fli_incoming_reset(&client->incoming);
+      client->is_model_awaited = 0;
+      client->due &= ~(uint32_t)FLI_DUE_GET_MODEL;
+    }
     const fli_canonical own = client->canonical;
     client->canonical = client->probe;
     client->probe = own;

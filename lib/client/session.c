@@ -69,7 +69,7 @@ void fli_client_supersede(fl_client *client, uint32_t reason, const char *text)
   if (!is_on_plan) return;
   /* Whether an update was counted whose ACK is missing, only the ACK can
    * say; it may still come. */
-  if (was_update && client->is_unacked) return;
+  if (was_update && fli_client_is_sent(client)) return;
   client->stale_round = client->plan.round;
   client->stale_reason = reason;
   fli_client_copy_text(client->stale_text,
@@ -507,6 +507,14 @@ static fl_status on_reject(fl_client *client, const fli_frame *frame)
 
 /* ---- dispatch ----------------------------------------------------------- */
 
+/* Only what is still wanted, and paid for. */
+static int may_resend(const fl_client *client)
+{
+  return client->phase == FLI_PHASE_UPDATE && !client->is_waiting &&
+         !client->has_new_wait &&
+         (!client->limits || client->limits->allow(client, 0));
+}
+
 static fl_status on_transfer(fl_client *client, const fli_frame *frame)
 {
   fl_status st = FL_OK;
@@ -517,7 +525,7 @@ static fl_status on_transfer(fl_client *client, const fli_frame *frame)
   } else if (frame->type == FLI_MSG_STATUS) {
     fli_missing missing;
     FLI_TRY(fli_parse_missing(&missing, frame->body, frame->size));
-    fli_outgoing_resend(&client->outgoing, &missing);
+    if (may_resend(client)) fli_outgoing_resend(&client->outgoing, &missing);
   } else {
     fli_chunk chunk;
     FLI_TRY(fli_parse_chunk(&chunk, frame->body, frame->size));

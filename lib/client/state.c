@@ -128,6 +128,12 @@ static int has_report(const fl_client *client)
   return client->trained.is_valid && !isnan(client->trained.report_value);
 }
 
+/* What was counted outlives a restored client whose budget is not said yet. */
+static int has_day(const fl_client *client)
+{
+  return client->limits || client->day != 0;
+}
+
 static int has_sparse(const fl_client *client)
 {
   return client->trained.is_valid && client->sparse_id != 0;
@@ -151,7 +157,7 @@ static uint32_t count_entries(const fl_client *client)
   n += client->feedback ? ENTRIES_FEEDBACK : 0;
   n += has_report(client) ? ENTRIES_REPORT : 0;
   n += has_sparse(client) ? ENTRIES_SPARSE : 0;
-  n += client->limits ? ENTRIES_DAY : 0;
+  n += has_day(client) ? ENTRIES_DAY : 0;
   return n;
 }
 
@@ -245,7 +251,7 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_bin(&writer, KEY_SPARSE, client->sparse.data,
                   client->sparse.size);
   }
-  if (client->limits) {
+  if (has_day(client)) {
     fli_field_u64(&writer, KEY_DAY, client->day);
     fli_field_u64(&writer, KEY_SPENT, client->spent);
   }
@@ -438,6 +444,8 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   trained->plan.noise_seed = NULL;
   trained->plan.norms = NULL;
   trained->plan.norms_size = 0;
+  trained->plan.slices = NULL;
+  trained->plan.slices_size = 0;
   trained->plan.freeze_plan = NULL;
   trained->plan.freeze_plan_size = 0;
   if (!client->compressor || state->samples < 1 || state->update.size != 4 * n)

@@ -493,7 +493,9 @@ fl_status fli_client_write_due(fl_client *client)
   fl_status st = FL_OK;
   if (client->link == FLI_LINK_HELLO_DUE) {
     if (client->is_waiting || client->has_new_wait) return FL_OK;
-    if (client->limits && !client->limits->allow(client, 0)) return FL_OK;
+    if (client->limits && !client->is_leaving &&
+        !client->limits->allow(client, 0))
+      return FL_OK;
     FLI_TRY(write_hello(client));
     client->said = client->lacks;
     client->link = FLI_LINK_HELLO_SENT;

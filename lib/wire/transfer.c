@@ -49,8 +49,8 @@ void fli_incoming_lend(fli_incoming *incoming, void *memory)
 static int is_begun(const fli_incoming *incoming, const fli_manifest *manifest)
 {
   const fli_manifest *known = &incoming->manifest;
-  return incoming->data.size > 0 && known->total == manifest->total &&
-         incoming->held < known->total &&
+  return incoming->data.size > 0 && known->kind == manifest->kind &&
+         known->total == manifest->total && incoming->held < known->total &&
          memcmp(known->hash, manifest->hash, sizeof known->hash) == 0;
 }
 

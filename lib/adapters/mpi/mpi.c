@@ -104,18 +104,23 @@ static fl_status start(fl_mpi *mpi, MPI_Comm comm)
 
 fl_status fl_mpi_new(fl_mpi **out, MPI_Comm comm)
 {
+  fl_mpi local = {.comm = MPI_COMM_NULL};
   fli_mpi_clear();
-  if (!out || comm == MPI_COMM_NULL)
-    return fli_mpi_bad_argument("mpi: got NULL, or MPI_COMM_NULL");
+  if (comm == MPI_COMM_NULL)
+    return fli_mpi_bad_argument("mpi: got MPI_COMM_NULL");
   fl_status st = check_running();
+  if (st == FL_OK) st = start(&local, comm);
   if (st != FL_OK) return st;
-  fl_mpi *mpi = calloc(1, sizeof *mpi);
-  if (!mpi) return FL_E_NOMEM;
-  st = start(mpi, comm);
+  /* What fails from here on fails everywhere, as others would wait. */
+  fl_mpi *mpi = out ? calloc(1, sizeof *mpi) : NULL;
+  st = !out ? FL_E_ARGUMENT : mpi ? FL_OK : FL_E_NOMEM;
+  st = fl_mpi_agree(&local, st, out ? "mpi: no memory" : "mpi: got NULL");
   if (st != FL_OK) {
-    fl_mpi_free(mpi);
+    (void)MPI_Comm_free(&local.comm);
+    free(mpi);
     return st;
   }
+  *mpi = local;
   *out = mpi;
   return FL_OK;
 }
