@@ -190,10 +190,6 @@ class Node:
         if path == "/plan":
             plan = self.wait(self.plan["round"], lambda: self.plan
                              if self.plan["round"] > number else None)
-            if plan and plan["is_over"]:
-                with self.changed:
-                    self.told.add(name)
-                    self.changed.notify_all()
             return plan and json.dumps(plan).encode()
         if path == "/scale":
             scale = self.wait(number, lambda: self.scales.get(number))
@@ -201,6 +197,13 @@ class Node:
         if path == "/step":
             return self.wait(number, lambda: self.steps.get(number))
         raise Refused(f"nothing is at {path}")
+
+    def has_heard(self, path, query, answer):
+        """The answer was written: whoever was told the end may be left."""
+        if path == "/plan" and json.loads(answer)["is_over"]:
+            with self.changed:
+                self.told.add(query.get("name", ""))
+                self.changed.notify_all()
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -235,6 +238,8 @@ def handler_of(node, most_bytes):
                 self._reply(409, f"{type(error).__name__}: {error}".encode())
                 return
             self._reply(204 if answer is None else 200, answer or b"")
+            if answer is not None:
+                node.has_heard(url.path, query, answer)
 
         def do_GET(self):
             self._handle(b"")
