@@ -361,7 +361,7 @@ static void a_version_that_was_not_offered_is_refused_by_the_client(void)
 {
   fli_bytes log, out;
   size_t at = 0;
-  record said;
+  record said = {0};
   fli_frame_parser parser;
   fli_frame frame;
   fli_welcome welcome;
