@@ -323,7 +323,8 @@ static size_t vanish(const mu_job *how, size_t at, size_t *done)
   mu_events(world);
   if (is_told(world)) check_models(world);
   CHECK_EQ_U64(world->twice, 0);
-  const size_t version = world->server->jobs[0]->store.canonical.version;
+  const size_t version =
+      (size_t)world->server->jobs[0]->store.canonical.version;
   mu_end(world);
   free(world);
   return version;
