@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,14 +86,14 @@ def count_output(name, output, is_ok):
 
 def run(command, log, **kwargs):
     """Run a command, append its output to the log file, return (ok, text)."""
+    process = subprocess.run(list(map(str, command)), cwd=ROOT,
+                             stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, **kwargs)
+    # In one piece: other commands may run beside this one.
+    line = "$ " + " ".join(map(str, command)) + "\n"
     with open(log, "ab") as sink:
-        sink.write(("$ " + " ".join(map(str, command)) + "\n").encode())
-        sink.flush()
-        process = subprocess.run(list(map(str, command)), cwd=ROOT,
-                                 stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, **kwargs)
-        sink.write(process.stdout)
+        sink.write(line.encode() + process.stdout)
     return process.returncode == 0, process.stdout.decode("utf-8", "replace")
 
 
@@ -251,14 +252,17 @@ class Runner:
 
     def checks(self):
         """headers, layering, symbols, ABI, coverage, README, packaging, style"""
-        count = Count()
-        for path in sorted((ROOT / "tests").glob("*/check_*")):
-            if path.suffix not in (".py", ".sh"):
-                continue
+        def check(path):
             interpreter = PYTHON if path.suffix == ".py" else "bash"
-            count.add(self.script(str(path.relative_to(ROOT)),
-                                  [interpreter, path,
-                                   BUILD / "native"]))
+            return self.script(str(path.relative_to(ROOT)),
+                               [interpreter, path, BUILD / "native"])
+
+        count = Count()
+        paths = [path for path in sorted((ROOT / "tests").glob("*/check_*"))
+                 if path.suffix in (".py", ".sh")]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for done in pool.map(check, paths):
+                count.add(done)
         return count
 
     def python(self):
@@ -278,7 +282,8 @@ class Runner:
         report.unlink(missing_ok=True)
         is_ok, output = run(
             [venv / "bin" / "python", "-m", "pytest", "-q", "-rs",
-             "-p", "no:cacheprovider", "tests/python"], self.log)
+             "-p", "no:cacheprovider", "--durations=20", "-n", self.jobs,
+             "tests/python"], self.log)
         count.add(count_pytest(output, is_ok))
         return count
 
