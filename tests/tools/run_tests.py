@@ -235,6 +235,9 @@ class Runner:
                 continue
             name = f"cross/{architecture}/build"
             suites = ["kernels", "golden", "oom", "net", "fuzz"]
+            # Once is enough of what takes minutes: see docs/testing.md.
+            if architecture == "armhf" or self.is_long:
+                suites.append("oom-server")
             built = self.build(name, ["--cross-file", folder / "cross.ini",
                                       "-Dblas=none", "-Dexamples=false",
                                       "-Dhost=false"], suites=suites)
