@@ -5,25 +5,28 @@
  *
  * Updates are put in groups. One whose sum fits a byte, up to 17 updates of 4
  * bits, is summed in bytes and widened once, so that lanes are read and written
- * once per group and, a run at a time, come from the second cache after the
- * first group. A run is long: every update in it is a stream, which has to be
- * found again at each begin (fetch_on). Where weights would leave such groups
- * with few updates each, the sum is in 16 bits, of products that still fit a
- * byte. An update with greater products is a group of its own and multiplied in
- * lanes. */
+ * once per group and, a run at a time, come from the caches after the first
+ * group. Where weights would leave such groups with few updates each, the sum
+ * is in 16 bits, of products that still fit a byte. An update with greater
+ * products is a group of its own and multiplied in lanes. */
 #ifndef FLK_SUMS_H
 #define FLK_SUMS_H
 
 #include "kernels/lanes.h"
 
 enum {
-  SUM_RUN = 65536,  /* coordinates */
   SUM_TILE = 4096,  /* coordinates, where they are unpacked into bytes */
   SUM_UPDATES = 64, /* planned together */
   SUM_INDICES = 16, /* of up to 4 bits */
-  SUM_STREAMS = 13, /* of 4 bits: more at a time are read more slowly */
   SUM_FEW = 4       /* updates of a group: fewer are better summed in words */
 };
+
+/* Coordinates of a run, a multiple of SUM_TILE, and updates of a group of 4
+ * bits, if it is not to be as many as fit. */
+#ifndef SUM_RUN
+#  define SUM_RUN SUM_TILE
+#  define SUM_STREAMS SUM_UPDATES
+#endif
 
 /* What every product of a group fits, and what its sums fit: byte and byte,
  * byte and word, the lanes. */
@@ -81,6 +84,13 @@ static inline uint32_t sum_top(const flk_packed *packed, size_t k)
   return value * sum_weight(packed, k);
 }
 
+/* 1 when one more update would be too many to read at once. */
+static inline int sum_is_wide(const flk_packed *packed, const sum_group *group)
+{
+  return SUM_STREAMS < SUM_UPDATES && packed->bits == 4 &&
+         group->count == SUM_STREAMS;
+}
+
 /* 1 when groups summed in bytes would have few updates. */
 static inline int sum_is_heavy(const flk_packed *packed, size_t first,
                                size_t last)
@@ -100,7 +110,6 @@ static inline void sum_make_plan(sum_plan *plan, const flk_packed *packed,
   size_t count = left < SUM_UPDATES ? left : SUM_UPDATES;
   int has_words = width != FLK_U8 && packed->weights && packed->bits == 4 &&
                   sum_is_heavy(packed, first, first + count);
-  const size_t most = packed->bits == 4 ? SUM_STREAMS : SUM_UPDATES;
   uint32_t room = 0;
   sum_group *group = NULL;
   plan->packed = packed;
@@ -111,7 +120,8 @@ static inline void sum_make_plan(sum_plan *plan, const flk_packed *packed,
     sum_kind kind = top > UINT8_MAX ? SUM_PRODUCTS
                     : has_words     ? SUM_WORDS
                                     : SUM_BYTES;
-    if (!group || kind != group->kind || top > room || group->count == most) {
+    if (!group || kind != group->kind || top > room ||
+        sum_is_wide(packed, group)) {
       group = &plan->groups[plan->n_groups++];
       *group =
           (sum_group){.first = k, .kind = kind, .is_plain = !packed->values};
@@ -227,6 +237,10 @@ static inline void sum_add_group(uint8_t *lanes, uint32_t width,
                                  const sum_plan *plan, const sum_group *group,
                                  size_t at, size_t n)
 {
+  if (SUM_RUN == SUM_TILE) {
+    sum_add_tile(lanes, width, plan, group, at, n);
+    return;
+  }
   for (size_t i = 0; i < n; i += SUM_TILE) {
     const size_t tile = n - i < SUM_TILE ? n - i : SUM_TILE;
     sum_add_tile(lanes + (i << width), width, plan, group, at + i, tile);

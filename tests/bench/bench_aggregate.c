@@ -213,7 +213,7 @@ static void read_share(void *arg, uint64_t index)
 {
   const bench *b = arg;
   const size_t each = b->size * b->count / b->threads;
-  read_all(b->memory + each * index, each);
+  read_all(b->memory + each * (size_t)index, each);
 }
 
 /* Seconds by the clock of one thread and of many, run by run in turn. */

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "adapters/host/pool.h"
@@ -137,9 +138,11 @@ static void loops_after_pauses_find_a_second_thread(void)
   pthread_barrier_t barrier;
   fli_host_pool *pool = new_pool(2);
   CHECK_EQ_I64(pthread_barrier_init(&barrier, NULL, 2), 0);
-  for (unsigned int turn = 0; turn < TURNS / 4; turn++) {
+  for (int turn = 0; turn < TURNS / 4; turn++) {
     fli_host_pool_run(pool, 2, meet, &barrier);
-    usleep(turn % 5 * 50 + turn % 2 * 1000);
+    const struct timespec pause = {.tv_nsec = 50000 * (turn % 5) +
+                                              1000000 * (turn % 2)};
+    nanosleep(&pause, NULL);
   }
   fli_host_pool_free(pool);
   pthread_barrier_destroy(&barrier);
