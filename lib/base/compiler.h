@@ -38,6 +38,15 @@ __extension__ typedef unsigned __int128 fli_wide;
 #  define FLI_PREFETCH(address) ((void)(address))
 #endif
 
+/* In a loop that looks for what another thread does. */
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#  define FLI_PAUSE() __builtin_ia32_pause()
+#elif defined(__GNUC__) && defined(__aarch64__)
+#  define FLI_PAUSE() __asm__ volatile("yield")
+#else
+#  define FLI_PAUSE() ((void)0)
+#endif
+
 #define FLI_THREAD_LOCAL _Thread_local
 #define FLI_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

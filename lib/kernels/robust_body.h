@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "kernels/lanes.h"
 #include "kernels/robust.h"
 
 typedef float robust_floats
@@ -43,6 +44,8 @@ static void robust_add_rows(double *sum, const float *const *rows,
       acc[v] = *(const robust_doubles *)(sum + at + 8 * v);
     for (size_t k = 0; k < n_rows; k++) {
       const float *row = rows[k] + at;
+      fetch_on(row);
+      fetch_on(row + ROBUST_AT_ONCE / 2);
       for (size_t v = 0; v < ROBUST_EIGHTS; v++)
         acc[v] += factors[k] *
                   __builtin_convertvector(*(const robust_halves *)(row + 8 * v),

@@ -5,9 +5,9 @@
  *
  * Updates are put in groups. One whose sum fits a byte, up to 17 updates of 4
  * bits, is summed in bytes and widened once, so that lanes are read and written
- * once per group and, a tile at a time, come from the first cache after the
- * first group. Where weights would leave such groups with few updates each, the
- * sum is in 16 bits, of products that still fit a byte. An update with greater
+ * once per group and, a run at a time, come from the caches after the first
+ * group. Where weights would leave such groups with few updates each, the sum
+ * is in 16 bits, of products that still fit a byte. An update with greater
  * products is a group of its own and multiplied in lanes. */
 #ifndef FLK_SUMS_H
 #define FLK_SUMS_H
@@ -15,11 +15,18 @@
 #include "kernels/lanes.h"
 
 enum {
-  SUM_TILE = 4096,  /* coordinates */
+  SUM_TILE = 4096,  /* coordinates, where they are unpacked into bytes */
   SUM_UPDATES = 64, /* planned together */
   SUM_INDICES = 16, /* of up to 4 bits */
   SUM_FEW = 4       /* updates of a group: fewer are better summed in words */
 };
+
+/* Coordinates of a run, a multiple of SUM_TILE, and updates of a group of 4
+ * bits, if it is not to be as many as fit. */
+#ifndef SUM_RUN
+#  define SUM_RUN SUM_TILE
+#  define SUM_STREAMS SUM_UPDATES
+#endif
 
 /* What every product of a group fits, and what its sums fit: byte and byte,
  * byte and word, the lanes. */
@@ -77,6 +84,13 @@ static inline uint32_t sum_top(const flk_packed *packed, size_t k)
   return value * sum_weight(packed, k);
 }
 
+/* 1 when one more update would be too many to read at once. */
+static inline int sum_is_wide(const flk_packed *packed, const sum_group *group)
+{
+  return SUM_STREAMS < SUM_UPDATES && packed->bits == 4 &&
+         group->count == SUM_STREAMS;
+}
+
 /* 1 when groups summed in bytes would have few updates. */
 static inline int sum_is_heavy(const flk_packed *packed, size_t first,
                                size_t last)
@@ -106,7 +120,8 @@ static inline void sum_make_plan(sum_plan *plan, const flk_packed *packed,
     sum_kind kind = top > UINT8_MAX ? SUM_PRODUCTS
                     : has_words     ? SUM_WORDS
                                     : SUM_BYTES;
-    if (!group || kind != group->kind || top > room) {
+    if (!group || kind != group->kind || top > room ||
+        sum_is_wide(packed, group)) {
       group = &plan->groups[plan->n_groups++];
       *group =
           (sum_group){.first = k, .kind = kind, .is_plain = !packed->values};
@@ -191,9 +206,10 @@ static inline void sum_add_bytes(uint8_t *restrict lanes, uint32_t width,
   }
 }
 
-static inline void sum_add_group(uint8_t *lanes, uint32_t width,
-                                 const sum_plan *plan, const sum_group *group,
-                                 size_t at, size_t n)
+/* One tile of what sum_add_group does. */
+static inline void sum_add_tile(uint8_t *lanes, uint32_t width,
+                                const sum_plan *plan, const sum_group *group,
+                                size_t at, size_t n)
 {
   uint8_t sum[SUM_TILE], q[SUM_TILE];
   int is_summed = 0;
@@ -216,6 +232,21 @@ static inline void sum_add_group(uint8_t *lanes, uint32_t width,
   if (is_summed) sum_add_bytes(lanes, width, sum, n);
 }
 
+/* A group of any kind. */
+static inline void sum_add_group(uint8_t *lanes, uint32_t width,
+                                 const sum_plan *plan, const sum_group *group,
+                                 size_t at, size_t n)
+{
+  if (SUM_RUN == SUM_TILE) {
+    sum_add_tile(lanes, width, plan, group, at, n);
+    return;
+  }
+  for (size_t i = 0; i < n; i += SUM_TILE) {
+    const size_t tile = n - i < SUM_TILE ? n - i : SUM_TILE;
+    sum_add_tile(lanes + (i << width), width, plan, group, at + i, tile);
+  }
+}
+
 /* flk_table.add_packed; `fields` may be NULL. */
 static inline void sum_packed(uint8_t *lanes, uint32_t width,
                               const flk_packed *packed, size_t n,
@@ -224,15 +255,16 @@ static inline void sum_packed(uint8_t *lanes, uint32_t width,
   sum_plan plan;
   uint32_t bits = packed->bits;
   int is_known = fields && (bits == 1 || bits == 2 || bits == 4);
+  const size_t most = is_known ? SUM_RUN : SUM_TILE;
   for (size_t first = 0; first < packed->count; first += SUM_UPDATES) {
     sum_make_plan(&plan, packed, first, width);
-    for (size_t at = 0; at < n; at += SUM_TILE) {
-      size_t tile = n - at < SUM_TILE ? n - at : SUM_TILE;
+    for (size_t at = 0; at < n; at += most) {
+      size_t run = n - at < most ? n - at : most;
       uint8_t *to = lanes + (at << width);
       for (size_t g = 0; g < plan.n_groups; g++) {
         const sum_group *group = &plan.groups[g];
         if (group->kind == SUM_PRODUCTS || !is_known) {
-          sum_add_group(to, width, &plan, group, at, tile);
+          sum_add_group(to, width, &plan, group, at, run);
           continue;
         }
         sum_fields some = {.src = packed->src + first + group->first,
@@ -244,7 +276,7 @@ static inline void sum_packed(uint8_t *lanes, uint32_t width,
           some.tables = (const uint8_t(*)[SUM_INDICES])plan.tables;
           some.tables += group->first;
         }
-        fields(to, width, &some, tile);
+        fields(to, width, &some, run);
       }
     }
   }

@@ -78,8 +78,7 @@ fl_status fli_strategy_read(fl_strategy *strategy, const uint8_t *data,
 
 /* ---- updates.c ---- */
 
-/* Pieces of updates: rows[k] has FLI_TILE values at most, of update
- * first + k. */
+/* Pieces of updates: rows[k] has values of update first + k. */
 typedef struct fli_updates {
   fl_context *context;
   const fl_strategy_round *round;
@@ -98,8 +97,8 @@ fl_status fli_updates_open(fli_updates *updates, fl_context *context,
                            const fl_strategy_round *round, uint32_t capacity,
                            int has_buffer);
 void fli_updates_close(fli_updates *updates);
-/* n <= FLI_TILE values from `at` on of `count` updates. FL_E_CALLBACK,
- * FL_E_NOT_FINITE. */
+/* n values from `at` on of `count` updates, with a buffer FLI_TILE at most.
+ * FL_E_CALLBACK, FL_E_NOT_FINITE. */
 fl_status fli_updates_read(fli_updates *updates, uint32_t first, uint32_t count,
                            uint64_t at, uint64_t n);
 /* A host's status as ours. */

@@ -92,9 +92,9 @@ fl_status fli_updates_read(fli_updates *updates, uint32_t first, uint32_t count,
   return FL_OK;
 }
 
-static uint64_t piece(uint64_t at, uint64_t n)
+static uint64_t piece(uint64_t at, uint64_t n, uint64_t most)
 {
-  return n - at < FLI_TILE ? n - at : FLI_TILE;
+  return n - at < most ? n - at : most;
 }
 
 fl_status fli_squares(const fl_strategy *strategy,
@@ -107,7 +107,7 @@ fl_status fli_squares(const fl_strategy *strategy,
   for (uint32_t k = 0; k < round->count; k++) {
     double sum = 0.0;
     for (uint64_t at = 0; at < strategy->n; at += FLI_TILE) {
-      const uint64_t n = piece(at, strategy->n);
+      const uint64_t n = piece(at, strategy->n, FLI_TILE);
       FLI_TRY(fli_updates_read(&updates, k, 1, at, n));
       sum += kernels->sum_squares(updates.rows[0], (size_t)n);
     }
@@ -135,32 +135,51 @@ out:
   return st;
 }
 
+/* The sums of all pieces, `most` coordinates each. */
+static fl_status sum_pieces(fli_updates *updates, double *sums, size_t most,
+                            uint64_t dim, float *out)
+{
+  const flk_robust *kernels = flk_robust_kernels();
+  const uint32_t all = updates->round->count;
+  for (uint64_t at = 0; at < dim; at += most) {
+    const uint64_t n = piece(at, dim, most);
+    for (uint64_t i = 0; i < n; i++)
+      sums[i] = 0.0;
+    for (uint32_t k = 0; k < all; k += updates->capacity) {
+      const uint32_t left = all - k;
+      const uint32_t count =
+          left < updates->capacity ? left : updates->capacity;
+      const fl_status st = fli_updates_read(updates, k, count, at, n);
+      if (st != FL_OK) return st;
+      kernels->add(sums, updates->rows, updates->factors + k, count, 0,
+                   (size_t)n);
+    }
+    const fl_status st = round_off(updates, sums, out, at, n);
+    if (st != FL_OK) return st;
+  }
+  return FL_OK;
+}
+
+/* Of updates that lie in memory long pieces: see fetch_on(). */
+enum { SUMS_MAX = 16384 };
+
 fl_status fli_weighted_sum(const fl_strategy *strategy,
                            const fl_strategy_round *round,
                            const double *factors, int of_controls, float *out)
 {
-  const flk_robust *kernels = flk_robust_kernels();
   const uint32_t group = round->count < FLI_GROUP ? round->count : FLI_GROUP;
-  fl_status st = FL_OK;
-  double sums[FLI_TILE];
   fli_updates updates;
-  FLI_TRY(fli_updates_open(&updates, strategy->context, round, group, 0));
+  fl_status st = fli_updates_open(&updates, strategy->context, round, group, 0);
+  if (st != FL_OK) return st;
   updates.factors = factors;
   updates.of_controls = of_controls;
   updates.is_unchecked = 1;
-  for (uint64_t at = 0; at < strategy->n; at += FLI_TILE) {
-    const uint64_t n = piece(at, strategy->n);
-    for (uint64_t i = 0; i < n; i++)
-      sums[i] = 0.0;
-    for (uint32_t k = 0; k < round->count; k += group) {
-      const uint32_t left = round->count - k;
-      const uint32_t count = left < group ? left : group;
-      FLI_TRY(fli_updates_read(&updates, k, count, at, n));
-      kernels->add(sums, updates.rows, factors + k, count, 0, (size_t)n);
-    }
-    FLI_TRY(round_off(&updates, sums, out, at, n));
-  }
-out:
+  const size_t most =
+      (size_t)piece(0, strategy->n, updates.buffer ? FLI_TILE : SUMS_MAX);
+  double *sums = fli_alloc(strategy->context, most, sizeof *sums);
+  st = sums ? sum_pieces(&updates, sums, most, strategy->n, out)
+            : fli_nomem(most * sizeof *sums);
+  fli_free(strategy->context, sums, most * sizeof *sums);
   fli_updates_close(&updates);
   return st;
 }

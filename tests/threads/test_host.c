@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "adapters/host/pool.h"
@@ -126,6 +127,22 @@ static void two_threads_work_at_once(void)
   CHECK_EQ_I64(pthread_barrier_init(&barrier, NULL, 2), 0);
   for (int turn = 0; turn < TURNS; turn++) {
     fli_host_pool_run(pool, 2, meet, &barrier);
+  }
+  fli_host_pool_free(pool);
+  pthread_barrier_destroy(&barrier);
+}
+
+/* Workers that still look for a loop, and such that sleep by now. */
+static void loops_after_pauses_find_a_second_thread(void)
+{
+  pthread_barrier_t barrier;
+  fli_host_pool *pool = new_pool(2);
+  CHECK_EQ_I64(pthread_barrier_init(&barrier, NULL, 2), 0);
+  for (int turn = 0; turn < TURNS / 4; turn++) {
+    fli_host_pool_run(pool, 2, meet, &barrier);
+    const struct timespec pause = {.tv_nsec = 50000 * (turn % 5) +
+                                              1000000 * (turn % 2)};
+    nanosleep(&pause, NULL);
   }
   fli_host_pool_free(pool);
   pthread_barrier_destroy(&barrier);
@@ -282,6 +299,7 @@ int main(void)
   CHECK_CASE(nested_loops_run_to_the_end);
   CHECK_CASE(several_callers_share_a_pool);
   CHECK_CASE(two_threads_work_at_once);
+  CHECK_CASE(loops_after_pauses_find_a_second_thread);
   CHECK_CASE(every_task_runs_once);
   CHECK_CASE(nothing_waits_for_a_busy_worker);
   CHECK_CASE(tasks_go_on_beside_their_caller);

@@ -2,7 +2,11 @@
 /* One loop at a time: the caller publishes it under the mutex, wakes the
  * workers and takes part itself. Indices are handed out by an atomic counter;
  * the loop is over when the counter is used up and no worker is inside. Tasks
- * beside their callers wait in a list, for workers that no loop wants. */
+ * beside their callers wait in a list, for workers that no loop wants.
+ *
+ * Loops follow each other closely, and who sleeps in between is late: tens of
+ * microseconds, on a busy machine until another's time slice ends. So both
+ * sides look for each other for a while before they sleep. */
 #define _POSIX_C_SOURCE 200809L
 #include "adapters/host/pool.h"
 
@@ -10,6 +14,12 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+#include "base/compiler.h"
+
+/* About 30 to 80 microseconds, as long as processors pause. */
+enum { LOOKS = 2000 };
 
 typedef struct pool_loop {
   uint64_t count;
@@ -33,9 +43,11 @@ struct fli_host_pool {
   fli_host_job **last;     /* where the next one goes */
   int is_busy;
   int is_stopping;
-  uint32_t workers_inside;
-  pool_loop loop;        /* valid while is_busy */
-  _Atomic uint64_t next; /* index to hand out; >= count: used up */
+  int looks;                       /* before a thread sleeps */
+  _Atomic uint32_t published;      /* loops, jobs and is_stopping */
+  _Atomic uint32_t workers_inside; /* the loop */
+  pool_loop loop;                  /* valid while is_busy */
+  _Atomic uint64_t next;           /* index to hand out; >= count: used up */
   uint32_t n_workers;
   pthread_t workers[];
 };
@@ -86,6 +98,20 @@ static void work_on_job(fli_host_pool *pool)
   pthread_cond_broadcast(&pool->done);
 }
 
+static void wait_for_work(fli_host_pool *pool)
+{
+  const uint32_t seen = atomic_load(&pool->published);
+  pthread_mutex_unlock(&pool->mutex);
+  for (int i = 0; i < pool->looks; i++) {
+    if (atomic_load_explicit(&pool->published, memory_order_relaxed) != seen)
+      break;
+    FLI_PAUSE();
+  }
+  pthread_mutex_lock(&pool->mutex);
+  if (atomic_load(&pool->published) == seen)
+    pthread_cond_wait(&pool->work, &pool->mutex);
+}
+
 static void *worker_main(void *arg)
 {
   fli_host_pool *pool = arg;
@@ -96,7 +122,7 @@ static void *worker_main(void *arg)
     } else if (pool->first) {
       work_on_job(pool);
     } else {
-      pthread_cond_wait(&pool->work, &pool->mutex);
+      wait_for_work(pool);
     }
   }
   pthread_mutex_unlock(&pool->mutex);
@@ -147,6 +173,9 @@ fl_status fli_host_pool_new(fli_host_pool **out, uint32_t threads)
     return FL_E_NOMEM;
   }
   atomic_init(&pool->next, 0);
+  atomic_init(&pool->published, 0);
+  atomic_init(&pool->workers_inside, 0);
+  pool->looks = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? LOOKS : 0;
   pool->last = &pool->first;
   if (start_workers(pool, count) != FL_OK) {
     fli_host_pool_free(pool);
@@ -161,6 +190,7 @@ void fli_host_pool_free(fli_host_pool *pool)
   if (!pool) return;
   pthread_mutex_lock(&pool->mutex);
   pool->is_stopping = 1;
+  pool->published++;
   pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->mutex);
   for (uint32_t i = 0; i < pool->n_workers; i++) {
@@ -183,6 +213,7 @@ void fli_host_pool_run(fli_host_pool *pool, uint64_t count, fl_task_fn task,
     pool->is_busy = 1;
     pool->loop = loop;
     atomic_store(&pool->next, 0);
+    pool->published++;
     pthread_cond_broadcast(&pool->work);
   }
   pthread_mutex_unlock(&pool->mutex);
@@ -193,6 +224,8 @@ void fli_host_pool_run(fli_host_pool *pool, uint64_t count, fl_task_fn task,
     return;
   }
   run_share(pool, &loop);
+  for (int i = 0; i < pool->looks && atomic_load(&pool->workers_inside); i++)
+    FLI_PAUSE();
   pthread_mutex_lock(&pool->mutex);
   while (pool->workers_inside > 0) {
     pthread_cond_wait(&pool->finished, &pool->mutex);
@@ -211,6 +244,7 @@ fl_status fli_host_pool_start(fli_host_pool *pool, fl_task_fn task, void *arg,
   pthread_mutex_lock(&pool->mutex);
   *pool->last = made;
   pool->last = &made->next;
+  pool->published++;
   pthread_cond_signal(&pool->work);
   pthread_mutex_unlock(&pool->mutex);
   *job = made;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is the same for every instruction set: a tile of lanes stays in the
- * first cache while all updates are read, FLK_FOLD of them at a time. A file
- * brings fold() and STEP, and includes this behind them. */
+ * second cache while all updates are read, FLK_FOLD of them at a time, 64 KiB
+ * of each. A file brings fold() and STEP, and includes this behind them. */
 #ifndef FLK_X86_FOLD_H
 #define FLK_X86_FOLD_H
 
-enum { FOLD_TILE = 1024 /* coordinates */, FLK_FOLD = 8 };
+enum { FOLD_TILE = 16384 /* coordinates */, FLK_FOLD = 8 };
 
 /* n a multiple of STEP. */
 static int fold_tile(uint8_t *lanes, const flk_floats *floats, size_t skip,
@@ -16,6 +16,8 @@ static int fold_tile(uint8_t *lanes, const flk_floats *floats, size_t skip,
   size_t k = 0;
   for (; k + FLK_FOLD <= floats->count; k += FLK_FOLD)
     is_in &= fold(lanes, src + k, skip, floats, n, FLK_FOLD);
+  for (; k + FLK_FOLD / 4 <= floats->count; k += FLK_FOLD / 4)
+    is_in &= fold(lanes, src + k, skip, floats, n, FLK_FOLD / 4);
   for (; k < floats->count; k++)
     is_in &= fold(lanes, src + k, skip, floats, n, 1);
   return is_in;

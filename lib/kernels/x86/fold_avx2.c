@@ -5,6 +5,7 @@
  * in two: h = rint(v / 2^26) and v - h 2^26, which is exact, since v has 24
  * bits that are not zero; rounding the second alone rounds v as rint does, for
  * h 2^26 is even. The constants are taken away once for all updates. */
+#include "kernels/lanes.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -46,7 +47,9 @@ static inline int fold(uint8_t *lanes, const uint8_t *const *src, size_t skip,
     __m256i low = _mm256_sub_epi64(load(lanes + 8 * i), excess);
     __m256i high = _mm256_sub_epi64(load(lanes + 8 * i + 32), excess);
     for (size_t k = 0; k < count; k++) {
-      __m256 x = _mm256_loadu_ps((const void *)(src[k] + skip + 4 * i));
+      const uint8_t *p = src[k] + skip + 4 * i;
+      fetch_on(p);
+      __m256 x = _mm256_loadu_ps((const void *)p);
       const __m256 in =
           _mm256_cmp_ps(_mm256_andnot_ps(sign, x), bound, _CMP_LE_OQ);
       x = _mm256_and_ps(x, in);

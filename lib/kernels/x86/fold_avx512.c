@@ -2,6 +2,7 @@
 /* Floats into fixed point with AVX-512 (DQ), which turns doubles into 64-bit
  * integers itself, rounding as rint does. Lanes are read and written once for
  * up to FLK_FOLD updates. */
+#include "kernels/lanes.h"
 #include "kernels/x86/x86.h"
 
 #include <immintrin.h>
@@ -19,7 +20,9 @@ static inline int fold(uint8_t *lanes, const uint8_t *const *src, size_t skip,
     __m512i low = _mm512_loadu_si512(lanes + 8 * i);
     __m512i high = _mm512_loadu_si512(lanes + 8 * i + 64);
     for (size_t k = 0; k < count; k++) {
-      const __m512 x = _mm512_loadu_ps((const void *)(src[k] + skip + 4 * i));
+      const uint8_t *p = src[k] + skip + 4 * i;
+      fetch_on(p);
+      const __m512 x = _mm512_loadu_ps((const void *)p);
       const __mmask16 in =
           _mm512_cmp_ps_mask(_mm512_abs_ps(x), bound, _CMP_LE_OQ);
       const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(x));

@@ -54,6 +54,15 @@ static inline void add_sums(uint8_t *lanes, uint32_t width, __m256i low,
   }
 }
 
+/* Sums of whole bytes, modulo 256, less 16 times those of their high nibbles:
+ * the sums of the low ones, which fit a byte. */
+static inline __m256i less_high(__m256i whole, __m256i high)
+{
+  const __m256i nibble = _mm256_set1_epi8(15);
+  high = _mm256_slli_epi16(_mm256_and_si256(high, nibble), 4);
+  return _mm256_sub_epi8(whole, high);
+}
+
 /* Width and whether there are tables are constants where this is called. */
 static inline void sum_all(uint8_t *lanes, uint32_t width,
                            const sum_fields *group, size_t n, int has_tables)
@@ -70,18 +79,20 @@ static inline void sum_all(uint8_t *lanes, uint32_t width,
         table = _mm256_broadcastsi128_si256(
             _mm_loadu_si128((const __m128i *)group->tables[k]));
       }
+      fetch_on(src);
       for (size_t h = 0; h < 2; h++) {
-        __m256i v = load(src + 32 * h);
-        __m256i a = _mm256_and_si256(v, nibble);
-        __m256i b = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        __m256i a = load(src + 32 * h);
+        __m256i b = _mm256_and_si256(_mm256_srli_epi16(a, 4), nibble);
         if (has_tables) {
-          a = _mm256_shuffle_epi8(table, a);
+          a = _mm256_shuffle_epi8(table, _mm256_and_si256(a, nibble));
           b = _mm256_shuffle_epi8(table, b);
         }
         low[h] = _mm256_add_epi8(low[h], a);
         high[h] = _mm256_add_epi8(high[h], b);
       }
     }
+    for (size_t h = 0; h < 2 && !has_tables; h++)
+      low[h] = less_high(low[h], high[h]);
     for (size_t h = 0; h < 2; h++)
       add_sums(lanes + ((i + 64 * h) << width), width, low[h], high[h]);
   }
@@ -135,7 +146,9 @@ static inline void sum_in_words(uint8_t *lanes, uint32_t width,
     for (size_t k = 0; k < group->count; k++) {
       __m256i table = _mm256_broadcastsi128_si256(
           _mm_loadu_si128((const __m128i *)group->tables[k]));
-      __m256i v = load(group->src[k] + group->skip + i / 2);
+      const uint8_t *src = group->src[k] + group->skip + i / 2;
+      fetch_on(src);
+      __m256i v = load(src);
       __m256i a = _mm256_and_si256(v, nibble);
       __m256i b = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
       a = _mm256_shuffle_epi8(table, a);
@@ -197,7 +210,9 @@ static inline void sum_few_bits(uint8_t *lanes, uint32_t width,
     for (size_t f = 0; f < count; f++)
       sum[f] = _mm256_setzero_si256();
     for (size_t k = 0; k < group->count; k++) {
-      __m256i v = load(group->src[k] + group->skip + i / count);
+      const uint8_t *src = group->src[k] + group->skip + i / count;
+      fetch_on(src);
+      __m256i v = load(src);
       __m256i table = _mm256_setzero_si256();
       if (group->tables) {
         table = _mm256_broadcastsi128_si256(

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums with AVX-512 (BW), as sums_avx2.c: low and high nibbles of 128 bytes
+/* Sums with AVX-512 (BW), as sums_avx2.c: low and high nibbles of 64 bytes
  * are summed apart, in registers, and put in order once per group. */
 #include "kernels/x86/sums.h"
 
 #include <immintrin.h>
 
-enum { STEP = 256 /* coordinates */ };
+enum { STEP = 128 /* coordinates */ };
 
 static inline __m512i load(const uint8_t *p)
 {
@@ -61,36 +61,38 @@ static inline void add_sums(uint8_t *lanes, uint32_t width, __m512i low,
             _mm512_permutex2var_epi64(a, second, b));
 }
 
+/* Sums of whole bytes, modulo 256, less 16 times those of their high nibbles:
+ * the sums of the low ones, which fit a byte. */
+static inline __m512i less_high(__m512i whole, __m512i high)
+{
+  const __m512i nibble = _mm512_set1_epi8(15);
+  high = _mm512_slli_epi16(_mm512_and_si512(high, nibble), 4);
+  return _mm512_sub_epi8(whole, high);
+}
+
 /* Width and whether there are tables are constants where this is called. */
 static inline void sum_all(uint8_t *lanes, uint32_t width,
                            const sum_fields *group, size_t n, int has_tables)
 {
   const __m512i nibble = _mm512_set1_epi8(15);
   for (size_t i = 0; i < n; i += STEP) {
-    __m512i low[2], high[2];
-    for (size_t h = 0; h < 2; h++)
-      low[h] = high[h] = _mm512_setzero_si512();
+    __m512i low = _mm512_setzero_si512(), high = low, table = low;
     for (size_t k = 0; k < group->count; k++) {
       const uint8_t *src = group->src[k] + group->skip + i / 2;
-      __m512i table = _mm512_setzero_si512();
+      fetch_on(src);
+      __m512i a = load(src);
+      __m512i b = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
       if (has_tables) {
         table = _mm512_broadcast_i32x4(
             _mm_loadu_si128((const __m128i *)group->tables[k]));
+        a = _mm512_shuffle_epi8(table, _mm512_and_si512(a, nibble));
+        b = _mm512_shuffle_epi8(table, b);
       }
-      for (size_t h = 0; h < 2; h++) {
-        __m512i v = load(src + 64 * h);
-        __m512i a = _mm512_and_si512(v, nibble);
-        __m512i b = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble);
-        if (has_tables) {
-          a = _mm512_shuffle_epi8(table, a);
-          b = _mm512_shuffle_epi8(table, b);
-        }
-        low[h] = _mm512_add_epi8(low[h], a);
-        high[h] = _mm512_add_epi8(high[h], b);
-      }
+      low = _mm512_add_epi8(low, a);
+      high = _mm512_add_epi8(high, b);
     }
-    for (size_t h = 0; h < 2; h++)
-      add_sums(lanes + ((i + 128 * h) << width), width, low[h], high[h]);
+    if (!has_tables) low = less_high(low, high);
+    add_sums(lanes + (i << width), width, low, high);
   }
 }
 
@@ -140,14 +142,16 @@ static inline void sum_in_words(uint8_t *lanes, uint32_t width,
                                 const sum_fields *group, size_t n)
 {
   const __m512i nibble = _mm512_set1_epi8(15);
-  for (size_t i = 0; i < n; i += STEP / 2) {
+  for (size_t i = 0; i < n; i += STEP) {
     __m512i low[2], high[2];
     for (size_t h = 0; h < 2; h++)
       low[h] = high[h] = _mm512_setzero_si512();
     for (size_t k = 0; k < group->count; k++) {
       __m512i table = _mm512_broadcast_i32x4(
           _mm_loadu_si128((const __m128i *)group->tables[k]));
-      __m512i v = load(group->src[k] + group->skip + i / 2);
+      const uint8_t *src = group->src[k] + group->skip + i / 2;
+      fetch_on(src);
+      __m512i v = load(src);
       __m512i a = _mm512_and_si512(v, nibble);
       __m512i b = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble);
       a = _mm512_shuffle_epi8(table, a);
