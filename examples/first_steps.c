@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The smallest use of libfl, as the README shows it: three workers agree on
- * a norm and send an eighth of their updates' bytes; anybody adds these without
- * decompressing them, and whoever wants the mean decodes the sum once. */
+/* The smallest use of libfl: three workers agree on a norm and send an eighth
+ * of their updates' bytes; anybody adds these without decompressing them, and
+ * whoever wants the mean decodes the sum once. */
 
 #include <fl/fl.h>
 #include <stdio.h>

@@ -240,7 +240,8 @@ typedef struct fl_context_options {
   void (*dealloc)(void *user, void *ptr, size_t size, size_t alignment);
   /** Take one line without newline. Called on the calling thread. */
   void (*log)(void *user, uint32_t level, const char *text);
-  /** Monotonic clock in ns; used for statistics only, never for decisions. */
+  /** Monotonic clock in ns. Nothing calls it yet; it would be for statistics
+   * only: what decides by time takes it as an argument. */
   uint64_t (*now)(void *user);
   /** Fill `buf` with unpredictable bytes. */
   fl_status (*entropy)(void *user, void *buf, size_t n);

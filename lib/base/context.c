@@ -182,12 +182,6 @@ void fli_log(fl_context *context, uint32_t level, const char *format, ...)
   context->hooks.log(context->hooks.user, level, line);
 }
 
-uint64_t fli_now(fl_context *context)
-{
-  if (!context || !context->hooks.now) return 0;
-  return context->hooks.now(context->hooks.user);
-}
-
 fl_status (*fli_context_entropy(fl_context *context,
                                 void **user))(void *, void *, size_t)
 {

@@ -27,8 +27,6 @@ char *fli_strdup(fl_context *context, const char *text);
 
 void fli_log(fl_context *context, uint32_t level, const char *format, ...)
     FLI_PRINTF(3, 4);
-/* Clock for statistics; 0 without a hook. */
-uint64_t fli_now(fl_context *context);
 /* The host's entropy hook, or NULL: lib/crypto falls back to libsodium. */
 fl_status (*fli_context_entropy(fl_context *context,
                                 void **user))(void *, void *, size_t);

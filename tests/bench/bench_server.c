@@ -21,18 +21,6 @@
 
 #include "base/error.h"
 
-fl_status bench_make_model(fl_model **out, uint64_t n_weights)
-{
-  fl_status st = FL_OK;
-  fl_model_builder *builder = NULL;
-  FLI_TRY(fl_model_builder_new(&builder, NULL));
-  FLI_TRY(fl_model_builder_tensor(builder, "w", &n_weights, 1, 1));
-  FLI_TRY(fl_model_builder_build(builder, out));
-out:
-  fl_model_builder_free(builder);
-  return st;
-}
-
 static int usage(const char *program)
 {
   fprintf(stderr,

@@ -6,8 +6,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#include <fl/base.h>
-#include <fl/model.h>
+#include "bench_job.h"
 
 static inline double bench_now_s(void)
 {
@@ -30,9 +29,6 @@ static inline uint64_t bench_now_ns(void)
   if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
   return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
-
-/* A model of one tensor. */
-fl_status bench_make_model(fl_model **out, uint64_t n_weights);
 
 /* Clients that say HELLO (bench_checkins.c). */
 fl_status bench_checkins(uint32_t n);

@@ -9,46 +9,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <fl/client.h>
-#include <fl/server.h>
 #ifdef HAVE_FL_SQLITE
 #  include <fl/sqlite.h>
 #endif
 
-#include "base/error.h"
-
-enum { WEIGHTS = 125000, MAX_CLIENTS = 256, MAX_STEPS = 100000 };
+enum { WEIGHTS = 125000, MAX_STEPS = 100000 };
 
 typedef struct job {
-  fl_model *model;
-  fl_server *server;
-  fl_client *clients[MAX_CLIENTS];
-  uint32_t n_clients;
+  bench_job all;
   uint32_t together; /* clients that speak before anybody is answered */
-  float *update;
-  uint64_t now_ns;
-  uint32_t n_done;
   uint32_t n_counted;
   int is_asked; /* a round waits for updates */
   double (*clock)(void);
   double seconds;
 } job;
 
-static fl_status give_update(const fl_train_task *task, fl_train_result *result,
-                             void *user)
-{
-  const job *j = user;
-  result->update = j->update;
-  result->n = task->n_weights;
-  result->loss = 1;
-  return FL_OK;
-}
-
 static fl_status take_events(job *j)
 {
   fl_server_event event;
   const fl_status st = fl_server_event_init(&event, sizeof event);
-  while (st == FL_OK && fl_server_poll(j->server, &event) == FL_OK) {
+  while (st == FL_OK && fl_server_poll(j->all.server, &event) == FL_OK) {
     switch (event.kind) {
     case FL_SERVER_SCALE_AGREED: j->is_asked = 1; break;
     case FL_SERVER_ROUND_FINISHED: j->is_asked = 0; break;
@@ -68,18 +48,13 @@ static fl_status speak(job *j, uint32_t i)
   fl_status st = FL_OK;
   const uint8_t *data;
   size_t n;
-  fl_client_event event;
-  FLI_TRY(fl_client_event_init(&event, sizeof event));
-  do {
-    FLI_TRY(fl_client_poll(j->clients[i], j->now_ns, &event));
-    if (event.kind == FL_CLIENT_DONE) j->n_done++;
-  } while (event.kind != FL_CLIENT_IDLE);
+  FLI_TRY(bench_job_poll(&j->all, i));
   for (;;) {
-    FLI_TRY(fl_client_send(j->clients[i], &data, &n));
+    FLI_TRY(fl_client_send(j->all.clients[i], &data, &n));
     if (n == 0) break;
     const int was_asked = j->is_asked;
     const double before = j->clock();
-    FLI_TRY(fl_server_recv(j->server, i, data, n));
+    FLI_TRY(fl_server_recv(j->all.server, i, data, n));
     if (was_asked) j->seconds += j->clock() - before;
     FLI_TRY(take_events(j));
   }
@@ -94,71 +69,32 @@ static fl_status listen(job *j, uint32_t i)
     const uint8_t *data;
     size_t n;
     const double before = j->clock();
-    FLI_TRY(fl_server_send(j->server, i, &data, &n));
+    FLI_TRY(fl_server_send(j->all.server, i, &data, &n));
     if (j->is_asked) j->seconds += j->clock() - before;
     if (n == 0) break;
-    FLI_TRY(fl_client_recv(j->clients[i], data, n));
+    FLI_TRY(fl_client_recv(j->all.clients[i], data, n));
   }
 out:
   return st;
-}
-
-static fl_status begin(job *j, const fl_store *store, uint32_t rounds)
-{
-  fl_status st = FL_OK;
-  fl_compressor_options codec;
-  fl_job_options options;
-  fl_server_options server;
-  FLI_TRY(bench_make_model(&j->model, WEIGHTS));
-  FLI_TRY(fl_compressor_options_init(&codec, sizeof codec));
-  codec.codec = FL_CODEC_F32;
-  FLI_TRY(fl_job_options_init(&options, sizeof options));
-  options.codec = &codec;
-  options.rounds = rounds;
-  options.min_clients = j->n_clients;
-  FLI_TRY(fl_server_options_init(&server, sizeof server));
-  server.store = store;
-  FLI_TRY(fl_server_new(&j->server, NULL, &server));
-  FLI_TRY(fl_server_add_job(j->server, j->model, &options, NULL));
-  for (uint32_t i = 0; i < j->n_clients; i++) {
-    char id[24];
-    fl_client_options client;
-    snprintf(id, sizeof id, "client-%u", i);
-    FLI_TRY(fl_client_options_init(&client, sizeof client));
-    client.client_id = id;
-    client.model = j->model;
-    client.train = give_update;
-    client.user = j;
-    FLI_TRY(fl_client_new(&j->clients[i], NULL, &client));
-  }
-out:
-  return st;
-}
-
-static void end(job *j)
-{
-  for (uint32_t i = 0; i < j->n_clients; i++)
-    fl_client_free(j->clients[i]);
-  fl_server_free(j->server);
-  fl_model_free(j->model);
 }
 
 static fl_status run(job *j)
 {
   fl_status st = FL_OK;
-  for (int step = 0; step < MAX_STEPS && j->n_done < j->n_clients; step++) {
-    j->now_ns += 1000000;
-    for (uint32_t from = 0; from < j->n_clients; from += j->together) {
+  for (int step = 0; step < MAX_STEPS && j->all.n_done < j->all.n_clients;
+       step++) {
+    j->all.now_ns += 1000000;
+    for (uint32_t from = 0; from < j->all.n_clients; from += j->together) {
       uint32_t to = from + j->together;
-      if (to > j->n_clients) to = j->n_clients;
+      if (to > j->all.n_clients) to = j->all.n_clients;
       for (uint32_t i = from; i < to; i++)
         FLI_TRY(speak(j, i));
-      FLI_TRY(fl_server_tick(j->server, j->now_ns));
+      FLI_TRY(fl_server_tick(j->all.server, j->all.now_ns));
       for (uint32_t i = from; i < to; i++)
         FLI_TRY(listen(j, i));
     }
   }
-  if (j->n_done < j->n_clients)
+  if (j->all.n_done < j->all.n_clients)
     FLI_TRY(fli_error(FL_E_INTERNAL, "bench: the job does not end"));
 out:
   return st;
@@ -169,15 +105,15 @@ static fl_status measure(const char *name, const fl_store *store,
 {
   fl_status st = FL_OK;
   job j = *shape;
-  FLI_TRY(begin(&j, store, rounds));
+  FLI_TRY(bench_job_begin(&j.all, store, WEIGHTS, FL_CODEC_F32, rounds));
   FLI_TRY(run(&j));
-  if (j.n_counted != j.n_clients * rounds)
+  if (j.n_counted != j.all.n_clients * rounds)
     FLI_TRY(fli_error(FL_E_INTERNAL, "bench: %u updates counted", j.n_counted));
   printf("updates_per_s_%s %.0f\n", name, j.n_counted / j.seconds);
   printf("updates_gbs_%s %.2f\n", name,
          4.0 * WEIGHTS * j.n_counted / j.seconds / 1e9);
 out:
-  end(&j);
+  bench_job_end(&j.all);
   return st;
 }
 
@@ -204,13 +140,15 @@ static fl_status measure_sqlite(const char *name, const char *folder,
 fl_status bench_updates(uint32_t n_clients, uint32_t rounds, const char *folder)
 {
   fl_status st = FL_OK;
-  job shape = {.n_clients = n_clients < MAX_CLIENTS ? n_clients : MAX_CLIENTS,
+  job shape = {.all.n_clients = n_clients < BENCH_MAX_CLIENTS
+                                    ? n_clients
+                                    : BENCH_MAX_CLIENTS,
                .clock = bench_cpu_s,
                .together = 1};
-  shape.update = malloc(WEIGHTS * sizeof *shape.update);
-  if (!shape.update) return fli_nomem(WEIGHTS * sizeof *shape.update);
+  shape.all.update = malloc(WEIGHTS * sizeof *shape.all.update);
+  if (!shape.all.update) return fli_nomem(WEIGHTS * sizeof *shape.all.update);
   for (uint32_t i = 0; i < WEIGHTS; i++)
-    shape.update[i] = (float)(i % 129) / 64.0f - 1.0f;
+    shape.all.update[i] = (float)(i % 129) / 64.0f - 1.0f;
   printf("update_bytes %zu\n", WEIGHTS * sizeof(float));
   FLI_TRY(measure("memory", NULL, &shape, rounds));
 #ifdef HAVE_FL_SQLITE
@@ -222,6 +160,6 @@ fl_status bench_updates(uint32_t n_clients, uint32_t rounds, const char *folder)
   (void)folder;
 #endif
 out:
-  free(shape.update);
+  free(shape.all.update);
   return st;
 }

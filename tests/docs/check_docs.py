@@ -21,15 +21,28 @@ def tables(cases):
                     missing if len(rows) > 10 else ["no table found"])
 
 
+def anchors(page):
+    """What a page's headings are called in links."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(
+        r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+            for heading in headings}
+
+
 def links(cases):
     broken = []
-    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md",
+                                      "SECURITY.md", "fuzz/README.md")]
     pages += sorted((ROOT / "docs").rglob("*.md"))
     for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)",
-                                 page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                broken.append(f"{page.relative_to(ROOT)}: {target}")
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)",
+                                         page.read_text()):
+            if "://" in target:
+                continue
+            there = page.parent / target if target else page
+            if not there.exists() or (
+                    anchor and anchor not in anchors(there)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
     cases.check("links_between_documents_lead_somewhere", broken)
 
 
@@ -49,22 +62,22 @@ def names_in_backticks(cases):
 
 
 def readme_blocks(cases):
-    """One of the fenced C and Python blocks is examples/first_steps.*; other
-    Python blocks are run by tests/python/test_examples.py."""
+    """The fenced C and Python blocks are examples, or stand in one: these are
+    built and run (examples/meson.build, tests/programs, tests/python)."""
     readme = (ROOT / "README.md").read_text()
-    for language, path in (("c", "examples/first_steps.c"),
-                           ("python", "examples/python/first_steps.py")):
+    for language, suffix in (("c", ".c"), ("python", ".py")):
         blocks = re.findall(rf"```{language}\n(.*?)```", readme, re.S)
-        body = re.sub(r"\A(?:(?:#|/\*| \*).*\n)+", "",
-                      (ROOT / path).read_text())
-        problems = []
-        if not blocks:
-            problems = [f"README has no ```{language} block"]
-        elif body.strip() not in [block.strip() for block in blocks]:
-            problems = [f"README's blocks differ from {path}"]
-        elif max(len(block.split("\n")) for block in blocks) > 35:
-            problems = ["longer than a reader's patience (35 lines)"]
-        cases.check(f"readme_{language}_block_is_the_built_example", problems)
+        texts = [path.read_text()
+                 for path in (ROOT / "examples").rglob("*" + suffix)]
+        problems = [] if blocks else [f"README has no ```{language} block"]
+        for block in blocks:
+            first = block.split("\n")[0]
+            if not any(block in text for text in texts):
+                problems.append(f"in no example: {first}")
+            if len(block.split("\n")) > 35:
+                problems.append("longer than a reader's patience (35 lines): "
+                                + first)
+        cases.check(f"readme_{language}_blocks_are_of_built_examples", problems)
 
 
 def first_lines(cases):

@@ -38,16 +38,18 @@ def test_first_steps_learns_in_25_lines(root):
     assert accuracies(run(root, "first_steps.py"))[0] > 90
 
 
-def test_every_readme_block_of_python_runs(root):
-    readme = (root / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert len(blocks) == 2
-    for block in blocks:
-        result = subprocess.run([sys.executable, "-c", block], text=True,
-                                stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, timeout=PATIENCE)
-        assert result.returncode == 0, result.stderr
-        assert accuracies(result.stdout)[0] > 80
+def test_first_steps_with_torch_learns(root):
+    assert accuracies(run(root, "first_steps_torch.py"))[0] > 80
+
+
+def test_own_server_goes_on_after_it_is_killed(root, tmp_path):
+    path = tmp_path / "job.sqlite"
+    output = run(root, "own_server.py", path)
+    assert output.count("round_finished") == 6
+    assert output.count("client_returned") == 3
+    version, distance = re.search(r"version (\d+), ([\d.]+) off", output).groups()
+    assert int(version) == 6 and float(distance) < 0.1
+    assert path.stat().st_size > 0
 
 
 def test_train_lenet_learns(root):

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=$1/fuzz
 seconds=${FUZZ_SECONDS:-60}
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 if [ ! -e "$build/build.ninja" ]; then
   CC=clang meson setup "$build" -Dfuzz=libfuzzer \
     -Db_sanitize=address,undefined -Db_lundef=false -Ddefault_library=static \

@@ -4,4 +4,5 @@
 set -euo pipefail
 program=$1/asan/tests/net/net-mutations
 [ -x "$program" ] || { echo "FAIL: no $program: run the stage asan first"; exit 1; }
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 exec "$program" --long --seed "${MUTATION_SEED:-1}"

@@ -45,12 +45,6 @@ static void state_log(void *user, uint32_t level, const char *text)
   strncpy(state->last_line, text, sizeof state->last_line - 1);
 }
 
-static uint64_t state_now(void *user)
-{
-  (void)user;
-  return 12345;
-}
-
 static fl_status state_loop(void *user, uint64_t count, fl_task_fn task,
                             void *arg)
 {
@@ -268,17 +262,6 @@ Test(context, log_line_is_one_line_and_is_cut)
   cr_assert_str_eq(state.last_line, "a b  [0m ");
   fli_log(context, FL_LOG_ERROR, "%s", longer);
   cr_assert_eq(strlen(state.last_line), 511);
-  fl_context_free(context);
-}
-
-Test(context, clock_is_zero_without_a_hook)
-{
-  host_state state = {0};
-  fl_context_options options = default_options(&state);
-  options.now = state_now;
-  fl_context *context = new_context(&options);
-  cr_assert_eq(fli_now(context), 12345);
-  cr_assert_eq(fli_now(NULL), 0);
   fl_context_free(context);
 }
 

@@ -1,17 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bans, allowances of messages and of bad ones, claims that are too large. */
-#include <criterion/criterion.h>
-
-#include "server_fixture.h"
+#include "server_trust.h"
 
 static const uint64_t hour = 3600 * SV_SECOND_NS;
-
-static uint32_t welcomes(sv_client *client)
-{
-  sv_return(client);
-  sv_pull(client);
-  return client->got[FLI_MSG_WELCOME];
-}
 
 /* ---- by the host ---- */
 
@@ -30,7 +21,7 @@ Test(server_bans, a_banned_client_is_turned_away_until_its_time_is_over)
   cr_assert_eq(sv_events(&world, FL_SERVER_CLIENT_BANNED, &event), 1u);
   cr_expect_str_eq(event->client_id, client->id);
   sv_clear(client);
-  cr_expect_eq(welcomes(client), 0u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_BANNED);
   cr_expect_not_null(strstr(client->reject.text, "banned for 3601 s more"));
   client->is_gone = 1;
   /* Nobody waits for it. */
@@ -38,10 +29,10 @@ Test(server_bans, a_banned_client_is_turned_away_until_its_time_is_over)
   cr_expect_eq(sv_events(&world, FL_SERVER_ROUND_FINISHED, NULL), 2u);
   cr_expect_eq(sv_events(&world, FL_SERVER_UPDATE_ACCEPTED, NULL), 4u);
   sv_tick(&world, hour - 1);
-  cr_expect_eq(welcomes(client), 0u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_BANNED);
   sv_tick(&world, 1);
   cr_expect_eq(fl_server_ban_left(world.server, client->id), 0u);
-  cr_expect_eq(welcomes(client), 1u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_NONE);
   sv_free(&world);
 }
 
@@ -54,11 +45,11 @@ Test(server_bans, an_id_that_nobody_knows_can_be_banned_for_ever)
   cr_assert_eq(fl_server_ban(world.server, "eve", UINT64_MAX), FL_OK);
   sv_tick(&world, UINT64_MAX / 2);
   cr_expect_eq(fl_server_ban_left(world.server, "eve"), UINT64_MAX);
-  cr_expect_eq(welcomes(client), 0u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_BANNED);
   cr_expect_eq(sv_status(&world).clients, 0u);
   cr_assert_eq(fl_server_unban(world.server, "eve"), FL_OK);
   cr_expect_eq(fl_server_unban(world.server, "eve"), FL_E_NOT_FOUND);
-  cr_expect_eq(welcomes(client), 1u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_NONE);
   sv_free(&world);
 }
 
@@ -67,17 +58,13 @@ Test(server_bans, the_key_is_banned_with_the_id)
   sv_world world;
   sv_init(&world, NULL, FL_CODEC_F32);
   sv_start(&world);
-  sv_client *client = sv_add(&world, "eve", 1);
-  sv_client *again = sv_add(&world, "eva", 1);
-  sv_give_key(client, 3);
-  sv_give_key(again, 3);
+  sv_client *client = add_keyed(&world, "eve", 3);
+  sv_client *again = add_keyed(&world, "eva", 3);
   sv_hello(client);
   cr_assert_eq(fl_server_ban(world.server, "eve", hour), FL_OK);
-  sv_hello(again);
-  sv_pull(again);
-  cr_expect_eq(again->reject.reason, (uint32_t)FL_REJECT_BANNED);
+  EXPECT_ANSWER(answer_to_hello(again), FL_REJECT_BANNED);
   cr_assert_eq(fl_server_unban(world.server, "eve"), FL_OK);
-  cr_expect_eq(welcomes(again), 1u);
+  EXPECT_ANSWER(answer_on_return(again), FL_REJECT_NONE);
   sv_free(&world);
 }
 
@@ -125,19 +112,30 @@ Test(server_bans, there_are_at_most_as_many_as_the_options_say)
 
 Test(server_bans, options_and_arguments_are_checked)
 {
+  static const struct {
+    uint64_t rate_interval_ns, ban_ns;
+    uint32_t max_bans;
+    fl_status want;
+  } cases[] = {
+      {999999, 1, 1, FL_E_OPTIONS},
+      {1000000, 1, 1, FL_OK},
+      {86400 * SV_SECOND_NS, 1, 1, FL_OK},
+      {86400 * SV_SECOND_NS + 1, 1, 1, FL_E_OPTIONS},
+      {SV_SECOND_NS, 0, 1, FL_E_OPTIONS},
+      {SV_SECOND_NS, 1, 0, FL_E_OPTIONS},
+  };
   fl_server *server = NULL;
   fl_server_options options;
-  cr_assert_eq(fl_server_options_init(&options, sizeof options), FL_OK);
-  options.rate_interval_ns = 999999;
-  cr_expect_eq(fl_server_new(&server, NULL, &options), FL_E_OPTIONS);
-  options.rate_interval_ns = 86400 * SV_SECOND_NS + 1;
-  cr_expect_eq(fl_server_new(&server, NULL, &options), FL_E_OPTIONS);
-  cr_assert_eq(fl_server_options_init(&options, sizeof options), FL_OK);
-  options.max_bans = 0;
-  cr_expect_eq(fl_server_new(&server, NULL, &options), FL_E_OPTIONS);
-  options.max_bans = 1;
-  options.ban_ns = 0;
-  cr_expect_eq(fl_server_new(&server, NULL, &options), FL_E_OPTIONS);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    cr_assert_eq(fl_server_options_init(&options, sizeof options), FL_OK);
+    options.rate_interval_ns = cases[i].rate_interval_ns;
+    options.ban_ns = cases[i].ban_ns;
+    options.max_bans = cases[i].max_bans;
+    cr_expect_eq(fl_server_new(&server, NULL, &options), cases[i].want, "%zu",
+                 i);
+    fl_server_free(server);
+    server = NULL;
+  }
   cr_assert_eq(fl_server_new(&server, NULL, NULL), FL_OK);
   cr_expect_eq(fl_server_ban(server, "a", 0), FL_E_ARGUMENT);
   cr_expect_eq(fl_server_ban(server, "", 1), FL_E_ARGUMENT);
@@ -283,7 +281,7 @@ Test(server_bans, more_bad_messages_than_allowed_are_a_ban)
   cr_expect_eq(sv_events(&world, FL_SERVER_UPDATE_ACCEPTED, NULL), 2u);
   sv_tick(&world, hour);
   sv_clear(bad);
-  cr_expect_eq(welcomes(bad), 1u);
+  EXPECT_ANSWER(answer_on_return(bad), FL_REJECT_NONE);
   sv_free(&world);
 }
 
@@ -313,13 +311,11 @@ Test(server_bans, what_is_late_or_not_proven_bans_nobody)
   world.options.max_rejects = 1;
   sv_start(&world);
   sv_tick(&world, SV_SECOND_NS);
-  sv_client *owner = sv_add(&world, "abe", 1);
-  sv_client *thief = sv_add(&world, "abe", 1);
-  sv_give_key(owner, 1);
-  sv_give_key(thief, 2);
+  sv_client *owner = add_keyed(&world, "abe", 1);
+  sv_client *thief = add_keyed(&world, "abe", 2);
   sv_hello(owner);
   for (int i = 0; i < 9; i++)
-    (void)welcomes(thief);
+    (void)answer_on_return(thief);
   owner->plan.round = 5;
   for (int i = 0; i < 9; i++)
     sv_decline(owner, FLI_MSG_DECLINE);
@@ -361,9 +357,7 @@ Test(server_bans, a_claim_above_max_samples_is_refused)
   sv_start(&world);
   sv_add_three(&world);
   world.clients[0].samples = 1001;
-  sv_hello(&world.clients[0]);
-  sv_pull(&world.clients[0]);
-  cr_expect_eq(world.clients[0].reject.reason, (uint32_t)FL_REJECT_RANGE);
+  EXPECT_ANSWER(answer_to_hello(&world.clients[0]), FL_REJECT_RANGE);
   world.clients[0].samples = 1000;
   world.clients[0].peer += 100;
   sv_join(&world);
@@ -415,8 +409,6 @@ Test(server_bans, max_samples_is_checked_and_kept)
       FL_OK);
   sv_restart(&world);
   sv_client *client = sv_add(&world, "abe", 8);
-  sv_hello(client);
-  sv_pull(client);
-  cr_expect_eq(client->reject.reason, (uint32_t)FL_REJECT_RANGE);
+  EXPECT_ANSWER(answer_to_hello(client), FL_REJECT_RANGE);
   sv_free(&world);
 }

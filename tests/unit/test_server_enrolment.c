@@ -1,17 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who may take part: lists of keys, and a host that is asked. */
-#include <criterion/criterion.h>
-
-#include "server_fixture.h"
-
-enum { KEY_A = 7, KEY_B = 9 };
-
-static uint32_t reason_of_last(sv_world *world)
-{
-  const sv_event *event = NULL;
-  return sv_events(world, FL_SERVER_PEER_REJECTED, &event) ? event->body.reason
-                                                           : FL_REJECT_NONE;
-}
+#include "server_trust.h"
 
 Test(server_enrolment, only_keys_on_the_list_take_part)
 {
@@ -19,11 +8,9 @@ Test(server_enrolment, only_keys_on_the_list_take_part)
   sv_init(&world, NULL, FL_CODEC_F32);
   world.options.enrolment = FL_ENROL_LISTED;
   sv_start(&world);
-  sv_client *listed = sv_add(&world, "abe", 1);
-  sv_client *other = sv_add(&world, "bea", 1);
+  sv_client *listed = add_keyed(&world, "abe", KEY_A);
+  sv_client *other = add_keyed(&world, "bea", KEY_B);
   sv_client *nobody = sv_add(&world, "cay", 1);
-  sv_give_key(listed, KEY_A);
-  sv_give_key(other, KEY_B);
   cr_assert_eq(fl_server_allow(world.server, listed->public_key, NULL), FL_OK);
   cr_expect_eq(fl_server_allow_count(world.server), 1u);
   sv_join(&world);
@@ -43,33 +30,19 @@ Test(server_enrolment, a_listed_key_is_one_client)
   sv_init(&world, NULL, FL_CODEC_F32);
   world.options.enrolment = FL_ENROL_LISTED;
   sv_start(&world);
-  sv_client *first = sv_add(&world, "abe", 1);
-  sv_client *second = sv_add(&world, "bea", 1);
-  sv_client *named = sv_add(&world, "cay", 1);
-  sv_client *misnamed = sv_add(&world, "dan", 1);
-  sv_give_key(first, KEY_A);
-  sv_give_key(second, KEY_A);
-  sv_give_key(named, KEY_B);
-  sv_give_key(misnamed, KEY_B);
+  sv_client *first = add_keyed(&world, "abe", KEY_A);
+  sv_client *second = add_keyed(&world, "bea", KEY_A);
+  sv_client *named = add_keyed(&world, "cay", KEY_B);
+  sv_client *misnamed = add_keyed(&world, "dan", KEY_B);
   cr_assert_eq(fl_server_allow(world.server, first->public_key, NULL), FL_OK);
   cr_assert_eq(fl_server_allow(world.server, named->public_key, "cay"), FL_OK);
-  sv_hello(misnamed);
-  sv_pull(misnamed);
-  cr_expect_eq(misnamed->reject.reason, (uint32_t)FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_to_hello(misnamed), FL_REJECT_KEY);
   sv_hello(first);
-  sv_hello(second);
-  sv_pull(second);
-  cr_expect_eq(second->reject.reason, (uint32_t)FL_REJECT_KEY);
-  sv_hello(named);
-  sv_pull(named);
-  cr_expect_eq(named->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to_hello(second), FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_to_hello(named), FL_REJECT_NONE);
   sv_restart(&world);
-  sv_return(second);
-  sv_pull(second);
-  cr_expect_eq(second->reject.reason, (uint32_t)FL_REJECT_KEY);
-  sv_return(first);
-  sv_pull(first);
-  cr_expect_eq(first->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_on_return(second), FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_on_return(first), FL_REJECT_NONE);
   sv_free(&world);
 }
 
@@ -101,9 +74,7 @@ Test(server_enrolment, a_key_off_the_list_is_turned_away_and_the_round_goes_on)
   sv_run(&world);
   cr_expect_eq(sv_status(&world).is_finished, 1u);
   cr_expect_eq(sv_events(&world, FL_SERVER_UPDATE_ACCEPTED, NULL), 2u);
-  sv_return(&world.clients[0]);
-  sv_pull(&world.clients[0]);
-  cr_expect_eq(world.clients[0].got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_on_return(&world.clients[0]), FL_REJECT_NOT_ENROLLED);
   cr_expect_eq(reason_of_last(&world), (uint32_t)FL_REJECT_NOT_ENROLLED);
   sv_free(&world);
 }
@@ -132,25 +103,17 @@ Test(server_enrolment, the_host_is_asked_about_keys_that_were_proven)
   world.options.enrol = ask;
   world.options.enrol_user = &self;
   sv_start(&world);
-  sv_client *good = sv_add(&world, "abe", 1);
-  sv_client *bad = sv_add(&world, "bea", 1);
+  sv_client *good = add_keyed(&world, "abe", KEY_A);
+  sv_client *bad = add_keyed(&world, "bea", KEY_B);
   sv_client *nobody = sv_add(&world, "abe", 1);
-  sv_give_key(good, KEY_A);
-  sv_give_key(bad, KEY_B);
   sv_ask_challenge(good);
   cr_expect_eq(self.n, 0u);
-  sv_hello(good);
-  sv_pull(good);
-  cr_expect_eq(good->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to_hello(good), FL_REJECT_NONE);
   cr_expect_eq(self.n, 1u);
   cr_expect_str_eq(self.id, "abe");
   cr_expect(memcmp(self.key, good->public_key, sizeof self.key) == 0);
-  sv_hello(bad);
-  sv_pull(bad);
-  cr_expect_eq(bad->reject.reason, (uint32_t)FL_REJECT_NOT_ENROLLED);
-  sv_hello(nobody);
-  sv_pull(nobody);
-  cr_expect_eq(nobody->reject.reason, (uint32_t)FL_REJECT_NOT_ENROLLED);
+  EXPECT_ANSWER(answer_to_hello(bad), FL_REJECT_NOT_ENROLLED);
+  EXPECT_ANSWER(answer_to_hello(nobody), FL_REJECT_NOT_ENROLLED);
   cr_expect_eq(self.n, 2u);
   sv_free(&world);
 }

@@ -1,17 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whose id, whose bytes: keys of clients, signed updates. */
-#include <criterion/criterion.h>
-
-#include "server_fixture.h"
-
-enum { KEY_A = 7, KEY_B = 9, KEY_C = 11 };
-
-static uint32_t reason_of_last(sv_world *world)
-{
-  const sv_event *event = NULL;
-  return sv_events(world, FL_SERVER_PEER_REJECTED, &event) ? event->body.reason
-                                                           : FL_REJECT_NONE;
-}
+#include "server_trust.h"
 
 /* Three clients with keys, at the end of the norms of round 1. */
 static void begin_keyed(sv_world *world)
@@ -51,62 +40,36 @@ Test(server_identity, open_servers_take_clients_with_and_without_keys)
 Test(server_identity, an_id_belongs_to_the_first_key_that_came_with_it)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *owner = sv_add(&world, "abe", 1);
-  sv_client *thief = sv_add(&world, "abe", 1);
+  sv_client *owner = begin_one(&world);
+  sv_client *thief = add_keyed(&world, "abe", KEY_B);
   sv_client *nobody = sv_add(&world, "abe", 1);
-  sv_give_key(owner, KEY_A);
-  sv_give_key(thief, KEY_B);
-  sv_hello(owner);
-  sv_pull(owner);
-  cr_expect_eq(owner->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to_hello(owner), FL_REJECT_NONE);
   sv_lose(owner);
-  sv_hello(thief);
-  sv_pull(thief);
-  cr_expect_eq(thief->got[FLI_MSG_WELCOME], 0u);
-  cr_expect_eq(thief->reject.reason, (uint32_t)FL_REJECT_KEY);
-  sv_hello(nobody);
-  sv_pull(nobody);
-  cr_expect_eq(nobody->reject.reason, (uint32_t)FL_REJECT_KEY);
-  sv_return(owner);
-  sv_pull(owner);
-  cr_expect_eq(owner->got[FLI_MSG_WELCOME], 2u);
+  EXPECT_ANSWER(answer_to_hello(thief), FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_to_hello(nobody), FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_on_return(owner), FL_REJECT_NONE);
   sv_free(&world);
 }
 
 Test(server_identity, an_id_belongs_to_its_key_after_a_restart)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *owner = sv_add(&world, "abe", 1);
-  sv_client *thief = sv_add(&world, "abe", 1);
-  sv_give_key(owner, KEY_A);
-  sv_give_key(thief, KEY_B);
+  sv_client *owner = begin_one(&world);
+  sv_client *thief = add_keyed(&world, "abe", KEY_B);
   sv_hello(owner);
   sv_restart(&world);
-  sv_hello(thief);
-  sv_pull(thief);
-  cr_expect_eq(thief->reject.reason, (uint32_t)FL_REJECT_KEY);
-  sv_return(owner);
-  sv_pull(owner);
-  cr_expect_eq(owner->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to_hello(thief), FL_REJECT_KEY);
+  EXPECT_ANSWER(answer_on_return(owner), FL_REJECT_NONE);
   sv_free(&world);
 }
 
 Test(server_identity, who_has_the_key_takes_the_session_over)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *client = sv_add(&world, "abe", 1);
-  sv_give_key(client, KEY_A);
+  sv_client *client = begin_one(&world);
   sv_hello(client);
   const uint64_t before = client->peer;
-  sv_return(client);
-  sv_pull(client);
-  cr_expect_eq(client->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_on_return(client), FL_REJECT_NONE);
   cr_expect_eq(fl_server_wants_close(world.server, before), 1);
   cr_expect_eq(fl_server_wants_close(world.server, client->peer), 0);
   sv_free(&world);
@@ -117,17 +80,12 @@ Test(server_identity, who_has_the_key_takes_the_session_over)
 Test(server_identity, a_recorded_hello_opens_no_other_session)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *owner = sv_add(&world, "abe", 1);
+  sv_client *owner = begin_one(&world);
   sv_client *replay = sv_add(&world, "abe", 1);
-  sv_give_key(owner, KEY_A);
   sv_ask_challenge(owner);
   fli_hello hello = sv_hello_message(owner);
   sv_sign_hello(owner, &hello);
-  sv_send_hello(owner, &hello);
-  sv_pull(owner);
-  cr_assert_eq(owner->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to(owner, &hello), FL_REJECT_NONE);
   sv_lose(owner);
   sv_send_hello(replay, &hello);
   sv_pull(replay);
@@ -135,9 +93,7 @@ Test(server_identity, a_recorded_hello_opens_no_other_session)
   cr_expect_eq(replay->got[FLI_MSG_CHALLENGE], 1u);
   cr_expect(memcmp(replay->challenge.nonce, owner->challenge.nonce,
                    FLI_KEY_BYTES) != 0);
-  sv_send_hello(replay, &hello);
-  sv_pull(replay);
-  cr_expect_eq(replay->reject.reason, (uint32_t)FL_REJECT_SIGNATURE);
+  EXPECT_ANSWER(answer_to(replay, &hello), FL_REJECT_SIGNATURE);
   cr_expect_eq(fl_server_wants_close(world.server, replay->peer), 1);
   sv_free(&world);
 }
@@ -146,10 +102,7 @@ Test(server_identity, every_claim_of_a_hello_is_under_its_signature)
 {
   for (int what = 0; what < 7; what++) {
     sv_world world;
-    sv_init(&world, NULL, FL_CODEC_F32);
-    sv_start(&world);
-    sv_client *client = sv_add(&world, "abe", 10);
-    sv_give_key(client, KEY_A);
+    sv_client *client = begin_one(&world);
     sv_ask_challenge(client);
     fli_hello hello = sv_hello_message(client);
     sv_sign_hello(client, &hello);
@@ -159,11 +112,8 @@ Test(server_identity, every_claim_of_a_hello_is_under_its_signature)
     if (what == 3) hello.client_id[0] = 'b';
     if (what == 4) snprintf(hello.job, sizeof hello.job, "default");
     if (what == 5) hello.signature[0] ^= 1;
-    sv_send_hello(client, &hello);
-    sv_pull(client);
     const uint32_t want = what < 6 ? FL_REJECT_SIGNATURE : FL_REJECT_NONE;
-    cr_expect_eq(client->reject.reason, want, "%d", what);
-    cr_expect_eq(client->got[FLI_MSG_WELCOME], what < 6 ? 0u : 1u, "%d", what);
+    cr_expect_eq(answer_to(client, &hello), want, "%d", what);
     sv_free(&world);
   }
 }
@@ -171,19 +121,13 @@ Test(server_identity, every_claim_of_a_hello_is_under_its_signature)
 Test(server_identity, a_key_put_in_the_place_of_anothers_is_refused)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *owner = sv_add(&world, "abe", 1);
-  sv_client *thief = sv_add(&world, "bea", 1);
-  sv_give_key(owner, KEY_A);
-  sv_give_key(thief, KEY_B);
+  sv_client *owner = begin_one(&world);
+  sv_client *thief = add_keyed(&world, "bea", KEY_B);
   sv_ask_challenge(owner);
   fli_hello hello = sv_hello_message(owner);
   sv_sign_hello(owner, &hello);
   memcpy(hello.public_key, thief->public_key, sizeof hello.public_key);
-  sv_send_hello(owner, &hello);
-  sv_pull(owner);
-  cr_expect_eq(owner->reject.reason, (uint32_t)FL_REJECT_SIGNATURE);
+  EXPECT_ANSWER(answer_to(owner, &hello), FL_REJECT_SIGNATURE);
   /* A key of small order, for which there are signatures of anything. */
   memset(thief->public_key, 0, sizeof thief->public_key);
   thief->public_key[0] = 1;
@@ -192,9 +136,7 @@ Test(server_identity, a_key_put_in_the_place_of_anothers_is_refused)
   sv_sign_hello(thief, &hello);
   memset(hello.signature, 0, sizeof hello.signature);
   hello.signature[0] = 1;
-  sv_send_hello(thief, &hello);
-  sv_pull(thief);
-  cr_expect_eq(thief->reject.reason, (uint32_t)FL_REJECT_SIGNATURE);
+  EXPECT_ANSWER(answer_to(thief, &hello), FL_REJECT_SIGNATURE);
   sv_free(&world);
 }
 
@@ -207,17 +149,14 @@ Test(server_identity, a_proof_for_a_pinned_server_is_none_for_another)
     sv_init(&world, NULL, FL_CODEC_F32);
     if (what > 0) world.options.server_key = mine;
     sv_start(&world);
-    sv_client *client = sv_add(&world, "abe", 1);
-    sv_give_key(client, KEY_A);
+    sv_client *client = add_keyed(&world, "abe", KEY_A);
     sv_ask_challenge(client);
     fli_hello hello = sv_hello_message(client);
     hello.has_server_key = 1;
     memcpy(hello.server_key, what < 2 ? other : mine, sizeof other);
     sv_sign_hello(client, &hello);
-    sv_send_hello(client, &hello);
-    sv_pull(client);
     const uint32_t want = what < 2 ? FL_REJECT_KEY : FL_REJECT_NONE;
-    cr_expect_eq(client->reject.reason, want, "%d", what);
+    cr_expect_eq(answer_to(client, &hello), want, "%d", what);
     sv_free(&world);
   }
 }
@@ -229,17 +168,14 @@ Test(server_identity, a_pin_taken_away_breaks_the_signature)
   sv_init(&world, NULL, FL_CODEC_F32);
   world.options.server_key = mine;
   sv_start(&world);
-  sv_client *client = sv_add(&world, "abe", 1);
-  sv_give_key(client, KEY_A);
+  sv_client *client = add_keyed(&world, "abe", KEY_A);
   sv_ask_challenge(client);
   fli_hello hello = sv_hello_message(client);
   hello.has_server_key = 1;
   hello.server_key[0] = 2;
   sv_sign_hello(client, &hello);
   hello.has_server_key = 0;
-  sv_send_hello(client, &hello);
-  sv_pull(client);
-  cr_expect_eq(client->reject.reason, (uint32_t)FL_REJECT_SIGNATURE);
+  EXPECT_ANSWER(answer_to(client, &hello), FL_REJECT_SIGNATURE);
   sv_free(&world);
 }
 
@@ -262,8 +198,7 @@ Test(server_identity, a_host_without_entropy_challenges_nobody)
   cr_assert_eq(fl_context_new(&context, &options), FL_OK);
   sv_init(&world, context, FL_CODEC_F32);
   sv_start(&world);
-  sv_client *client = sv_add(&world, "abe", 1);
-  sv_give_key(client, KEY_A);
+  sv_client *client = add_keyed(&world, "abe", KEY_A);
   is_dry = 1;
   sv_ask_challenge(client);
   cr_expect_eq(client->got[FLI_MSG_CHALLENGE], 0u);
@@ -279,17 +214,14 @@ Test(server_identity, nothing_but_the_challenge_follows_an_unsigned_hello)
   sv_init(&world, NULL, FL_CODEC_F32);
   world.job_options.min_clients = 1;
   sv_start(&world);
-  sv_client *client = sv_add(&world, "abe", 1);
-  sv_give_key(client, KEY_A);
+  sv_client *client = add_keyed(&world, "abe", KEY_A);
   sv_hello(client);
   sv_tick(&world, SV_SECOND_NS);
   sv_ask_challenge(client);
   cr_expect_eq(client->got[FLI_MSG_CHALLENGE], 2u);
   cr_expect_eq(client->got[FLI_MSG_WELCOME], 0u);
   cr_expect_eq(client->got[FLI_MSG_MANIFEST] + client->got[FLI_MSG_PLAN], 0u);
-  sv_hello(client);
-  sv_pull(client);
-  cr_expect_eq(client->got[FLI_MSG_WELCOME], 1u);
+  EXPECT_ANSWER(answer_to_hello(client), FL_REJECT_NONE);
   cr_expect_eq(client->got[FLI_MSG_PLAN], 1u);
   sv_free(&world);
 }
@@ -297,10 +229,7 @@ Test(server_identity, nothing_but_the_challenge_follows_an_unsigned_hello)
 Test(server_identity, a_connection_has_one_challenge)
 {
   sv_world world;
-  sv_init(&world, NULL, FL_CODEC_F32);
-  sv_start(&world);
-  sv_client *client = sv_add(&world, "abe", 1);
-  sv_give_key(client, KEY_A);
+  sv_client *client = begin_one(&world);
   sv_ask_challenge(client);
   const fli_challenge first = client->challenge;
   sv_ask_challenge(client);

@@ -4,39 +4,11 @@
 #include <criterion/criterion.h>
 
 #include "server/server.h"
-#include "server_fixture.h"
+#include "server_buffering.h"
 
-enum { CLIENTS = 5, BUFFER = 2, KEY = 7 };
+enum { KEY = 7 };
 
 static const uint64_t grace = 20 * SV_SECOND_NS; /* and some more */
-
-static void prepare(sv_world *world, uint32_t rounds)
-{
-  sv_init(world, NULL, FL_CODEC_THC);
-  world->codec.thc_mode = FL_THC_UNIFORM;
-  world->codec.bits = 8;
-  world->codec.granularity = 255;
-  world->job_options.rounds = rounds;
-  world->job_options.min_clients = CLIENTS;
-  world->job_options.scale_mode = FL_SCALE_PUBLIC;
-  world->job_options.buffer = BUFFER;
-  world->job_options.steps_kept = 32;
-}
-
-static void pull_all(sv_world *world)
-{
-  for (size_t i = 0; i < CLIENTS; i++)
-    sv_pull(&world->clients[i]);
-  sv_drain(world);
-}
-
-static void send_update(sv_client *client)
-{
-  cr_assert(client->has_scale, "%s has nothing to do", client->id);
-  client->has_plan = client->has_scale = 0;
-  sv_update(client);
-  sv_pull(client);
-}
 
 /* As many of those who have something to do send it. */
 static void send_some(sv_world *world, uint32_t n)
@@ -52,21 +24,8 @@ static void send_some(sv_world *world, uint32_t n)
 /* Round 1, whose scale is exchanged, is over, and all know of round 2. */
 static void begin(sv_world *world)
 {
-  static const char *const ids[CLIENTS] = {"abe", "bea", "cay", "dot", "eve"};
-  sv_start(world);
-  for (size_t i = 0; i < CLIENTS; i++)
-    sv_add(world, ids[i], 10 * (i + 1));
-  sv_join(world);
-  sv_tick(world, SV_SECOND_NS);
-  pull_all(world);
-  for (size_t i = 0; i < CLIENTS; i++)
-    if (world->clients[i].has_plan) sv_norm(&world->clients[i]);
-  pull_all(world);
-  for (size_t i = 0, n = 0; i < CLIENTS; i++) {
-    sv_client *client = &world->clients[i];
-    if (client->has_scale && n++ < BUFFER) sv_update(client);
-    client->has_plan = client->has_scale = 0;
-  }
+  people(world);
+  first_round(world, BUFFER);
   pull_all(world);
   cr_assert_eq(sv_status(world).model_version, 1u);
 }
@@ -74,7 +33,7 @@ static void begin(sv_world *world)
 /* Paused between rounds 2 and 3: the last three's tasks are carried. */
 static void begin_paused(sv_world *world)
 {
-  prepare(world, 6);
+  prepare(world, 6, BUFFER);
   begin(world);
   send_update(&world->clients[0]);
   cr_assert_eq(fl_server_pause_job(world->server, 0), FL_OK);
@@ -196,7 +155,7 @@ Test(server_meetings, a_paused_job_is_restored_when_one_at_work_rests)
 Test(server_meetings, a_finished_job_is_restored_when_one_at_work_rests)
 {
   sv_world world;
-  prepare(&world, 2);
+  prepare(&world, 2, BUFFER);
   begin(&world);
   send_some(&world, BUFFER);
   pull_all(&world);
@@ -220,7 +179,7 @@ Test(server_meetings, a_task_of_an_earlier_round_can_be_declined)
   sv_world world;
   sv_client *slow = NULL;
   uint32_t fresh = 0;
-  prepare(&world, 6);
+  prepare(&world, 6, BUFFER);
   world.job_options.participants = AT_ONCE;
   begin(&world);
   send_some(&world, BUFFER);
@@ -443,7 +402,7 @@ Test(server_meetings, who_leaves_goes_when_a_paused_jobs_round_is_given_up)
   for (int is_buffered = 0; is_buffered < 2; is_buffered++) {
     sv_world world;
     if (is_buffered) {
-      prepare(&world, 6);
+      prepare(&world, 6, BUFFER);
       begin(&world);
     } else {
       sv_begin(&world, FL_CODEC_F32);
