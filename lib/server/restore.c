@@ -483,11 +483,8 @@ fl_status fli_server_read(fl_server **out, fl_context *context,
   FLI_TRY(fli_server_create(&server, context, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_SERVER, FLI_SERVER_STATE_VERSION,
                              UINT64_MAX, &version, &payload));
-  if (version < FLI_SERVER_STATE_VERSION) {
-    st = fli_error(FL_E_VERSION, "state version: got %u, want %d", version,
-                   (int)FLI_SERVER_STATE_VERSION);
-    goto out;
-  }
+  FLI_TRY(fli_container_check_first(version, FLI_SERVER_STATE_FIRST,
+                                    FLI_SERVER_STATE_VERSION));
   fli_reader_init(&unpack, payload.data, payload.size);
   FLI_TRY(read_server(server, &unpack));
   *out = server;

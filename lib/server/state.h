@@ -8,6 +8,7 @@
 
 enum {
   FLI_SERVER_STATE_VERSION = 7,
+  FLI_SERVER_STATE_FIRST = 7, /* the oldest that is read */
   FLI_SAVED_JOB_PARTS = 26,
   FLI_SAVED_FREEZING_PARTS = 5
 };
