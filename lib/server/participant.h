@@ -72,6 +72,8 @@ void fli_registry_tire(fli_participant *participant);
 /* Put to rest (resting.h) who is away and part of nothing. Nobody may hold
  * pointers to such a one. */
 void fli_registry_rest(fli_job *job);
+/* The clock jumped by `delta_ns`. */
+void fli_registry_rebase(fli_job *job, uint64_t delta_ns);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);

@@ -134,13 +134,13 @@ static fli_participant *new_participant(fli_job *job, const char *id,
   return participant;
 }
 
-static fl_status take_key(fli_participant *participant, const uint8_t *key)
+static fl_status take_standing(fli_participant *participant,
+                               const fli_participant *resting)
 {
-  if (!key) return FL_OK;
-  fli_standing *standing = fli_standing_of(participant);
-  if (!standing) return fli_nomem(sizeof *standing);
-  memcpy(standing->key, key, FLI_NAME_BYTES);
-  standing->has_key = 1;
+  fli_standing standing;
+  if (!fli_participant_standing(resting, &standing)) return FL_OK;
+  if (!fli_standing_of(participant)) return fli_nomem(sizeof standing);
+  *participant->standing = standing;
   return FL_OK;
 }
 
@@ -165,7 +165,7 @@ fl_status fli_registry_call(fli_job *job, const char *id, fli_participant **out)
   fli_participant *awake = new_participant(job, id, digest);
   if (!awake) return fli_nomem(sizeof *awake);
   fli_resting_read(*at, awake);
-  if (take_key(awake, fli_resting_key(*at)) != FL_OK) {
+  if (take_standing(awake, *at) != FL_OK) {
     fli_free(job->context, awake, sizeof *awake);
     *out = NULL;
     return fli_nomem(sizeof *awake->standing);
@@ -260,20 +260,10 @@ void fli_registry_tire(fli_participant *participant)
   registry->tired = participant;
 }
 
-/* Allowances that are not whole yet are remembered. */
-static int is_at_ease(const fli_participant *participant)
-{
-  const fli_standing *standing = participant->standing;
-  const uint64_t now = participant->home->server->now_ns;
-  return !standing ||
-         (standing->messages_ns <= now && standing->rejects_ns <= now);
-}
-
 static int may_rest(const fli_participant *participant)
 {
   return !participant->peer && !participant->is_in_grace &&
-         !participant->is_leaving && is_at_ease(participant) &&
-         participant->member == FLI_NO_MEMBER &&
+         !participant->is_leaving && participant->member == FLI_NO_MEMBER &&
          participant->visit == FLI_NO_MEMBER && !participant->home->cohorts;
 }
 
@@ -294,6 +284,24 @@ void fli_registry_rest(fli_job *job)
     fli_standing_free(who);
     fli_free(job->context, who, sizeof *who);
   }
+}
+
+void fli_registry_rebase(fli_job *job, uint64_t delta_ns)
+{
+  const fli_registry *registry = &job->registry;
+  for (size_t i = 0; i < registry->capacity; i++) {
+    fli_participant *who = registry->slots[i];
+    if (!who) continue;
+    if (fli_is_resting(who)) {
+      fli_resting_rebase(who, delta_ns);
+    } else if (who->standing) {
+      fli_standing *standing = who->standing;
+      standing->messages_ns = fli_later(standing->messages_ns, delta_ns);
+      standing->rejects_ns = fli_later(standing->rejects_ns, delta_ns);
+    }
+  }
+  for (fli_participant *who = registry->grace_first; who; who = who->next)
+    who->lost_ns += delta_ns;
 }
 
 static void begin_grace(fli_participant *participant)

@@ -13,10 +13,7 @@
 #include "base/context.h"
 #include "base/error.h"
 
-#define OPTION(member, kind)                       \
-  {                                                \
-    kind, offsetof(fl_strategy_options, member), 0 \
-  }
+#define OPTION(member, kind) FLI_SAVED_ROW(fl_strategy_options, member, kind)
 
 /* The order is the format. */
 static const fli_saved_field option_rows[] = {
