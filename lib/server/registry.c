@@ -41,6 +41,28 @@ static uint64_t table_hash(const uint8_t digest[FLI_HASH_BYTES])
   return fli_load_u64(digest + FLI_TOKEN_BYTES);
 }
 
+/* ---- lists ---- */
+
+void fli_link_put(fli_link **list, fli_link *link)
+{
+  if (link->at) return;
+  link->next = *list;
+  link->at = list;
+  if (*list) (*list)->at = &link->next;
+  *list = link;
+}
+
+void fli_link_take(fli_link *link)
+{
+  if (!link->at) return;
+  *link->at = link->next;
+  if (link->next) link->next->at = link->at;
+  link->next = NULL;
+  link->at = NULL;
+}
+
+/* ---- the table ---- */
+
 static const char *id_of(const fli_participant *participant)
 {
   return fli_is_resting(participant) ? fli_resting_id(participant)
@@ -193,14 +215,6 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   return FL_OK;
 }
 
-static void untire(fli_participant *participant)
-{
-  fli_participant **at = &participant->home->registry.tired;
-  while (*at && *at != participant)
-    at = &(*at)->next_tired;
-  if (*at) *at = participant->next_tired;
-}
-
 /* Those behind it move up, so that nobody's search ends at the hole. */
 static void take_out(fli_registry *registry, fli_participant **at)
 {
@@ -221,10 +235,10 @@ void fli_registry_remove(fli_participant *participant)
   fli_job *job = participant->home;
   fli_registry *registry = &job->registry;
   fli_registry_end_grace(participant);
-  if (participant->is_tired) untire(participant);
+  fli_link_take(&participant->tired);
+  fli_link_take(&participant->leaving);
   take_out(registry, place(registry, participant->hash, participant->id));
   registry->count--;
-  registry->n_leaving -= (uint32_t)participant->is_leaving;
   fli_selector_forget(participant);
   fli_buffered_drop(participant);
   job->server->n_participants--;
@@ -253,11 +267,8 @@ void fli_registry_end_grace(fli_participant *participant)
 
 void fli_registry_tire(fli_participant *participant)
 {
-  fli_registry *registry = &participant->home->registry;
-  if (participant->is_tired || participant->home->cohorts) return;
-  participant->is_tired = 1;
-  participant->next_tired = registry->tired;
-  registry->tired = participant;
+  if (participant->home->cohorts) return;
+  fli_link_put(&participant->home->registry.tired, &participant->tired);
 }
 
 static int may_rest(const fli_participant *participant)
@@ -271,10 +282,8 @@ void fli_registry_rest(fli_job *job)
 {
   fli_registry *registry = &job->registry;
   while (registry->tired) {
-    fli_participant *who = registry->tired;
-    registry->tired = who->next_tired;
-    who->next_tired = NULL;
-    who->is_tired = 0;
+    fli_participant *who = FLI_PARTICIPANT_OF(registry->tired, tired);
+    fli_link_take(&who->tired);
     if (!may_rest(who)) continue;
     /* Without memory it stays awake. */
     fli_participant *resting = fli_resting_make(who);

@@ -147,9 +147,7 @@ static uint64_t whole_at(const fl_server *server, uint64_t left_ns)
 static fl_status restore_standing(fli_participant *who,
                                   const fli_saved_participant *saved)
 {
-  who->is_leaving = saved->is_leaving != 0;
-  who->home->registry.n_leaving += (uint32_t)who->is_leaving;
-  who->home->registry.is_sweep_due |= who->is_leaving;
+  if (saved->is_leaving) fli_forget_mark(who);
   if (saved->key && saved->key_size != FLI_NAME_BYTES)
     return malformed("a client's key");
   if (!saved->key && !saved->messages_left_ns && !saved->rejects_left_ns)
