@@ -9,6 +9,8 @@
  *   server-<V><kind>.state     the server then: one of the two is counted
  *   store-<S>-<V><kind>.dump   a store then: u32 key bytes | u32 bytes | both
  *   end<kind>.hash             of the model that all of them end with
+ *   aggregator-<V>.sqlite      the file of an fl-aggregator (--hidden=1) whose
+ *                              fourth round was running (tests/programs)
  *
  * V is a state's version, S the schema of a store's keys, a kind is one of
  * kept_kinds: between them they have all that a server can save. */
