@@ -60,6 +60,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_reader_str_copy(reader, name, sizeof name, "state: job name");
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
+  FLI_TRY(fli_reader_status(reader)); /* what makes options clears its text */
   options.strategy = fli_rule_read_options(reader, &strategy);
   options.selection = fli_selector_read_options(reader, &selection);
   description = fli_reader_bin(reader, &size);
