@@ -135,10 +135,45 @@ static inline fl_status kept_read_hook(void *user, void *buf, size_t n,
   return FL_OK;
 }
 
+static inline void kept_must_read(const char *folder, fli_bytes *out,
+                                  const char *name)
+{
+  fli_bytes_init(out, NULL);
+  if (kept_read(folder, name, out)) return;
+  fprintf(stderr, "%s/%s: is missing\n", folder, name);
+  CHECK(0);
+}
+
 /* Of a container (wire/container.h). */
 static inline uint32_t kept_version(const fli_bytes *state)
 {
   return state->size >= 12 ? fli_load_u32(state->data + 8) : 0;
+}
+
+/* The hash behind a container's bytes, as it has to be. */
+static inline void kept_seal(fli_bytes *state)
+{
+  fli_hash(state->data + state->size - FLI_HASH_BYTES, state->data,
+           state->size - FLI_HASH_BYTES);
+}
+
+static inline void kept_set_version(fli_bytes *state, uint32_t version)
+{
+  fli_store_u32(state->data + 8, version);
+  kept_seal(state);
+}
+
+static inline fl_status kept_restore_server(mu_world *world,
+                                            const fli_bytes *state)
+{
+  fl_server_options options;
+  kept_source from = {state->data, state->size};
+  const fl_reader reader = {.read = kept_read_hook, .user = &from};
+  mu_server_options(world, &options);
+  const fl_status st =
+      fl_server_restore(&world->server, world->context, &options, &reader);
+  if (st == FL_OK && world->how->has_slices) mu_add_slices(world);
+  return st;
 }
 
 /* ---- the world in the middle of its first round -------------------------- */

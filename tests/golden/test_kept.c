@@ -179,18 +179,6 @@ static fl_status restore_client(mu_person *p, const fli_bytes *state)
   return st;
 }
 
-static fl_status restore_server(mu_world *world, const fli_bytes *state)
-{
-  fl_server_options options;
-  kept_source from = {state->data, state->size};
-  const fl_reader reader = {.read = kept_read_hook, .user = &from};
-  mu_server_options(world, &options);
-  const fl_status st =
-      fl_server_restore(&world->server, world->context, &options, &reader);
-  if (st == FL_OK && world->how->has_slices) mu_add_slices(world);
-  return st;
-}
-
 /* The present versions, as the library itself says. */
 static void present_versions(uint32_t *client, uint32_t *server)
 {
@@ -216,15 +204,6 @@ typedef struct kept_set {
   fli_bytes clients[MU_PEOPLE], server, dump, end;
 } kept_set;
 
-static void must_read(fli_bytes *out, const char *name)
-{
-  fli_bytes_init(out, NULL);
-  if (!kept_read(folder, name, out)) {
-    fprintf(stderr, "%s/%s: is missing\n", folder, name);
-    CHECK(0);
-  }
-}
-
 static void read_set(kept_set *set, const mu_job *how, uint32_t server,
                      uint32_t client)
 {
@@ -233,15 +212,15 @@ static void read_set(kept_set *set, const mu_job *how, uint32_t server,
   set->version = server;
   for (uint32_t i = 0; i < MU_PEOPLE; i++) {
     snprintf(name, sizeof name, "client-%u%s-%u.state", client, how->name, i);
-    must_read(&set->clients[i], name);
+    kept_must_read(folder, &set->clients[i], name);
   }
   snprintf(name, sizeof name, "server-%u%s.state", server, how->name);
-  must_read(&set->server, name);
+  kept_must_read(folder, &set->server, name);
   snprintf(name, sizeof name, "store-%d-%u%s.dump", FLI_JOURNAL_SCHEMA, server,
            how->name);
-  must_read(&set->dump, name);
+  kept_must_read(folder, &set->dump, name);
   snprintf(name, sizeof name, "end%s.hash", how->name);
-  must_read(&set->end, name);
+  kept_must_read(folder, &set->end, name);
 }
 
 static void free_set(kept_set *set)
@@ -287,7 +266,7 @@ static void go_on(const kept_set *set, int from_store, uint32_t present)
     MU_MUST(fl_server_commit(world->server));
     check_store(store, present);
   } else {
-    CHECK_OK(restore_server(world, &set->server));
+    CHECK_OK(kept_restore_server(world, &set->server));
   }
   for (uint32_t i = 0; i < MU_PEOPLE; i++)
     CHECK_OK(restore_client(&world->people[i], &set->clients[i]));
@@ -338,7 +317,7 @@ static void an_old_state_is_saved_as_the_present_version(void)
       read_set(&old, &kept_kinds[i], s, client);
       fli_bytes_init(&saved, NULL);
       mu_init(world, &kept_kinds[i]);
-      CHECK_OK(restore_server(world, &old.server));
+      CHECK_OK(kept_restore_server(world, &old.server));
       kept_save_server(world, &saved);
       CHECK_EQ_U64(kept_version(&saved), server);
       if (s == server)
@@ -352,13 +331,6 @@ static void an_old_state_is_saved_as_the_present_version(void)
     }
     fli_bytes_free(&first);
   }
-}
-
-static void set_version(fli_bytes *state, uint32_t version)
-{
-  fli_store_u32(state->data + 8, version);
-  fli_hash(state->data + state->size - FLI_HASH_BYTES, state->data,
-           state->size - FLI_HASH_BYTES);
 }
 
 static void must_name(uint32_t got, uint32_t least, uint32_t most)
@@ -383,19 +355,19 @@ static void saved_states_of_other_versions_are_refused_as_such(void)
   for (uint32_t i = 0; i < 2; i++) {
     const uint32_t s = i ? server + 1 : KEPT_FIRST_SERVER - 1;
     const uint32_t c = i ? client + 1 : KEPT_FIRST_CLIENT - 1;
-    set_version(&set.server, s);
-    CHECK_STATUS(restore_server(world, &set.server), FL_E_VERSION);
+    kept_set_version(&set.server, s);
+    CHECK_STATUS(kept_restore_server(world, &set.server), FL_E_VERSION);
     must_name(s, i ? 1 : KEPT_FIRST_SERVER, server);
-    set_version(&set.clients[0], c);
+    kept_set_version(&set.clients[0], c);
     CHECK_STATUS(restore_client(&world->people[0], &set.clients[0]),
                  FL_E_VERSION);
     must_name(c, i ? 1 : KEPT_FIRST_CLIENT, client);
   }
   free_set(&set);
-  must_read(&set.server, "server-6.state");
-  CHECK_STATUS(restore_server(world, &set.server), FL_E_VERSION);
+  kept_must_read(folder, &set.server, "server-6.state");
+  CHECK_STATUS(kept_restore_server(world, &set.server), FL_E_VERSION);
   fli_bytes_free(&set.server);
-  must_read(&set.dump, "store-1-6.dump");
+  kept_must_read(folder, &set.dump, "store-1-6.dump");
   MU_MUST(fl_store_memory_new(&store, NULL));
   kept_undump(&set.dump, store);
   world->store = store;
