@@ -7,7 +7,7 @@
 
 #include "oom/oom.h"
 
-enum { HEADER = 20, PROBES = 300 };
+enum { HEADER = 20, PROBES = 300, CLIENT_VERSIONS = 100 };
 
 static const char *folder;
 
@@ -39,6 +39,8 @@ static void for_all(void (*look)(fli_bytes *state))
     }
   }
 }
+
+/* ---- servers ------------------------------------------------------------- */
 
 static void tear(fli_bytes *state)
 {
@@ -154,6 +156,75 @@ static void old_states_that_are_read_without_memory_give_all_of_it_back(void)
   for_all(look_without_memory);
 }
 
+/* ---- clients, of every version ------------------------------------------- */
+
+static void for_all_clients(const mu_job *how,
+                            void (*look)(mu_person *p, fli_bytes *state))
+{
+  mu_world *world = malloc(sizeof *world);
+  mu_init(world, how);
+  for (uint32_t v = KEPT_FIRST_CLIENT; v <= CLIENT_VERSIONS; v++) {
+    char name[64];
+    fli_bytes state;
+    snprintf(name, sizeof name, "client-%u%s-0.state", v, how->name);
+    fli_bytes_init(&state, NULL);
+    if (kept_read(folder, name, &state)) look(&world->people[0], &state);
+    CHECK(state.size > 0 || v > KEPT_FIRST_CLIENT);
+    fli_bytes_free(&state);
+  }
+  mu_end(world);
+  free(world);
+}
+
+static fl_status restore_client(mu_person *p, const fli_bytes *state)
+{
+  fl_client_options options;
+  kept_source from = {state->data, state->size};
+  const fl_reader reader = {.read = kept_read_hook, .user = &from};
+  mu_person_options(p, &options);
+  return fl_client_restore(&p->client, NULL, &options, &reader);
+}
+
+/* What one that read it would say first. */
+static void speak(mu_person *p)
+{
+  const uint8_t *data = NULL;
+  size_t n = 0;
+  fl_client_event event;
+  MU_MUST(fl_client_event_init(&event, sizeof event));
+  MU_MUST(fl_client_poll(p->client, 1, &event));
+  MU_MUST(fl_client_send(p->client, &data, &n));
+}
+
+static void damage_client(mu_person *p, fli_bytes *state)
+{
+  const size_t whole = state->size;
+  const size_t step = 1 + whole / PROBES;
+  for (state->size = 0; state->size < whole; state->size += step)
+    CHECK(restore_client(p, state) != FL_OK);
+  state->size = whole;
+  for (size_t at = HEADER; at < whole - FLI_HASH_BYTES; at += step) {
+    state->data[at] ^= 0x81;
+    CHECK(restore_client(p, state) != FL_OK);
+    kept_seal(state);
+    const fl_status st = restore_client(p, state);
+    if (st == FL_OK)
+      speak(p);
+    else
+      CHECK(p->client == NULL && strlen(fl_last_error()) > 0);
+    fl_client_free(p->client);
+    p->client = NULL;
+    state->data[at] ^= 0x81;
+    kept_seal(state);
+  }
+}
+
+static void states_of_clients_that_are_damaged_are_refused_or_harmless(void)
+{
+  for (size_t i = 0; i < KEPT_KINDS; i++)
+    for_all_clients(&kept_kinds[i], damage_client);
+}
+
 int main(int argc, char **argv)
 {
   if (argc != 2) return fprintf(stderr, "usage: %s FOLDER\n", argv[0]), 2;
@@ -163,5 +234,6 @@ int main(int argc, char **argv)
   CHECK_CASE(old_states_changed_under_a_right_hash_are_refused_or_harmless);
   CHECK_CASE(old_states_that_say_to_be_new_are_refused);
   CHECK_CASE(old_states_that_are_read_without_memory_give_all_of_it_back);
+  CHECK_CASE(states_of_clients_that_are_damaged_are_refused_or_harmless);
   return check_report();
 }
