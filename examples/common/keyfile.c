@@ -39,6 +39,14 @@ void hex_write(char *out, const uint8_t *bytes, size_t n)
   out[2 * n] = '\0';
 }
 
+int public_key_check(const char *name, const char *text)
+{
+  uint8_t key[FL_PUBLIC_KEY_BYTES];
+  if (!*text || hex_read(key, sizeof key, text) == 0) return 0;
+  warnx("%s: want %d digits 0-9a-f", name, PUBLIC_KEY_DIGITS);
+  return -1;
+}
+
 static void wipe(void *data, size_t n)
 {
   explicit_bzero(data, n);

@@ -11,6 +11,9 @@ enum { PUBLIC_KEY_DIGITS = 2 * FL_PUBLIC_KEY_BYTES };
 int hex_read(uint8_t *out, size_t n, const char *text);
 /* 2 n digits and a zero byte. */
 void hex_write(char *out, const uint8_t *bytes, size_t n);
+/* Whether a setting is empty or a public key: 0, or -1 with a line on stderr.
+ */
+int public_key_check(const char *name, const char *text);
 
 /* The secret key of a file that only its owner may read: 0, or -1 with a line
  * on stderr. */

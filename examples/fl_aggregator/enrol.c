@@ -21,7 +21,6 @@ static const uint64_t second_ns = UINT64_C(1000000000);
 
 int enrol_check(const struct config *config)
 {
-  uint8_t key[FL_PUBLIC_KEY_BYTES];
   const int is_listed = strcmp(config->enrol, "list") == 0;
   if (is_listed && !*config->allow_list) {
     warnx("enrol: a list, want --allow-list FILE");
@@ -31,12 +30,7 @@ int enrol_check(const struct config *config)
     warnx("allow_list: got one, want --enrol list");
     return -1;
   }
-  if (*config->server_key &&
-      hex_read(key, sizeof key, config->server_key) != 0) {
-    warnx("server_key: want %d digits 0-9a-f", PUBLIC_KEY_DIGITS);
-    return -1;
-  }
-  return 0;
+  return public_key_check("server_key", config->server_key);
 }
 
 void enrol_options(const struct config *config, fl_server_options *options,

@@ -103,17 +103,11 @@ static int is_server(const char *url)
 /* Its settings do not need the others. */
 static int check_key(const struct config *config)
 {
-  uint8_t key[FL_PUBLIC_KEY_BYTES];
   if ((config->new_key || *config->server_key) && !*config->key) {
     warnx("key: got nothing, want --key FILE");
     return -1;
   }
-  if (*config->server_key &&
-      hex_read(key, sizeof key, config->server_key) != 0) {
-    warnx("server_key: want %d digits 0-9a-f", PUBLIC_KEY_DIGITS);
-    return -1;
-  }
-  return 0;
+  return public_key_check("server_key", config->server_key);
 }
 
 int config_check(const struct config *config)

@@ -19,6 +19,8 @@
 
 enum {
   STATE_VERSION = 2,
+  STATE_FIRST = 2,       /* the oldest that is read: entries that came later are
+                            absent, and what they stand for is as if never set */
   STATE_SLACK = 16 << 20 /* everything but vectors of the model's size */
 };
 
@@ -585,11 +587,7 @@ fl_status fl_client_restore(fl_client **out, fl_context *context,
   FLI_TRY(fli_container_read(reader, FLI_STATE_CLIENT, STATE_VERSION,
                              24 * client->options.max_weights + STATE_SLACK,
                              &version, &payload));
-  if (version < STATE_VERSION) {
-    st = fli_error(FL_E_VERSION, "state version: got %u, want %d", version,
-                   (int)STATE_VERSION);
-    goto out;
-  }
+  FLI_TRY(fli_container_check_first(version, STATE_FIRST, STATE_VERSION));
   FLI_TRY(restore_state(client, &payload));
   *out = client;
   client = NULL;

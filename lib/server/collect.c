@@ -22,9 +22,8 @@ static fl_status answer(fli_peer *peer, uint64_t round, uint32_t attempt,
                       reason == FL_REJECT_NONE ? "" : fl_reject_text(reason));
 }
 
-/* 1 when that is what the sender, or everybody, is asked for now. */
-static int is_turn(const fli_job *job, const fli_member *mine, uint64_t round,
-                   uint32_t attempt)
+int fli_collect_is_turn(const fli_job *job, const fli_member *mine,
+                        uint64_t round, uint32_t attempt)
 {
   if (fli_buffered_runs(job))
     return mine && mine->task.round == round && mine->task.attempt == attempt;
@@ -45,7 +44,7 @@ static fl_status check_turn(fli_peer *peer, uint64_t round, uint32_t attempt,
   if (who->counted_round == round && who->counted_attempt == attempt) {
     return answer(peer, round, attempt, FL_REJECT_NONE);
   }
-  if (!is_running || !is_turn(job, mine, round, attempt)) {
+  if (!is_running || !fli_collect_is_turn(job, mine, round, attempt)) {
     const uint32_t reason = fli_identity_is_replay(who, round, attempt)
                                 ? FL_REJECT_REPLAY
                                 : FL_REJECT_STALE;

@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients that leave. A client's record is what the server has of it beside
  * sums: id, key's hash, claims, place among cohorts. In a round its place is
- * taken until the round is over, so the record goes then; at once otherwise. */
+ * taken until the round is over, so the record goes then; at once otherwise, in
+ * the order of ids. Those who wait for it are a list: others cost nothing. */
 #include "server/server.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/context.h"
 #include "base/error.h"
 #include "server/cohorts.h"
 #include "server/resting.h"
 
+void fli_forget_mark(fli_participant *who)
+{
+  who->is_leaving = 1;
+  fli_link_put(&who->home->registry.leaving, &who->leaving);
+  who->home->registry.is_sweep_due = 1;
+}
+
 void fli_forget_ask(fli_participant *who)
 {
   fli_member *member = fli_member_of(who);
-  if (!who->is_leaving) who->home->registry.n_leaving++;
-  who->is_leaving = 1;
-  who->home->registry.is_sweep_due = 1;
+  fli_forget_mark(who);
   /* Without memory for the answer it asks again. */
   if (who->peer) (void)fli_peer_dismiss(who->peer, FL_REJECT_FORGOTTEN, "");
   fli_registry_end_grace(who);
@@ -26,14 +34,13 @@ void fli_forget_ask(fli_participant *who)
 
 void fli_forget_cancel(fli_participant *who)
 {
-  if (who->is_leaving) who->home->registry.n_leaving--;
+  fli_link_take(&who->leaving);
   who->is_leaving = 0;
 }
 
 static int may_go(const fli_participant *who)
 {
-  return who && !fli_is_resting(who) && who->is_leaving &&
-         who->member == FLI_NO_MEMBER && who->visit == FLI_NO_MEMBER;
+  return who->member == FLI_NO_MEMBER && who->visit == FLI_NO_MEMBER;
 }
 
 /* Another job may know the same client. */
@@ -51,7 +58,7 @@ static void release_key(const fli_participant *who)
   fli_enrol_release(who->home->server, key);
 }
 
-static int forget(fli_participant *who)
+static void forget(fli_participant *who)
 {
   fli_job *home = who->home;
   fl_server *server = home->server;
@@ -59,7 +66,7 @@ static int forget(fli_participant *who)
   if (home->cohorts &&
       fl_cohort_set_leave(home->cohorts->set, who->slot) == FL_E_STATE) {
     fli_clear_error();
-    return 0;
+    return;
   }
   fl_server_event event = fli_event_of(home, FL_SERVER_CLIENT_LEFT);
   event.reason = FL_REJECT_FORGOTTEN;
@@ -67,20 +74,45 @@ static int forget(fli_participant *who)
   release_key(who);
   fli_registry_remove(who);
   fli_journal_note(server);
-  return 1;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+  const fli_participant *const *left = a;
+  const fli_participant *const *right = b;
+  return strcmp((*left)->id, (*right)->id);
+}
+
+/* How many of them may go; those, unless `out` is NULL. */
+static size_t collect(const fli_registry *registry, fli_participant **out)
+{
+  size_t n = 0;
+  for (fli_link *link = registry->leaving; link; link = link->next) {
+    fli_participant *who = FLI_PARTICIPANT_OF(link, leaving);
+    if (!may_go(who)) continue;
+    if (out) out[n] = who;
+    n++;
+  }
+  return n;
 }
 
 void fli_forget_sweep(fli_job *home)
 {
   fli_registry *registry = &home->registry;
-  size_t i = 0;
   if (!registry->is_sweep_due) return;
   registry->is_sweep_due = 0;
-  while (registry->n_leaving > 0 && i < registry->capacity) {
-    fli_participant *who = registry->slots[i];
-    /* Another may have moved to where it was. */
-    if (!may_go(who) || !forget(who)) i++;
+  const size_t n = collect(registry, NULL);
+  if (n == 0) return;
+  fli_participant **going = fli_alloc(home->context, n, sizeof *going);
+  if (!going) { /* later */
+    registry->is_sweep_due = 1;
+    return;
   }
+  (void)collect(registry, going);
+  qsort(going, n, sizeof *going, compare_ids);
+  for (size_t i = 0; i < n; i++)
+    forget(going[i]);
+  fli_free(home->context, going, n * sizeof *going);
 }
 
 fl_status fl_server_forget(fl_server *server, uint32_t job,

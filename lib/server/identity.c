@@ -76,9 +76,11 @@ void fli_identity_bind(fli_peer *peer, fli_participant *who)
     who->standing = proof->spare;
     proof->spare = NULL;
   }
+  if (fli_identity_is_owner(peer, who)) return;
   memcpy(who->standing->key, proof->name, FLI_NAME_BYTES);
   who->standing->has_key = 1;
   fli_enrol_take(peer->server, proof->name, who->id);
+  fli_bound_note(who);
 }
 
 /* ---- HELLO ---- */

@@ -262,11 +262,8 @@ static int is_asked(const fli_job *job, const fli_member *member,
                     const fli_decline *decline)
 {
   if (!member) return 0;
-  if (fli_buffered_runs(job))
-    return member->task.round == decline->round &&
-           member->task.attempt == decline->attempt;
-  return decline->round == job->round && (job->phase == FLI_PHASE_EVALUATING ||
-                                          decline->attempt == job->attempt);
+  if (job->phase == FLI_PHASE_EVALUATING) return decline->round == job->round;
+  return fli_collect_is_turn(job, member, decline->round, decline->attempt);
 }
 
 static fl_status on_decline(fli_peer *peer, const fli_frame *frame)

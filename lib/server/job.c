@@ -290,9 +290,7 @@ void fli_job_rebase(fli_job *job, uint64_t delta_ns)
     if (job->cohorts->leaves[i])
       fli_job_rebase(job->cohorts->leaves[i], delta_ns);
   }
-  for (fli_participant *who = job->registry.grace_first; who; who = who->next) {
-    who->lost_ns += delta_ns;
-  }
+  fli_registry_rebase(job, delta_ns);
 }
 
 /* ---- telling peers ---- */

@@ -5,12 +5,13 @@
  *   server/state/NNNN       fl_server_save's bytes in pieces of 64 KiB
  *   server/update/JRRAASS   an update that was counted since: see put_update
  *   server/spool/JRRAASSP   a piece of one that is in the state: see spooled.c
+ *   server/bound/JI         the key that a client has got since: see bound.c
  *
  * A step of a job (a round begins, its scale is agreed, ...) puts the whole
  * state and drops the updates, which are in it. Pieces that did not change are
  * not put again: weights, which come first, change once a round. Between two
- * steps only updates are added; they are replayed by recover.c, in any order,
- * for sums are of integers. Jobs whose updates are more than their sum
+ * steps only updates and keys are added; they are replayed by recover.c, in any
+ * order, for sums are of integers. Jobs whose updates are more than their sum
  * (cohorts, strategies that need them separately, slices) put the whole state
  * instead.
  *
@@ -32,6 +33,7 @@ enum { PIECE_BYTES = 64 * 1024, MANY_UPDATES = 256, HEAD_BYTES = 20 };
 
 const char fli_journal_head_key[] = "server/head";
 const char fli_journal_update_prefix[] = "server/update/";
+const char fli_journal_bound_prefix[] = "server/bound/";
 static const char state_prefix[] = "server/state/";
 
 static void store_be(uint8_t *out, uint64_t value, int n)
@@ -113,6 +115,27 @@ int fli_journal_may_send(const fl_server *server)
   return !is_pending(journal) || server->now_ns >= journal->due_ns;
 }
 
+/* One more record waits for its commit. */
+static void count_one(fl_server *server)
+{
+  fli_journal *journal = &server->journal;
+  open_window(server);
+  journal->n_updates++;
+  if (journal->n_updates >= MANY_UPDATES && !journal->is_failing)
+    journal->due_ns = 0;
+}
+
+void fli_journal_add(fl_server *server, const uint8_t *key, size_t n_key,
+                     const uint8_t *value, size_t n)
+{
+  const fli_journal *journal = &server->journal;
+  if (!journal->store) return;
+  count_one(server);
+  if (!journal->is_step_due &&
+      fl_store_put(journal->store, key, n_key, value, n) != FL_OK)
+    fli_journal_step(server);
+}
+
 uint64_t fli_journal_next_timeout(const fl_server *server)
 {
   return fli_journal_may_send(server) ? UINT64_MAX : server->journal.due_ns;
@@ -163,10 +186,7 @@ void fli_journal_update(fli_peer *peer, const fli_member *member)
   fl_server *server = peer->server;
   fli_journal *journal = &server->journal;
   if (!journal->store) return;
-  open_window(server);
-  journal->n_updates++;
-  if (journal->n_updates >= MANY_UPDATES && !journal->is_failing)
-    journal->due_ns = 0;
+  count_one(server);
   if (has_more(peer->participant->job)) journal->is_step_due = 1;
   /* It will be in the whole state, if that is put before the next commit. */
   if (!journal->is_step_due && put_update(peer, member) != FL_OK)
@@ -272,6 +292,8 @@ static fl_status put_state(fl_server *server)
   FLI_TRY(put_head(&self));
   FLI_TRY(fl_store_clear(journal->store, fli_journal_update_prefix,
                          strlen(fli_journal_update_prefix)));
+  FLI_TRY(fl_store_clear(journal->store, fli_journal_bound_prefix,
+                         strlen(fli_journal_bound_prefix)));
 out:
   fli_free(server->context, self.buffer, PIECE_BYTES);
   return st;

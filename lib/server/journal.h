@@ -7,6 +7,7 @@
 
 typedef struct fli_job fli_job;
 typedef struct fli_member fli_member;
+typedef struct fli_participant fli_participant;
 typedef struct fli_peer fli_peer;
 
 enum { FLI_JOURNAL_SCHEMA = 1, FLI_PIECE_HASH_BYTES = 16 };
@@ -29,6 +30,10 @@ fl_status fli_journal_check_empty(const fl_store *store);
 void fli_journal_free(fl_server *server);
 /* An update was counted, whose bytes the peer still has. */
 void fli_journal_update(fli_peer *peer, const fli_member *member);
+/* A record of a few bytes that is read beside the state until the next one,
+ * which has what it says. */
+void fli_journal_add(fl_server *server, const uint8_t *key, size_t n_key,
+                     const uint8_t *value, size_t n);
 /* Something happened that a restart must not undo. */
 void fli_journal_step(fl_server *server);
 /* The same, but it may wait for others as an update may. */
@@ -47,5 +52,13 @@ void fli_journal_update_key(uint8_t key[FLI_UPDATE_KEY_BYTES],
                             const fli_job *job, uint32_t slot);
 extern const char fli_journal_head_key[];      /* "server/head" */
 extern const char fli_journal_update_prefix[]; /* "server/update/" */
+extern const char fli_journal_bound_prefix[];  /* "server/bound/" */
+
+/* ---- bound.c ---- */
+
+/* A client has got its key just now. */
+void fli_bound_note(const fli_participant *who);
+/* Bind what was bound after the state that the server was read from. */
+fl_status fli_bound_replay(fl_server *server, const fl_store *store);
 
 #endif

@@ -12,6 +12,11 @@ typedef struct fli_job fli_job;
 typedef struct fli_peer fli_peer;
 typedef struct fli_participant fli_participant;
 
+/* Of a list of participants; `at` NULL = in none. */
+typedef struct fli_link {
+  struct fli_link *next, **at;
+} fli_link;
+
 struct fli_participant {
   fli_job *job;  /* whose rounds it takes part in */
   fli_job *home; /* in whose registry it is: the same without cohorts */
@@ -20,10 +25,11 @@ struct fli_participant {
   uint64_t hash; /* of the id, keyed: place in the table */
   uint64_t samples;
   uint64_t capabilities;
-  uint32_t depth;         /* last modules it can train; 0 = all */
-  fli_peer *peer;         /* NULL = away */
-  int is_in_grace;        /* in the job's list of those just lost */
-  int is_leaving;         /* to be forgotten: forget.c */
+  uint32_t depth;  /* last modules it can train; 0 = all */
+  fli_peer *peer;  /* NULL = away */
+  int is_in_grace; /* in the job's list of those just lost */
+  int is_leaving;  /* to be forgotten, and in that list: forget.c */
+  fli_link leaving;
   fli_standing *standing; /* NULL: neither key nor anything else to note */
   uint64_t lost_ns;
   fli_participant *previous, *next; /* that list, oldest first */
@@ -39,8 +45,7 @@ struct fli_participant {
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
-  int is_tired; /* in the list of those that may rest */
-  fli_participant *next_tired;
+  fli_link tired; /* in the list of those that may rest */
 };
 
 typedef struct fli_registry {
@@ -49,11 +54,18 @@ typedef struct fli_registry {
   uint32_t count;
   uint32_t live;
   uint32_t trainers; /* of those live */
-  uint32_t n_leaving;
+  fli_link *leaving;
   int is_sweep_due; /* some of them may go now */
   fli_participant *grace_first, *grace_last;
-  fli_participant *tired; /* see fli_registry_rest */
+  fli_link *tired; /* see fli_registry_rest */
 } fli_registry;
+
+/* Put first into a list, unless it is in one. */
+void fli_link_put(fli_link **list, fli_link *link);
+/* Take out of the one that it is in, if any. */
+void fli_link_take(fli_link *link);
+#define FLI_PARTICIPANT_OF(link, list) \
+  ((fli_participant *)((char *)(link)-offsetof(fli_participant, list)))
 
 void fli_registry_free(fli_registry *registry, fl_context *context);
 /* NULL: not known, or at rest. */
@@ -72,6 +84,8 @@ void fli_registry_tire(fli_participant *participant);
 /* Put to rest (resting.h) who is away and part of nothing. Nobody may hold
  * pointers to such a one. */
 void fli_registry_rest(fli_job *job);
+/* The clock jumped by `delta_ns`. */
+void fli_registry_rebase(fli_job *job, uint64_t delta_ns);
 void fli_registry_attach(fli_participant *participant, fli_peer *peer);
 /* The connection is gone; with `has_grace` it may come back for a while. */
 void fli_registry_detach(fli_participant *participant, int has_grace);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A server from its store (journal.c): the state of the last step of a job, and
- * the updates that were counted since, each once more through the checks that
- * it passed. A state that another version of the schema wrote is brought up
- * here, version by version, when there is a second one. */
+ * the keys that were bound and the updates that were counted since, each once
+ * more through the checks that it passed. The schema is that of the keys; the
+ * state has a version of its own (state.h). */
 #include "server/server.h"
 
 #include <math.h>
@@ -202,6 +202,7 @@ fl_status fl_server_recover(fl_server **out, fl_context *context,
   self.store = options->store;
   FLI_TRY(read_head(self.store, &self.n));
   FLI_TRY(fli_server_read(&server, context, options, &reader));
+  FLI_TRY(fli_bound_replay(server, self.store));
   FLI_TRY(replay_all(server, self.store));
   *out = server;
   server = NULL;

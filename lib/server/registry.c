@@ -41,6 +41,28 @@ static uint64_t table_hash(const uint8_t digest[FLI_HASH_BYTES])
   return fli_load_u64(digest + FLI_TOKEN_BYTES);
 }
 
+/* ---- lists ---- */
+
+void fli_link_put(fli_link **list, fli_link *link)
+{
+  if (link->at) return;
+  link->next = *list;
+  link->at = list;
+  if (*list) (*list)->at = &link->next;
+  *list = link;
+}
+
+void fli_link_take(fli_link *link)
+{
+  if (!link->at) return;
+  *link->at = link->next;
+  if (link->next) link->next->at = link->at;
+  link->next = NULL;
+  link->at = NULL;
+}
+
+/* ---- the table ---- */
+
 static const char *id_of(const fli_participant *participant)
 {
   return fli_is_resting(participant) ? fli_resting_id(participant)
@@ -134,13 +156,13 @@ static fli_participant *new_participant(fli_job *job, const char *id,
   return participant;
 }
 
-static fl_status take_key(fli_participant *participant, const uint8_t *key)
+static fl_status take_standing(fli_participant *participant,
+                               const fli_participant *resting)
 {
-  if (!key) return FL_OK;
-  fli_standing *standing = fli_standing_of(participant);
-  if (!standing) return fli_nomem(sizeof *standing);
-  memcpy(standing->key, key, FLI_NAME_BYTES);
-  standing->has_key = 1;
+  fli_standing standing;
+  if (!fli_participant_standing(resting, &standing)) return FL_OK;
+  if (!fli_standing_of(participant)) return fli_nomem(sizeof standing);
+  *participant->standing = standing;
   return FL_OK;
 }
 
@@ -165,7 +187,7 @@ fl_status fli_registry_call(fli_job *job, const char *id, fli_participant **out)
   fli_participant *awake = new_participant(job, id, digest);
   if (!awake) return fli_nomem(sizeof *awake);
   fli_resting_read(*at, awake);
-  if (take_key(awake, fli_resting_key(*at)) != FL_OK) {
+  if (take_standing(awake, *at) != FL_OK) {
     fli_free(job->context, awake, sizeof *awake);
     *out = NULL;
     return fli_nomem(sizeof *awake->standing);
@@ -193,14 +215,6 @@ fl_status fli_registry_add(fli_job *job, const char *id, fli_participant **out)
   return FL_OK;
 }
 
-static void untire(fli_participant *participant)
-{
-  fli_participant **at = &participant->home->registry.tired;
-  while (*at && *at != participant)
-    at = &(*at)->next_tired;
-  if (*at) *at = participant->next_tired;
-}
-
 /* Those behind it move up, so that nobody's search ends at the hole. */
 static void take_out(fli_registry *registry, fli_participant **at)
 {
@@ -221,10 +235,10 @@ void fli_registry_remove(fli_participant *participant)
   fli_job *job = participant->home;
   fli_registry *registry = &job->registry;
   fli_registry_end_grace(participant);
-  if (participant->is_tired) untire(participant);
+  fli_link_take(&participant->tired);
+  fli_link_take(&participant->leaving);
   take_out(registry, place(registry, participant->hash, participant->id));
   registry->count--;
-  registry->n_leaving -= (uint32_t)participant->is_leaving;
   fli_selector_forget(participant);
   fli_buffered_drop(participant);
   job->server->n_participants--;
@@ -253,27 +267,14 @@ void fli_registry_end_grace(fli_participant *participant)
 
 void fli_registry_tire(fli_participant *participant)
 {
-  fli_registry *registry = &participant->home->registry;
-  if (participant->is_tired || participant->home->cohorts) return;
-  participant->is_tired = 1;
-  participant->next_tired = registry->tired;
-  registry->tired = participant;
-}
-
-/* Allowances that are not whole yet are remembered. */
-static int is_at_ease(const fli_participant *participant)
-{
-  const fli_standing *standing = participant->standing;
-  const uint64_t now = participant->home->server->now_ns;
-  return !standing ||
-         (standing->messages_ns <= now && standing->rejects_ns <= now);
+  if (participant->home->cohorts) return;
+  fli_link_put(&participant->home->registry.tired, &participant->tired);
 }
 
 static int may_rest(const fli_participant *participant)
 {
   return !participant->peer && !participant->is_in_grace &&
-         !participant->is_leaving && is_at_ease(participant) &&
-         participant->member == FLI_NO_MEMBER &&
+         !participant->is_leaving && participant->member == FLI_NO_MEMBER &&
          participant->visit == FLI_NO_MEMBER && !participant->home->cohorts;
 }
 
@@ -281,10 +282,8 @@ void fli_registry_rest(fli_job *job)
 {
   fli_registry *registry = &job->registry;
   while (registry->tired) {
-    fli_participant *who = registry->tired;
-    registry->tired = who->next_tired;
-    who->next_tired = NULL;
-    who->is_tired = 0;
+    fli_participant *who = FLI_PARTICIPANT_OF(registry->tired, tired);
+    fli_link_take(&who->tired);
     if (!may_rest(who)) continue;
     /* Without memory it stays awake. */
     fli_participant *resting = fli_resting_make(who);
@@ -294,6 +293,24 @@ void fli_registry_rest(fli_job *job)
     fli_standing_free(who);
     fli_free(job->context, who, sizeof *who);
   }
+}
+
+void fli_registry_rebase(fli_job *job, uint64_t delta_ns)
+{
+  const fli_registry *registry = &job->registry;
+  for (size_t i = 0; i < registry->capacity; i++) {
+    fli_participant *who = registry->slots[i];
+    if (!who) continue;
+    if (fli_is_resting(who)) {
+      fli_resting_rebase(who, delta_ns);
+    } else if (who->standing) {
+      fli_standing *standing = who->standing;
+      standing->messages_ns = fli_later(standing->messages_ns, delta_ns);
+      standing->rejects_ns = fli_later(standing->rejects_ns, delta_ns);
+    }
+  }
+  for (fli_participant *who = registry->grace_first; who; who = who->next)
+    who->lost_ns += delta_ns;
 }
 
 static void begin_grace(fli_participant *participant)

@@ -19,10 +19,13 @@ static inline int fli_is_resting(const fli_participant *participant)
 fli_participant *fli_resting_make(const fli_participant *participant);
 void fli_resting_free(fl_context *context, fli_participant *resting);
 const char *fli_resting_id(const fli_participant *resting);
-/* The name of its key (FLI_NAME_BYTES), NULL = it has none. */
-const uint8_t *fli_resting_key(const fli_participant *resting);
-/* The same of one that may be awake. */
+/* Of one at rest or awake: the name of its key (FLI_NAME_BYTES), NULL = it has
+ * none. */
 const uint8_t *fli_participant_key(const fli_participant *who);
+/* The same of all of its standing; 0 = it has none. */
+int fli_participant_standing(const fli_participant *who, fli_standing *out);
+/* The clock jumped by `delta_ns`. */
+void fli_resting_rebase(fli_participant *resting, uint64_t delta_ns);
 /* The low 32 bits of the id's hash. */
 uint32_t fli_resting_hash(const fli_participant *resting);
 /* Id and all that was kept; the rest of `out` stays. */

@@ -60,6 +60,7 @@ static fl_status read_new_job(fl_server *server, fli_msg_reader *reader,
   fli_reader_str_copy(reader, name, sizeof name, "state: job name");
   fli_saved_read(reader, &fli_saved_options, &options);
   fli_saved_read(reader, &fli_saved_codec, &codec);
+  FLI_TRY(fli_reader_status(reader)); /* what makes options clears its text */
   options.strategy = fli_rule_read_options(reader, &strategy);
   options.selection = fli_selector_read_options(reader, &selection);
   description = fli_reader_bin(reader, &size);
@@ -137,18 +138,27 @@ out:
 
 /* ---- participants ---- */
 
+/* No allowance takes longer than an interval to be whole again. */
+static uint64_t whole_at(const fl_server *server, uint64_t left_ns)
+{
+  const uint64_t most = server->options.rate_interval_ns;
+  return fli_later(server->now_ns, left_ns < most ? left_ns : most);
+}
+
 static fl_status restore_standing(fli_participant *who,
                                   const fli_saved_participant *saved)
 {
-  who->is_leaving = saved->is_leaving != 0;
-  who->home->registry.n_leaving += (uint32_t)who->is_leaving;
-  who->home->registry.is_sweep_due |= who->is_leaving;
-  if (!saved->key) return FL_OK;
-  if (saved->key_size != FLI_NAME_BYTES) return malformed("a client's key");
+  if (saved->is_leaving) fli_forget_mark(who);
+  if (saved->key && saved->key_size != FLI_NAME_BYTES)
+    return malformed("a client's key");
+  if (!saved->key && !saved->messages_left_ns && !saved->rejects_left_ns)
+    return FL_OK;
   fli_standing *standing = fli_standing_of(who);
   if (!standing) return fli_nomem(sizeof *standing);
-  memcpy(standing->key, saved->key, FLI_NAME_BYTES);
-  standing->has_key = 1;
+  if (saved->key) memcpy(standing->key, saved->key, FLI_NAME_BYTES);
+  standing->has_key = saved->key != NULL;
+  standing->messages_ns = whole_at(who->home->server, saved->messages_left_ns);
+  standing->rejects_ns = whole_at(who->home->server, saved->rejects_left_ns);
   return FL_OK;
 }
 
@@ -483,13 +493,13 @@ fl_status fli_server_read(fl_server **out, fl_context *context,
   FLI_TRY(fli_server_create(&server, context, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_SERVER, FLI_SERVER_STATE_VERSION,
                              UINT64_MAX, &version, &payload));
-  if (version < FLI_SERVER_STATE_VERSION) {
-    st = fli_error(FL_E_VERSION, "state version: got %u, want %d", version,
-                   (int)FLI_SERVER_STATE_VERSION);
-    goto out;
-  }
+  FLI_TRY(fli_container_check_first(version, FLI_SERVER_STATE_FIRST,
+                                    FLI_SERVER_STATE_VERSION));
   fli_reader_init(&unpack, payload.data, payload.size);
+  unpack.version = version;
   FLI_TRY(read_server(server, &unpack));
+  /* In a store, what is put from now on is of this version. */
+  if (version < FLI_SERVER_STATE_VERSION) fli_journal_step(server);
   *out = server;
   server = NULL;
 out:

@@ -13,10 +13,7 @@
 #include "base/context.h"
 #include "base/error.h"
 
-#define OPTION(member, kind)                       \
-  {                                                \
-    kind, offsetof(fl_strategy_options, member), 0 \
-  }
+#define OPTION(member, kind) FLI_SAVED_ROW(fl_strategy_options, member, kind)
 
 /* The order is the format. */
 static const fli_saved_field option_rows[] = {
@@ -215,15 +212,12 @@ fl_status fli_rule_write_options(fli_msg_writer *writer, const fli_job *job)
 const fl_strategy_options *fli_rule_read_options(fli_msg_reader *reader,
                                                  fl_strategy_options *options)
 {
+  (void)fl_strategy_options_init(options, sizeof *options);
   const uint32_t n = fli_reader_array(reader);
   if (n > 1) fli_reader_fail(reader, FL_E_FORMAT, "state: strategies");
-  if (fl_strategy_options_init(options, sizeof *options) != FL_OK || n == 0) {
-    fli_reader_leave(reader);
-    return NULL;
-  }
-  fli_saved_read(reader, &saved_rule, options);
+  if (n == 1) fli_saved_read(reader, &saved_rule, options);
   fli_reader_leave(reader);
-  return options;
+  return n == 1 ? options : NULL;
 }
 
 /* State of the strategy, then the updates of those that were counted. */

@@ -56,10 +56,17 @@ static void write_steps(fli_msg_writer *writer, const fli_store *store)
   }
 }
 
-static void write_participants(fli_msg_writer *writer,
+static uint64_t left(const fl_server *server, uint64_t until_ns)
+{
+  if (until_ns == UINT64_MAX) return UINT64_MAX;
+  return until_ns > server->now_ns ? until_ns - server->now_ns : 0;
+}
+
+static void write_participants(fli_msg_writer *writer, const fl_server *server,
                                fli_participant *const *sorted, uint32_t n)
 {
   fli_participant woken;
+  fli_standing standing;
   fli_writer_array(writer, n);
   for (uint32_t i = 0; i < n; i++) {
     const fli_participant *who = sorted[i];
@@ -79,18 +86,15 @@ static void write_participants(fli_msg_writer *writer,
         .depth = who->depth,
         .is_leaving = (uint32_t)who->is_leaving,
     };
-    saved.key = fli_participant_key(sorted[i]);
-    if (saved.key) saved.key_size = FLI_NAME_BYTES;
+    if (fli_participant_standing(sorted[i], &standing)) {
+      saved.key = standing.has_key ? standing.key : NULL;
+      saved.key_size = standing.has_key ? FLI_NAME_BYTES : 0;
+      saved.messages_left_ns = left(server, standing.messages_ns);
+      saved.rejects_left_ns = left(server, standing.rejects_ns);
+    }
     memcpy(saved.id, who->id, sizeof saved.id);
     fli_saved_write(writer, &fli_saved_participants, &saved);
   }
-}
-
-static uint64_t left(const fli_job *job, uint64_t deadline_ns)
-{
-  const uint64_t now = job->server->now_ns;
-  if (deadline_ns == UINT64_MAX) return UINT64_MAX;
-  return deadline_ns > now ? deadline_ns - now : 0;
 }
 
 static void write_round(fli_msg_writer *writer, const fli_job *job)
@@ -105,8 +109,8 @@ static void write_round(fli_msg_writer *writer, const fli_job *job)
       .is_public = (uint32_t)job->is_public,
       .n_wanted = job->n_wanted,
       .weight_cap = job->weight_cap,
-      .hold_left_ns = left(job, job->hold_ns),
-      .deadline_left_ns = left(job, job->deadline_ns),
+      .hold_left_ns = left(job->server, job->hold_ns),
+      .deadline_left_ns = left(job->server, job->deadline_ns),
       .clip = job->clip,
       .energy_bits = fli_f64_bits(job->energy),
       .correlation_bits = fli_f64_bits(job->correlation),
@@ -210,7 +214,7 @@ fl_status fli_job_write(fli_msg_writer *writer, const fli_job *job)
   write_floats(writer, job->context, job->public_norms, job->n_norms);
   write_steps(writer, &job->store);
   FLI_TRY(fli_freezing_write(writer, job));
-  write_participants(writer, sorted, job->front ? 0 : n);
+  write_participants(writer, job->server, sorted, job->front ? 0 : n);
   write_round(writer, job);
   write_members(writer, job, sorted);
   FLI_TRY(write_scale(writer, job));

@@ -19,10 +19,7 @@
 
 enum { KNOWN_BYTES = 12, CAP_MEDIANS = 8 };
 
-#define OPTION(member, kind)                        \
-  {                                                 \
-    kind, offsetof(fl_selection_options, member), 0 \
-  }
+#define OPTION(member, kind) FLI_SAVED_ROW(fl_selection_options, member, kind)
 
 /* The order is the format. */
 static const fli_saved_field option_rows[] = {

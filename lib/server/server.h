@@ -465,6 +465,9 @@ uint64_t fli_backoff_capabilities(const fli_job *job, const fli_hello *hello);
 /* How many a round asks at most. */
 uint32_t fli_select_size(const fli_job *job);
 
+/* 1 when that is what the sender, or everybody, is asked for now. */
+int fli_collect_is_turn(const fli_job *job, const fli_member *mine,
+                        uint64_t round, uint32_t attempt);
 fl_status fli_collect_norm(fli_peer *peer, const fli_norm *norm);
 fl_status fli_collect_manifest(fli_peer *peer, const fli_manifest *manifest);
 /* The peer's upload is whole. */

@@ -7,7 +7,8 @@
 #include "server/server.h"
 
 enum {
-  FLI_SERVER_STATE_VERSION = 7,
+  FLI_SERVER_STATE_VERSION = 8,
+  FLI_SERVER_STATE_FIRST = 7, /* the oldest that is read */
   FLI_SAVED_JOB_PARTS = 26,
   FLI_SAVED_FREEZING_PARTS = 5
 };
@@ -28,7 +29,14 @@ typedef struct fli_saved_field {
   fli_saved_kind kind;
   size_t offset;
   size_t size_offset; /* VIEW: of the uint32_t that holds the bytes */
+  uint32_t since;     /* the version that it came with; 0: all have it */
 } fli_saved_field;
+
+#define FLI_SAVED_SINCE(version, type, member, kind) \
+  {                                                  \
+    kind, offsetof(type, member), 0, version         \
+  }
+#define FLI_SAVED_ROW(type, member, kind) FLI_SAVED_SINCE(0, type, member, kind)
 
 typedef struct fli_saved_table {
   const fli_saved_field *fields;
@@ -85,7 +93,15 @@ typedef struct fli_saved_participant {
   const uint8_t *key; /* FLI_NAME_BYTES; NULL: none */
   uint32_t key_size;
   uint32_t is_leaving;
+  uint64_t messages_left_ns; /* until the allowance is whole; since 8 */
+  uint64_t rejects_left_ns;  /* since 8 */
 } fli_saved_participant;
+
+/* 1 when what came with version `since` is in the state that is read. */
+static inline int fli_saved_has(const fli_msg_reader *reader, uint32_t since)
+{
+  return reader->version >= since;
+}
 
 extern const fli_saved_table fli_saved_options; /* fl_job_options */
 extern const fli_saved_table fli_saved_codec;   /* fl_compressor_options */
@@ -100,7 +116,8 @@ fl_status fli_job_read(fl_server *server, fli_msg_reader *reader,
                        fli_job *front, fli_job **out);
 void fli_saved_write(fli_msg_writer *writer, const fli_saved_table *table,
                      const void *object);
-/* Errors stick to the reader. */
+/* What came after the state's version stays as it is in the object: the default
+ * of what it did not know. Errors stick to the reader. */
 void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
                     void *object);
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The scalars of a snapshot as tables, so that what is saved and what is
  * restored cannot drift apart: each struct is an array of its values in the
- * order of its table. The order is the format: new rows go to the end and
- * raise FLI_SERVER_STATE_VERSION. */
+ * order of its table. The order is the format: new rows go to the end, with the
+ * version that they came with (FLI_SAVED_SINCE), which is
+ * FLI_SERVER_STATE_VERSION raised by one. A state from before has not got them.
+ */
 #include "server/server.h"
 
 #include <string.h>
@@ -11,17 +13,13 @@
 #include "base/error.h"
 #include "server/state.h"
 
-#define ROW(type, member, kind)     \
-  {                                 \
-    kind, offsetof(type, member), 0 \
-  }
-#define OPTION(member, kind) ROW(fl_job_options, member, kind)
-#define CODEC(member, kind) ROW(fl_compressor_options, member, kind)
-#define FREEZE(member, kind) ROW(fl_freeze_options, member, kind)
-#define COHORT(member, kind) ROW(fl_cohort_options, member, kind)
-#define ROUND(member, kind) ROW(fli_saved_round, member, kind)
-#define MEMBER(member, kind) ROW(fli_saved_member, member, kind)
-#define WHO(member, kind) ROW(fli_saved_participant, member, kind)
+#define OPTION(member, kind) FLI_SAVED_ROW(fl_job_options, member, kind)
+#define CODEC(member, kind) FLI_SAVED_ROW(fl_compressor_options, member, kind)
+#define FREEZE(member, kind) FLI_SAVED_ROW(fl_freeze_options, member, kind)
+#define COHORT(member, kind) FLI_SAVED_ROW(fl_cohort_options, member, kind)
+#define ROUND(member, kind) FLI_SAVED_ROW(fli_saved_round, member, kind)
+#define MEMBER(member, kind) FLI_SAVED_ROW(fli_saved_member, member, kind)
+#define WHO(member, kind) FLI_SAVED_ROW(fli_saved_participant, member, kind)
 #define TABLE(rows)          \
   {                          \
     rows, FLI_COUNT_OF(rows) \
@@ -72,7 +70,7 @@ static const fli_saved_field codec_rows[] = {
     CODEC(clip, FLI_SAVED_F32),
     CODEC(rotation_seed, FLI_SAVED_KEY),
     {FLI_SAVED_VIEW, offsetof(fl_compressor_options, table),
-     offsetof(fl_compressor_options, n_table)},
+     offsetof(fl_compressor_options, n_table), 0},
 };
 static const fli_saved_field freeze_rows[] = {
     FREEZE(criterion, FLI_SAVED_U32),
@@ -167,8 +165,10 @@ static const fli_saved_field participant_rows[] = {
     WHO(before_attempt, FLI_SAVED_U32),
     WHO(depth, FLI_SAVED_U32),
     {FLI_SAVED_VIEW, offsetof(fli_saved_participant, key),
-     offsetof(fli_saved_participant, key_size)},
+     offsetof(fli_saved_participant, key_size), 0},
     WHO(is_leaving, FLI_SAVED_U32),
+    FLI_SAVED_SINCE(8, fli_saved_participant, messages_left_ns, FLI_SAVED_U64),
+    FLI_SAVED_SINCE(8, fli_saved_participant, rejects_left_ns, FLI_SAVED_U64),
 };
 
 const fli_saved_table fli_saved_options = TABLE(option_rows);
@@ -210,12 +210,21 @@ static void read_view(fli_msg_reader *reader, const uint8_t **view,
   *size = (uint32_t)n;
 }
 
+/* How many a state of this version has; newer rows stand behind them. */
+static size_t count_known(const fli_saved_table *table, uint32_t version)
+{
+  size_t n = table->n_fields;
+  while (n > 0 && table->fields[n - 1].since > version)
+    n--;
+  return n;
+}
+
 void fli_saved_read(fli_msg_reader *reader, const fli_saved_table *table,
                     void *object)
 {
   char *base = object;
   const uint32_t n = fli_reader_array(reader);
-  if (n != table->n_fields) {
+  if (n != count_known(table, reader->version)) {
     fli_reader_fail(reader, FL_E_FORMAT, "state: a struct of another size");
     return;
   }

@@ -98,6 +98,9 @@ void fli_ban_rebase(fl_server *server, uint64_t delta_ns);
 /* ---- forget.c ---- */
 
 void fli_forget_ask(fli_participant *who);
+/* It is to be forgotten; who was told, and what else it is part of, is not
+ * looked at. */
+void fli_forget_mark(fli_participant *who);
 /* It has come back before it was forgotten. */
 void fli_forget_cancel(fli_participant *who);
 /* Forget those who wait for it, and are in no round. */

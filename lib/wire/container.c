@@ -17,6 +17,15 @@ enum { HEADER_BYTES = 20 };
 
 static const uint8_t magic[4] = {'F', 'L', 'S', '1'};
 
+fl_status fli_container_check_first(uint32_t version, uint32_t version_first,
+                                    uint32_t version_max)
+{
+  if (version >= version_first && version <= version_max) return FL_OK;
+  return fli_error(FL_E_VERSION,
+                   "state version: got %" PRIu32 ", want %" PRIu32 "..%" PRIu32,
+                   version, version_first, version_max);
+}
+
 static fl_status check_header(const uint8_t *header, uint32_t kind,
                               uint32_t version_max, uint64_t max_size)
 {

@@ -27,5 +27,8 @@ fl_status fli_container_write(const fl_writer *writer, uint32_t kind,
 fl_status fli_container_read(const fl_reader *reader, uint32_t kind,
                              uint32_t version_max, uint64_t max_size,
                              uint32_t *version, fli_bytes *payload);
+/* FL_E_VERSION for one from before the first that is still read. */
+fl_status fli_container_check_first(uint32_t version, uint32_t version_first,
+                                    uint32_t version_max);
 
 #endif

@@ -230,6 +230,7 @@ void fli_reader_init(fli_msg_reader *reader, const uint8_t *data, size_t n)
   reader->end = reader->at + (data ? n : 0);
   reader->status = FL_OK;
   reader->depth = 0;
+  reader->version = 0;
 }
 
 fl_status fli_reader_status(const fli_msg_reader *reader)

@@ -37,6 +37,7 @@ typedef struct fli_msg_reader {
   const uint8_t *end;
   fl_status status;
   uint32_t depth;
+  uint32_t version; /* of the saved state that is read; 0: of none */
 } fli_msg_reader;
 
 void fli_reader_init(fli_msg_reader *reader, const uint8_t *data, size_t n);

@@ -129,6 +129,21 @@ out:
   return st;
 }
 
+/* Beside all the others. */
+static fl_status forget_some(world *w, uint32_t n)
+{
+  fl_status st = FL_OK;
+  char id[32];
+  const double before = bench_cpu_s();
+  for (uint32_t i = 0; i < n; i++) {
+    snprintf(id, sizeof id, "device-%08u", i);
+    FLI_TRY(fl_server_forget(w->server, 0, id));
+  }
+  printf("us_per_forgotten_client %.2f\n", (bench_cpu_s() - before) / n * 1e6);
+out:
+  return st;
+}
+
 fl_status bench_registered(uint32_t n)
 {
   fl_status st = FL_OK;
@@ -143,6 +158,7 @@ fl_status bench_registered(uint32_t n)
   FLI_TRY(fl_context_get_memory(w.context, &after, NULL));
   printf("registered_clients %u\n", n);
   printf("bytes_per_registered_client %.1f\n", (double)(after - before) / n);
+  FLI_TRY(forget_some(&w, n / 1000));
 out:
   end(&w);
   return st;

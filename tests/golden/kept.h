@@ -2,15 +2,18 @@
 /* What is kept for ever in tests/golden/kept, and how it is made: two clients
  * and a server that train two rounds.
  *
- *   wire-1-<codec>.session   all that was said, in order, by the library that
- *                            spoke version 1 alone; then the model's hash
- *   client-<V>-<I>.state     client I in the middle of round 1: it has trained,
- *                            and encoded on the agreed scale
- *   server-<V>.state         the server then: one of the two is counted
- *   store-<S>-<V>.dump       a store then: u32 key bytes | u32 bytes | both
- *   end.hash                 of the model that all of them end with
+ *   wire-1-<codec>.session     all that was said, in order, by the library that
+ *                              spoke version 1 alone; then the model's hash
+ *   client-<V><kind>-<I>.state client I in the middle of round 1: it has
+ *                              trained, and encoded on the agreed scale
+ *   server-<V><kind>.state     the server then: one of the two is counted
+ *   store-<S>-<V><kind>.dump   a store then: u32 key bytes | u32 bytes | both
+ *   end<kind>.hash             of the model that all of them end with
+ *   aggregator-<V>.sqlite      the file of an fl-aggregator (--hidden=1) whose
+ *                              fourth round was running (tests/programs)
  *
- * V is a state's version, S the schema of a store's keys. */
+ * V is a state's version, S the schema of a store's keys, a kind is one of
+ * kept_kinds: between them they have all that a server can save. */
 #ifndef KEPT_H
 #define KEPT_H
 
@@ -19,7 +22,13 @@
 #include "server/state.h"
 #include "store/store.h"
 
-enum { KEPT_SESSIONS = 2, KEPT_SMALL = 16 };
+enum {
+  KEPT_SESSIONS = 2,
+  KEPT_KINDS = 10,
+  KEPT_SMALL = 16,
+  KEPT_FIRST_SERVER = 7, /* the oldest states that are read */
+  KEPT_FIRST_CLIENT = 2
+};
 
 static const mu_job kept_jobs[KEPT_SESSIONS] = {
     {.name = "f32", .codec = FL_CODEC_F32, .n = KEPT_SMALL, .rounds = 2},
@@ -30,13 +39,65 @@ static const mu_job kept_jobs[KEPT_SESSIONS] = {
      .evaluate_every = 1},
 };
 
-/* With error feedback, so that clients have as much to keep as they can. */
-static const mu_job kept_state_job = {.name = "states",
-                                      .codec = FL_CODEC_THC,
-                                      .thc_mode = FL_THC_UNIFORM,
-                                      .n = KEPT_SMALL,
-                                      .rounds = 2,
-                                      .has_feedback = 1};
+static const mu_job kept_kinds[KEPT_KINDS] = {
+    /* with error feedback, so that clients have as much to keep as they can */
+    {.name = "",
+     .codec = FL_CODEC_THC,
+     .thc_mode = FL_THC_UNIFORM,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .has_feedback = 1},
+    {.name = "-public",
+     .codec = FL_CODEC_THC,
+     .scale_mode = FL_SCALE_PUBLIC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .evaluate_every = 1,
+     .momentum = .5f},
+    {.name = "-table",
+     .codec = FL_CODEC_THC,
+     .thc_mode = FL_THC_TABLE,
+     .n = KEPT_SMALL,
+     .rounds = 2},
+    {.name = "-freezing",
+     .codec = FL_CODEC_THC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .freezes = 1},
+    {.name = "-strategy",
+     .codec = FL_CODEC_THC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .rule = FL_RULE_MEDIAN,
+     .step = FL_STEP_ADAM},
+    {.name = "-cohorts",
+     .codec = FL_CODEC_THC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .cohorts = FL_COHORT_SKETCH},
+    {.name = "-enrolled",
+     .codec = FL_CODEC_F32,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .is_enrolled = 1},
+    {.name = "-buffered",
+     .codec = FL_CODEC_THC,
+     .thc_mode = FL_THC_UNIFORM,
+     .scale_mode = FL_SCALE_PUBLIC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .buffer = 2},
+    {.name = "-selection",
+     .codec = FL_CODEC_BF16,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .selection = FL_SELECT_OORT},
+    {.name = "-slices",
+     .codec = FL_CODEC_THC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .has_slices = 1},
+};
 
 static inline int kept_read(const char *folder, const char *name,
                             fli_bytes *out)
@@ -74,17 +135,65 @@ static inline fl_status kept_read_hook(void *user, void *buf, size_t n,
   return FL_OK;
 }
 
+static inline void kept_must_read(const char *folder, fli_bytes *out,
+                                  const char *name)
+{
+  fli_bytes_init(out, NULL);
+  if (kept_read(folder, name, out)) return;
+  fprintf(stderr, "%s/%s: is missing\n", folder, name);
+  CHECK(0);
+}
+
 /* Of a container (wire/container.h). */
 static inline uint32_t kept_version(const fli_bytes *state)
 {
   return state->size >= 12 ? fli_load_u32(state->data + 8) : 0;
 }
 
+/* The hash behind a container's bytes, as it has to be. */
+static inline void kept_seal(fli_bytes *state)
+{
+  fli_hash(state->data + state->size - FLI_HASH_BYTES, state->data,
+           state->size - FLI_HASH_BYTES);
+}
+
+static inline void kept_set_version(fli_bytes *state, uint32_t version)
+{
+  fli_store_u32(state->data + 8, version);
+  kept_seal(state);
+}
+
+static inline fl_status kept_restore_server(mu_world *world,
+                                            const fli_bytes *state)
+{
+  fl_server_options options;
+  kept_source from = {state->data, state->size};
+  const fl_reader reader = {.read = kept_read_hook, .user = &from};
+  mu_server_options(world, &options);
+  const fl_status st =
+      fl_server_restore(&world->server, world->context, &options, &reader);
+  if (st == FL_OK && world->how->has_slices) mu_add_slices(world);
+  return st;
+}
+
 /* ---- the world in the middle of its first round -------------------------- */
 
-static inline int kept_is_counted(const mu_world *world)
+/* With cohorts, those of all. */
+static inline uint32_t kept_count(const mu_world *world)
 {
-  return world->server->jobs[0]->n_counted > 0;
+  const fli_job *job = world->server->jobs[0];
+  uint32_t n = job->n_counted;
+  for (uint32_t k = 0; job->cohorts && k < FL_COHORT_MAX; k++)
+    if (job->cohorts->leaves[k]) n += job->cohorts->leaves[k]->n_counted;
+  return n;
+}
+
+/* A list of bans is more than an empty one. */
+static inline void kept_start(mu_world *world)
+{
+  mu_start(world);
+  if (world->how->is_enrolled)
+    MU_MUST(fl_server_ban(world->server, "somebody", 3600 * MU_SECOND));
 }
 
 /* Up to where the states are saved: the server has counted the first client,
@@ -98,7 +207,7 @@ static inline void kept_to_the_middle(mu_world *world)
     mu_poll(&world->people[i]);
   }
   (void)mu_up(&world->people[0], 0);
-  CHECK(kept_is_counted(world));
+  CHECK_EQ_U64(kept_count(world), 1);
 }
 
 static inline void kept_save_client(const mu_world *world, uint32_t i,

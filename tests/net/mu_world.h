@@ -36,10 +36,12 @@ typedef struct mu_job {
   int has_feedback;
   int freezes;
   int has_slices;
-  uint32_t cohorts; /* FL_COHORT_*, 0 = none */
-  uint32_t rounds;  /* 0 = very many */
-  uint32_t least;   /* updates of a round; 0 = of everybody */
-  int is_enrolled;  /* keys on a list; allowances and bans of some ms */
+  uint32_t cohorts;   /* FL_COHORT_*, 0 = none */
+  uint32_t rounds;    /* 0 = very many */
+  uint32_t least;     /* updates of a round; 0 = of everybody */
+  int is_enrolled;    /* keys on a list; allowances and bans of some ms */
+  uint32_t selection; /* FL_SELECT_*, 0 = everybody alike */
+  uint32_t buffer;    /* updates that make a step; 0 = rounds begin together */
 } mu_job;
 
 typedef struct mu_world mu_world;
@@ -219,6 +221,8 @@ static inline void mu_add_job(mu_world *world)
   fl_freeze_options freeze;
   fl_cohort_options cohorts;
   fl_strategy_options strategy;
+  fl_selection_options selection;
+  MU_MUST(fl_selection_options_init(&selection, sizeof selection));
   MU_MUST(fl_compressor_options_init(&codec, sizeof codec));
   MU_MUST(fl_job_options_init(&job, sizeof job));
   MU_MUST(fl_freeze_options_init(&freeze, sizeof freeze));
@@ -238,6 +242,12 @@ static inline void mu_add_job(mu_world *world)
   job.min_participants = how->least ? how->least : world->n_people;
   job.retry_pause_ns = 1;
   job.steps_kept = 2;
+  job.buffer = how->buffer;
+  selection.rule = how->selection;
+  if (how->selection) {
+    job.selection = &selection;
+    job.participants = world->n_people;
+  }
   freeze.criterion = FL_FREEZE_FIXED;
   freeze.max_frozen = 1;
   freeze.fixed = fixed;
@@ -275,11 +285,9 @@ static inline void mu_set_key(const mu_person *p, fl_client *client)
   MU_MUST(fl_client_set_key(client, secret, NULL));
 }
 
-static inline void mu_start_person(mu_person *p)
+/* What a client has besides its state: a key, rows. */
+static inline void mu_equip(mu_person *p)
 {
-  fl_client_options options;
-  mu_person_options(p, &options);
-  MU_MUST(fl_client_new(&p->client, NULL, &options));
   if (p->world->how->is_enrolled) mu_set_key(p, p->client);
   if (!p->world->how->has_slices) return;
   uint64_t ids[MU_IDS];
@@ -289,6 +297,14 @@ static inline void mu_start_person(mu_person *p)
   MU_MUST(fl_slice_client_new(&p->slices, NULL, p->rows, NULL));
   MU_MUST(fl_slice_client_set_ids(p->slices, 0, ids, MU_IDS));
   MU_MUST(fl_client_attach_slices(p->client, p->slices));
+}
+
+static inline void mu_start_person(mu_person *p)
+{
+  fl_client_options options;
+  mu_person_options(p, &options);
+  MU_MUST(fl_client_new(&p->client, NULL, &options));
+  mu_equip(p);
 }
 
 static inline void mu_server_options(const mu_world *world,

@@ -137,6 +137,12 @@ static void with_keys(sv_world *world)
     sv_give_key(&world->clients[i], (uint8_t)(1 + i));
 }
 
+static void with_keys_in_a_store(sv_world *world)
+{
+  with_keys(world);
+  with_a_store(world);
+}
+
 /* They are in the store, and read from there. */
 static void trim_with_a_store(sv_world *world)
 {
@@ -263,6 +269,13 @@ static void training_survives_with_a_store(void)
   kept = NULL;
 }
 
+static void training_survives_with_keys_in_a_store(void)
+{
+  run_all(FL_CODEC_F32, FL_SCALE_EXCHANGED, with_keys_in_a_store);
+  fl_store_free(kept);
+  kept = NULL;
+}
+
 static fl_status recover(fl_context *context, void *arg)
 {
   fl_server_options options;
@@ -277,6 +290,8 @@ static fl_status recover(fl_context *context, void *arg)
 static void recovering_reports_it(void)
 {
   sv_world world;
+  const void *key = NULL;
+  size_t n = 0;
   configure(&world, NULL, FL_CODEC_THC, FL_SCALE_EXCHANGED);
   with_a_store(&world);
   CHECK_OK(try_start(&world));
@@ -286,6 +301,14 @@ static void recovering_reports_it(void)
   sv_update(&world.clients[0]);
   sv_pull(&world.clients[0]);
   CHECK_EQ_U64(world.clients[0].got[FLI_MSG_ACK], 1);
+  /* A key that has come since is a record beside the state. */
+  sv_client *late = sv_add(&world, "late", 1);
+  sv_give_key(late, 9);
+  sv_hello(late);
+  sv_pull(late);
+  CHECK_EQ_U64(late->got[FLI_MSG_WELCOME], 1);
+  CHECK_OK(fl_store_next(kept, "server/bound/", 13, &key, &n));
+  CHECK(memcmp(key, "server/bound/", 13) == 0);
   sv_free(&world);
   oom_loop(recover, kept);
   fl_store_free(kept);
@@ -419,6 +442,7 @@ int main(void)
   CHECK_CASE(training_survives_with_a_frozen_module);
   CHECK_CASE(training_survives_with_reports);
   CHECK_CASE(training_survives_with_a_store);
+  CHECK_CASE(training_survives_with_keys_in_a_store);
   CHECK_CASE(recovering_reports_it);
   CHECK_CASE(training_survives_with_a_strategy_of_sums);
   CHECK_CASE(training_survives_with_one_of_separate_updates);

@@ -28,6 +28,7 @@ def figures_of_a_server_are_printed():
     want(figures["update_bytes"] == 500000, figures)
     want(figures["registered_clients"] == 20000, figures)
     want(0 < figures["bytes_per_registered_client"] <= 64, figures)
+    want(figures["us_per_forgotten_client"] > 0, figures)
 
 
 def a_round_of_many_sessions_keeps_to_its_bounds():

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What docs/operations.md tells an operator to do: a backup while the
-aggregator runs, and going on from one that is put back."""
+aggregator runs, going on from one that is put back, and from the state of an
+older program."""
+import contextlib
+import hashlib
 import re
+import shutil
 import signal
 import sqlite3
+import struct
 import sys
 
 from programs import (ROOT, Bench, end_of, run_program, run_script, wait_for,
@@ -75,6 +80,57 @@ def a_rollback_goes_on_from_the_copy():
         want(end_of(aggregator) == 0, bench.errors("aggregator"))
         rounds = [e["round"] for e in bench.events("round_finished")]
         want(rounds[-1] == ROUNDS and rounds.count(5) == 2, rounds)
+
+
+# Of the program whose states had version 7, killed in round 4 of 6.
+OLD_STATE = ROOT / "tests" / "golden" / "kept" / "aggregator-7.sqlite"
+OLD_RUN = ("--hidden=1", "--rounds=6", "--min-clients=2",
+           "--min-participants=2", "--exit-when-done")
+FIRST_PIECE = b"server/state/\0\0\0\0"
+
+
+def _first_piece(state):
+    with contextlib.closing(sqlite3.connect(state)) as database:
+        query = "SELECT value FROM fl_store WHERE key = ?"
+        return database.execute(query, (FIRST_PIECE,)).fetchone()[0]
+
+
+def _version(state):
+    return struct.unpack_from("<I", _first_piece(state), 8)[0]
+
+
+def a_state_of_an_older_program_goes_on_and_is_of_this_one_then():
+    with Bench() as bench:
+        state = bench.folder / "state"
+        shutil.copy(OLD_STATE, state)
+        want(_version(state) == 7, _version(state))
+        aggregator = bench.aggregator(f"--state={state}", *OLD_RUN)
+        want(bench.events("restored")[0]["version"] == 3, bench.events())
+        people = [bench.participant(i, 2) for i in range(2)]
+        for i, person in enumerate(people):
+            want(end_of(person) == 0, bench.errors(f"p{i}"))
+        want(end_of(aggregator) == 0, bench.errors("aggregator"))
+        rounds = [e["round"] for e in bench.events("round_finished")]
+        want(rounds == [4, 5, 6], rounds)
+        want(_version(state) > 7, _version(state))
+
+
+def a_state_of_a_newer_program_is_refused_and_left_as_it_was():
+    with Bench() as bench:
+        state = bench.folder / "state"
+        shutil.copy(OLD_STATE, state)
+        piece = bytearray(_first_piece(state)[:-32])
+        struct.pack_into("<I", piece, 8, 1000)
+        piece += hashlib.blake2b(piece, digest_size=32).digest()
+        with contextlib.closing(sqlite3.connect(state)) as database:
+            database.execute("UPDATE fl_store SET value = ? WHERE key = ?",
+                             (bytes(piece), FIRST_PIECE))
+            database.commit()
+        status, _, errors = run_program(
+            AGGREGATOR, "--listen=127.0.0.1:0", f"--state={state}", *OLD_RUN)
+        want(status == 1, status, errors)
+        want("state version: got 1000, want 1.." in errors, errors)
+        want(_first_piece(state) == bytes(piece), "the file was changed")
 
 
 def settings_and_metrics_that_the_page_names_exist():

@@ -117,6 +117,32 @@ Test(server_forget, who_comes_back_before_the_end_stays)
   sv_free(&world);
 }
 
+/* Whatever the order in which they said so, and whoever thinks better of it. */
+Test(server_forget, those_who_go_together_go_in_the_order_of_ids)
+{
+  sv_world world;
+  uint32_t n = 0;
+  const char *last = "";
+  sv_begin(&world, FL_CODEC_F32);
+  sv_report(&world, 3);
+  leave(&world.clients[2]);
+  leave(&world.clients[0]);
+  sv_return(&world.clients[2]);
+  leave(&world.clients[2]);
+  cr_expect_eq(sv_events(&world, FL_SERVER_CLIENT_LEFT, NULL), 0u);
+  cr_assert_eq(fl_server_abort_round(world.server, 0), FL_OK);
+  sv_drain(&world);
+  for (size_t i = 0; i < world.n_events; i++) {
+    if (world.events[i].body.kind != FL_SERVER_CLIENT_LEFT) continue;
+    cr_expect(strcmp(last, world.events[i].client_id) < 0);
+    last = world.events[i].client_id;
+    n++;
+  }
+  cr_expect_eq(n, 2u);
+  cr_expect_eq(sv_status(&world).clients, 1u);
+  sv_free(&world);
+}
+
 Test(server_forget, leaving_after_the_end_works)
 {
   sv_world world;

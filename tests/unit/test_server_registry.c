@@ -196,3 +196,87 @@ Test(server_registry, fields_of_any_size_come_back)
   }
   sv_free(&world);
 }
+
+/* ---- allowances ---- */
+
+/* Six an hour, all of which are used when it goes. */
+static sv_client *begin_metered(sv_world *world)
+{
+  sv_init(world, NULL, FL_CODEC_F32);
+  world->options.max_messages = 6;
+  world->options.rate_interval_ns = 3600 * SV_SECOND_NS;
+  world->job_options.min_clients = UINT32_MAX;
+  sv_start(world);
+  sv_tick(world, SV_SECOND_NS);
+  sv_client *client = sv_add(world, "eve", 1);
+  for (int i = 0; i < 6; i++)
+    sv_hello(client);
+  sv_pull(client);
+  sv_lose(client);
+  return client;
+}
+
+/* How often it is welcome on new connections, of which each has one message
+ * before the server knows whose it is. */
+static uint32_t welcomes(sv_client *client)
+{
+  sv_clear(client);
+  for (int i = 0;
+       i < 9 && fl_server_wants_close(client->world->server, client->peer) != 1;
+       i++) {
+    i ? sv_hello(client) : sv_return(client);
+    sv_pull(client);
+  }
+  sv_lose(client);
+  return client->got[FLI_MSG_WELCOME];
+}
+
+Test(server_registry, a_client_whose_allowance_is_not_whole_rests_and_keeps_it)
+{
+  sv_world world;
+  sv_client *client = begin_metered(&world);
+  sv_tick(&world, 1201 * SV_SECOND_NS); /* two of them are back */
+  cr_assert(rests(&world, "eve"));
+  cr_expect_eq(welcomes(client), 2u + 1u);
+  sv_tick(&world, 2402 * SV_SECOND_NS);
+  cr_assert(rests(&world, "eve"));
+  sv_tick(&world, 9000 * SV_SECOND_NS);
+  cr_expect_eq(welcomes(client), 6u);
+  sv_free(&world);
+}
+
+/* Time in which the server does not run is none; the new clock starts anywhere.
+ */
+Test(server_registry, an_allowance_outlives_a_restart)
+{
+  for (int is_at_rest = 0; is_at_rest < 2; is_at_rest++) {
+    sv_world world;
+    sv_client *client = begin_metered(&world);
+    if (is_at_rest) sv_tick(&world, 601 * SV_SECOND_NS);
+    cr_assert_eq(rests(&world, "eve"), is_at_rest);
+    sv_restart(&world);
+    sv_tick(&world, 100000 * SV_SECOND_NS);
+    cr_expect_eq(welcomes(client), is_at_rest ? 1u + 1u : 1u);
+    /* Whoever rests before the first tick is on the new clock, too. */
+    sv_restart(&world);
+    fli_registry_rest(world.server->jobs[0]);
+    sv_tick(&world, 200000 * SV_SECOND_NS);
+    cr_expect_eq(welcomes(client), 1u);
+    sv_free(&world);
+  }
+}
+
+/* A server with another interval holds nobody for longer than that. */
+Test(server_registry,
+     an_allowance_is_whole_after_an_interval_whatever_was_saved)
+{
+  sv_world world;
+  sv_client *client = begin_metered(&world);
+  world.options.rate_interval_ns = 6 * SV_SECOND_NS;
+  sv_restart(&world);
+  sv_tick(&world, SV_SECOND_NS);
+  cr_expect_eq(welcomes(client), 1u);
+  sv_tick(&world, 8 * SV_SECOND_NS);
+  cr_expect_eq(welcomes(client), 6u);
+  sv_free(&world);
+}

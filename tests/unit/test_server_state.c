@@ -322,8 +322,12 @@ Test(server_state, snapshots_of_another_kind_or_version_are_refused)
                FL_E_VERSION);
   /* Its sums and norms are of another layout. */
   cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER,
-                         FLI_SERVER_STATE_VERSION - 1, SIZE_MAX),
+                         FLI_SERVER_STATE_FIRST - 1, SIZE_MAX),
                FL_E_VERSION);
+  /* A version is its layout: nothing is guessed. */
+  cr_expect_eq(rewrapped(&settings[0], FLI_STATE_SERVER,
+                         FLI_SERVER_STATE_VERSION - 1, SIZE_MAX),
+               FL_E_FORMAT);
 }
 
 Test(server_state, payload_damaged_under_a_right_hash_never_crashes)
