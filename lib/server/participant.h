@@ -39,7 +39,8 @@ struct fli_participant {
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
-  int is_tired; /* in the list of those that may rest */
+  int is_tired;  /* in the list of those that may rest */
+  uint32_t lane; /* of `visit`, see cohorts.h */
   fli_participant *next_tired;
 };
 

@@ -7,7 +7,7 @@
 #include "server/server.h"
 
 enum {
-  FLI_SERVER_STATE_VERSION = 7,
+  FLI_SERVER_STATE_VERSION = 8,
   FLI_SAVED_JOB_PARTS = 26,
   FLI_SAVED_FREEZING_PARTS = 5
 };

@@ -63,6 +63,8 @@ static const fli_saved_field option_rows[] = {
     OPTION(checkin_ns, FLI_SAVED_U64),
     OPTION(buffer, FLI_SAVED_U32),
     OPTION(buffer_staleness, FLI_SAVED_U32),
+    OPTION(cohort_pace, FLI_SAVED_U32),
+    OPTION(cohort_share, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),
