@@ -2,21 +2,7 @@
 /* Cohorts that go on apart: a real server and real clients of two groups. */
 #include <criterion/criterion.h>
 
-#include "server/cohorts.h"
-
-#define CW_MUST(call) cr_assert_eq((call), FL_OK, "%s", fl_last_error())
-#include "cohort_world.h"
-
-static const fli_job *front_of(const cw_world *w)
-{
-  return w->server->jobs[0];
-}
-
-static void init(cw_world *w, uint32_t codec, uint32_t n)
-{
-  cw_init(w, codec, n, 2);
-  w->job.cohort_pace = FL_COHORT_APART;
-}
+#include "cohort_apart.h"
 
 static void run_two_groups(cw_world *w, uint32_t codec, uint32_t sketches)
 {
@@ -135,19 +121,6 @@ Test(server_cohort_apart, auxo_splits_by_features_of_decoded_updates)
 
 /* ---- pace ---------------------------------------------------------------- */
 
-/* Run until two cohorts were found to stay. */
-static void find_two(cw_world *w, uint32_t rounds)
-{
-  init(w, FL_CODEC_THC, 60);
-  w->job.rounds = rounds;
-  w->job.participants = 12;
-  cw_start(w);
-  while (w->changes[FL_COHORT_KEPT] == 0 && !w->is_finished)
-    cw_run(w, w->finished + 1);
-  cr_assert_eq(w->changes[FL_COHORT_KEPT], 1u);
-  cr_assert(!w->is_finished);
-}
-
 static uint64_t version_of(const cw_world *w, uint32_t cohort)
 {
   static float weights[CW_WEIGHTS];
@@ -237,6 +210,136 @@ Test(server_cohort_apart, job_is_over_with_its_share_of_updates)
     trained += w.clients[i].trained;
   cr_assert_geq(trained, 60u * 12u);
   cr_assert_leq(trained, 62u * 12u);
+  cw_free(&w);
+}
+
+/* Clients that its running draw asks to train. */
+static uint32_t drawn_by(const cw_world *w, uint32_t cohort)
+{
+  const fli_lane *lane = &front_of(w)->cohorts->lanes[cohort];
+  uint32_t n = 0;
+  cr_assert(lane->is_drawn);
+  for (uint32_t i = 0; i < lane->n_visits; i++)
+    n += lane->visits[i].trains;
+  return n;
+}
+
+/* Each cohort's share of 20: of 40 and 20 clients, by size and equally. */
+static void check_share(uint32_t share, uint32_t large, uint32_t little)
+{
+  static cw_world w;
+  init(&w, FL_CODEC_THC, 60);
+  w.job.rounds = 60;
+  w.job.participants = 20;
+  w.job.cohort_share = share;
+  cw_start(&w);
+  for (uint32_t i = 0; i < 60; i++)
+    w.clients[i].group = i % 3 == 2;
+  while (w.changes[FL_COHORT_KEPT] == 0 && !w.is_finished)
+    cw_run(&w, w.finished + 1);
+  cw_run(&w, w.finished + 8);
+  cr_assert(!w.is_finished);
+  cr_assert_eq(drawn_by(&w, cw_cohort(&w, 0)), large);
+  cr_assert_eq(drawn_by(&w, cw_cohort(&w, 2)), little);
+  cw_free(&w);
+}
+
+Test(server_cohort_apart, participants_are_shared_by_size_or_equally)
+{
+  check_share(FL_COHORT_BY_SIZE, 13, 7);
+  check_share(FL_COHORT_EQUAL, 10, 10);
+}
+
+/* ---- guests -------------------------------------------------------------- */
+
+/* Clients whose data become the other group's are drawn by their old cohort,
+ * tell that the other's model suits them better, and train there. */
+Test(server_cohort_apart, who_has_moved_trains_in_the_next_round_of_another)
+{
+  static cw_world w;
+  uint32_t guests = 0, there = 0;
+  find_two(&w, 120);
+  cw_run(&w, w.finished + 12);
+  const uint32_t from = cw_cohort(&w, 0), to = cw_cohort(&w, 1);
+  cr_assert_neq(from, to);
+  for (uint32_t i = 0; i < 20; i += 2)
+    w.clients[i].group = 1;
+  for (uint32_t t = 0; t < 1000 && !w.is_finished; t++) {
+    for (uint32_t i = 0; i < w.n_clients; i++) {
+      (void)cw_talk(&w, i);
+      const fli_lane *lane = &front_of(&w)->cohorts->lanes[to];
+      for (uint32_t k = 0; k < lane->n_guests; k++) {
+        cr_assert_eq(lane->guests[k].cohort, to);
+        cr_assert_eq(lane->guests[k].participant->member, FLI_NO_MEMBER);
+        guests++;
+      }
+    }
+    cw_listen(&w);
+  }
+  cr_assert(w.is_finished);
+  cr_assert_gt(guests, 0u);
+  for (uint32_t i = 0; i < 20; i += 2)
+    there += cw_cohort(&w, i) == to;
+  cr_assert_eq(there, 10u);
+  cw_free(&w);
+}
+
+/* Clients that come when there are two cohorts are drawn by whichever draws
+ * next, and find theirs. */
+Test(server_cohort_apart, newcomers_find_their_cohort)
+{
+  static cw_world w;
+  find_two(&w, 100);
+  w.n_clients = 80;
+  for (uint32_t i = 60; i < 80; i++)
+    cw_add(&w, i);
+  cw_run(&w, UINT32_MAX);
+  cr_assert(w.is_finished);
+  uint32_t sorted = 0, trained = 0;
+  for (uint32_t i = 60; i < 80; i++) {
+    if (w.clients[i].probed == 0) continue;
+    trained++;
+    sorted += cw_cohort(&w, i) == cw_cohort(&w, i % 2);
+  }
+  cr_assert_geq(trained, 15u);
+  cr_assert_geq(sorted + 1, trained);
+  cw_free(&w);
+}
+
+/* ---- scores -------------------------------------------------------------- */
+
+/* The others have scored, and train on, while one cohort is in a round; it is
+ * told of all when that one has scored, too. */
+Test(server_cohort_apart, slow_cohort_scores_later_and_holds_nobody_up)
+{
+  static cw_world w;
+  fl_client_accuracy accuracy;
+  uint32_t waiting = 0;
+  CW_MUST(fl_client_accuracy_init(&accuracy, sizeof accuracy));
+  init(&w, FL_CODEC_THC, 60);
+  w.job.rounds = 60;
+  w.job.participants = 12;
+  w.job.evaluate_every = 20;
+  cw_start(&w);
+  while (w.changes[FL_COHORT_KEPT] == 0 && !w.is_finished)
+    cw_run(&w, w.finished + 1);
+  const uint32_t slow = cw_cohort(&w, 1), fast = cw_cohort(&w, 0);
+  while (!w.is_finished && w.now < 2000 * CW_SECOND) {
+    pass_second(&w, slow, 5);
+    const fli_cohorts *cohorts = front_of(&w)->cohorts;
+    if (w.is_finished) break;
+    const fli_job *leaf = cohorts->leaves[fast];
+    waiting += (cohorts->scores.left >> slow & 1) &&
+               (cohorts->scores.left >> fast & 1) == 0 &&
+               fli_leaf_is_running(leaf);
+  }
+  cr_assert(w.is_finished);
+  cr_assert_gt(waiting, 0u);
+  cr_assert_eq(w.scores, 3u);
+  CW_MUST(fl_server_get_accuracy(w.server, 0, &accuracy));
+  cr_assert_eq(accuracy.clients, 60u);
+  cr_assert_eq(accuracy.round, 60u);
+  cr_assert_gt(accuracy.mean, .9);
   cw_free(&w);
 }
 
@@ -343,255 +446,5 @@ Test(server_cohort_apart, settings_out_of_range_are_refused)
                FL_E_CONFLICT);
   w.job.cohort_sketches = FL_SKETCH_AUTO;
   CW_MUST(fl_server_add_job(w.server, w.model, &w.job, NULL));
-  cw_free(&w);
-}
-
-/* ---- changes that wait --------------------------------------------------- */
-
-typedef struct watch {
-  uint32_t kind;
-  int is_held;
-  uint32_t waited; /* exchanges in which such an event was held */
-  uint32_t begun;  /* draws of a cohort that it names */
-  uint32_t busy;   /* times that one of them was in a round */
-} watch;
-
-/* A look after every exchange: who begins while an event is held? */
-static void look(const cw_world *w, watch *seen, int was_busy[2])
-{
-  const fli_cohorts *cohorts = front_of(w)->cohorts;
-  const fl_cohort_event *event = &cohorts->held[0];
-  const int is_held = cohorts->n_held > 0 && event->kind == seen->kind;
-  const int was_held = seen->is_held;
-  const uint32_t names[2] = {event->cohort, event->child};
-  for (uint32_t i = 0; i < 2; i++) {
-    const fli_job *leaf = is_held ? cohorts->leaves[names[i]] : NULL;
-    const int is_busy = leaf && fli_apart_is_busy(front_of(w), names[i]);
-    seen->begun += was_held && is_held && is_busy && !was_busy[i];
-    seen->busy += (uint32_t)is_busy;
-    was_busy[i] = is_busy;
-  }
-  seen->waited += (uint32_t)is_held;
-  seen->is_held = is_held;
-}
-
-/* `slow` clients are heard in every fifth turn only. */
-static void run_watched(cw_world *w, watch *seen, uint32_t slow)
-{
-  int was_busy[2] = {0};
-  for (uint32_t t = 0; t < 4000 && !w->is_finished; t++) {
-    for (uint32_t i = 0; i < w->n_clients && !w->is_finished; i++) {
-      if (cw_cohort(w, i) == slow && t % 5 != 0) continue;
-      (void)cw_talk(w, i);
-      cw_listen(w);
-      if (!w->is_finished) look(w, seen, was_busy);
-    }
-  }
-  cr_assert(w->is_finished);
-}
-
-/* A trial whose halves are alike, one of them slow: it is undone when the round
- * of that one has ended, and neither begins another before. */
-Test(server_cohort_apart, undone_trial_waits_for_the_round_of_its_slow_half)
-{
-  static cw_world w;
-  watch seen = {.kind = FL_COHORT_UNDONE};
-  cw_init(&w, FL_CODEC_THC, 60, 1);
-  w.job.cohort_pace = FL_COHORT_APART;
-  w.job.participants = 12;
-  w.job.rounds = 80;
-  w.cohorts.agreement = 0.0f;
-  w.cohorts.gap = 0.0f;
-  w.cohorts.evidence = 10;
-  cw_start(&w);
-  cw_run(&w, 1);
-  run_watched(&w, &seen, 1);
-  cr_assert_gt(w.changes[FL_COHORT_TRIAL], 0u);
-  cr_assert_gt(w.changes[FL_COHORT_UNDONE], 0u);
-  cr_assert_gt(seen.waited, 0u);
-  cr_assert_gt(seen.busy, 0u);
-  cr_assert_eq(seen.begun, 0u);
-  cw_free(&w);
-}
-
-/* Two cohorts that are said to be alike, whatever clients who have moved tell,
- * are one when neither is in a round. */
-Test(server_cohort_apart, merge_waits_for_the_round_of_the_slow_one)
-{
-  static cw_world w;
-  watch seen = {.kind = FL_COHORT_MERGED};
-  init(&w, FL_CODEC_THC, 60);
-  w.job.rounds = 120;
-  w.job.participants = 12;
-  w.cohorts.merge = 100.0f;
-  cw_start(&w);
-  while (w.changes[FL_COHORT_KEPT] == 0 && !w.is_finished)
-    cw_run(&w, w.finished + 1);
-  for (uint32_t i = 0; i < w.n_clients; i++)
-    w.clients[i].group ^= 1;
-  run_watched(&w, &seen, 1);
-  cr_assert_gt(w.changes[FL_COHORT_MERGED], 0u);
-  cr_assert_gt(seen.waited, 0u);
-  cr_assert_gt(seen.busy, 0u);
-  cr_assert_eq(seen.begun, 0u);
-  cw_free(&w);
-}
-
-/* ---- snapshots ----------------------------------------------------------- */
-
-static void small(cw_world *w)
-{
-  init(w, FL_CODEC_THC, 60);
-  w->job.rounds = 45;
-  w->job.participants = 12;
-  w->job.evaluate_every = 6;
-}
-
-static void save(const cw_world *w, fl_buffer **buffer)
-{
-  fl_writer writer;
-  CW_MUST(fl_buffer_new(buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(*buffer, &writer));
-  CW_MUST(fl_server_save(w->server, &writer));
-}
-
-enum { VERSIONS = 400 };
-
-/* A hash of each version of each of two models. */
-typedef struct versions {
-  uint64_t hash[2][VERSIONS];
-} versions;
-
-static void note_versions(const cw_world *w, versions *all)
-{
-  for (uint32_t m = 0; m < 2; m++) {
-    const fli_store *store = &front_of(w)->cohorts->leaves[m]->store;
-    cr_assert_lt(store->canonical.version, (uint64_t)VERSIONS);
-    memcpy(&all->hash[m][store->canonical.version], store->hash,
-           sizeof all->hash[m][0]);
-  }
-}
-
-/* To the end from where two cohorts were found; killed every so many exchanges.
- */
-static void go_on_with_kills(cw_world *w, versions *all, uint32_t every)
-{
-  uint32_t n = 0;
-  small(w);
-  cw_start(w);
-  while (w->changes[FL_COHORT_KEPT] == 0)
-    cw_run(w, w->finished + 1);
-  for (uint32_t t = 0; t < 4000 && !w->is_finished; t++) {
-    for (uint32_t i = 0; i < w->n_clients; i++) {
-      (void)cw_talk(w, i);
-      cw_listen(w);
-      note_versions(w, all);
-      if (every && ++n % every == 0 && !w->is_finished) cw_restart(w);
-    }
-  }
-  cr_assert(w->is_finished);
-}
-
-/* Which cohort is ahead depends on the order of messages, so the last versions
- * may have other numbers; none has other weights. */
-static void check_same(const versions *a, const versions *b, uint32_t kills)
-{
-  for (uint32_t m = 0; m < 2; m++) {
-    uint32_t n = 0;
-    for (uint32_t v = 0; v < VERSIONS; v++) {
-      if (!a->hash[m][v] || !b->hash[m][v]) continue;
-      cr_assert_eq(a->hash[m][v], b->hash[m][v],
-                   "killed every %u: cohort %u, version %u", kills, m, v);
-      n++;
-    }
-    cr_assert_gt(n, 8u);
-  }
-}
-
-Test(server_cohort_apart, killed_at_any_time_each_version_is_the_same,
-     .timeout = 120)
-{
-  static const uint32_t kills[] = {337, 701, 1009};
-  static cw_world w;
-  static versions calm, other;
-  go_on_with_kills(&w, &calm, 0);
-  cw_free(&w);
-  for (size_t k = 0; k < sizeof kills / sizeof *kills; k++) {
-    memset(&other, 0, sizeof other);
-    go_on_with_kills(&w, &other, kills[k]);
-    check_same(&calm, &other, kills[k]);
-    cw_free(&w);
-  }
-}
-
-/* From the beginning: draws, trials, guests, scores, what is held. */
-Test(server_cohort_apart, killed_at_any_time_it_finds_the_same_cohorts,
-     .timeout = 120)
-{
-  static const uint32_t kills[] = {211, 701, 1999};
-  static cw_world w;
-  for (size_t k = 0; k < sizeof kills / sizeof *kills; k++) {
-    small(&w);
-    cw_run_with_kills(&w, kills[k]);
-    cr_assert(w.is_finished, "killed every %u", kills[k]);
-    cr_assert_eq(w.finished, 45u);
-    cr_assert_eq(w.changes[FL_COHORT_KEPT], 1u);
-    cr_assert(cw_is_sorted(&w));
-    cw_free(&w);
-  }
-}
-
-static void check_restored(const cw_world *w, uint32_t n)
-{
-  fl_buffer *first = NULL;
-  const uint8_t *a = NULL, *b = NULL;
-  size_t n_a = 0, n_b = 0;
-  cw_world other = *w;
-  fl_buffer *second = NULL;
-  fl_reader reader;
-  save(w, &first);
-  CW_MUST(fl_buffer_as_reader(first, &reader));
-  CW_MUST(fl_server_restore(&other.server, NULL, NULL, &reader));
-  save(&other, &second);
-  CW_MUST(fl_buffer_get(first, &a, &n_a));
-  CW_MUST(fl_buffer_get(second, &b, &n_b));
-  cr_assert_eq(n_a, n_b, "after exchange %u", n);
-  cr_assert_arr_eq(a, b, n_a, "after exchange %u", n);
-  fl_server_free(other.server);
-  fl_buffer_free(first);
-  fl_buffer_free(second);
-}
-
-Test(server_cohort_apart, what_was_restored_is_saved_with_the_same_bytes,
-     .timeout = 120)
-{
-  static cw_world w;
-  uint32_t n = 0, held = 0, guests = 0, left = 0;
-  small(&w);
-  w.cohorts.agreement = 0.0f;
-  w.cohorts.gap = 0.0f;
-  cw_start(&w);
-  for (uint32_t t = 0; t < 4000 && !w.is_finished; t++) {
-    for (uint32_t i = 0; i < w.n_clients && !w.is_finished; i++) {
-      if (i % 2 && t % 3) continue;
-      (void)cw_talk(&w, i);
-      cw_listen(&w);
-      const fli_cohorts *cohorts = front_of(&w)->cohorts;
-      uint32_t here = 0;
-      for (uint32_t m = 0; m < FL_COHORT_MAX; m++)
-        here += cohorts->lanes[m].n_guests;
-      const int is_rare =
-          cohorts->n_held > 0 || here > 0 || cohorts->scores.left > 0;
-      if (++n % (is_rare ? 41 : 211) != 0) continue;
-      held += cohorts->n_held;
-      guests += here;
-      left += cohorts->scores.left > 0;
-      check_restored(&w, n);
-    }
-  }
-  cr_assert(w.is_finished);
-  cr_assert_gt(guests, 0u);
-  cr_assert_gt(left, 0u);
-  (void)held;
   cw_free(&w);
 }
