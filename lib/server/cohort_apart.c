@@ -110,6 +110,7 @@ static void begin_round(fli_job *leaf)
     fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
     return;
   }
+  leaf->front->cohorts->ends++; /* others may have guests */
   if (fli_cohorts_count_members(leaf) == 0) {
     fli_round_wait(leaf);
     leaf->attempt++;

@@ -85,6 +85,7 @@ static fl_status follow(fli_job *front, uint32_t at)
     fli_guests_release(front, &cohorts->lanes[event.child]);
     fli_scores_drop(front, event.child);
   }
+  cohorts->ends++;
   cohorts->n_held--;
   memmove(&cohorts->held[at], &cohorts->held[at + 1],
           (cohorts->n_held - at) * sizeof event);

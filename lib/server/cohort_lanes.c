@@ -204,9 +204,11 @@ static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
   if (is_drawn > 1 || !fli_cohorts_leaf(front, cohort))
     return malformed("a draw");
   fli_lane *lane = &front->cohorts->lanes[cohort];
-  if (lane->turn > 0) return malformed("a draw");
+  const uint32_t turn = fli_reader_u32(reader);
+  if (lane->turn > 0 || lane->n_guests > 0 || (is_drawn && turn == 0))
+    return malformed("a draw");
   lane->is_drawn = (int)is_drawn;
-  lane->turn = fli_reader_u32(reader);
+  lane->turn = turn;
   lane->next_probed = fli_reader_u32(reader);
   fl_status st = fli_visits_read(front, lane, reader, sorted, n_sorted);
   if (st == FL_OK) st = read_guests(front, lane, reader, sorted, n_sorted);

@@ -345,6 +345,14 @@ static int is_placed(const fli_job *front, const fli_participant *who,
   return 0;
 }
 
+/* Or it is in nobody's draw. */
+static int is_drawn_by(const fli_job *leaf, const fli_participant *who)
+{
+  const fli_lane *lane = &leaf->front->cohorts->lanes[who->lane];
+  return who->visit == FLI_NO_MEMBER ||
+         (who->visit != FLI_GUEST && lane == fli_lane_of(leaf));
+}
+
 static fl_status place_members(fli_job *front)
 {
   const fli_cohorts *cohorts = front->cohorts;
@@ -353,7 +361,8 @@ static fl_status place_members(fli_job *front)
     fli_job *leaf = cohorts->leaves[i];
     for (uint32_t k = 0; leaf && k < leaf->n_members; k++) {
       fli_participant *who = leaf->members[k].participant;
-      if (who->member != k || is_placed(front, who, i))
+      if (who->member != k || is_placed(front, who, i) ||
+          !is_drawn_by(leaf, who))
         return malformed("a member of two");
       who->job = leaf;
     }

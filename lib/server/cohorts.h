@@ -111,7 +111,7 @@ struct fli_cohorts {
   /* APART: */
   uint64_t number; /* of the last round or draw of any leaf */
   uint64_t work;   /* updates counted in the job's round */
-  uint64_t ends;   /* of draws, since the start */
+  uint64_t ends;   /* times that clients or cohorts became free */
   int is_ending;   /* all rounds were made */
   int is_back;     /* restored: those who were there are waited for */
   fli_cohort_sums sums;

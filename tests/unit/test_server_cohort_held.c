@@ -256,6 +256,44 @@ Test(server_cohort_held, what_was_restored_is_saved_with_the_same_bytes,
   cw_free(&w);
 }
 
+/* A server with a store says nothing that is not there: it is killed without a
+ * word, and goes on with what was. */
+Test(server_cohort_held, recovered_from_its_store_it_finds_the_same_cohorts,
+     .timeout = 120)
+{
+  static cw_world w;
+  fl_server_options options;
+  fl_store *store = NULL;
+  uint32_t n = 0;
+  small(&w);
+  w.job.rounds = 35;
+  CW_MUST(fl_store_memory_new(&store, NULL));
+  CW_MUST(fl_server_options_init(&options, sizeof options));
+  options.store = store;
+  CW_MUST(fl_server_new(&w.server, NULL, &options));
+  CW_MUST(fl_server_add_job(w.server, w.model, &w.job, NULL));
+  for (uint32_t i = 0; i < w.n_clients; i++)
+    cw_add(&w, i);
+  for (uint32_t t = 0; t < 4000 && !w.is_finished; t++) {
+    for (uint32_t i = 0; i < w.n_clients && !w.is_finished; i++) {
+      (void)cw_talk(&w, i);
+      cw_listen(&w);
+      if (++n % 997 != 0) continue;
+      fl_server_free(w.server);
+      CW_MUST(fl_store_rollback(store));
+      CW_MUST(fl_server_recover(&w.server, NULL, &options));
+      for (uint32_t k = 0; k < w.n_clients; k++)
+        CW_MUST(fl_client_disconnected(w.clients[k].handle));
+      CW_MUST(fl_server_tick(w.server, w.now));
+    }
+  }
+  cr_assert(w.is_finished);
+  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 2u);
+  cr_assert(cw_is_sorted(&w));
+  cw_free(&w);
+  fl_store_free(store);
+}
+
 /* ---- what is held, by hand ----------------------------------------------- */
 
 static void hold(fli_job *front, uint32_t kind, uint32_t cohort, uint32_t child)
@@ -347,6 +385,7 @@ Test(server_cohort_held, what_is_held_is_saved)
   hold(front, FL_COHORT_UNDONE, 0, 1);
   hold(front, FL_COHORT_SPLIT, 2, 1);
   front->cohorts->lanes[1].is_drawn = 1;
+  front->cohorts->lanes[1].turn = 1;
   check_restored(&w, 0);
   /* Events that cannot be followed are no server's. */
   front->cohorts->held[1].child = 2;
