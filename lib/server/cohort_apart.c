@@ -303,7 +303,11 @@ int fli_apart_progress(fli_job *front)
   int has_changed = 0;
   if (front->phase == FLI_PHASE_FINISHED) return 0;
   front->phase = FLI_PHASE_LEAVES;
-  if (!front->registry.grace_first) cohorts->is_back = 0;
+  if (!front->registry.grace_first ||
+      front->server->now_ns - front->waiting_ns >=
+          front->options.return_grace_ns) {
+    cohorts->is_back = 0;
+  }
   if (cohorts->number >= NUMBERS_END) cohorts->is_ending = 1;
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     if (cohorts->leaves[i]) has_changed |= end_phase(cohorts->leaves[i]);
