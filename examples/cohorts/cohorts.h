@@ -137,6 +137,7 @@ struct run {
   /* The same through a server and its clients. */
   uint32_t codec;    /* FL_CODEC_* */
   uint32_t sketches; /* FL_SKETCH_* */
+  uint32_t pace;     /* FL_COHORT_TOGETHER, FL_COHORT_APART */
   uint32_t rounds;   /* the job's */
   fl_server *server;
   fl_model *served; /* its first model */

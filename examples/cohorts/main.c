@@ -26,6 +26,7 @@ struct config {
   char data[SETTING_TEXT_BYTES], scenario[SETTING_TEXT_BYTES];
   char rule[SETTING_TEXT_BYTES], record[SETTING_TEXT_BYTES];
   char codec[SETTING_TEXT_BYTES], sketches[SETTING_TEXT_BYTES];
+  char pace[SETTING_TEXT_BYTES];
   uint64_t clients, samples, participants, evaluated, rounds, every;
   uint64_t drift_round, seed;
   int compare, direct;
@@ -71,6 +72,8 @@ static const struct setting table[] = {
      "what updates are compared by, of sketch: lanes (values as they come, "
      "thc) or floats (decoded updates); auto is the first where it can be "
      "(auto)"},
+    {"pace", SETTING_TEXT, AT(pace), 0, 0, "together|apart", "NAME",
+     "rounds of the server's cohorts: together, or each by itself (together)"},
     {"direct", SETTING_FLAG, AT(direct), 0, 0, NULL, NULL,
      "no server: drive the set of cohorts and the models from here"},
     {"clients", SETTING_COUNT, AT(clients), CLIENTS_LEAST, CLIENTS_MOST, NULL,
@@ -253,6 +256,8 @@ static void begin(struct trial *trial, const struct config *config, world *w)
   r->on_event = on_event;
   r->codec = codec_of(config->codec);
   r->sketches = sketches_of(config->sketches);
+  r->pace =
+      strcmp(config->pace, "apart") == 0 ? FL_COHORT_APART : FL_COHORT_TOGETHER;
   r->rounds = (uint32_t)config->rounds;
   run_open(r, w);
   trial->rule->begin(r);
@@ -325,6 +330,7 @@ int main(int argc, char **argv)
                           .rule = "sketch",
                           .codec = "thc",
                           .sketches = "auto",
+                          .pace = "together",
                           .clients = 1000,
                           .participants = 50,
                           .evaluated = 40,

@@ -134,6 +134,7 @@ static void begin(run *r, uint32_t kind)
   job.cohorts = &r->options;
   job.cohort_sketches = r->sketches;
   job.cohort_probed = r->evaluated;
+  job.cohort_pace = r->pace;
   cohorts_must(fl_server_new(&r->server, NULL, NULL), "server");
   cohorts_must(fl_server_add_job(r->server, r->served, &job, NULL), "job");
   cohorts_must(fl_server_get_cohorts(r->server, 0, &r->seen), "cohorts");

@@ -128,6 +128,14 @@ enum {
   FL_SKETCH_FLOATS = 2 /**< decoded, and sketched (fl_sketcher) */
 };
 
+/** How the rounds of cohorts go on. */
+enum {
+  /** Together: none begins its next one before all have ended theirs. */
+  FL_COHORT_TOGETHER = 0,
+  /** Each by itself: those whose clients are slow hold nobody up. */
+  FL_COHORT_APART = 1
+};
+
 typedef struct fl_job_options {
   uint32_t struct_size;
   uint32_t rounds;  /**< default 10, >= 1 */
@@ -267,6 +275,24 @@ typedef struct fl_job_options {
   /** Samples that a client may have: who claims more is refused
    * (FL_REJECT_RANGE), by HELLO or in a round. Default 2^40. */
   uint64_t max_samples;
+  /** FL_COHORT_TOGETHER (default) or FL_COHORT_APART. APART, a cohort begins
+   * its next round as soon as its last one has ended and clients are there: its
+   * share of `participants`, see cohort_share, but min_participants at least.
+   * Rounds of all cohorts are numbered in one row, as they begin: that number
+   * is `round` of events that name a cohort, but EVALUATED and COHORT_CHANGED.
+   * A round of the whole job, which `rounds` counts, which events without a
+   * cohort and fl_job_status name and learning rates follow, is `participants`
+   * updates of any cohorts (0: as many as clients are there); rounds that were
+   * aborted do not count, and the job ends when those that run have ended.
+   * After every evaluate_every-th one each cohort's clients score its model as
+   * soon as the cohort is between two rounds, and EVALUATED without a cohort
+   * comes when all have, or the next evaluation begins. A change of cohorts of
+   * which one is in the middle of a round waits for that to end, and the others
+   * of the change with it. */
+  uint32_t cohort_pace;
+  /** How APART shares `participants` among cohorts: FL_COHORT_BY_SIZE
+   * (default), FL_COHORT_EQUAL or FL_COHORT_BY_LOSS. */
+  uint32_t cohort_share;
 } fl_job_options;
 FL_API fl_status fl_job_options_init(fl_job_options *options, size_t size);
 

@@ -8,9 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/context.h"
 #include "base/error.h"
-#include "base/rng.h"
 
 /* ---- what one is asked --------------------------------------------------- */
 
@@ -30,23 +28,40 @@ static void take_route(fli_visit *visit, const fl_cohort_route *route)
   }
 }
 
-static fl_status find_route(const fli_job *front, const fli_visit *visit,
-                            double loss, fl_cohort_route *route)
+/* What is held is not what the set thinks that it is. */
+static void drop_held(const fli_job *front, fl_cohort_route *route)
+{
+  const uint64_t held = fli_held_mask(front);
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < route->n_probes; i++) {
+    if (held >> route->probes[i] & 1) continue;
+    route->probes[kept++] = route->probes[i];
+  }
+  route->n_probes = kept;
+}
+
+static fl_status find_route(const fli_job *front, const fli_lane *lane,
+                            const fli_visit *visit, double loss,
+                            fl_cohort_route *route)
 {
   fl_status st = fl_cohort_route_init(route, sizeof *route);
-  if (st != FL_OK) return st;
-  return fl_cohort_set_route(front->cohorts->set, visit->slot,
-                             (uint32_t)front->round, loss, route);
+  if (st == FL_OK) {
+    st = fl_cohort_set_route(front->cohorts->set, visit->slot, lane->turn, loss,
+                             route);
+  }
+  if (st == FL_OK) drop_held(front, route);
+  return st;
 }
 
 /* With one cohort there is nothing to tell; with more, everybody tells at
  * least the loss of its own model, always before training, so that losses are
  * of one kind. */
-static fl_status begin_visit(fli_job *front, fli_visit *visit)
+fl_status fli_visit_begin(const fli_job *front, const fli_lane *lane,
+                          fli_visit *visit)
 {
   const fl_cohort_set *set = front->cohorts->set;
   fl_cohort_route route;
-  const fl_status st = find_route(front, visit, (double)NAN, &route);
+  const fl_status st = find_route(front, lane, visit, (double)NAN, &route);
   if (st != FL_OK) return st;
   visit->cohort = route.cohort;
   visit->limit = route.limit;
@@ -61,11 +76,11 @@ static fl_status begin_visit(fli_job *front, fli_visit *visit)
   return FL_OK;
 }
 
-static void close_visit(fli_job *front, fli_visit *visit)
+static void close_visit(fli_lane *lane, fli_visit *visit)
 {
   if (!visit->is_open) return;
   visit->is_open = 0;
-  front->cohorts->n_open--;
+  lane->n_open--;
 }
 
 static void choose(fli_visit *visit)
@@ -80,11 +95,11 @@ static void choose(fli_visit *visit)
 
 /* A loss above the limit: the client compares all. Losses that were told are
  * not asked again. */
-static void widen(fli_job *front, fli_visit *visit)
+static void widen(const fli_job *front, const fli_lane *lane, fli_visit *visit)
 {
   fl_cohort_route route;
   if (visit->chooses || !(visit->losses[0] > visit->limit)) return;
-  if (find_route(front, visit, visit->losses[0], &route) != FL_OK) return;
+  if (find_route(front, lane, visit, visit->losses[0], &route) != FL_OK) return;
   visit->limit = INFINITY;
   if (route.chooses) take_route(visit, &route);
 }
@@ -94,180 +109,66 @@ static int is_last(const fli_visit *visit)
   return visit->n_told >= visit->n_probes;
 }
 
-/* ---- drawing ------------------------------------------------------------- */
-
-enum { ROLE_NONE, ROLE_TRAINS, ROLE_ASKED, ROLE_NEEDED };
-
-/* Those whose comparison a trial needs before they train are not drawn, unless
- * too few were left. */
-static fl_status spare_needed(fli_job *front, fli_participant *const *all,
-                              uint32_t n, uint8_t *roles)
-{
-  uint32_t needed = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    fl_cohort_member member;
-    fl_status st = fl_cohort_member_init(&member, sizeof member);
-    if (st == FL_OK)
-      st = fl_cohort_set_get_member(front->cohorts->set, all[i]->slot, &member);
-    if (st != FL_OK) return st;
-    if (!member.is_needed || !(all[i]->capabilities & FLI_CAP_EVALUATE))
-      continue;
-    roles[i] = ROLE_NEEDED;
-    needed++;
-  }
-  if (n - needed >= front->options.min_participants && n > needed) return FL_OK;
-  memset(roles, ROLE_NONE, n);
-  return FL_OK;
-}
-
-/* First those who are needed, then everybody else in an order of its own, of
- * which the next ones have their turn. */
-static fl_status pick_probed(fli_job *front, fli_participant *const *all,
-                             uint32_t n, uint8_t *roles)
-{
-  fli_cohorts *cohorts = front->cohorts;
-  uint32_t left = front->options.cohort_probed;
-  fli_rng rng;
-  if (n == 0 || fl_cohort_set_count(cohorts->set) < 2 ||
-      cohorts->options.rule != FL_COHORT_SKETCH) {
-    return FL_OK;
-  }
-  uint32_t *order = fli_alloc(front->context, n, sizeof *order);
-  if (!order) return fli_nomem(n * sizeof *order);
-  for (uint32_t i = 0; i < n; i++)
-    order[i] = i;
-  fli_rng_init(&rng, front->options.seed, FLI_RNG_COHORT, 0, 0);
-  fli_rng_shuffle(&rng, order, n);
-  for (uint32_t i = 0; i < n && left > 0; i++)
-    left -= roles[order[i]] == ROLE_NEEDED;
-  for (uint32_t i = 0; left > 0 && i < n; i++) {
-    const uint32_t at = order[(cohorts->next_probed + i) % n];
-    if (roles[at] || !(all[at]->capabilities & FLI_CAP_EVALUATE)) continue;
-    roles[at] = ROLE_ASKED;
-    left--;
-    if (left == 0) cohorts->next_probed = (cohorts->next_probed + i + 1) % n;
-  }
-  fli_free(front->context, order, n * sizeof *order);
-  return FL_OK;
-}
-
-/* Both lists are sorted by id. */
-static fl_status find_roles(fli_job *front, fli_participant **all, uint32_t n,
-                            uint8_t *roles)
-{
-  const uint32_t most = fli_select_size(front);
-  uint32_t n_free = 0;
-  fl_status st = spare_needed(front, all, n, roles);
-  if (st != FL_OK) return st;
-  fli_participant **drawn = fli_alloc(front->context, n, sizeof *drawn);
-  if (!drawn) return fli_nomem(n * sizeof *drawn);
-  for (uint32_t i = 0; i < n; i++) {
-    if (!roles[i]) drawn[n_free++] = all[i];
-  }
-  const uint32_t k = most < n_free ? most : n_free;
-  st = fli_select_draw(front, drawn, n_free, k);
-  for (uint32_t i = 0, at = 0; st == FL_OK && i < n && at < k; i++) {
-    if (drawn[at] != all[i]) continue;
-    roles[i] = ROLE_TRAINS;
-    at++;
-  }
-  fli_free(front->context, drawn, n * sizeof *drawn);
-  return st == FL_OK ? pick_probed(front, all, n, roles) : st;
-}
-
-static fl_status take_visits(fli_job *front, fli_participant **all, uint32_t n,
-                             const uint8_t *roles)
-{
-  fli_cohorts *cohorts = front->cohorts;
-  uint32_t count = 0;
-  for (uint32_t i = 0; i < n; i++)
-    count += roles[i] != 0;
-  cohorts->visits = fli_alloc(front->context, count, sizeof *cohorts->visits);
-  if (!cohorts->visits) return fli_nomem(count * sizeof *cohorts->visits);
-  cohorts->n_visits = count;
-  if (cohorts->row > 0) {
-    cohorts->sketches = fli_alloc(front->context, count, cohorts->row);
-    if (!cohorts->sketches) return fli_nomem(count * cohorts->row);
-  }
-  for (uint32_t i = 0, at = 0; i < n; i++) {
-    if (!roles[i]) continue;
-    fli_visit *visit = &cohorts->visits[at];
-    visit->participant = all[i];
-    visit->slot = all[i]->slot;
-    visit->trains = roles[i] == ROLE_TRAINS;
-    const fl_status st = begin_visit(front, visit);
-    if (st != FL_OK) return st;
-    all[i]->visit = at++;
-    cohorts->n_open += visit->is_open;
-  }
-  return FL_OK;
-}
-
-fl_status fli_visits_draw(fli_job *front)
-{
-  fl_status st = FL_OK;
-  fli_participant **all = NULL;
-  uint8_t *roles = NULL;
-  uint32_t n = 0;
-  FLI_TRY(fli_registry_sorted(front, FLI_CAP_TRAIN, &all, &n));
-  roles = fli_alloc(front->context, n, 1);
-  if (!roles) FLI_TRY(fli_nomem(n));
-  FLI_TRY(find_roles(front, all, n, roles));
-  FLI_TRY(take_visits(front, all, n, roles));
-  for (uint32_t i = 0; i < front->cohorts->n_visits; i++) {
-    const fli_visit *visit = &front->cohorts->visits[i];
-    if (visit->is_open) (void)fli_visits_resync(visit->participant->peer);
-  }
-out:
-  fli_free(front->context, roles, n);
-  fli_free(front->context, all, n * sizeof *all);
-  return st;
-}
-
 /* ---- answers ------------------------------------------------------------- */
 
-static fli_visit *visit_of(const fli_participant *who)
+static fli_lane *lane_of(const fli_participant *who)
 {
-  if (!who || !who->home->cohorts || who->visit == FLI_NO_MEMBER) return NULL;
-  return &who->home->cohorts->visits[who->visit];
+  return &who->home->cohorts->lanes[who->lane];
 }
 
 fli_visit *fli_visit_of(const fli_participant *participant)
 {
-  fli_visit *visit = visit_of(participant);
-  return visit && visit->is_open &&
-                 participant->home->phase == FLI_PHASE_PROBING
-             ? visit
-             : NULL;
+  if (!participant || !participant->home->cohorts ||
+      participant->visit >= FLI_GUEST)
+    return NULL;
+  return &lane_of(participant)->visits[participant->visit];
+}
+
+fli_visit *fli_visit_open(const fli_participant *participant)
+{
+  fli_visit *visit = fli_visit_of(participant);
+  return visit && visit->is_open ? visit : NULL;
 }
 
 void fli_visits_lose(fli_participant *participant)
 {
-  fli_visit *visit = fli_visit_of(participant);
+  fli_visit *visit = fli_visit_open(participant);
   if (!visit) return;
   visit->is_lost = 1;
-  close_visit(participant->home, visit);
+  close_visit(lane_of(participant), visit);
 }
 
 /* 0: it is about another round, or another model than the one asked. */
 static int is_answer(const fli_participant *who, const fli_visit *visit,
                      const fli_metrics *metrics)
 {
-  const fli_job *front = who->home;
+  if (!visit || visit->n_told >= visit->n_probes) return 0;
+  const fli_job *asker = fli_lane_job(who->home, who->lane);
   const fli_job *leaf =
-      visit && visit->n_told < visit->n_probes
-          ? fli_cohorts_leaf(front, visit->probes[visit->n_told])
-          : NULL;
-  return leaf && metrics->round == front->round &&
-         metrics->attempt == front->attempt &&
-         metrics->cohort == leaf->cohort &&
-         metrics->model_version == leaf->store.canonical.version;
+      fli_cohorts_leaf(who->home, visit->probes[visit->n_told]);
+  if (!leaf) return 0;
+  const uint64_t version =
+      visit->is_sent ? visit->sent_version : leaf->store.canonical.version;
+  return metrics->round == asker->round && metrics->attempt == asker->attempt &&
+         metrics->cohort == leaf->cohort && metrics->model_version == version;
+}
+
+/* One loss was told, or is not wanted any more: the next one, or the end. */
+static void go_on(fli_participant *who, fli_visit *visit)
+{
+  visit->is_sent = 0;
+  if (!is_last(visit)) {
+    (void)fli_visits_resync(who->peer);
+    return;
+  }
+  choose(visit);
+  close_visit(lane_of(who), visit);
 }
 
 fl_status fli_visits_on_metrics(fli_peer *peer, const fli_metrics *metrics)
 {
   fli_participant *who = peer->participant;
-  fli_visit *visit = fli_visit_of(who);
+  fli_visit *visit = fli_visit_open(who);
   if (!is_answer(who, visit, metrics)) {
     return fli_peer_ack(peer, metrics->round, metrics->attempt, FL_REJECT_STALE,
                         "%s", fl_reject_text(FL_REJECT_STALE));
@@ -279,23 +180,48 @@ fl_status fli_visits_on_metrics(fli_peer *peer, const fli_metrics *metrics)
                         metrics->loss);
   }
   visit->losses[visit->n_told++] = metrics->loss;
-  if (visit->n_told == 1) widen(who->home, visit);
-  if (!is_last(visit)) {
-    (void)fli_visits_resync(peer);
-    return FL_OK;
-  }
-  choose(visit);
-  close_visit(who->home, visit);
+  if (visit->n_told == 1) widen(who->home, lane_of(who), visit);
+  go_on(who, visit);
   return FL_OK;
+}
+
+/* 1: it was among the probes. */
+static int drop_probe(fli_visit *visit, uint32_t cohort)
+{
+  uint32_t at = 0;
+  while (at < visit->n_probes && visit->probes[at] != cohort)
+    at++;
+  if (at == visit->n_probes) return 0;
+  visit->n_told = (uint8_t)(visit->n_told - (at < visit->n_told));
+  visit->n_probes--;
+  for (; at < visit->n_probes; at++) {
+    visit->probes[at] = visit->probes[at + 1];
+    visit->losses[at] = visit->losses[at + 1];
+  }
+  return 1;
+}
+
+void fli_visits_forget(fli_job *front, uint32_t cohort)
+{
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    fli_lane *lane = &front->cohorts->lanes[i];
+    for (uint32_t k = 0; k < lane->n_visits; k++) {
+      fli_visit *visit = &lane->visits[k];
+      if (drop_probe(visit, cohort) && visit->is_open)
+        go_on(visit->participant, visit);
+    }
+    for (uint32_t k = 0; k < lane->n_guests; k++)
+      (void)drop_probe(&lane->guests[k], cohort);
+  }
 }
 
 int fli_visits_on_decline(fli_peer *peer, const fli_decline *decline)
 {
   const fli_participant *who = peer->participant;
-  if (!fli_visit_of(who) || decline->round != who->home->round ||
-      decline->attempt != who->home->attempt) {
+  if (!fli_visit_open(who)) return 0;
+  const fli_job *asker = fli_lane_job(who->home, who->lane);
+  if (decline->round != asker->round || decline->attempt != asker->attempt)
     return 0;
-  }
   fli_visits_lose(peer->participant);
   return 1;
 }
@@ -304,27 +230,42 @@ int fli_visits_on_decline(fli_peer *peer, const fli_decline *decline)
 
 int fli_visits_resync(fli_peer *peer)
 {
-  if (!peer || !fli_visit_of(peer->participant)) return 0;
+  if (!peer || !fli_visit_open(peer->participant)) return 0;
   fli_peer_add_due(peer, FLI_DUE_PROBE_MODEL | FLI_DUE_PROBE);
   return 1;
 }
 
+int fli_visits_are_asking(const fli_peer *peer)
+{
+  const fli_visit *visit = fli_visit_open(peer->participant);
+  return visit && visit->is_sent && (peer->due & FLI_DUE_PROBE) != 0;
+}
+
 static fli_job *asked_of(const fli_peer *peer)
 {
-  const fli_visit *visit = fli_visit_of(peer->participant);
+  const fli_visit *visit = fli_visit_open(peer->participant);
   if (!visit) return NULL;
   return fli_cohorts_leaf(peer->participant->home,
                           visit->probes[visit->n_told]);
 }
 
+static void note_sent(fli_peer *peer, const fli_job *leaf)
+{
+  fli_visit *visit = fli_visit_open(peer->participant);
+  visit->is_sent = 1;
+  visit->sent_version = leaf->store.canonical.version;
+  memcpy(visit->sent_hash, leaf->store.hash, sizeof visit->sent_hash);
+}
+
 static fl_status send_probe(fli_peer *peer, fli_job *leaf)
 {
+  const fli_participant *who = peer->participant;
   fli_manifest manifest = {0};
   fli_blob *blob = NULL;
   fl_status st = fli_store_transfer(&leaf->store, 0, 0, &blob, &manifest);
   if (st != FL_OK) return st;
   manifest.kind = FLI_TRANSFER_PROBE;
-  manifest.round = leaf->front->round;
+  manifest.round = fli_lane_job(who->home, who->lane)->round;
   manifest.has_cohort = 1;
   manifest.cohort = leaf->cohort;
   return fli_outbox_download(peer, blob, &manifest, leaf->cohort);
@@ -335,6 +276,7 @@ fl_status fli_visits_write_model(fli_peer *peer)
   const fli_participant *who = peer->participant;
   fli_job *leaf = asked_of(peer);
   if (!leaf) return FL_OK;
+  note_sent(peer, leaf);
   if (leaf == who->job) return fli_outbox_model(peer);
   if (who->probe_cohort == leaf->cohort &&
       who->probe_version == leaf->store.canonical.version) {
@@ -345,14 +287,17 @@ fl_status fli_visits_write_model(fli_peer *peer)
 
 fl_status fli_visits_write_probe(fli_peer *peer)
 {
+  const fli_participant *who = peer->participant;
   const fli_job *leaf = asked_of(peer);
   if (!leaf) return FL_OK;
-  fli_evaluate message = {.round = leaf->front->round,
-                          .model_version = leaf->store.canonical.version,
+  const fli_job *asker = fli_lane_job(who->home, who->lane);
+  const fli_visit *visit = fli_visit_open(who);
+  fli_evaluate message = {.round = asker->round,
+                          .model_version = visit->sent_version,
                           .is_probe = 1,
                           .cohort = leaf->cohort,
-                          .attempt = leaf->front->attempt};
-  memcpy(message.model_hash, leaf->store.hash, sizeof message.model_hash);
+                          .attempt = asker->attempt};
+  memcpy(message.model_hash, visit->sent_hash, sizeof message.model_hash);
   return fli_write_evaluate(&peer->queue, &message);
 }
 
@@ -367,11 +312,11 @@ static double own_loss(const fli_visit *visit)
   return visit->loss >= 0.0 && visit->loss <= 1e30 ? visit->loss : 0.0;
 }
 
-static fl_status report(fli_job *front, uint32_t at)
+static fl_status report(const fli_cohorts *cohorts, const fli_lane *lane,
+                        uint32_t at)
 {
-  fli_cohorts *cohorts = front->cohorts;
-  const fli_visit *visit = &cohorts->visits[at];
-  const uint8_t *row = cohorts->sketches + at * cohorts->row;
+  const fli_visit *visit = &lane->visits[at];
+  const uint8_t *row = lane->sketches + at * cohorts->row;
   uint32_t probes[FL_COHORT_MAX];
   fl_cohort_report what;
   fl_status st = fl_cohort_report_init(&what, sizeof what);
@@ -379,7 +324,7 @@ static fl_status report(fli_job *front, uint32_t at)
   for (uint32_t i = 0; i < visit->n_told; i++)
     probes[i] = visit->probes[i];
   what.cohort = visit->cohort;
-  what.round = (uint32_t)front->round;
+  what.round = lane->turn;
   what.has_trained = visit->is_counted;
   what.loss = own_loss(visit);
   what.n_probes = visit->n_told;
@@ -394,12 +339,11 @@ static fl_status report(fli_job *front, uint32_t at)
   return fl_cohort_set_report(cohorts->set, visit->slot, &what);
 }
 
-fl_status fli_visits_report(fli_job *front)
+fl_status fli_visits_report(fli_job *front, fli_lane *lane)
 {
-  fli_cohorts *cohorts = front->cohorts;
-  for (; cohorts->end.n_reported < cohorts->n_visits;
-       cohorts->end.n_reported++) {
-    const fli_visit *visit = &cohorts->visits[cohorts->end.n_reported];
+  const fli_cohorts *cohorts = front->cohorts;
+  for (; lane->end.n_reported < lane->n_visits; lane->end.n_reported++) {
+    const fli_visit *visit = &lane->visits[lane->end.n_reported];
     const int has_answered = visit->n_told > 0 &&
                              visit->n_told == visit->n_probes &&
                              !visit->is_lost;
@@ -407,7 +351,7 @@ fl_status fli_visits_report(fli_job *front)
         visit->is_counted && (visit->has_sketch || cohorts->row == 0);
     if (!has_trained && (visit->is_counted || !has_answered)) continue;
     /* What the set will not take teaches it nothing. */
-    const fl_status st = report(front, cohorts->end.n_reported);
+    const fl_status st = report(cohorts, lane, lane->end.n_reported);
     if (st == FL_E_NOMEM) return st;
     fli_clear_error();
   }

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "server/state.h"
 
-enum { PARTS = 7, VISIT_PARTS = 8 };
+enum { PARTS = 8, PARTS_BEFORE_8 = 7, VISIT_PARTS = 8 };
 
 static fl_status malformed(const char *what)
 {
@@ -61,18 +61,18 @@ static void write_visit(fli_msg_writer *writer, const fli_visit *visit,
 }
 
 /* Both lists are sorted by id. */
-static void write_visits(fli_msg_writer *writer, const fli_cohorts *cohorts,
-                         fli_participant *const *sorted)
+void fli_visits_write(fli_msg_writer *writer, const fli_cohorts *cohorts,
+                      const fli_lane *lane, fli_participant *const *sorted)
 {
   uint32_t place = 0;
-  fli_writer_array(writer, cohorts->n_visits);
-  for (uint32_t i = 0; i < cohorts->n_visits; i++) {
-    while (sorted[place] != cohorts->visits[i].participant)
+  fli_writer_array(writer, lane->n_visits);
+  for (uint32_t i = 0; i < lane->n_visits; i++) {
+    while (sorted[place] != lane->visits[i].participant)
       place++;
-    write_visit(writer, &cohorts->visits[i], place);
+    write_visit(writer, &lane->visits[i], place);
   }
-  fli_writer_bin(writer, cohorts->sketches,
-                 cohorts->sketches ? cohorts->n_visits * cohorts->row : 0);
+  fli_writer_bin(writer, lane->sketches,
+                 lane->sketches ? lane->n_visits * cohorts->row : 0);
 }
 
 static fl_status write_leaves(fli_msg_writer *writer,
@@ -91,24 +91,36 @@ static fl_status write_leaves(fli_msg_writer *writer,
   return FL_OK;
 }
 
+static int is_concluding(const fli_cohorts *cohorts)
+{
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    const fli_conclusion *end = &cohorts->lanes[i].end;
+    if (end->n_reported > 0 || end->ended || end->has_event) return 1;
+  }
+  return 0;
+}
+
 fl_status fli_cohorts_write(fli_msg_writer *writer, const fli_job *front,
                             fli_participant *const *sorted)
 {
+  static const fli_lane none;
   const fli_cohorts *cohorts = front->cohorts;
   fl_status st = FL_OK;
   fli_writer_array(writer, cohorts ? PARTS : 0);
   if (!cohorts) return FL_OK;
-  if (cohorts->end.n_reported > 0 || cohorts->end.ended ||
-      cohorts->end.has_event)
+  const fli_lane *lane =
+      fli_cohorts_is_apart(front) ? &none : &cohorts->lanes[0];
+  if (is_concluding(cohorts))
     return fli_error(FL_E_STATE, "cohorts: wait for memory to be decided");
   fli_saved_write(writer, &fli_saved_cohort_options, &cohorts->options);
   fli_writer_array(writer, cohorts->options.n_splits);
   for (uint32_t i = 0; i < cohorts->options.n_splits; i++)
     fli_writer_u64(writer, cohorts->splits[i]);
   FLI_TRY(write_set(writer, front));
-  fli_writer_u64(writer, cohorts->next_probed);
-  write_visits(writer, cohorts, sorted);
+  fli_writer_u64(writer, lane->next_probed);
+  fli_visits_write(writer, cohorts, lane, sorted);
   FLI_TRY(write_leaves(writer, cohorts));
+  fli_lanes_write(writer, front, sorted);
 out:
   return st;
 }
@@ -159,7 +171,7 @@ static fl_status read_set(fli_job *front, fli_msg_reader *reader)
   FLI_TRY(fli_reader_status(reader));
   FLI_TRY(fli_cohorts_init(front, &options));
   FLI_TRY(load_set(front, state, size));
-  front->cohorts->next_probed = next_probed;
+  front->cohorts->lanes[0].next_probed = next_probed;
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++)
     fli_cohorts_drop_leaf(front, i);
 out:
@@ -202,85 +214,98 @@ static void read_visit(fli_msg_reader *reader, fli_visit *visit,
   fli_reader_leave(reader);
 }
 
-static int visit_is_good(const fli_job *front, const fli_visit *visit)
+/* Which cohorts there are is known when all was read. */
+static int visit_is_good(const fli_visit *visit)
 {
   const int is_asked = visit->n_told < visit->n_probes;
   for (uint32_t i = 0; i < visit->n_probes; i++) {
     if (visit->probes[i] >= FL_COHORT_MAX) return 0;
   }
   return visit->cohort < FL_COHORT_MAX &&
-         (!visit->is_open ||
-          (front->phase == FLI_PHASE_PROBING && is_asked && !visit->is_lost));
+         (!visit->is_open || (is_asked && !visit->is_lost));
 }
 
-static fl_status read_sketches(fli_job *front, fli_msg_reader *reader)
+static fl_status read_sketches(fli_job *front, fli_lane *lane,
+                               fli_msg_reader *reader)
 {
-  fli_cohorts *cohorts = front->cohorts;
+  const size_t row = front->cohorts->row;
+  const int may_lack = fli_cohorts_is_apart(front);
   size_t size = 0;
   const uint8_t *data = fli_reader_bin(reader, &size);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (size != cohorts->n_visits * cohorts->row) return malformed("sketches");
+  if (size == 0 && may_lack) return FL_OK;
+  if (size != lane->n_visits * row) return malformed("sketches");
   if (size == 0) return FL_OK;
-  cohorts->sketches = fli_alloc(front->context, size, 1);
-  if (!cohorts->sketches) return fli_nomem(size);
-  memcpy(cohorts->sketches, data, size);
+  lane->sketches = fli_alloc(front->context, size, 1);
+  if (!lane->sketches) return fli_nomem(size);
+  memcpy(lane->sketches, data, size);
   return FL_OK;
 }
 
-static fl_status read_visits(fli_job *front, fli_msg_reader *reader,
-                             fli_participant *const *sorted, uint32_t n_sorted)
+fl_status fli_visits_read(fli_job *front, fli_lane *lane,
+                          fli_msg_reader *reader,
+                          fli_participant *const *sorted, uint32_t n_sorted)
 {
-  fli_cohorts *cohorts = front->cohorts;
   uint32_t next = 0;
   const uint32_t n = fli_reader_array(reader);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
   if (n > n_sorted) return malformed("the number of visits");
   if (n > 0) { /* between two rounds there are none */
-    cohorts->visits = fli_alloc(front->context, n, sizeof *cohorts->visits);
-    if (!cohorts->visits) return fli_nomem(n * sizeof *cohorts->visits);
+    lane->visits = fli_alloc(front->context, n, sizeof *lane->visits);
+    if (!lane->visits) return fli_nomem(n * sizeof *lane->visits);
   }
-  cohorts->n_visits = n;
+  lane->n_visits = lane->room = n;
   for (uint32_t i = 0; i < n; i++) {
-    fli_visit *visit = &cohorts->visits[i];
+    fli_visit *visit = &lane->visits[i];
     uint32_t place = 0;
     read_visit(reader, visit, &place);
     if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-    if (place < next || place >= n_sorted || !visit_is_good(front, visit))
+    if (place < next || place >= n_sorted || !visit_is_good(visit) ||
+        sorted[place]->visit != FLI_NO_MEMBER)
       return malformed("a visit");
     visit->participant = sorted[place];
     visit->slot = sorted[place]->slot;
     sorted[place]->visit = i;
-    cohorts->n_open += visit->is_open;
+    sorted[place]->lane = (uint32_t)(lane - front->cohorts->lanes);
+    lane->n_open += visit->is_open;
     next = place + 1;
   }
   fli_reader_leave(reader);
-  return read_sketches(front, reader);
+  const fl_status st = read_sketches(front, lane, reader);
+  for (uint32_t i = 0; i < n && !lane->sketches; i++)
+    lane->visits[i].has_sketch = 0;
+  return st;
+}
+
+static int phase_is_good(const fli_job *front, const fli_job *leaf)
+{
+  const int is_apart = fli_cohorts_is_apart(front);
+  switch (leaf->phase) {
+  case FLI_PHASE_WAITING: return front->phase != FLI_PHASE_FINISHED;
+  case FLI_PHASE_FINISHED: return front->phase == FLI_PHASE_FINISHED;
+  case FLI_PHASE_EVALUATING:
+    return front->phase == (is_apart ? FLI_PHASE_LEAVES : FLI_PHASE_SCORES);
+  case FLI_PHASE_PROBING: return is_apart && front->phase == FLI_PHASE_LEAVES;
+  case FLI_PHASE_NORMS:
+  case FLI_PHASE_UPDATES:
+    return front->phase == FLI_PHASE_LEAVES &&
+           (is_apart || leaf->round == front->round);
+  default: return 0;
+  }
 }
 
 static int leaf_is_good(const fli_job *front, const fli_job *leaf)
 {
-  fl_cohort_info info;
-  fl_status st = fl_cohort_info_init(&info, sizeof info);
-  if (st == FL_OK)
-    st = fl_cohort_set_get_info(front->cohorts->set, leaf->cohort, &info);
-  if (st != FL_OK || !info.is_alive ||
-      leaf->store.canonical.n != front->store.canonical.n ||
-      memcmp(leaf->schema, front->schema, sizeof leaf->schema) != 0) {
-    return 0;
-  }
-  switch (leaf->phase) {
-  case FLI_PHASE_WAITING: return front->phase != FLI_PHASE_FINISHED;
-  case FLI_PHASE_FINISHED: return front->phase == FLI_PHASE_FINISHED;
-  case FLI_PHASE_EVALUATING: return front->phase == FLI_PHASE_SCORES;
-  default:
-    return front->phase == FLI_PHASE_LEAVES && leaf->round == front->round;
-  }
+  return leaf->cohort < fl_cohort_set_cap(front->cohorts->set) &&
+         leaf->store.canonical.n == front->store.canonical.n &&
+         memcmp(leaf->schema, front->schema, sizeof leaf->schema) == 0 &&
+         phase_is_good(front, leaf);
 }
 
 static fl_status read_leaves(fli_job *front, fli_msg_reader *reader)
 {
   fli_cohorts *cohorts = front->cohorts;
-  uint32_t left = fli_reader_array(reader), n = 0;
+  uint32_t left = fli_reader_array(reader);
   for (; left > 1; left -= 2) {
     fli_job *leaf = NULL;
     const uint32_t cohort = fli_reader_u32(reader);
@@ -292,11 +317,8 @@ static fl_status read_leaves(fli_job *front, fli_msg_reader *reader)
     leaf->cohort = cohort;
     cohorts->leaves[cohort] = leaf;
     if (!leaf_is_good(front, leaf)) return malformed("a cohort's job");
-    n++;
   }
   fli_reader_leave(reader);
-  if (n != fl_cohort_set_count(cohorts->set))
-    return malformed("the number of cohorts");
   return fli_reader_status(reader);
 }
 
@@ -323,6 +345,14 @@ static int is_placed(const fli_job *front, const fli_participant *who,
   return 0;
 }
 
+/* Or it is in nobody's draw. */
+static int is_drawn_by(const fli_job *leaf, const fli_participant *who)
+{
+  const fli_lane *lane = &leaf->front->cohorts->lanes[who->lane];
+  return who->visit == FLI_NO_MEMBER ||
+         (who->visit != FLI_GUEST && lane == fli_lane_of(leaf));
+}
+
 static fl_status place_members(fli_job *front)
 {
   const fli_cohorts *cohorts = front->cohorts;
@@ -331,7 +361,8 @@ static fl_status place_members(fli_job *front)
     fli_job *leaf = cohorts->leaves[i];
     for (uint32_t k = 0; leaf && k < leaf->n_members; k++) {
       fli_participant *who = leaf->members[k].participant;
-      if (who->member != k || is_placed(front, who, i))
+      if (who->member != k || is_placed(front, who, i) ||
+          !is_drawn_by(leaf, who))
         return malformed("a member of two");
       who->job = leaf;
     }
@@ -342,14 +373,38 @@ static fl_status place_members(fli_job *front)
                                       who->member >= who->job->n_members)))
       return malformed("a client");
   }
-  for (uint32_t i = 0; i < cohorts->n_visits; i++) {
-    const fli_visit *visit = &cohorts->visits[i];
-    if (!cohorts->leaves[visit->cohort]) return malformed("a visit");
-    for (uint32_t k = 0; visit->is_open && k < visit->n_probes; k++) {
-      if (!cohorts->leaves[visit->probes[k]]) return malformed("a probe");
+  return FL_OK;
+}
+
+/* What is asked is there. A cohort that was chosen may have gone since, where
+ * they go on apart. */
+static fl_status check_visits(fli_job *front, uint32_t at)
+{
+  const fli_lane *lane = &front->cohorts->lanes[at];
+  const fli_job *asker = fli_lane_job(front, at);
+  for (uint32_t i = 0; i < lane->n_visits; i++) {
+    const fli_visit *visit = &lane->visits[i];
+    if (!fli_cohorts_is_apart(front) && !fli_cohorts_leaf(front, visit->cohort))
+      return malformed("a visit");
+    if (!visit->is_open) continue;
+    if (asker->phase != FLI_PHASE_PROBING) return malformed("a visit");
+    for (uint32_t k = 0; k < visit->n_probes; k++) {
+      if (!fli_cohorts_leaf(front, visit->probes[k]))
+        return malformed("a probe");
     }
   }
   return FL_OK;
+}
+
+static fl_status check_all(fli_job *front)
+{
+  fl_status st = FL_OK;
+  if (!fli_lanes_are_good(front)) return malformed("the cohorts there are");
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++)
+    FLI_TRY(check_visits(front, i));
+  FLI_TRY(place_members(front));
+out:
+  return st;
 }
 
 static fl_status read_all(fli_job *front, fli_msg_reader *reader)
@@ -360,9 +415,16 @@ static fl_status read_all(fli_job *front, fli_msg_reader *reader)
   FLI_TRY(read_set(front, reader));
   FLI_TRY(fli_registry_sorted(front, 0, &sorted, &n));
   FLI_TRY(find_slots(sorted, n));
-  FLI_TRY(read_visits(front, reader, sorted, n));
+  FLI_TRY(fli_visits_read(front, &front->cohorts->lanes[0], reader, sorted, n));
+  if (fli_cohorts_is_apart(front) && front->cohorts->lanes[0].n_visits > 0)
+    FLI_TRY(malformed("visits"));
+  front->cohorts->lanes[0].turn = 0;
   FLI_TRY(read_leaves(front, reader));
-  FLI_TRY(place_members(front));
+  if (fli_saved_has(reader, 8))
+    FLI_TRY(fli_lanes_read(front, reader, sorted, n));
+  if (!fli_cohorts_is_apart(front))
+    front->cohorts->lanes[0].turn = (uint32_t)front->round;
+  FLI_TRY(check_all(front));
 out:
   fli_free(front->context, sorted, n * sizeof *sorted);
   return st;
@@ -370,11 +432,12 @@ out:
 
 fl_status fli_cohorts_read(fli_job *front, fli_msg_reader *reader)
 {
+  const uint32_t parts = fli_saved_has(reader, 8) ? PARTS : PARTS_BEFORE_8;
   const uint32_t n = fli_reader_array(reader);
   fl_status st = fli_reader_status(reader);
   if (st != FL_OK) return st;
-  if (n != 0 && (n != PARTS || front->front)) return malformed("a part");
-  if (n == 0 && front->phase > FLI_PHASE_FINISHED)
+  if (n != 0 && (n != parts || front->front)) return malformed("a part");
+  if (n == 0 && front->phase > FLI_PHASE_FINISHED && !front->front)
     return malformed("the phase");
   if (n != 0 &&
       (front->phase == FLI_PHASE_NORMS || front->phase == FLI_PHASE_UPDATES ||

@@ -23,6 +23,13 @@ fl_status fli_cohorts_check(const fl_job_options *options)
   if (options->cohort_sketches > FL_SKETCH_FLOATS)
     return fli_error(FL_E_OPTIONS, "cohort_sketches: got %u, want FL_SKETCH_*",
                      options->cohort_sketches);
+  if (options->cohort_pace > FL_COHORT_APART)
+    return fli_error(FL_E_OPTIONS, "cohort_pace: got %u, want FL_COHORT_*",
+                     options->cohort_pace);
+  if (options->cohort_share < FL_COHORT_BY_SIZE ||
+      options->cohort_share > FL_COHORT_BY_LOSS)
+    return fli_error(FL_E_OPTIONS, "cohort_share: got %u, want FL_COHORT_*",
+                     options->cohort_share);
   if (!options->cohorts) return FL_OK;
   if (options->cohort_sketches == FL_SKETCH_LANES &&
       options->codec->codec != FL_CODEC_THC)
@@ -116,11 +123,30 @@ fli_job *fli_cohorts_leaf(const fli_job *front, uint32_t cohort)
   return cohort < FL_COHORT_MAX ? front->cohorts->leaves[cohort] : NULL;
 }
 
+int fli_cohorts_is_apart(const fli_job *front)
+{
+  return front->options.cohort_pace == FL_COHORT_APART;
+}
+
+fli_lane *fli_lane_of(const fli_job *job)
+{
+  const fli_job *front = job->front ? job->front : job;
+  const int has_own = fli_cohorts_is_apart(front) && job->front;
+  return &front->cohorts->lanes[has_own ? job->cohort : 0];
+}
+
+fli_job *fli_lane_job(fli_job *front, uint32_t lane)
+{
+  return fli_cohorts_is_apart(front) ? fli_cohorts_leaf(front, lane) : front;
+}
+
 static fl_status add_leaf(fli_job *front, uint32_t cohort, fl_model *model)
 {
   fl_job_options options = front->options;
   fli_job *leaf = NULL;
   options.cohorts = NULL;
+  /* Its numbers are those of all cohorts. */
+  if (fli_cohorts_is_apart(front)) options.rounds = UINT32_MAX;
   const fl_status st =
       fli_job_new(&leaf, front->server, front->index, &options, model);
   if (st != FL_OK) return st;
@@ -206,9 +232,12 @@ void fli_cohorts_free(fli_job *front)
 {
   fli_cohorts *cohorts = front->cohorts;
   if (!cohorts) return;
-  fli_cohorts_clear_visits(front);
-  for (uint32_t i = 0; i < FL_COHORT_MAX; i++)
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    fli_visits_clear(front, &cohorts->lanes[i]);
+    fli_guests_release(front, &cohorts->lanes[i]);
     fli_cohorts_drop_leaf(front, i);
+  }
+  fli_scores_free(front);
   fl_sketcher_free(cohorts->sketcher);
   fl_cohort_set_free(cohorts->set);
   fli_free(front->context, cohorts, sizeof *cohorts);
@@ -232,7 +261,11 @@ static fli_job *leaf_of(const fli_participant *participant)
   if (st == FL_OK)
     st = fl_cohort_set_get_member(front->cohorts->set, participant->slot,
                                   &member);
-  return st == FL_OK ? fli_cohorts_leaf(front, member.cohort) : NULL;
+  fli_job *leaf = st == FL_OK ? fli_cohorts_leaf(front, member.cohort) : NULL;
+  /* One whose number is given, but that is not here yet: the first for now. */
+  for (uint32_t i = 0; !leaf && i < FL_COHORT_MAX; i++)
+    leaf = front->cohorts->leaves[i];
+  return leaf;
 }
 
 fl_status fli_cohorts_join(fli_participant *participant)
@@ -279,14 +312,19 @@ void fli_cohorts_place(fli_participant *participant, fli_job *leaf)
   participant->job = leaf;
   if (participant->peer && participant->peer->outgoing.is_active)
     fli_peer_drop_download(participant->peer);
+  (void)fli_visits_resync(participant->peer);
 }
 
 void fli_cohorts_place_all(fli_job *front)
 {
   const fli_registry *registry = &front->registry;
+  const uint64_t held = fli_held_mask(front);
   for (size_t i = 0; i < registry->capacity; i++) {
     fli_participant *who = registry->slots[i];
-    if (who) fli_cohorts_place(who, leaf_of(who));
+    if (!who || who->member != FLI_NO_MEMBER) continue;
+    fli_job *leaf = leaf_of(who);
+    if (who->job == front || (held >> leaf->cohort & 1) == 0)
+      fli_cohorts_place(who, leaf);
   }
 }
 
@@ -366,6 +404,9 @@ static void leave_leaf(fli_job *front, const fli_job *gone, fli_job *kept)
     fli_participant *who = registry->slots[i];
     if (!who) continue;
     if (who->probe_cohort == gone->cohort) who->probe_cohort = FL_COHORT_NONE;
+    if (who->peer && who->peer->outgoing.is_active &&
+        who->peer->blob_cohort == gone->cohort)
+      fli_peer_drop_download(who->peer);
     if (who->job == gone) fli_cohorts_place(who, kept);
   }
 }

@@ -190,6 +190,7 @@ static fl_status on_hello(fli_peer *peer, const fli_frame *frame)
 /* A full copy, and what it is for. */
 static fl_status send_model(fli_peer *peer)
 {
+  if (fli_visits_are_asking(peer)) return FL_OK;
   fli_peer_drop_download(peer);
   peer->participant->has_model = 0;
   peer->participant->probe_cohort = FL_COHORT_NONE;

@@ -308,8 +308,17 @@ uint64_t fli_job_round(const fli_job *job)
   return job->front ? job->front->round : job->round;
 }
 
+uint64_t fli_job_turn(const fli_job *job)
+{
+  return job->front && fli_cohorts_is_apart(job->front)
+             ? job->store.canonical.version + 1
+             : job->round;
+}
+
+/* Where cohorts go on apart, which round was a client's last is not known. */
 static int is_last_finished(const fli_job *job, uint64_t round)
 {
+  if (job->front && fli_cohorts_is_apart(job->front)) return round > 0;
   const uint64_t now = fli_job_round(job);
   const uint64_t most = 1 + (job->buffered ? job->options.buffer_staleness : 0);
   return round > 0 && round <= now && now - round <= most;

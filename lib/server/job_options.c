@@ -43,6 +43,7 @@ static fl_job_options defaults(void)
       .feedback_decay = 0.5f,
       .min_cover = 1,
       .cohort_probed = 40,
+      .cohort_share = FL_COHORT_BY_SIZE,
       .max_samples = FLI_MAX_SAMPLES,
       .buffer_staleness = 16,
   };

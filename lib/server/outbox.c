@@ -28,7 +28,7 @@ fl_status fli_outbox_welcome(fli_peer *peer, int with_description)
       .granularity = job->codec.granularity,
       .clip = fl_compressor_clip(job->compressor),
       .round = fli_job_round(job),
-      .rounds = job->options.rounds,
+      .rounds = who->home->options.rounds,
       .table = job->codec.table,
       .table_size = job->codec.n_table,
       .has_status = 1,
@@ -130,7 +130,7 @@ static int is_asked(const fli_participant *who)
 
 static float rate_of(const fli_job *job)
 {
-  const fl_job_options *options = &job->options;
+  const fl_job_options *options = &(job->front ? job->front : job)->options;
   const fli_schedule schedule = {
       .kind = options->rate_schedule,
       .warmup = options->rate_warmup,
@@ -138,7 +138,7 @@ static float rate_of(const fli_job *job)
       .factor = options->rate_factor,
       .period = options->rate_period ? options->rate_period : options->rounds,
   };
-  return fli_schedule_at(&schedule, job->round - 1);
+  return fli_schedule_at(&schedule, fli_job_round(job) - 1);
 }
 
 static fl_status write_plan(fli_peer *peer)
@@ -156,7 +156,7 @@ static fl_status write_plan(fli_peer *peer)
       .epochs = options->epochs,
       .batch_size = options->batch_size,
       .learning_rate = rate_of(job),
-      .seed = client_seed(who, job->round),
+      .seed = client_seed(who, fli_job_turn(job)),
       .model_version = job->store.canonical.version,
       .deadline_ms = fli_job_left_ms(job),
       .scale_mode = job->is_public ? FL_SCALE_PUBLIC : FL_SCALE_EXCHANGED,

@@ -234,7 +234,7 @@ static fl_status read_round(fli_job *job, fli_msg_reader *reader)
   job->bytes_saved = saved.bytes_saved;
   job->hold_ns = saved.hold_left_ns;
   job->deadline_ns = saved.deadline_left_ns;
-  fli_derive(job->noise_seed, job->seed, "round noise", job->round,
+  fli_derive(job->noise_seed, job->seed, "round noise", fli_job_turn(job),
              job->attempt);
   return restore_clip(job, &saved);
 }

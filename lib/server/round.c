@@ -421,7 +421,7 @@ static fl_status open_round(fli_job *job)
     job->n_wanted = options->buffer;
   if (job->front) job->n_wanted = fli_cohorts_wanted(job);
   job->is_public = job->public_norms != NULL;
-  fli_derive(job->noise_seed, job->seed, "round noise", job->round,
+  fli_derive(job->noise_seed, job->seed, "round noise", fli_job_turn(job),
              job->attempt);
   FLI_TRY(fli_round_alloc_scale(job, !job->is_public));
   if (job->is_public) {

@@ -58,7 +58,7 @@ static void shuffle(const fli_job *job, uint32_t *order, uint32_t n)
   fli_rng rng;
   for (uint32_t i = 0; i < n; i++)
     order[i] = i;
-  fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, job->round,
+  fli_rng_init(&rng, job->options.seed, FLI_RNG_SELECT, fli_job_turn(job),
                job->attempt);
   fli_rng_shuffle(&rng, order, n);
 }
@@ -122,13 +122,15 @@ fl_status fli_select_draw(const fli_job *job, fli_participant **candidates,
   return draw(job, candidates, n, k, 1);
 }
 
-/* Of a front's participants, those who belong to the leaf. */
+/* Of a front's participants, those who belong to the leaf, and are not at work
+ * for another. */
 static void keep_own(const fli_job *job, fli_participant **candidates,
                      uint32_t *n)
 {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < *n; i++) {
-    if (candidates[i]->job == job) candidates[kept++] = candidates[i];
+    if (candidates[i]->job == job && candidates[i]->visit == FLI_NO_MEMBER)
+      candidates[kept++] = candidates[i];
   }
   *n = kept;
 }

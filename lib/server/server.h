@@ -376,6 +376,9 @@ uint64_t fli_job_next_timeout(const fli_job *job);
 void fli_job_rebase(fli_job *job, uint64_t delta_ns);
 /* A cohort's model that nobody trains in a round has an older one itself. */
 uint64_t fli_job_round(const fli_job *job);
+/* What draws of a round are keyed by: its number, or, where cohorts go on apart
+ * and numbers depend on who was first, that of the version it is to make. */
+uint64_t fli_job_turn(const fli_job *job);
 /* Tell one peer all it needs in the present state. */
 fl_status fli_job_resync(fli_job *job, fli_peer *peer);
 void fli_job_finish(fli_job *job);

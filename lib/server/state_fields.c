@@ -61,6 +61,8 @@ static const fli_saved_field option_rows[] = {
     OPTION(checkin_ns, FLI_SAVED_U64),
     OPTION(buffer, FLI_SAVED_U32),
     OPTION(buffer_staleness, FLI_SAVED_U32),
+    FLI_SAVED_SINCE(8, fl_job_options, cohort_pace, FLI_SAVED_U32),
+    FLI_SAVED_SINCE(8, fl_job_options, cohort_share, FLI_SAVED_U32),
 };
 static const fli_saved_field codec_rows[] = {
     CODEC(codec, FLI_SAVED_U32),

@@ -12,6 +12,7 @@
  *   --reference 1 (the prototype's rule to the letter) --published 1 (auxo)
  *   --sketch lanes|floats (through the server and real clients, with THC;
  *   `direct`, the default: the set alone, float updates) --codec thc|f32
+ *   --pace together|apart (of the server's cohorts)
  *   --verbose 1 (what is decided) --set NAME=VALUE (an option of the rule) */
 #include "cohorts/cohorts.h"
 
@@ -157,6 +158,11 @@ static void read_setting(settings *s, run *r, const char *name,
   } else if (strcmp(name, "--codec") == 0) {
     if (strcmp(value, "thc") != 0 && strcmp(value, "f32") != 0) usage(value);
     r->codec = strcmp(value, "thc") == 0 ? FL_CODEC_THC : FL_CODEC_F32;
+  } else if (strcmp(name, "--pace") == 0) {
+    if (strcmp(value, "together") != 0 && strcmp(value, "apart") != 0)
+      usage(value);
+    r->pace =
+        strcmp(value, "apart") == 0 ? FL_COHORT_APART : FL_COHORT_TOGETHER;
   } else if (strcmp(name, "--verbose") == 0) {
     r->on_event = number ? print_event : NULL;
   } else if (strcmp(name, "--published") == 0) {

@@ -36,12 +36,11 @@ typedef struct mu_job {
   int has_feedback;
   int freezes;
   int has_slices;
-  uint32_t cohorts;   /* FL_COHORT_*, 0 = none */
-  uint32_t rounds;    /* 0 = very many */
-  uint32_t least;     /* updates of a round; 0 = of everybody */
-  int is_enrolled;    /* keys on a list; allowances and bans of some ms */
-  uint32_t selection; /* FL_SELECT_*, 0 = everybody alike */
-  uint32_t buffer;    /* updates that make a step; 0 = rounds begin together */
+  uint32_t cohorts; /* FL_COHORT_*, 0 = none */
+  uint32_t pace;    /* of them */
+  uint32_t rounds;  /* 0 = very many */
+  uint32_t least;   /* updates of a round; 0 = of everybody */
+  int is_enrolled;  /* keys on a list; allowances and bans of some ms */
 } mu_job;
 
 typedef struct mu_world mu_world;
@@ -254,6 +253,7 @@ static inline void mu_add_job(mu_world *world)
   freeze.n_fixed = 1;
   if (how->freezes) job.freeze = &freeze;
   cohorts.rule = how->cohorts;
+  job.cohort_pace = how->pace;
   if (how->cohorts == FL_COHORT_LOSS) {
     cohorts.cap = 2;
     job.min_participants = 1;

@@ -12,7 +12,7 @@
 
 #include "net/client_view.h"
 
-enum { N_JOBS = 9, FEW = 3, VANISHING = 3, MOST_STEPS = 20000 };
+enum { N_JOBS = 10, FEW = 3, VANISHING = 3, MOST_STEPS = 20000 };
 
 static const mu_job jobs[N_JOBS] = {
     {.name = "plain", .codec = FL_CODEC_F32, .n = 300},
@@ -38,6 +38,11 @@ static const mu_job jobs[N_JOBS] = {
      .codec = FL_CODEC_THC,
      .n = 300,
      .cohorts = FL_COHORT_SKETCH},
+    {.name = "cohorts apart",
+     .codec = FL_CODEC_THC,
+     .n = 300,
+     .cohorts = FL_COHORT_SKETCH,
+     .pace = FL_COHORT_APART},
 };
 
 typedef enum what {

@@ -25,7 +25,7 @@ enum {
   PER_STAGE = 256,
   MEMORY_CAP = 8 << 20,
   STRANGERS = 8,
-  N_JOBS = 12,
+  N_JOBS = 13,
   MAX_SENDS = 10000
 };
 
@@ -71,6 +71,11 @@ static const mu_job jobs[N_JOBS] = {
      .codec = FL_CODEC_THC,
      .n = 300,
      .cohorts = FL_COHORT_SKETCH},
+    {.name = "cohorts apart",
+     .codec = FL_CODEC_THC,
+     .n = 300,
+     .cohorts = FL_COHORT_SKETCH,
+     .pace = FL_COHORT_APART},
     {.name = "cohorts that are chosen",
      .codec = FL_CODEC_THC,
      .n = 300,

@@ -46,9 +46,14 @@ static void serve(cw_world *w, oom_heap *heap)
   CHECK_EQ_U64(w->is_finished, 1);
 }
 
+typedef struct variant {
+  uint32_t sketches;
+  uint32_t pace;
+  const fl_strategy_options *strategy;
+} variant;
+
 /* 0 once the failure is not met any more. */
-static int run(uint32_t sketches, const fl_strategy_options *strategy,
-               uint64_t fail_at)
+static int run(const variant *v, uint64_t fail_at)
 {
   static cw_world w;
   oom_heap heap = {.is_sticky = 0};
@@ -56,8 +61,9 @@ static int run(uint32_t sketches, const fl_strategy_options *strategy,
   uint64_t bytes = 1;
   CHECK_OK(oom_context(&context, &heap));
   if (!context) return 0;
-  configure(&w, context, sketches);
-  w.job.strategy = strategy;
+  configure(&w, context, v->sketches);
+  w.job.strategy = v->strategy;
+  w.job.cohort_pace = v->pace;
   heap.fail_at = heap.asked + fail_at;
   fl_status st = fl_server_new(&w.server, context, NULL);
   if (st == FL_OK) st = fl_server_add_job(w.server, w.model, &w.job, NULL);
@@ -75,23 +81,30 @@ static int run(uint32_t sketches, const fl_strategy_options *strategy,
 }
 
 /* Every one of the first allocations, later ones ever more apart. */
-static void run_all(uint32_t sketches, const fl_strategy_options *strategy,
-                    uint64_t first, uint64_t apart)
+static void run_all(const variant *v, uint64_t first, uint64_t apart)
 {
   uint64_t fail_at = 1;
-  while (run(sketches, strategy, fail_at))
+  while (run(v, fail_at))
     fail_at += fail_at < first ? 1 : 1 + fail_at / apart;
   CHECK(fail_at > 1000);
 }
 
 static void cohorts_are_found_by_lanes(void)
 {
-  run_all(FL_SKETCH_LANES, NULL, 100, 25);
+  const variant lanes = {.sketches = FL_SKETCH_LANES};
+  run_all(&lanes, 100, 25);
 }
 
 static void cohorts_are_found_by_floats(void)
 {
-  run_all(FL_SKETCH_FLOATS, NULL, 1, 12);
+  const variant floats = {.sketches = FL_SKETCH_FLOATS};
+  run_all(&floats, 1, 12);
+}
+
+static void cohorts_go_on_apart(void)
+{
+  const variant apart = {.sketches = FL_SKETCH_LANES, .pace = FL_COHORT_APART};
+  run_all(&apart, 1, 12);
 }
 
 static void leaves_have_a_strategy(void)
@@ -99,13 +112,15 @@ static void leaves_have_a_strategy(void)
   fl_strategy_options adam;
   CHECK_OK(fl_strategy_options_named(&adam, sizeof adam, "fedadam"));
   adam.rate = .05f;
-  run_all(FL_SKETCH_LANES, &adam, 1, 4);
+  const variant steps = {.sketches = FL_SKETCH_LANES, .strategy = &adam};
+  run_all(&steps, 1, 4);
 }
 
 int main(void)
 {
   CHECK_CASE(cohorts_are_found_by_lanes);
   CHECK_CASE(cohorts_are_found_by_floats);
+  CHECK_CASE(cohorts_go_on_apart);
   CHECK_CASE(leaves_have_a_strategy);
   return check_report();
 }

@@ -105,7 +105,8 @@ def the_same_groups_are_found_without_a_server():
 def codecs_and_sketches_are_to_be_had():
     with _Folder() as folder:
         for arguments in (["--codec=f32"], ["--codec=bf16"],
-                          ["--sketches=lanes"], ["--sketches=floats"]):
+                          ["--sketches=lanes"], ["--sketches=floats"],
+                          ["--pace=apart"]):
             output = folder.run(*TINY, *arguments)
             want([row[0] for row in _rounds(output)] == [2, 4], output)
         output = folder.run("--codec=f32", "--sketches=lanes", status=2)
@@ -211,7 +212,7 @@ def what_is_wrong_is_named():
         for option in ("--scenario=x", "--rule=x", "--clients=19",
                        "--clients=100001", "--rounds=0", "--every=0",
                        "--participants=100001", "--seed=-1", "--codec=x",
-                       "--sketches=x"):
+                       "--sketches=x", "--pace=x"):
             output = folder.run(option, status=2)
             want(option.split("=", 1)[0] in output, option, output)
         output = folder.run("--participants=21", "--clients=20", status=2)

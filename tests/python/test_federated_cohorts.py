@@ -65,6 +65,29 @@ def test_two_groups_are_found(codec, sketches):
     assert {task.cohort for task in people[1].tasks[-3:]} == {homes[1]}
 
 
+@pytest.mark.parametrize("share", ["size", "equal", "loss"])
+def test_cohorts_go_on_apart(share):
+    people, _, job, events = _run(cohorts=OPTIONS, cohort_pace="apart",
+                                  cohort_share=share)
+    homes = [job.member(f"{i:02}").cohort for i in range(N)]
+    assert homes == [homes[i % 2] for i in range(N)]
+    for number in job.cohorts:
+        weights, _ = job.copy_cohort(number)
+        person = people[homes.index(number)]
+        assert np.mean((weights - person.wanted) ** 2) < .01
+    begun = [e.round for e in events
+             if e.kind == fl.ServerEventKind.ROUND_STARTED]
+    assert begun == sorted(set(begun))
+    whole = [e for e in events if e.kind == fl.ServerEventKind.ROUND_FINISHED
+             and e.cohort is None]
+    assert [e.round for e in whole] == list(range(1, 41))
+    scores = [e.round for e in events
+              if e.kind == fl.ServerEventKind.EVALUATED and e.cohort is None]
+    assert scores == [10, 20, 30, 40]
+    with pytest.raises(ValueError):
+        _run(cohorts=OPTIONS, cohort_pace="alone")
+
+
 @pytest.mark.parametrize("strategy", [fl.FedAdam(rate=.05), fl.Median()])
 def test_each_cohort_takes_steps_of_its_own(strategy):
     people, _, job, events = _run(cohorts=OPTIONS, strategy=strategy)

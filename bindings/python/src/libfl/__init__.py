@@ -48,8 +48,9 @@ from .protocol import (Condition, Declined, RejectReason, Score, TrainResult,
                        TrainTask, protocol_versions)
 from .selection import (HostSelection, Oort, PowerOfChoice, Selection,
                         SelectionRound)
-from .server import (ClientAccuracy, CohortSketches, Job, JobStatus, ScaleMode,
-                     Server, ServerEvent, ServerEventKind, Weighting)
+from .server import (ClientAccuracy, CohortPace, CohortSketches, Job,
+                     JobStatus, ScaleMode, Server, ServerEvent, ServerEventKind,
+                     Weighting)
 from .slices import SliceClient, SliceReport, SliceServer, SliceStatus
 from .store import MemoryStore, SqliteStore, Store
 from .strategy import (FedAdagrad, FedAdam, FedAvg, FedAvgM, FedNova, FedProx,
@@ -81,9 +82,9 @@ __all__ = [
     "CallerError", "Cancel", "CancelledError", "Channel", "Client",
     "ClientAccuracy", "ClientEvent", "ClientEventKind", "Codec",
     "CodecOptions", "CohortEvent", "CohortEventKind", "CohortInfo",
-    "CohortMember", "CohortPlan", "CohortRoute", "CohortRule", "CohortSet",
-    "CohortSketches", "Compressor", "Condition", "ConflictError", "Constant",
-    "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
+    "CohortMember", "CohortPace", "CohortPlan", "CohortRoute", "CohortRule",
+    "CohortSet", "CohortSketches", "Compressor", "Condition",
+    "ConflictError", "Constant", "Context", "Conv2d", "Cosine", "CrossEntropy", "Declined", "Dense",
     "DimError", "Dropout", "Dtype", "DuplicateError", "Embedding",
     "EmbeddingOptimiser", "EmbeddingPrecision", "EmbeddingReport",
     "EmbeddingStatistics", "EmbeddingStore", "EmbeddingTable", "EmptyError",

@@ -538,7 +538,8 @@ class JobOptions(Struct):
                 ("strategy", c_void_p), ("selection", c_void_p),
                 ("demands", c_uint32), ("reserved_demands", c_uint32),
                 ("checkin_ns", c_uint64), ("buffer", c_uint32),
-                ("buffer_staleness", c_uint32), ("max_samples", c_uint64)]
+                ("buffer_staleness", c_uint32), ("max_samples", c_uint64),
+                ("cohort_pace", c_uint32), ("cohort_share", c_uint32)]
 
 
 class ServerEvent(Struct):

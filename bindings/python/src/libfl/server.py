@@ -18,7 +18,8 @@ from ._err import EmptyError, NotFoundError
 from ._handle import Handle
 from ._lib import byref, c_uint32, c_uint64, lib
 from ._np import BytesLike, F32Array
-from .cohort import CohortEventKind, CohortMember, CohortRule
+from .cohort import (CohortEventKind, CohortMember, CohortPlan,
+                     CohortRule)
 from .compress import Codec, CodecOptions, codec_options
 from .context import Context, lease_of
 from .enrolment import Allowance, EnrolFunction, Enrolment
@@ -53,6 +54,14 @@ class CohortSketches(enum.IntEnum):
     AUTO = 0
     LANES = 1
     FLOATS = 2
+
+
+class CohortPace(enum.IntEnum):
+    """How the rounds of cohorts go on: all together, or each by itself, so
+    that one whose clients are slow holds nobody up."""
+
+    TOGETHER = 0
+    APART = 1
 
 
 class ServerEventKind(enum.IntEnum):
@@ -345,7 +354,9 @@ class Server(Handle):
                 demands: protocol.Condition = protocol.Condition.NONE,
                 checkin: float = 0.0, buffer: int = 0,
                 buffer_staleness: int = 16,
-                max_samples: int = 1 << 40) -> Job:
+                max_samples: int = 1 << 40,
+                cohort_pace: CohortPace | str = CohortPace.TOGETHER,
+                cohort_share: CohortPlan | str = CohortPlan.SIZE) -> Job:
         """Add a job that trains a copy of `model`.
 
         `participants` updates are wanted per round (0 = of all clients that
@@ -358,7 +369,9 @@ class Server(Handle):
         `schedule`: how the clients' rate changes, with rounds for updates, as
         Cosine(rounds). `cohorts`: a rule, or options of CohortSet such as
         {"rule": "sketch", "cap": 4}; then `cohort_probed` clients tell losses
-        before a round without training. `strategy`: what becomes of the
+        before a round without training, and `cohort_pace` "apart" lets each
+        cohort begin its next round when its own clients are there, with its
+        `cohort_share` of `participants`. `strategy`: what becomes of the
         updates, as FedAdam(rate=.05) or TrimmedMean(). `selection`: whom a
         round asks, as PowerOfChoice() or Oort(). Clients are asked only while
         they have all of `demands`; those who are not needed are told to come
@@ -385,7 +398,11 @@ class Server(Handle):
             "feedback_decay": feedback_decay, "min_cover": min_cover,
             "cohort_sketches": _args.choice(CohortSketches, cohort_sketches,
                                             "cohort_sketches"),
-            "cohort_probed": cohort_probed, "max_samples": max_samples,
+            "cohort_pace": _args.choice(CohortPace, cohort_pace,
+                                        "cohort_pace"),
+            "cohort_share": _args.choice(CohortPlan, cohort_share,
+                                         "cohort_share"),
+            "max_samples": max_samples,
             "cohort_probed": cohort_probed, "demands": int(demands),
             "buffer": buffer, "buffer_staleness": buffer_staleness,
             **{"rate_" + field: value
