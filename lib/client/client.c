@@ -79,7 +79,6 @@ fl_status fli_client_make(fl_client **out, fl_context *context,
   client->context = fli_context_ref(context);
   fli_bytes_init(&client->description, context);
   fli_bytes_init(&client->sent, context);
-  fli_bytes_init(&client->encoded.data, context);
   fli_bytes_init(&client->encoded.clamped, context);
   fli_bytes_init(&client->freeze_plan, context);
   fli_bytes_init(&client->slices_plan, context);
@@ -200,8 +199,6 @@ void fl_client_free(fl_client *client)
   if (!client) return;
   fl_context *context = client->context;
   fli_client_forget_trained(client);
-  fli_bytes_free(&client->encoded.data);
-  fli_bytes_free(&client->encoded.clamped);
   fli_free(context, client->scale_norms,
            (size_t)client->n_norms * sizeof *client->scale_norms);
   fli_client_drop_feedback(client);

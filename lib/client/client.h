@@ -13,6 +13,7 @@
 #include <fl/compress.h>
 #include <fl/feedback.h>
 #include "compress/canonical.h"
+#include "compress/encoder.h"
 #include "wire/transfer.h"
 
 /* What the wire can say. */
@@ -82,9 +83,11 @@ typedef struct fli_encoded {
   fli_turn turn;
   uint32_t slot;
   uint8_t scale_id[FLI_HASH_BYTES]; /* of the scale it was encoded on */
-  fli_bytes data;
+  /* Makes the bytes, in front of the sparse update; NULL: restored. */
+  fli_encoder *encoder;
+  uint8_t hash[FLI_HASH_BYTES]; /* of all */
   fli_bytes clamped;    /* u16 LE per norm; empty unless the scale is public */
-  uint32_t slices_size; /* of `data`: a sparse update, at its end */
+  uint32_t slices_size; /* of the sparse update */
 } fli_encoded;
 
 /* What slices can do. A table, so that a client that never attaches any does
@@ -313,9 +316,10 @@ fl_status fli_client_want_slices(fl_client *client);
 int fli_client_awaits_slices(const fl_client *client);
 fl_status fli_client_write_get_slice(fl_client *client);
 fl_status fli_client_on_slice(fl_client *client, const fli_frame *frame);
-/* Training is over: keep what it has changed; behind the dense update. */
+/* Training is over: keep what it has changed. */
 fl_status fli_client_take_sparse(fl_client *client);
-fl_status fli_client_append_sparse(fl_client *client);
+/* Of what goes behind the dense update. */
+size_t fli_client_sparse_size(const fl_client *client);
 
 /* feedback.c: what encodings have lost. */
 /* As the job wants it; what is held stays if that is nothing new. */
@@ -341,7 +345,8 @@ fl_status fli_client_take_score(fl_client *client, const fl_score *score);
 void fli_client_refuse(fl_client *client);
 /* Training is over: say the norms, or encode at once on a public scale. */
 fl_status fli_client_offer(fl_client *client);
-/* Encode on the scale at hand (unless that is done) and upload. */
+/* Encode on the scale at hand (unless that is done) and upload. The bytes are
+ * made twice: for their hash, and again as they are sent. */
 fl_status fli_client_upload(fl_client *client);
 void fli_client_forget_trained(fl_client *client);
 void fli_client_forget_encoded(fl_client *client);

@@ -161,13 +161,9 @@ out:
   return st;
 }
 
-fl_status fli_client_append_sparse(fl_client *client)
+size_t fli_client_sparse_size(const fl_client *client)
 {
-  fli_encoded *encoded = &client->encoded;
-  encoded->slices_size = 0;
   if (client->slices_id == 0 || client->sparse_id != client->slices_id)
-    return FL_OK;
-  encoded->slices_size = (uint32_t)client->sparse.size;
-  return fli_bytes_append(&encoded->data, client->sparse.data,
-                          client->sparse.size);
+    return 0;
+  return client->sparse.size;
 }

@@ -3,7 +3,8 @@
  * version).
  *
  * Only what cannot be had again is saved: who we are, the model held, what
- * training gave and its encoding. Where the round stands is not: the restored
+ * training gave and for which turn it was encoded; the bytes are made again
+ * when the scale has come again. Where the round stands is not: the restored
  * client says HELLO and the server's answer tells, and a plan that asks for
  * what was trained already is answered without training. */
 #include "client/client.h"
@@ -43,7 +44,7 @@ enum {
   KEY_ENCODED_ATTEMPT = 17,
   KEY_ENCODED_SLOT = 18,
   KEY_SCALE_ID = 19,
-  KEY_ENCODED = 20,
+  KEY_ENCODED = 20, /* its bytes; read past, not written any more */
   KEY_CLAMPED = 21,
   KEY_UNACKED_ROUND = 22,
   KEY_UNACKED_ATTEMPT = 23,
@@ -83,7 +84,7 @@ typedef struct saved_state {
   uint32_t attempt;
   uint32_t slot;
   uint8_t scale_id[FLI_HASH_BYTES];
-  state_view encoded;
+  int has_encoded;
   state_view clamped;
   fli_turn unacked;
   int is_done;
@@ -105,7 +106,7 @@ enum {
   ENTRIES_CODEC = 6,
   ENTRIES_MODEL = 2,
   ENTRIES_TRAINED = 3,
-  ENTRIES_ENCODED = 5,
+  ENTRIES_ENCODED = 4,
   ENTRIES_UNACKED = 2,
   ENTRIES_FEEDBACK = 4,
   ENTRIES_REPORT = 2,
@@ -192,7 +193,6 @@ static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
   fli_field_u64(writer, KEY_ENCODED_SLOT, encoded->slot);
   fli_field_bin(writer, KEY_SCALE_ID, encoded->scale_id,
                 sizeof encoded->scale_id);
-  fli_field_bin(writer, KEY_ENCODED, encoded->data.data, encoded->data.size);
   fli_field_bin(writer, KEY_CLAMPED, encoded->clamped.data,
                 encoded->clamped.size);
   return FL_OK;
@@ -294,10 +294,9 @@ static void read_encoded(fli_msg_reader *reader, uint32_t key,
   case KEY_SCALE_ID:
     fli_reader_bin_exact(reader, state->scale_id, sizeof state->scale_id,
                          "scale id");
+    state->has_encoded = 1;
     break;
-  case KEY_ENCODED:
-    state->encoded.data = fli_reader_bin(reader, &state->encoded.size);
-    break;
+  case KEY_ENCODED: fli_reader_skip(reader); break;
   default:
     state->clamped.data = fli_reader_bin(reader, &state->clamped.size);
     break;
@@ -483,19 +482,14 @@ static fl_status restore_encoded(fl_client *client, const saved_state *state)
 {
   fl_status st = FL_OK;
   fli_encoded *encoded = &client->encoded;
-  if (!client->trained.is_valid || !state->encoded.data) return FL_OK;
-  if (state->encoded.size < 1 ||
-      (state->clamped.size != 0 &&
-       state->clamped.size != 2 * (size_t)client->n_norms))
+  if (!client->trained.is_valid || !state->has_encoded) return FL_OK;
+  if (state->clamped.size != 0 &&
+      state->clamped.size != 2 * (size_t)client->n_norms)
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the encoding does not fit"));
-  FLI_TRY(fli_bytes_append(&encoded->data, state->encoded.data,
-                           state->encoded.size));
   FLI_TRY(fli_bytes_append(&encoded->clamped, state->clamped.data,
                            state->clamped.size));
   encoded->turn = (fli_turn){client->trained.plan.round, state->attempt};
   encoded->slot = state->slot;
-  if (client->sparse_id != 0 && encoded->data.size > client->sparse.size)
-    encoded->slices_size = (uint32_t)client->sparse.size;
   memcpy(encoded->scale_id, state->scale_id, sizeof encoded->scale_id);
   encoded->is_valid = 1;
 out:

@@ -113,7 +113,8 @@ typedef struct fli_encoding {
   fli_noise noise;
   uint16_t noise_offset;
   uint32_t segment; /* at hand */
-  uint8_t *payload; /* of the segment */
+  uint8_t *payload; /* of the segment, behind its first `skip` bytes */
+  size_t skip;
   double factor;    /* plain layouts: what x is multiplied by */
   atomic_uint_least64_t clamped;
   atomic_uint_least64_t rescaled;

@@ -20,6 +20,26 @@ typedef struct fli_encoded_bytes {
   size_t *needed;
 } fli_encoded_bytes;
 
+/* What encode.c and encoder.c have in common. */
+/* The caller's options, with defaults. FL_E_OPTIONS. */
+fl_status fli_encode_load(fl_encode_options *options,
+                          const fl_encode_options *given);
+/* FL_E_ARGUMENT (slot, samples), FL_E_DIM (mask). */
+fl_status fli_encode_check(const fli_agreed *agreed,
+                           const fl_encode_options *options);
+/* An encoding that has come to no segment yet. */
+void fli_encoding_init(fli_encoding *encoding, const fli_agreed *agreed,
+                       const fl_encode_options *options,
+                       const fli_floats *from);
+/* Plain layouts: the factor of a segment. FL_E_NOT_FINITE. */
+fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
+                               uint32_t segment);
+/* FL_E_NOT_FINITE names the first value that is not. */
+fl_status fli_encoding_check_finite(const fli_encoding *encoding,
+                                    uint32_t segment);
+/* A segment that is left out is lost as a whole. */
+void fli_encoding_lose(fli_encoding *encoding, uint32_t segment);
+
 fl_status fli_encode(const fl_compressor *compressor, const fl_scale *scale,
                      const fl_encode_options *options, const fli_floats *from,
                      const fli_encoded_bytes *to, fl_encode_report *report);

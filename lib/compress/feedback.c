@@ -17,7 +17,6 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/options.h"
-#include "compress/encode.h"
 #include "compress/measure.h"
 
 static const fl_feedback_options feedback_defaults = {
@@ -239,26 +238,36 @@ static fl_status load_options(const fl_feedback *feedback,
   return FL_OK;
 }
 
+/* The round's options, when it may be encoded. */
+static fl_status begin_encoding(const fl_feedback *feedback,
+                                const fl_scale *scale,
+                                const fl_encode_options *given,
+                                fl_encode_options *options)
+{
+  fl_scale local;
+  if (feedback->phase == FL_FEEDBACK_IDLE) {
+    return fli_error(FL_E_STATE, "feedback: nothing was measured");
+  }
+  fl_status st = fli_scale_load(&local, scale);
+  if (st == FL_OK) st = load_options(feedback, given, options);
+  if (st == FL_OK && local.weight_cap != feedback->cap) {
+    st = fli_error(FL_E_CONFLICT, "feedback: weight cap, got %llu, want %llu",
+                   (unsigned long long)local.weight_cap,
+                   (unsigned long long)feedback->cap);
+  }
+  return st;
+}
+
 fl_status fl_feedback_encode(fl_feedback *feedback, const fl_scale *scale,
                              const fl_encode_options *given, uint8_t *buffer,
                              size_t capacity, size_t *needed,
                              fl_encode_report *report)
 {
   fl_status st = FL_OK;
-  fl_scale local;
   fl_encode_options options;
   fli_clear_error();
   if (!feedback) return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
-  if (feedback->phase == FL_FEEDBACK_IDLE) {
-    return fli_error(FL_E_STATE, "feedback: nothing was measured");
-  }
-  FLI_TRY(fli_scale_load(&local, scale));
-  FLI_TRY(load_options(feedback, given, &options));
-  if (local.weight_cap != feedback->cap) {
-    return fli_error(FL_E_CONFLICT, "feedback: weight cap, got %llu, want %llu",
-                     (unsigned long long)local.weight_cap,
-                     (unsigned long long)feedback->cap);
-  }
+  FLI_TRY(begin_encoding(feedback, scale, given, &options));
   const fli_floats from = {.x = feedback->held, .lost = feedback->other};
   const fli_encoded_bytes to = {
       .buffer = buffer, .capacity = capacity, .needed = needed};
@@ -268,6 +277,22 @@ fl_status fl_feedback_encode(fl_feedback *feedback, const fl_scale *scale,
   if (buffer) feedback->phase = FL_FEEDBACK_ENCODED;
 out:
   return st;
+}
+
+fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
+                               const fl_encode_options *given,
+                               fli_encoder **out)
+{
+  fl_encode_options options;
+  const fl_status st = begin_encoding(feedback, scale, given, &options);
+  if (st != FL_OK) return st;
+  const fli_floats from = {.x = feedback->held, .lost = feedback->other};
+  return fli_encoder_new(out, feedback->compressor, scale, &options, &from);
+}
+
+void fli_feedback_encoded(fl_feedback *feedback)
+{
+  feedback->phase = FL_FEEDBACK_ENCODED;
 }
 
 /* One segment of a round that ends. */

@@ -5,7 +5,7 @@
 #define FLI_FEEDBACK_H
 
 #include <fl/feedback.h>
-#include "compress/compressor.h"
+#include "compress/encoder.h"
 #include "wire/writer.h"
 
 struct fl_feedback {
@@ -28,6 +28,12 @@ static inline size_t fli_feedback_bytes(const fl_feedback *feedback)
   return (size_t)feedback->compressor->layout.dim * sizeof(float);
 }
 
+/* As fl_feedback_encode; what it hands out is valid until the round ends. Its
+ * bytes are to be hashed, then fli_feedback_encoded be called. */
+fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
+                               const fl_encode_options *options,
+                               fli_encoder **out);
+void fli_feedback_encoded(fl_feedback *feedback);
 /* A handle without content. */
 fl_status fli_feedback_make(fl_feedback **out, const fl_compressor *compressor,
                             const fl_feedback_options *options);

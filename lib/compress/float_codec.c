@@ -76,7 +76,8 @@ static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
     fli_unit unit = fli_layout_unit(layout, encoding->segment, first);
     if (fli_agreed_is_sent(agreed, &unit)) {
       store(encoding, &unit, sent,
-            encoding->payload + fli_payload_offset(agreed, &unit));
+            encoding->payload +
+                (fli_payload_offset(agreed, &unit) - encoding->skip));
     } else if (encoding->lost) {
       memset(sent, 0, sizeof sent);
     }

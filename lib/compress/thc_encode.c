@@ -121,7 +121,7 @@ static void encode_block(thc_group *group, size_t b)
   };
   fli_noise_start(&encoding->noise, unit->index, &noise);
   uint32_t clamped = group->kernels->encode(
-      encoding->payload + fli_payload_offset(agreed, unit),
+      encoding->payload + (fli_payload_offset(agreed, unit) - encoding->skip),
       group->blocks + b * FLK_BLOCK_STRIDE, &grid, unit->padded);
   atomic_fetch_add_explicit(&encoding->clamped, clamped, memory_order_relaxed);
   if (encoding->unit_clamped) {

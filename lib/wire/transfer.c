@@ -150,6 +150,15 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size)
 {
+  outgoing->read = NULL;
+  outgoing->data = data;
+  return fli_outgoing_begin_read(outgoing, out, manifest, n, chunk_size);
+}
+
+fl_status fli_outgoing_begin_read(fli_outgoing *outgoing, fli_bytes *out,
+                                  fli_manifest *manifest, size_t n,
+                                  uint32_t chunk_size)
+{
   manifest->transfer = outgoing->transfer + 1;
   manifest->total = n;
   assert(manifest->total >= 1 && manifest->total <= FLI_TRANSFER_MAX);
@@ -157,7 +166,6 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
   manifest->chunk_size = chunk_size;
   fl_status status = fli_write_manifest(out, manifest);
   if (status != FL_OK) return status;
-  outgoing->data = data;
   outgoing->total = n;
   outgoing->limit = n;
   outgoing->offset = 0;
@@ -172,9 +180,16 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
   assert(outgoing->is_active);
   uint64_t left = outgoing->limit - outgoing->offset;
   size_t n = left < outgoing->chunk_size ? (size_t)left : outgoing->chunk_size;
-  fli_chunk chunk = {outgoing->transfer, outgoing->offset,
-                     outgoing->data + outgoing->offset, n};
+  const size_t before = out->size;
+  fli_chunk chunk = {.transfer = outgoing->transfer,
+                     .offset = outgoing->offset,
+                     .size = n};
+  if (!outgoing->read) chunk.data = outgoing->data + outgoing->offset;
   fl_status status = fli_write_chunk(out, &chunk);
+  if (status == FL_OK && outgoing->read)
+    status = outgoing->read(outgoing->arg, outgoing->offset,
+                            out->data + out->size - n, n);
+  if (status != FL_OK) out->size = before;
   if (status != FL_OK) return status;
   outgoing->offset += n;
   outgoing->is_active = outgoing->offset < outgoing->limit;
@@ -183,7 +198,8 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
 
 void fli_outgoing_resend(fli_outgoing *outgoing, const fli_missing *missing)
 {
-  if (!outgoing->data || missing->transfer != outgoing->transfer ||
+  if ((!outgoing->data && !outgoing->read) ||
+      missing->transfer != outgoing->transfer ||
       missing->ranges_size < FLI_RANGE_BYTES)
     return;
   const uint64_t begin = fli_load_u64(missing->ranges);

@@ -50,6 +50,10 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
  * the next. */
 typedef struct fli_outgoing {
   const uint8_t *data; /* borrowed from its owner until done or reset */
+  /* NULL, or where the bytes come from when there is no data: make n of them,
+   * from `offset` on. */
+  fl_status (*read)(void *arg, uint64_t offset, uint8_t *out, size_t n);
+  void *arg;
   uint64_t total;
   uint64_t offset;
   uint64_t transfer;
@@ -66,7 +70,12 @@ fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
 fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size);
-/* Append the next CHUNK frame; is_active becomes 0 after the last. */
+/* The same, from read(arg, ...). */
+fl_status fli_outgoing_begin_read(fli_outgoing *outgoing, fli_bytes *out,
+                                  fli_manifest *manifest, size_t n,
+                                  uint32_t chunk_size);
+/* Append the next CHUNK frame; is_active becomes 0 after the last. What `read`
+ * says of its failure: nothing was appended. */
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out);
 /* Send the first range that the other side has not got, and nothing behind it
  * before it asks. Nothing happens when it is about another transfer, or no
