@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a client and a server hold in memory while a model goes down and an
  * update comes up, in multiples of the model (4 bytes a value): `now` when the
- * step is over, `peak` the most so far. One client, whose update lies outside.
+ * step is over, `peak` the most so far, and the CPU time of both. One client,
+ * whose update lies outside.
  *
  *   bench_transfer [WEIGHTS] */
 #include <fl/client.h>
@@ -9,6 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/compiler.h"
 #include "base/error.h"
@@ -21,6 +23,7 @@ typedef struct bench {
   fl_client *client;
   fl_server *server;
   uint64_t now_ns;
+  clock_t since; /* the step began */
 } bench;
 
 static fl_status begin(bench *b, uint32_t codec_id, uint32_t feedback)
@@ -60,16 +63,18 @@ static void end(bench *b)
   fl_context_free(b->above);
 }
 
-static void print(const bench *b, const char *codec, const char *step)
+static void print(bench *b, const char *codec, const char *step)
 {
   uint64_t now[2] = {0}, peak[2] = {0};
   const double model = 4. * (double)b->n;
   (void)fl_context_get_memory(b->below, &now[0], &peak[0]);
   (void)fl_context_get_memory(b->above, &now[1], &peak[1]);
   printf("%-12s %-9s client now %5.2f peak %5.2f  server now %5.2f peak "
-         "%5.2f\n",
+         "%5.2f  %6.1f ms\n",
          codec, step, (double)now[0] / model, (double)peak[0] / model,
-         (double)now[1] / model, (double)peak[1] / model);
+         (double)now[1] / model, (double)peak[1] / model,
+         1e3 * (double)(clock() - b->since) / CLOCKS_PER_SEC);
+  b->since = clock();
 }
 
 /* Up and down until an event of this kind. */
