@@ -55,6 +55,9 @@ enum {
   FLI_DUE_LEAVE = 1 << 6
 };
 
+/* Bytes of one part of a paged model in the saved state: region, hash. */
+enum { FLI_PAGED_STATE = 1 + FLI_HASH_BYTES };
+
 /* Events not yet taken, one bit per kind. */
 #define FLI_EVENT_BIT(kind) (1u << (kind))
 
@@ -68,7 +71,7 @@ typedef struct fli_turn {
 typedef struct fli_trained {
   int is_valid;
   fli_plan plan; /* trained for; its views are cleared */
-  float *update; /* n_weights */
+  float *update; /* n_weights; NULL when the model is paged */
   uint64_t samples;
   double loss;
   uint32_t report_module;
@@ -116,6 +119,33 @@ typedef struct fli_limits {
   int (*allow)(const fl_client *client, int is_plan);
 } fli_limits;
 
+/* A model that lies in a storage (paged.c): fl_paged begins with this table, so
+ * that a client without one does not bring its code along. */
+typedef struct fli_paging {
+  /* FL_E_STATE: it has a client already. */
+  fl_status (*attach)(fl_client *client);
+  void (*detach)(fl_client *client);
+  /* The model's shape and codec are known, and not those of before. FL_E_LIMIT:
+   * of the memory budget. */
+  fl_status (*open)(fl_client *client);
+  /* A transfer is whole: it becomes the model. */
+  fl_status (*take)(fl_client *client);
+  fl_status (*copy)(const fl_client *client, float *weights);
+  /* What is against the plan; NULL = nothing. */
+  const char *(*objection)(const fli_plan *plan);
+  fl_status (*refuse_feedback)(void); /* FL_E_CONFLICT */
+  /* Training begins; it is over. */
+  void (*begin)(fl_client *client);
+  fl_status (*finish)(fl_client *client, const fl_train_result *result);
+  fl_status (*measure)(fl_client *client, const fl_scale *scale, float *norms);
+  fl_status (*fetch)(void *client, uint32_t segment, const float **x);
+  /* What the saved state has of it: of the model, then of the update. */
+  fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
+  /* Whether the storage holds what the state says. */
+  int (*restore_model)(fl_client *client, const uint8_t *state);
+  int (*restore_update)(fl_client *client, const uint8_t *state);
+} fli_paging;
+
 struct fl_client {
   fl_context *context;
   fl_client_options options; /* strings point to the three below */
@@ -135,10 +165,11 @@ struct fl_client {
   fl_compressor *compressor;
   fl_compressor_options codec;
   uint64_t n_norms;
+  const fli_paging *paging; /* NULL: the model is in memory */
   fl_feedback *feedback; /* NULL when the job wants none (feedback.c) */
   fli_turn fed;          /* the last one that it has measured, encoded for */
   int has_canonical;     /* its memory is there */
-  fli_canonical canonical;
+  fli_canonical canonical; /* without vectors when it is paged */
   uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
   int has_cohort; /* `cohort` is whose model `canonical` is (probe.c) */
   uint32_t cohort;

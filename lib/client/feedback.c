@@ -39,6 +39,7 @@ fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
     fli_client_drop_feedback(client);
     return FL_OK;
   }
+  if (client->paging) return client->paging->refuse_feedback();
   if (client->feedback && client->feedback->decay == decay) return FL_OK;
   fl_status st = fl_feedback_options_init(&options, sizeof options);
   if (st != FL_OK) return st;

@@ -19,6 +19,8 @@ fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
   fli_clear_error();
   if (!client)
     return fli_error(FL_E_ARGUMENT, "fl_client_attach_slices: NULL argument");
+  if (slices && client->paging)
+    return fli_error(FL_E_CONFLICT, "slices: the client's model is paged");
   if (slices && (client->slices || !fli_slice_client_attach(slices)))
     return fli_error(FL_E_STATE, "slices: client or slices have one already");
   if (client->slices) client->rows->detach(client->slices);

@@ -58,6 +58,8 @@ enum {
   KEY_REPORT_VALUE = 31,
   KEY_SPARSE_ID = 48, /* absent, both: none */
   KEY_SPARSE = 49,
+  KEY_PAGED = 50, /* instead of WEIGHTS and UPDATE */
+  KEY_PAGED_UPDATE = 51,
   KEY_DAY = 60, /* absent, both: nothing was counted */
   KEY_SPENT = 61
 };
@@ -95,6 +97,8 @@ typedef struct saved_state {
   double report_value;
   uint64_t sparse_id;
   state_view sparse;
+  int is_paged;
+  uint8_t paged[2][FLI_PAGED_STATE];
   uint64_t day, spent;
 } saved_state;
 
@@ -186,8 +190,9 @@ static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
                 scratch->size - FLI_FRAME_HEADER);
   fli_field_u64(writer, KEY_SAMPLES, trained->samples);
   if (!isnan(trained->loss)) fli_field_f64(writer, KEY_LOSS, trained->loss);
-  fli_field_floats(writer, KEY_UPDATE, trained->update,
-                   (size_t)client->n_weights);
+  if (!client->paging)
+    fli_field_floats(writer, KEY_UPDATE, trained->update,
+                     (size_t)client->n_weights);
   if (!encoded->is_valid) return FL_OK;
   fli_field_u64(writer, KEY_ENCODED_ATTEMPT, encoded->turn.attempt);
   fli_field_u64(writer, KEY_ENCODED_SLOT, encoded->slot);
@@ -211,6 +216,17 @@ static fl_status write_feedback(const fl_client *client, fli_msg_writer *writer,
   return FL_OK;
 }
 
+static fl_status write_paged(const fl_client *client, fli_msg_writer *writer)
+{
+  uint8_t state[2][FLI_PAGED_STATE];
+  const fl_status st = client->paging->save(client, state);
+  if (st == FL_OK && has_model(client))
+    fli_field_bin(writer, KEY_PAGED, state[0], sizeof state[0]);
+  if (st == FL_OK && client->trained.is_valid)
+    fli_field_bin(writer, KEY_PAGED_UPDATE, state[1], sizeof state[1]);
+  return st;
+}
+
 static fl_status write_state(const fl_client *client, fli_bytes *payload,
                              fli_bytes *scratch)
 {
@@ -228,8 +244,9 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
   if (client->compressor) write_codec(&writer, &client->codec);
   if (has_model(client)) {
     fli_field_u64(&writer, KEY_MODEL_VERSION, client->canonical.version);
-    fli_field_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
-                     (size_t)client->n_weights);
+    if (!client->paging)
+      fli_field_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
+                       (size_t)client->n_weights);
   }
   if (client->trained.is_valid)
     FLI_TRY(write_trained(client, &writer, scratch));
@@ -251,6 +268,7 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_bin(&writer, KEY_SPARSE, client->sparse.data,
                   client->sparse.size);
   }
+  if (client->paging) FLI_TRY(write_paged(client, &writer));
   if (has_day(client)) {
     fli_field_u64(&writer, KEY_DAY, client->day);
     fli_field_u64(&writer, KEY_SPENT, client->spent);
@@ -365,6 +383,12 @@ static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
   case KEY_SPARSE:
     state->sparse.data = fli_reader_bin(reader, &state->sparse.size);
     break;
+  case KEY_PAGED:
+  case KEY_PAGED_UPDATE:
+    fli_reader_bin_exact(reader, state->paged[key - KEY_PAGED],
+                         FLI_PAGED_STATE, "paged model");
+    state->is_paged = 1;
+    break;
   case KEY_DAY: state->day = fli_reader_u64(reader); break;
   case KEY_SPENT: state->spent = fli_reader_u64(reader); break;
   default: fli_fields_unknown(fields); break;
@@ -425,6 +449,12 @@ static fl_status restore_model(fl_client *client, const saved_state *state)
     FLI_TRY(fli_error(FL_E_SCHEMA, "state: of a model of another schema"));
   if (state->codec.codec == 0) return FL_OK;
   FLI_TRY(fli_client_set_codec(client, &state->codec));
+  if (client->paging) {
+    client->canonical.version = state->model_version;
+    client->canonical.is_valid =
+        state->is_paged && client->paging->restore_model(client, state->paged[0]);
+    return FL_OK;
+  }
   if (!state->weights.data) return FL_OK;
   FLI_TRY(fli_canonical_set(&client->canonical, state->model_version,
                             state->weights.data, state->weights.size));
@@ -447,10 +477,16 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   trained->plan.slices_size = 0;
   trained->plan.freeze_plan = NULL;
   trained->plan.freeze_plan_size = 0;
-  if (!client->compressor || state->samples < 1 || state->update.size != 4 * n)
+  if (client->paging && !(client->canonical.is_valid &&
+                          client->paging->restore_update(client, state->paged[1])))
+    return FL_OK;
+  if (!client->compressor || state->samples < 1 ||
+      (!client->paging && state->update.size != 4 * n))
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the update does not fit the model"));
-  trained->update = fli_alloc(client->context, n, sizeof *trained->update);
-  if (!trained->update) FLI_TRY(fli_nomem(n * sizeof *trained->update));
+  if (client->paging)
+    n = 0;
+  else if (!(trained->update = fli_alloc(client->context, n, sizeof(float))))
+    FLI_TRY(fli_nomem(n * sizeof *trained->update));
   for (size_t i = 0; i < n; i++) {
     trained->update[i] = fli_load_f32(state->update.data + 4 * i);
     if (!isfinite(trained->update[i]))
@@ -518,6 +554,8 @@ static fl_status restore_state(fl_client *client, const fli_bytes *payload)
   saved_state state;
   FLI_TRY(parse_state(payload, &state));
   FLI_TRY(check_identity(client, &state));
+  if (state.is_paged && !client->paging)
+    FLI_TRY(fli_error(FL_E_CONFLICT, "state: of a paged model"));
   FLI_TRY(restore_model(client, &state));
   FLI_TRY(restore_trained(client, &state));
   FLI_TRY(restore_feedback(client, &state));

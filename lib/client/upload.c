@@ -120,6 +120,8 @@ static fl_status measure(fl_client *client)
   trained->has_norms = 0;
   if (client->feedback)
     FLI_TRY(fli_client_correct(client, &scale, trained->norms));
+  else if (client->paging)
+    FLI_TRY(client->paging->measure(client, &scale, trained->norms));
   else
     FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
                                   trained->update, client->n_weights,
@@ -159,7 +161,8 @@ static fl_status keep_clamped(fl_client *client, const uint16_t *clamped)
 static fl_status make_encoder(fl_client *client, const fl_scale *scale,
                               const fl_encode_options *options)
 {
-  const fli_floats from = {.x = client->trained.update};
+  fli_floats from = {.x = client->trained.update, .arg = client};
+  if (client->paging) from.fetch = client->paging->fetch;
   fli_encoder **out = &client->encoded.encoder;
   if (!client->feedback)
     return fli_encoder_new(out, client->compressor, scale, options, &from);
@@ -262,9 +265,9 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
                              float **out)
 {
   size_t n = (size_t)client->n_weights;
-  if (!result->weights == !result->update)
+  if (!client->paging && !result->weights == !result->update)
     return fli_error(FL_E_ARGUMENT, "result: want either weights or update");
-  if (result->n != client->n_weights)
+  if (!client->paging && result->n != client->n_weights)
     return fli_error(FL_E_DIM, "result: got %llu values, want %llu",
                      (unsigned long long)result->n,
                      (unsigned long long)client->n_weights);
@@ -273,6 +276,7 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
   if (result->samples > FLI_CLIENT_MAX_SAMPLES)
     return fli_error(FL_E_ARGUMENT, "result: got %llu samples, want <= 2^40",
                      (unsigned long long)result->samples);
+  if (client->paging) return client->paging->finish(client, result);
   float *update = fli_alloc(client->context, n, sizeof *update);
   if (!update) return fli_nomem(n * sizeof *update);
   const fl_status st = fill_update(client, result, update);

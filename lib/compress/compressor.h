@@ -106,7 +106,8 @@ float fli_norm_round_up(double norm);
 /* Encoding of one update, as codecs see it. */
 typedef struct fli_encoding {
   const fli_agreed *agreed;
-  const float *x;
+  const float *x;   /* of the vector, from value `x_first` on */
+  uint64_t x_first;
   float weight; /* x is multiplied by it */
   /* NULL, or where what the decoded update lacks of x goes (weight 1). */
   float *lost;
@@ -121,6 +122,12 @@ typedef struct fli_encoding {
   atomic_int is_not_finite;
   uint16_t *unit_clamped; /* optional */
 } fli_encoding;
+
+static inline const float *fli_encoding_at(const fli_encoding *encoding,
+                                           uint64_t offset)
+{
+  return encoding->x + (offset - encoding->x_first);
+}
 
 /* How far a unit of length `own` must be scaled down: 1 for not at all; those
  * that must are counted. */
@@ -142,7 +149,8 @@ typedef struct fli_mean {
   uint32_t segment;
   const uint8_t *lanes; /* of the segment */
   uint32_t width;       /* FLK_* */
-  float *out;           /* the whole vector */
+  float *out;           /* the vector, from value `out_first` on */
+  uint64_t out_first;
   /* Dither: slots whose noise is added to (sign 1) or taken from (-1) what
    * all slots subtract. */
   uint16_t *offsets;
@@ -150,6 +158,11 @@ typedef struct fli_mean {
   int32_t sign;
   int64_t offset_sum; /* of what all slots subtract: the constant part */
 } fli_mean;
+
+static inline float *fli_mean_at(const fli_mean *mean, uint64_t offset)
+{
+  return mean->out + (offset - mean->out_first);
+}
 
 /* A run of coordinates of one segment, in several updates. */
 typedef struct fli_addends {
@@ -195,6 +208,11 @@ struct fli_codec {
   /* Units [first, last) of the segment at hand. */
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };
+
+/* decode.c: the mean of one segment alone, as long as that is; zeros when no
+ * update holds it. */
+fl_status fli_partial_decode_segment(const fl_partial *partial,
+                                     uint32_t segment, float *out);
 
 /* thc_encode.c, thc_decode.c */
 void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last);

@@ -34,7 +34,7 @@ static void check_units(decode_job *job, uint64_t first, uint64_t last)
     for (uint32_t i = 0; i < unit.n; i += FLK_LINE) {
       uint32_t n = unit.n - i < FLK_LINE ? unit.n - i : FLK_LINE;
       const float *line =
-          job->mean.out + unit.offset + i / FLK_LINE * unit.stride;
+          fli_mean_at(&job->mean, unit.offset) + i / FLK_LINE * unit.stride;
       if (compressor->kernels->find_not_finite(line, n) == n) continue;
       atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
     }
@@ -99,7 +99,7 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   const fli_segment *segment = &compressor->layout.segments[index];
   const fli_tally *tally = &partial->tallies[index];
   if (tally->count == 0) {
-    memset(job->mean.out + segment->offset, 0,
+    memset(fli_mean_at(&job->mean, segment->offset), 0,
            (size_t)segment->n * sizeof(float));
     return FL_OK;
   }
@@ -115,23 +115,45 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   return fli_error(FL_E_RANGE, "decode: segment %u leaves float32", index);
 }
 
-static fl_status decode(const fl_partial *partial, float *out)
+/* Segments [first, last); the first begins at `out`. */
+static fl_status decode_some(const fl_partial *partial, uint32_t first,
+                             uint32_t last, float *out)
 {
   fl_status st = FL_OK;
   const fli_agreed *agreed = &partial->agreed;
   fl_context *context = agreed->compressor->context;
   size_t half = agreed->slots / 2 + 1;
-  decode_job job = {.mean = {.agreed = agreed, .out = out}};
+  decode_job job = {
+      .mean = {.agreed = agreed,
+               .out = out,
+               .out_first =
+                   agreed->compressor->layout.segments[first].offset}};
   atomic_init(&job.is_not_finite, 0);
   if (agreed->offsets) {
     job.mean.offsets = fli_alloc(context, half, sizeof(uint16_t));
     if (!job.mean.offsets) return fli_nomem(half * sizeof(uint16_t));
   }
-  for (uint32_t s = 0; s < agreed->compressor->layout.n_segments; s++) {
+  for (uint32_t s = first; s < last; s++) {
     FLI_TRY(decode_segment(&job, partial, s));
   }
 out:
   fli_free(context, job.mean.offsets, half * sizeof(uint16_t));
+  return st;
+}
+
+static fl_status decode(const fl_partial *partial, float *out)
+{
+  const uint32_t n = partial->agreed.compressor->layout.n_segments;
+  return decode_some(partial, 0, n, out);
+}
+
+fl_status fli_partial_decode_segment(const fl_partial *partial,
+                                     uint32_t segment, float *out)
+{
+  fli_fpguard guard;
+  fli_fpguard_enter(&guard);
+  const fl_status st = decode_some(partial, segment, segment + 1, out);
+  fli_fpguard_leave(&guard);
   return st;
 }
 

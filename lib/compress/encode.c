@@ -46,7 +46,10 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
 fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment)
 {
-  return fli_check_finite(encoding->agreed->compressor, encoding->x, segment);
+  const fli_measuring m = {.compressor = encoding->agreed->compressor,
+                           .x = encoding->x,
+                           .x_first = encoding->x_first};
+  return fli_check_finite(&m, segment);
 }
 
 fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
@@ -54,6 +57,7 @@ fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
 {
   fli_measuring m = {.compressor = encoding->agreed->compressor,
                      .x = encoding->x,
+                     .x_first = encoding->x_first,
                      .weight = encoding->weight,
                      .squares = squares};
   fli_measure_segment(&m, segment);

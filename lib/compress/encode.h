@@ -11,6 +11,10 @@ typedef struct fli_floats {
   /* NULL, or as long as x: x is weighted already, and what decoding the bytes
    * alone would not give back of it is stored here. Unspecified on failure. */
   float *lost;
+  /* With x NULL, for encoders: fetches a segment, which stays until the next
+   * one is fetched. */
+  fl_status (*fetch)(void *arg, uint32_t segment, const float **x);
+  void *arg;
 } fli_floats;
 
 /* Where the bytes go; as for fl_compressor_encode. */

@@ -25,6 +25,7 @@ struct fli_encoder {
   fl_context *context;
   fli_agreed agreed;
   fli_encoding encoding;
+  fli_floats from;
   double *squares; /* plain layouts: per unit */
   size_t size;
   uint8_t *front; /* header and mask */
@@ -69,6 +70,7 @@ static fl_status fill(fli_encoder *encoder, const fl_encode_options *options,
   FLI_TRY(fli_encode_check(agreed, options));
   FLI_TRY(allocate(encoder));
   fli_encoding_init(&encoder->encoding, agreed, options, from);
+  encoder->from = *from;
   encoder->size = fli_update_size(agreed, options->segments);
   (void)fli_update_write(agreed, options->slot, options->samples,
                          options->segments, encoder->front);
@@ -147,12 +149,21 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
   encoding->agreed->compressor->codec->encode(encoding, first, last);
 }
 
+static fl_status fetch(fli_encoder *encoder)
+{
+  fli_encoding *encoding = &encoder->encoding;
+  if (!encoder->from.fetch) return FL_OK;
+  encoding->x_first = layout_of(encoder)->segments[encoder->segment].offset;
+  return encoder->from.fetch(encoder->from.arg, encoder->segment, &encoding->x);
+}
+
 /* Units [first, last) of the segment at hand. */
 static fl_status encode_run(fli_encoder *encoder, uint64_t first, uint64_t last,
                             uint8_t *out)
 {
   fli_encoding *encoding = &encoder->encoding;
-  fl_status st = set_factor(encoder);
+  fl_status st = fetch(encoder);
+  if (st == FL_OK) st = set_factor(encoder);
   if (st != FL_OK) return st;
   encoding->segment = encoder->segment;
   encoding->payload = out;

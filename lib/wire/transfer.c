@@ -102,6 +102,13 @@ static fl_status take_chunk(fli_incoming *incoming, const fli_chunk *chunk)
             MOST_AHEAD * (uint64_t)incoming->manifest.chunk_size)
       return FL_OK;
   }
+  if (incoming->sink) {
+    const fl_status st = incoming->sink->put(incoming, incoming->arg, chunk);
+    if (st != FL_OK) return st;
+    data->size = (size_t)range.end; /* counts, though nothing is there */
+    incoming->held = range.end;
+    return FL_OK;
+  }
   if (range.end > data->size) {
     const fl_status st =
         fli_bytes_reserve(data, (size_t)(range.end - data->size));
@@ -125,7 +132,11 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
   fl_status status = take_chunk(incoming, chunk);
   if (status == FL_OK && incoming->held == incoming->manifest.total) {
     uint8_t hash[FLI_HASH_BYTES];
-    fli_hash(hash, incoming->data.data, incoming->data.size);
+    if (incoming->sink)
+      status = incoming->sink->hash(incoming, incoming->arg, hash);
+    else
+      fli_hash(hash, incoming->data.data, incoming->data.size);
+    if (status != FL_OK) return status;
     if (memcmp(hash, incoming->manifest.hash, sizeof hash) == 0) {
       incoming->is_active = 0;
       *is_complete = 1;

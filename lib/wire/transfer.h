@@ -15,6 +15,16 @@ typedef struct fli_range {
  * over after a HELLO. Else `is_status_due` says when it is to be told; what is
  * behind the gap is kept (64 chunks ahead at most) with `note`, gaps.h. */
 typedef struct fli_incoming fli_incoming;
+
+/* Where the bytes of a payload go that comes without gaps, if not into memory.
+ * Their failures end the chunk, which may come again. */
+typedef struct fli_sink {
+  fl_status (*put)(fli_incoming *incoming, void *arg, const fli_chunk *chunk);
+  /* Of the payload, which is whole. */
+  fl_status (*hash)(fli_incoming *incoming, void *arg,
+                    uint8_t hash[FLI_HASH_BYTES]);
+} fli_sink;
+
 struct fli_incoming {
   int is_active;
   fli_manifest manifest; /* views cleared; see `clamped` */
@@ -26,8 +36,10 @@ struct fli_incoming {
   uint32_t n_islands;
   int is_status_due;
   uint64_t told; /* 1 + `held` of the last STATUS */
-  /* These two stay. */
+  /* These stay. */
   int knows_status; /* the sender does */
+  const fli_sink *sink; /* NULL: into `data`; without `note` */
+  void *arg;
   /* Note that a range is held; 0 = there is no room for it. */
   int (*note)(fli_incoming *incoming, fli_range range);
 };
