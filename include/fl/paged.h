@@ -3,10 +3,10 @@
  * @file paged.h
  * A model that is larger than the memory for it: a client (fl_client_options.
  * paged) that keeps the model, copies and steps on their way in, and the
- * trained update in the storage of its context, and has one tensor of them in
- * memory at a time. What goes over the wire is what any other client sends,
- * and the model is the same, bit for bit. The trainer reads and writes tensor
- * by tensor, too:
+ * trained update in the storage of its context, and has half a megabyte of
+ * them in memory at a time. What goes over the wire is what any other client
+ * sends, and the model is the same, bit for bit. The trainer reads and writes
+ * the flat weights tensor by tensor:
  *
  *   fl_paged_new(&paged, context, &options)
  *   client_options.paged = paged; fl_client_new or fl_client_restore
@@ -17,7 +17,7 @@
  *   fl_client_submit(client, &result)   with samples and loss alone
  *
  * task.weights is NULL, and so are the weights that an evaluator gets: both
- * read from here. fl_paged_get_tensor says where the tensors are.
+ * read from here.
  *
  * Such a client takes no part in jobs with error feedback (ABORTED), in rounds
  * with SCAFFOLD's controls (declined, FL_CLIENT_STALE says why), probes of
@@ -45,9 +45,11 @@ typedef struct fl_paged_options {
   /** What the names of all its blobs begin with, 1..64 bytes that the storage
    * takes in names; required. Copied. */
   const char *name;
-  /** The most that the client may hold in memory, bytes, all in all; what one
-   * tensor of a model needs above that aborts the client (FL_REJECT_TOO_LARGE)
-   * and the text says how much. 0 = no bound, the default. */
+  /** The most that the client may hold in memory, bytes, all in all. When a
+   * model and a codec need more the client aborts (FL_REJECT_TOO_LARGE, or
+   * FL_E_LIMIT of fl_client_restore), and the text says how much: about 2 MB,
+   * fl_client_options.max_frame_size, twice the chunk size, and 1/400 of the
+   * model, with THC 1/30. 0 = no bound, the default. */
   uint64_t memory_budget;
 } fl_paged_options;
 FL_API fl_status fl_paged_options_init(fl_paged_options *options, size_t size);
@@ -62,12 +64,8 @@ FL_API void fl_paged_free(fl_paged *paged);
  * has it (FL_E_STATE). FL_E_IO. */
 FL_API fl_status fl_paged_remove(fl_paged *paged, uint64_t n_weights);
 
-/** Tensors of the model; 0 while its description is not there. */
-FL_API uint32_t fl_paged_tensor_count(const fl_paged *paged);
-/** Where tensor `index` lies among the flat weights: its first, and how many.
- * FL_E_RANGE. */
-FL_API fl_status fl_paged_get_tensor(const fl_paged *paged, uint32_t index,
-                                     uint64_t *first, uint64_t *n);
+/** Weights of the model; 0 while its description is not there. */
+FL_API uint64_t fl_paged_weight_count(const fl_paged *paged);
 /** Read n weights of the model held. FL_E_EMPTY: none is; FL_E_RANGE; FL_E_IO.
  */
 FL_API fl_status fl_paged_read(fl_paged *paged, uint64_t first, uint64_t n,

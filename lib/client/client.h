@@ -119,7 +119,7 @@ typedef struct fli_limits {
   int (*allow)(const fl_client *client, int is_plan);
 } fli_limits;
 
-/* A model that lies in a storage (paged.c): fl_paged begins with this table, so
+/* A model that lies in a storage (paged.c): an fl_paged begins with this table, so
  * that a client without one does not bring its code along. */
 typedef struct fli_paging {
   /* FL_E_STATE: it has a client already. */
@@ -138,7 +138,7 @@ typedef struct fli_paging {
   void (*begin)(fl_client *client);
   fl_status (*finish)(fl_client *client, const fl_train_result *result);
   fl_status (*measure)(fl_client *client, const fl_scale *scale, float *norms);
-  fl_status (*fetch)(void *client, uint32_t segment, const float **x);
+  fl_status (*fetch)(void *client, const fli_window *window, const float **x);
   /* What the saved state has of it: of the model, then of the update. */
   fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
   /* Whether the storage holds what the state says. */

@@ -8,30 +8,22 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "base/fpguard.h"
 #include "base/options.h"
 #include "compress/compressor.h"
 #include "compress/measure.h"
 
 /* ---- memory ---- */
 
-static uint64_t longest_segment(const fli_layout *layout)
-{
-  uint64_t most = 0;
-  for (uint32_t s = 0; s < layout->n_segments; s++)
-    if (layout->segments[s].n > most) most = layout->segments[s].n;
-  return most;
-}
-
-/* The most that the client holds at a time: two tensors and the lanes that a
- * step of one is decoded from, twice; a page, frames both ways, an encoder, and
- * what every unit has. */
+/* The most that the client holds at a time: two windows and what one of them is
+ * decoded from, a page, frames both ways, an encoder, and what every unit and
+ * segment has. */
 static uint64_t memory_wanted(const fl_client *client)
 {
   enum { UNIT = 48, SEGMENT = 256, FIXED = 512 << 10 };
   const fl_compressor *compressor = client->compressor;
   const fli_layout *layout = &compressor->layout;
-  const uint64_t lane = layout->is_rotated ? 4 : 8;
-  return longest_segment(layout) * (2 * sizeof(float) + 2 * lane) +
+  return 2 * (uint64_t)FLI_WINDOW_MAX * sizeof(float) + FLI_STEP_ROOM +
          compressor->signs_size + layout->n_units * UNIT +
          layout->n_segments * (uint64_t)SEGMENT +
          2 * client->description.size + client->options.max_frame_size +
@@ -40,14 +32,13 @@ static uint64_t memory_wanted(const fl_client *client)
 
 static void give_back(fl_paged *paged)
 {
-  fli_free(paged->context, paged->tensor,
-           (size_t)paged->tensor_room * sizeof(float));
+  fli_free(paged->context, paged->window, FLI_WINDOW_MAX * sizeof(float));
   fli_free(paged->context, paged->page, FLI_PAGE_BYTES);
   fli_free(paged->context, paged->marks, paged->n_marks);
-  paged->tensor = NULL;
+  paged->window = NULL;
   paged->page = NULL;
   paged->marks = NULL;
-  paged->has_tensor = 0;
+  paged->has_window = 0;
   paged->has_page = 0;
 }
 
@@ -55,50 +46,64 @@ static fl_status open_model(fl_client *client)
 {
   fl_paged *paged = client->options.paged;
   const uint64_t want = memory_wanted(client);
-  const uint64_t longest = longest_segment(&client->compressor->layout);
   client->canonical.n = client->n_weights;
   if (paged->budget > 0 && want > paged->budget)
     return fli_error(FL_E_LIMIT,
                      "memory_budget: got %" PRIu64 " bytes, want %" PRIu64
-                     ": the largest tensor has %" PRIu64 " weights",
-                     paged->budget, want, longest);
+                     ": a window of the model, and frames of %u bytes",
+                     paged->budget, want, client->options.max_frame_size);
   if (paged->page) return FL_OK; /* the shape stays */
   paged->n_marks =
       (size_t)((fli_paged_bytes(paged) + FLI_PAGE_BYTES - 1) / FLI_PAGE_BYTES);
-  paged->tensor_room = longest;
-  paged->tensor = fli_alloc(paged->context, (size_t)longest, sizeof(float));
+  paged->window = fli_alloc(paged->context, FLI_WINDOW_MAX, sizeof(float));
   paged->page = fli_alloc(paged->context, FLI_PAGE_BYTES, 1);
   paged->marks = fli_alloc(paged->context, paged->n_marks, 1);
-  if (paged->tensor && paged->page && paged->marks) return FL_OK;
+  if (paged->window && paged->page && paged->marks) return FL_OK;
   give_back(paged);
-  return fli_nomem((size_t)longest * sizeof(float) + FLI_PAGE_BYTES);
+  return fli_nomem(FLI_WINDOW_MAX * sizeof(float) + FLI_PAGE_BYTES);
 }
 
-/* ---- tensors ---- */
+/* ---- windows ---- */
 
-fl_status fli_paged_tensor(fl_paged *paged, uint32_t region, uint32_t segment,
-                           const float **values)
+fl_status fli_paged_window(fl_paged *paged, uint32_t region,
+                           const fli_window *window, const float **values)
 {
-  const fli_segment *s =
-      &paged->client->compressor->layout.segments[segment];
-  *values = paged->tensor;
-  if (paged->has_tensor && paged->tensor_region == region &&
-      paged->tensor_segment == segment)
+  *values = paged->window;
+  if (paged->has_window && paged->window_region == region &&
+      paged->window_first == window->offset)
     return FL_OK;
-  paged->has_tensor = 0;
-  const fl_status st = fli_pages_get_floats(paged, region, s->offset,
-                                            paged->tensor, (size_t)s->n);
+  paged->has_window = 0;
+  const fl_status st = fli_pages_get_floats(paged, region, window->offset,
+                                            paged->window, window->n);
   if (st != FL_OK) return st;
-  paged->has_tensor = 1;
-  paged->tensor_region = region;
-  paged->tensor_segment = segment;
+  paged->has_window = 1;
+  paged->window_region = region;
+  paged->window_first = window->offset;
   return FL_OK;
 }
 
-static fl_status fetch(void *arg, uint32_t segment, const float **x)
+static fl_status fetch(void *arg, const fli_window *window, const float **x)
 {
   fl_client *client = arg;
-  return fli_paged_tensor(client->options.paged, FLI_REGION_UPDATE, segment, x);
+  return fli_paged_window(client->options.paged, FLI_REGION_UPDATE, window, x);
+}
+
+static fl_status measure_segment(fl_client *client, fli_measuring *m,
+                                 uint32_t segment, float *norms)
+{
+  const fli_layout *layout = &m->compressor->layout;
+  const fli_segment *s = &layout->segments[segment];
+  const uint64_t last = s->first_unit + fli_segment_units(s);
+  for (uint64_t unit = s->first_unit; unit < last;) {
+    const fli_window window = fli_layout_window(layout, segment, unit);
+    const fl_status st = fetch(client, &window, &m->x);
+    if (st != FL_OK) return st;
+    m->x_first = window.offset;
+    fli_measure_window(m, segment, &window);
+    unit = window.last;
+  }
+  m->x = NULL;
+  return fli_measured_norms(m, segment, norms);
 }
 
 static fl_status measure(fl_client *client, const fl_scale *scale, float *norms)
@@ -110,16 +115,14 @@ static fl_status measure(fl_client *client, const fl_scale *scale, float *norms)
   fli_measuring m = {.compressor = compressor,
                      .weight = fli_update_weight(client->trained.samples,
                                                  scale->weight_cap)};
+  fli_fpguard guard;
   memset(norms, 0, (size_t)client->n_norms * sizeof *norms);
   m.squares = fli_alloc(client->context, n_units, sizeof(double));
   if (!m.squares) return fli_nomem(n_units * sizeof(double));
-  for (uint32_t s = 0; s < client->n_segments; s++) {
-    if (mask && !mask[s]) continue;
-    FLI_TRY(fetch(client, s, &m.x));
-    m.x_first = compressor->layout.segments[s].offset;
-    FLI_TRY(fli_measure_norms(&m, s, norms));
-  }
-out:
+  fli_fpguard_enter(&guard);
+  for (uint32_t s = 0; s < client->n_segments && st == FL_OK; s++)
+    if (!mask || mask[s]) st = measure_segment(client, &m, s, norms);
+  fli_fpguard_leave(&guard);
   fli_free(client->context, m.squares, n_units * sizeof(double));
   return st;
 }
@@ -162,7 +165,7 @@ static fl_status take(fl_client *client)
   if (paged->is_not_finite)
     return fli_error(FL_E_NOT_FINITE, "model: a weight is not finite");
   paged->current ^= 1u;
-  paged->has_tensor = 0;
+  paged->has_window = 0;
   client->canonical.version = manifest->model_version;
   client->canonical.is_valid = 1;
   memcpy(client->model_hash, manifest->hash, sizeof client->model_hash);
@@ -183,7 +186,7 @@ static void begin(fl_client *client)
   fl_paged *paged = client->options.paged;
   memset(paged->marks, 0, paged->n_marks);
   if (paged->page_region == FLI_REGION_UPDATE) paged->has_page = 0;
-  if (paged->tensor_region == FLI_REGION_UPDATE) paged->has_tensor = 0;
+  if (paged->window_region == FLI_REGION_UPDATE) paged->has_window = 0;
 }
 
 static fl_status finish(fl_client *client, const fl_train_result *result)
@@ -360,25 +363,9 @@ fl_status fl_paged_remove(fl_paged *paged, uint64_t n_weights)
   return st;
 }
 
-uint32_t fl_paged_tensor_count(const fl_paged *paged)
+uint64_t fl_paged_weight_count(const fl_paged *paged)
 {
-  return paged && paged->client ? paged->client->n_segments : 0;
-}
-
-fl_status fl_paged_get_tensor(const fl_paged *paged, uint32_t index,
-                              uint64_t *first, uint64_t *n)
-{
-  fli_clear_error();
-  if (!paged || !first || !n)
-    return fli_error(FL_E_ARGUMENT, "fl_paged_get_tensor: NULL argument");
-  if (index >= fl_paged_tensor_count(paged))
-    return fli_error(FL_E_RANGE, "tensor: got %u, want < %u", index,
-                     fl_paged_tensor_count(paged));
-  *first = 0;
-  for (uint32_t i = 0; i < index; i++)
-    *first += paged->client->segments[i];
-  *n = paged->client->segments[index];
-  return FL_OK;
+  return paged && paged->client ? paged->client->n_weights : 0;
 }
 
 /* A range of the model, which is held. */
@@ -407,12 +394,12 @@ fl_status fl_paged_read(fl_paged *paged, uint64_t first, uint64_t n,
   return fli_pages_get_floats(paged, paged->current, first, weights, (size_t)n);
 }
 
-/* What is added to the model: as many as fit the memory of a tensor. */
+/* What is added to the model: as many as a window has room for. */
 static fl_status write_some(fl_paged *paged, uint64_t first, size_t n,
                             const float *weights)
 {
-  float *update = paged->tensor;
-  paged->has_tensor = 0;
+  float *update = paged->window;
+  paged->has_window = 0;
   fl_status st = fli_pages_get_floats(paged, paged->current, first, update, n);
   if (st != FL_OK) return st;
   for (size_t i = 0; i < n; i++)
@@ -434,7 +421,7 @@ fl_status fl_paged_write(fl_paged *paged, uint64_t first, uint64_t n,
   if (paged->client->phase != FLI_PHASE_TRAIN)
     return fli_error(FL_E_STATE, "paged: no training is asked for");
   while (st == FL_OK && n > 0) {
-    const uint64_t part = n < paged->tensor_room ? n : paged->tensor_room;
+    const uint64_t part = n < FLI_WINDOW_MAX ? n : FLI_WINDOW_MAX;
     st = write_some(paged, first, (size_t)part, weights);
     first += part;
     weights += part;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of a paged model: vectors in blobs of a storage, one tensor of them in
- * memory at a time.
+/* Inside of a paged model: vectors in blobs of a storage, one window of them
+ * (fli_window) in memory at a time.
  *
  * Regions are float32 LE, cut into blobs ("pages"). The model is in one of two,
  * what replaces it is made in the other, and changes places with it when its
@@ -16,7 +16,9 @@ enum {
   FLI_REGION_B = 1,
   FLI_REGION_UPDATE = 2,
   FLI_REGION_STEPS = 3, /* a chain that is not whole yet */
-  FLI_PAGE_BYTES = 256 << 10
+  FLI_PAGE_BYTES = 256 << 10,
+  FLI_STEP_UNITS = 8, /* decoded at a time: their bytes and their lanes */
+  FLI_STEP_ROOM = FLI_STEP_UNITS * FLI_UNIT_MAX * (4 + 8)
 };
 
 struct fl_paged {
@@ -40,12 +42,11 @@ struct fl_paged {
   uint32_t page_region;
   uint64_t page_index;
   size_t page_size; /* bytes that it has */
-  /* A tensor, and which one it is. */
-  float *tensor;
-  uint64_t tensor_room; /* values */
-  int has_tensor;
-  uint32_t tensor_region;
-  uint32_t tensor_segment;
+  /* FLI_WINDOW_MAX values, and which ones they are. */
+  float *window;
+  int has_window;
+  uint32_t window_region;
+  uint64_t window_first;
 };
 
 static inline uint64_t fli_paged_bytes(const fl_paged *paged)
@@ -71,9 +72,9 @@ fl_status fli_pages_fill(fl_paged *paged);
 /* Remove the blobs of this many bytes. */
 fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t total);
 
-/* paged.c: a whole segment, until the next call. */
-fl_status fli_paged_tensor(fl_paged *paged, uint32_t region, uint32_t segment,
-                           const float **values);
+/* paged.c: the values of a window, until the next call. */
+fl_status fli_paged_window(fl_paged *paged, uint32_t region,
+                           const fli_window *window, const float **values);
 
 /* paged_steps.c: make the model that the chain in FLI_REGION_STEPS leads to.
  * The one held stays what it is on failure. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A chain of step records, applied to a paged model one tensor at a time. Of a
- * record only its head is in memory. Its payload has one segment behind the
- * other, and what one of them is as a sum, or an update, of its own is decoded
- * by the code that decodes the whole. */
+/* A chain of step records, applied to a paged model a window at a time. Of a
+ * record only its head is in memory, and of its payload what a few units are
+ * decoded from. Headers are believed as far as memory is safe: that the result
+ * is the model, its hash proves. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -33,6 +33,11 @@ typedef struct walk {
   uint64_t payload, payload_size;
   /* A sum: `tallies` in front of the lanes; an update: header and mask. */
   int is_sum;
+  fli_update update;
+  fli_tally tally; /* of the segment at hand */
+  fli_mean mean;
+  float *change;  /* FLI_WINDOW_MAX */
+  uint8_t *bytes; /* FLI_STEP_ROOM: of an update, then lanes */
   uint8_t *front;
   size_t front_size;
   uint32_t n_tallies;
@@ -149,7 +154,6 @@ static fl_status read_front(walk *w)
   w->front_size = fli_update_front(n);
   if (w->is_sum) {
     w->n_tallies = fli_load_u32(magic + SUM_TALLIES);
-    w->tally_size = FLI_TALLY_HEADER + (w->agreed.slots + 7) / 8;
     if (w->n_tallies != 1 && w->n_tallies != n + 1)
       return fli_error(FL_E_FORMAT, "sum: tallies, got %u, want 1 or %u",
                        w->n_tallies, n + 1);
@@ -166,13 +170,12 @@ out:
 }
 
 /* What the header says before any segment is looked at. */
-static fl_status check_front(const walk *w)
+static fl_status check_front(walk *w)
 {
-  fli_update update;
   uint64_t payload;
   if (!w->is_sum)
     return fli_update_read(&w->agreed, w->front, (size_t)w->payload_size,
-                           &update);
+                           &w->update);
   const fl_status st = fli_preamble_read(&w->agreed, FLI_SUM_MAGIC, w->front,
                                          w->front_size, &payload);
   if (st == FL_OK && payload != w->payload_size - w->front_size)
@@ -206,108 +209,179 @@ static fl_status size_of(const walk *w, uint32_t segment, size_t *n)
   return FL_OK;
 }
 
-/* Headers of an update of this segment alone. */
-static size_t update_front(const walk *w, uint32_t segment, uint8_t *out)
+/* ---- weights ---- */
+
+/* What one segment is decoded with: the tally in the header, which nobody has
+ * looked at, or that of the one update. */
+static fl_status open_segment(walk *w, uint32_t segment)
 {
-  enum { SLOT = 56, SAMPLES = 64 };
-  uint8_t *mask = out + w->front_size; /* room for it is behind */
-  const uint32_t n = layout_of(w)->n_segments;
-  memset(mask, 0, n);
-  mask[segment] = 1;
-  return fli_update_write(&w->agreed, fli_load_u32(w->front + SLOT),
-                          fli_load_u64(w->front + SAMPLES), mask, out);
+  const fli_codec *codec = w->agreed.compressor->codec;
+  const uint64_t cap = w->agreed.weight_cap > 0 ? w->agreed.weight_cap : 1;
+  const uint8_t *from = w->is_sum ? tally_of(w, segment) : NULL;
+  fli_tally *tally = &w->tally;
+  memset(tally->slots, 0, w->tally_size - FLI_TALLY_HEADER);
+  if (from) {
+    *tally = (fli_tally){.count = fli_load_u32(from),
+                         .lane_weight = fli_load_u32(from + 4),
+                         .samples = fli_load_u64(from + 8),
+                         .slots = tally->slots};
+    memcpy(tally->slots, from + FLI_TALLY_HEADER,
+           w->tally_size - FLI_TALLY_HEADER);
+  } else {
+    *tally = (fli_tally){
+        .count = 1,
+        .lane_weight = 1,
+        .samples = fli_agreed_weight(&w->agreed, w->update.samples),
+        .slots = tally->slots};
+    tally->slots[w->update.slot / 8] |= (uint8_t)(1u << (w->update.slot % 8));
+  }
+  uint32_t count = 0;
+  for (uint32_t slot = 0; slot < w->agreed.slots; slot++)
+    count += (uint32_t)fli_has_slot(tally, slot);
+  if (count != tally->count || tally->lane_weight < count ||
+      tally->lane_weight > codec->most_total(&w->agreed) ||
+      tally->samples < tally->lane_weight ||
+      tally->samples / cap > tally->lane_weight)
+    return fli_error(FL_E_FORMAT, "step: segment %u, its tally", segment);
+  w->mean.tally = tally;
+  w->mean.segment = segment;
+  w->mean.width = codec->lane_width(&w->agreed, tally->lane_weight);
+  return fli_mean_begin(&w->mean);
 }
 
-/* Headers of a sum that has this segment alone: the others hold nothing. */
-static size_t sum_front(const walk *w, uint32_t segment, size_t lanes,
-                        uint8_t *out)
+/* Lanes of `n` coordinates, from coordinate `first` of the segment on. */
+static fl_status get_lanes(walk *w, uint64_t first, size_t n)
 {
-  const uint32_t n = layout_of(w)->n_segments;
-  const uint32_t n_tallies = n == 1 ? w->n_tallies : n + 1;
-  uint8_t *at = out + FLI_SUM_HEADER;
-  fli_preamble_write(&w->agreed, FLI_SUM_MAGIC, lanes, out);
-  fli_store_u32(out + SUM_TALLIES, n_tallies);
-  fli_store_u32(out + SUM_TALLIES + 4,
-                fli_load_u32(w->front + SUM_TALLIES + 4));
-  memset(at, 0, n_tallies * w->tally_size);
-  memcpy(at, w->front + FLI_SUM_HEADER, w->tally_size);
-  if (n_tallies > 1)
-    memcpy(at + (1 + (size_t)segment) * w->tally_size, tally_of(w, segment),
-           w->tally_size);
-  return FLI_SUM_HEADER + n_tallies * w->tally_size;
+  const fli_agreed *agreed = &w->agreed;
+  const fli_codec *codec = agreed->compressor->codec;
+  const uint32_t width = w->mean.width, segment = w->mean.segment;
+  uint8_t *lanes = w->bytes + FLI_STEP_UNITS * FLI_UNIT_MAX * sizeof(float);
+  w->mean.lanes = lanes;
+  w->mean.skip = fli_lane_bytes(width, first);
+  if (w->is_sum) {
+    const fl_status st = get(w, w->payload + w->next + w->mean.skip, lanes,
+                             fli_lane_bytes(width, n));
+    if (st != FL_OK) return st;
+    const uint64_t most = codec->lane_limit(agreed, segment,
+                                            w->tally.lane_weight);
+    if (agreed->compressor->kernels->lane_max(lanes, width, n) > most)
+      return fli_error(FL_E_RANGE, "sum: segment %u, a lane is too great",
+                       segment);
+    return FL_OK;
+  }
+  const uint8_t *src = w->bytes;
+  const uint32_t weight = 1;
+  const fli_addends addends = {.src = &src,
+                               .weights = &weight,
+                               .count = 1,
+                               .segment = segment,
+                               .first = 0,
+                               .n = n};
+  const uint64_t at = w->payload + w->next + fli_payload_size(agreed, first);
+  const fl_status st = get(w, at, w->bytes, fli_payload_size(agreed, n));
+  if (st != FL_OK) return st;
+  memset(lanes, 0, fli_lane_bytes(width, n));
+  if (n > 0 && codec->add(agreed, &addends, lanes, width))
+    return fli_error(FL_E_RANGE, "update: segment %u, a value above its norm",
+                     segment);
+  return FL_OK;
 }
 
-/* The mean of one segment, from `size` bytes of the payload. */
-static fl_status decode(walk *w, uint32_t segment, size_t size, float *out)
+/* What the step changes in a window, or zeros. */
+static fl_status decode_window(walk *w, const fli_window *window)
+{
+  const fli_segment *s = &layout_of(w)->segments[w->mean.segment];
+  const uint64_t *starts = w->agreed.starts;
+  w->mean.out = w->change;
+  w->mean.out_first = window->offset;
+  for (uint64_t unit = window->first; unit < window->last;) {
+    uint64_t last = unit + FLI_STEP_UNITS;
+    if (last > window->last) last = window->last;
+    fl_status st = get_lanes(w, starts[unit] - starts[s->first_unit],
+                             (size_t)(starts[last] - starts[unit]));
+    if (st == FL_OK) st = fli_mean_units(&w->mean, unit, last);
+    if (st != FL_OK) return st;
+    unit = last;
+  }
+  return FL_OK;
+}
+
+static fl_status step_window(walk *w, const fli_window *window, int is_held)
 {
   fl_status st = FL_OK;
-  const uint32_t n = layout_of(w)->n_segments;
-  fl_partial *partial = NULL;
-  const size_t front = w->is_sum
-                           ? FLI_SUM_HEADER + ((size_t)n + 1) * w->tally_size
-                           : w->front_size + n;
-  const size_t room = front + size;
-  uint8_t *bytes = fli_alloc(w->context, room, 1);
-  if (!bytes) return fli_nomem(room);
-  const size_t used = w->is_sum ? sum_front(w, segment, size, bytes)
-                                : update_front(w, segment, bytes);
-  FLI_TRY(get(w, w->payload + w->next, bytes + used, size));
-  FLI_TRY(fl_partial_new(&partial, w->agreed.compressor, &w->step.scale));
-  if (w->is_sum)
-    FLI_TRY(fl_partial_merge_bytes(partial, bytes, used + size));
+  const float *before;
+  if (is_held)
+    FLI_TRY(decode_window(w, window));
   else
-    FLI_TRY(fl_partial_add(partial, bytes, used + size));
-  fli_free(w->context, bytes, room);
-  bytes = NULL;
-  st = fli_partial_decode_segment(partial, segment, out);
+    memset(w->change, 0, window->n * sizeof *w->change);
+  FLI_TRY(fli_paged_window(w->paged, w->from, window, &before));
+  fli_step_add(w->change, before, w->step.rate, window->n);
+  const size_t bad = flk_kernels()->find_not_finite(w->change, window->n);
+  if (bad != window->n)
+    return fli_error(FL_E_NOT_FINITE, "step: weight %" PRIu64 " leaves float32",
+                     window->offset + bad);
+  st = fli_pages_put_floats(w->paged, w->to, window->offset, w->change,
+                            window->n);
 out:
-  fli_free(w->context, bytes, room);
-  fl_partial_free(partial);
   return st;
 }
 
-/* ---- weights ---- */
-
-static fl_status step_segment(walk *w, uint32_t segment, float *change)
+static fl_status step_segment(walk *w, uint32_t segment)
 {
   fl_status st = FL_OK;
   size_t size = 0;
   const fli_segment *s = &layout_of(w)->segments[segment];
-  const size_t n = (size_t)s->n;
-  const float *before;
+  const uint64_t last = s->first_unit + fli_segment_units(s);
   FLI_TRY(size_of(w, segment, &size));
   if (size > w->payload_size - w->next)
     return fli_error(FL_E_TRUNCATED, "step: its payload ends in a segment");
-  memset(change, 0, n * sizeof *change);
-  if (size > 0) FLI_TRY(decode(w, segment, size, change));
+  if (size > 0) FLI_TRY(open_segment(w, segment));
+  for (uint64_t unit = s->first_unit; unit < last;) {
+    const fli_window window = fli_layout_window(layout_of(w), segment, unit);
+    FLI_TRY(step_window(w, &window, size > 0));
+    unit = window.last;
+  }
   w->next += size;
-  FLI_TRY(fli_paged_tensor(w->paged, w->from, segment, &before));
-  fli_step_add(change, before, w->step.rate, n);
-  const size_t bad = flk_kernels()->find_not_finite(change, n);
-  if (bad != n)
-    return fli_error(FL_E_NOT_FINITE, "step: weight %" PRIu64 " leaves float32",
-                     s->offset + bad);
-  st = fli_pages_put_floats(w->paged, w->to, s->offset, change, n);
 out:
   return st;
 }
 
+static void close_step(walk *w)
+{
+  const size_t bitmap = w->tally_size - FLI_TALLY_HEADER;
+  fli_free(w->context, w->front, w->front_size);
+  fli_free(w->context, w->tally.slots, bitmap);
+  fli_free(w->context, w->mean.offsets,
+           (w->agreed.slots / 2 + 1) * sizeof(uint16_t));
+  w->front = NULL;
+  w->tally.slots = NULL;
+  w->mean.offsets = NULL;
+}
+
+static fl_status open_step(walk *w)
+{
+  const size_t half = w->agreed.slots / 2 + 1;
+  w->tally_size = FLI_TALLY_HEADER + (w->agreed.slots + 7) / 8;
+  w->mean = (fli_mean){.agreed = &w->agreed};
+  w->tally.slots =
+      fli_alloc(w->context, w->tally_size - FLI_TALLY_HEADER, 1);
+  if (!w->tally.slots) return fli_nomem(w->tally_size);
+  if (w->agreed.offsets) {
+    w->mean.offsets = fli_alloc(w->context, half, sizeof(uint16_t));
+    if (!w->mean.offsets) return fli_nomem(half * sizeof(uint16_t));
+  }
+  const fl_status st = read_front(w);
+  return st == FL_OK ? check_front(w) : st;
+}
+
 static fl_status step_all(walk *w)
 {
-  fl_status st = FL_OK;
-  const size_t room = (size_t)w->paged->tensor_room;
-  float *change = fli_alloc(w->context, room, sizeof *change);
-  if (!change) return fli_nomem(room * sizeof *change);
-  FLI_TRY(read_front(w));
-  FLI_TRY(check_front(w));
-  for (uint32_t s = 0; s < layout_of(w)->n_segments; s++)
-    FLI_TRY(step_segment(w, s, change));
-  if (w->next != w->payload_size)
+  fl_status st = open_step(w);
+  for (uint32_t s = 0; s < layout_of(w)->n_segments && st == FL_OK; s++)
+    st = step_segment(w, s);
+  if (st == FL_OK && w->next != w->payload_size)
     st = fli_error(FL_E_FORMAT, "step: bytes behind its payload");
-out:
-  fli_free(w->context, w->front, w->front_size);
-  w->front = NULL;
-  fli_free(w->context, change, room * sizeof *change);
+  close_step(w);
   return st;
 }
 
@@ -334,7 +408,10 @@ static fl_status apply_all(walk *w, uint64_t *version)
   w->norms = fli_alloc(w->context, (size_t)paged->client->n_norms,
                        sizeof *w->norms);
   w->head = fli_alloc(w->context, w->head_size, 1);
-  if (!w->norms || !w->head) FLI_TRY(fli_nomem(w->head_size));
+  w->change = fli_alloc(w->context, FLI_WINDOW_MAX, sizeof *w->change);
+  w->bytes = fli_alloc(w->context, FLI_STEP_ROOM, 1);
+  if (!w->norms || !w->head || !w->change || !w->bytes)
+    FLI_TRY(fli_nomem(w->head_size + FLI_WINDOW_MAX * sizeof *w->change));
   do {
     FLI_TRY(apply_one(w, *version));
     (*version)++;
@@ -347,6 +424,8 @@ out:
   fli_free(w->context, w->norms,
            (size_t)paged->client->n_norms * sizeof *w->norms);
   fli_free(w->context, w->head, w->head_size);
+  fli_free(w->context, w->change, FLI_WINDOW_MAX * sizeof *w->change);
+  fli_free(w->context, w->bytes, FLI_STEP_ROOM);
   return st;
 }
 

@@ -93,8 +93,8 @@ out:
 fl_status fli_pages_put(fl_paged *paged, uint32_t region, uint64_t at,
                         const uint8_t *data, size_t n)
 {
-  if (paged->has_tensor && paged->tensor_region == region)
-    paged->has_tensor = 0;
+  if (paged->has_window && paged->window_region == region)
+    paged->has_window = 0;
   while (n > 0) {
     const size_t skip = (size_t)(at % FLI_PAGE_BYTES);
     const size_t room = FLI_PAGE_BYTES - skip, part = n < room ? n : room;

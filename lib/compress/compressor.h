@@ -108,7 +108,8 @@ typedef struct fli_encoding {
   const fli_agreed *agreed;
   const float *x;   /* of the vector, from value `x_first` on */
   uint64_t x_first;
-  float weight; /* x is multiplied by it */
+  uint64_t x_end; /* no float of this unit is there, or of those behind */
+  float weight;   /* x is multiplied by it */
   /* NULL, or where what the decoded update lacks of x goes (weight 1). */
   float *lost;
   fli_noise noise;
@@ -147,7 +148,8 @@ typedef struct fli_mean {
   const fli_tally *tally; /* count >= 1 */
   double weight;          /* the mean is multiplied by it */
   uint32_t segment;
-  const uint8_t *lanes; /* of the segment */
+  const uint8_t *lanes; /* of the segment, behind its first `skip` bytes */
+  size_t skip;
   uint32_t width;       /* FLK_* */
   float *out;           /* the vector, from value `out_first` on */
   uint64_t out_first;
@@ -209,10 +211,11 @@ struct fli_codec {
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };
 
-/* decode.c: the mean of one segment alone, as long as that is; zeros when no
- * update holds it. */
-fl_status fli_partial_decode_segment(const fl_partial *partial,
-                                     uint32_t segment, float *out);
+/* decode.c: the mean of a segment, some units at a time. `offsets` has room for
+ * slots / 2 + 1, or is NULL without a dither. FL_E_RANGE. */
+fl_status fli_mean_begin(fli_mean *mean);
+/* Units [first, last); lanes, skip and out are set. FL_E_RANGE. */
+fl_status fli_mean_units(const fli_mean *mean, uint64_t first, uint64_t last);
 
 /* thc_encode.c, thc_decode.c */
 void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last);

@@ -115,25 +115,19 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   return fli_error(FL_E_RANGE, "decode: segment %u leaves float32", index);
 }
 
-/* Segments [first, last); the first begins at `out`. */
-static fl_status decode_some(const fl_partial *partial, uint32_t first,
-                             uint32_t last, float *out)
+static fl_status decode(const fl_partial *partial, float *out)
 {
   fl_status st = FL_OK;
   const fli_agreed *agreed = &partial->agreed;
   fl_context *context = agreed->compressor->context;
   size_t half = agreed->slots / 2 + 1;
-  decode_job job = {
-      .mean = {.agreed = agreed,
-               .out = out,
-               .out_first =
-                   agreed->compressor->layout.segments[first].offset}};
+  decode_job job = {.mean = {.agreed = agreed, .out = out}};
   atomic_init(&job.is_not_finite, 0);
   if (agreed->offsets) {
     job.mean.offsets = fli_alloc(context, half, sizeof(uint16_t));
     if (!job.mean.offsets) return fli_nomem(half * sizeof(uint16_t));
   }
-  for (uint32_t s = first; s < last; s++) {
+  for (uint32_t s = 0; s < agreed->compressor->layout.n_segments; s++) {
     FLI_TRY(decode_segment(&job, partial, s));
   }
 out:
@@ -141,20 +135,24 @@ out:
   return st;
 }
 
-static fl_status decode(const fl_partial *partial, float *out)
+fl_status fli_mean_begin(fli_mean *mean)
 {
-  const uint32_t n = partial->agreed.compressor->layout.n_segments;
-  return decode_some(partial, 0, n, out);
+  decode_job job = {.mean = *mean};
+  const fl_status st = set_weight(&job);
+  if (st != FL_OK) return st;
+  if (job.mean.offsets) list_offsets(&job.mean);
+  *mean = job.mean;
+  return FL_OK;
 }
 
-fl_status fli_partial_decode_segment(const fl_partial *partial,
-                                     uint32_t segment, float *out)
+fl_status fli_mean_units(const fli_mean *mean, uint64_t first, uint64_t last)
 {
-  fli_fpguard guard;
-  fli_fpguard_enter(&guard);
-  const fl_status st = decode_some(partial, segment, segment + 1, out);
-  fli_fpguard_leave(&guard);
-  return st;
+  decode_job job = {.mean = *mean};
+  atomic_init(&job.is_not_finite, 0);
+  decode_units(&job, first, last);
+  if (!atomic_load(&job.is_not_finite)) return FL_OK;
+  return fli_error(FL_E_RANGE, "decode: segment %u leaves float32",
+                   mean->segment);
 }
 
 static fl_status check_out(const fl_compressor *compressor, const float *out,

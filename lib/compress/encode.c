@@ -47,8 +47,7 @@ fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment)
 {
   const fli_measuring m = {.compressor = encoding->agreed->compressor,
-                           .x = encoding->x,
-                           .x_first = encoding->x_first};
+                           .x = encoding->x};
   return fli_check_finite(&m, segment);
 }
 
@@ -57,12 +56,17 @@ fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
 {
   fli_measuring m = {.compressor = encoding->agreed->compressor,
                      .x = encoding->x,
-                     .x_first = encoding->x_first,
                      .weight = encoding->weight,
                      .squares = squares};
   fli_measure_segment(&m, segment);
-  const double own = fli_segment_length(&m, segment);
-  if (!isfinite(own)) return fli_encoding_check_finite(encoding, segment);
+  return fli_encoding_measured(encoding, &m, segment);
+}
+
+fl_status fli_encoding_measured(fli_encoding *encoding, const fli_measuring *m,
+                                uint32_t segment)
+{
+  const double own = fli_segment_length(m, segment);
+  if (!isfinite(own)) return fli_check_finite(m, segment);
   encoding->factor =
       (double)encoding->weight *
       fli_encoding_factor(encoding, own, encoding->agreed->norms[segment]);
@@ -163,6 +167,7 @@ void fli_encoding_init(fli_encoding *encoding, const fli_agreed *agreed,
   *encoding = (fli_encoding){
       .agreed = agreed,
       .x = from->x,
+      .x_end = UINT64_MAX,
       .lost = from->lost,
       .weight = from->lost
                     ? 1.0f

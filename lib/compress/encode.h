@@ -3,7 +3,7 @@
 #ifndef FLI_ENCODE_H
 #define FLI_ENCODE_H
 
-#include "compress/compressor.h"
+#include "compress/measure.h"
 
 /* The update, as long as the compressor's vectors. */
 typedef struct fli_floats {
@@ -11,9 +11,9 @@ typedef struct fli_floats {
   /* NULL, or as long as x: x is weighted already, and what decoding the bytes
    * alone would not give back of it is stored here. Unspecified on failure. */
   float *lost;
-  /* With x NULL, for encoders: fetches a segment, which stays until the next
-   * one is fetched. */
-  fl_status (*fetch)(void *arg, uint32_t segment, const float **x);
+  /* With x NULL, for encoders: fetches a window, which stays until the next one
+   * is fetched. */
+  fl_status (*fetch)(void *arg, const fli_window *window, const float **x);
   void *arg;
 } fli_floats;
 
@@ -38,6 +38,10 @@ void fli_encoding_init(fli_encoding *encoding, const fli_agreed *agreed,
 /* Plain layouts: the factor of a segment. FL_E_NOT_FINITE. */
 fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
                                uint32_t segment);
+/* The same when the segment was measured. */
+fl_status fli_encoding_measured(fli_encoding *encoding,
+                                const fli_measuring *measuring,
+                                uint32_t segment);
 /* FL_E_NOT_FINITE names the first value that is not. */
 fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment);

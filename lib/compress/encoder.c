@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/options.h"
-#include "compress/measure.h"
 #include "compress/update.h"
 
 enum {
@@ -133,44 +132,90 @@ static size_t unit_at(const fli_encoder *encoder, uint64_t unit)
                           starts[unit] - starts[s->first_unit]);
 }
 
-static fl_status set_factor(fli_encoder *encoder)
-{
-  fl_status st = FL_OK;
-  const uint32_t segment = encoder->segment;
-  if (encoder->has_factor || !encoder->squares) return FL_OK;
-  st = fli_encoding_measure(&encoder->encoding, encoder->squares, segment);
-  encoder->has_factor = st == FL_OK;
-  return st;
-}
-
 static void encode_units(void *arg, uint64_t first, uint64_t last)
 {
   fli_encoding *encoding = arg;
   encoding->agreed->compressor->codec->encode(encoding, first, last);
 }
 
-static fl_status fetch(fli_encoder *encoder)
+/* Have the floats of a unit, and of those before *last, which may be lowered.
+ */
+static fl_status fetch(fli_encoder *encoder, uint64_t unit, uint64_t *last,
+                       fli_window *window)
 {
   fli_encoding *encoding = &encoder->encoding;
   if (!encoder->from.fetch) return FL_OK;
-  encoding->x_first = layout_of(encoder)->segments[encoder->segment].offset;
-  return encoder->from.fetch(encoder->from.arg, encoder->segment, &encoding->x);
+  *window = fli_layout_window(layout_of(encoder), encoder->segment, unit);
+  if (*last > window->last) *last = window->last;
+  encoding->x_first = window->offset;
+  encoding->x_end = window->last;
+  return encoder->from.fetch(encoder->from.arg, window, &encoding->x);
+}
+
+static uint64_t end_of(const fli_encoder *encoder)
+{
+  const fli_segment *s = &layout_of(encoder)->segments[encoder->segment];
+  return s->first_unit + fli_segment_units(s);
+}
+
+/* A window at a time. */
+static fl_status measure_fetched(fli_encoder *encoder)
+{
+  fli_encoding *encoding = &encoder->encoding;
+  const uint32_t segment = encoder->segment;
+  fli_measuring m = {.compressor = encoder->agreed.compressor,
+                     .weight = encoding->weight,
+                     .squares = encoder->squares};
+  uint64_t unit = layout_of(encoder)->segments[segment].first_unit;
+  while (unit < end_of(encoder)) {
+    fli_window window;
+    uint64_t last = UINT64_MAX;
+    const fl_status st = fetch(encoder, unit, &last, &window);
+    if (st != FL_OK) return st;
+    m.x = encoding->x;
+    m.x_first = encoding->x_first;
+    fli_measure_window(&m, segment, &window);
+    unit = last;
+  }
+  m.x = NULL;
+  return fli_encoding_measured(encoding, &m, segment);
+}
+
+static fl_status set_factor(fli_encoder *encoder)
+{
+  fl_status st = FL_OK;
+  if (encoder->has_factor || !encoder->squares) return FL_OK;
+  if (encoder->from.fetch)
+    st = measure_fetched(encoder);
+  else
+    st = fli_encoding_measure(&encoder->encoding, encoder->squares,
+                              encoder->segment);
+  encoder->has_factor = st == FL_OK;
+  return st;
 }
 
 /* Units [first, last) of the segment at hand. */
 static fl_status encode_run(fli_encoder *encoder, uint64_t first, uint64_t last,
                             uint8_t *out)
 {
+  fli_window window;
   fli_encoding *encoding = &encoder->encoding;
-  fl_status st = fetch(encoder);
-  if (st == FL_OK) st = set_factor(encoder);
-  if (st != FL_OK) return st;
+  fl_status st = set_factor(encoder);
   encoding->segment = encoder->segment;
   encoding->payload = out;
   encoding->skip = unit_at(encoder, first);
-  fli_for_units(encoder->context, first, last, encode_units, encoding);
-  if (!atomic_load(&encoding->is_not_finite)) return FL_OK;
+  while (st == FL_OK && first < last) {
+    uint64_t end = last;
+    st = fetch(encoder, first, &end, &window);
+    if (st != FL_OK) break;
+    fli_for_units(encoder->context, first, end, encode_units, encoding);
+    first = end;
+  }
+  if (st != FL_OK || !atomic_load(&encoding->is_not_finite)) return st;
   atomic_store(&encoding->is_not_finite, 0);
+  if (encoder->from.fetch)
+    return fli_error(FL_E_NOT_FINITE, "segment %u: a value is not finite",
+                     encoder->segment);
   return fli_encoding_check_finite(encoding, encoder->segment);
 }
 
@@ -179,12 +224,6 @@ static void enter_segment(fli_encoder *encoder, uint32_t segment, size_t at)
   encoder->segment = segment;
   encoder->at = at;
   encoder->has_factor = 0;
-}
-
-static uint64_t end_of(const fli_encoder *encoder)
-{
-  const fli_segment *s = &layout_of(encoder)->segments[encoder->segment];
-  return s->first_unit + fli_segment_units(s);
 }
 
 /* Units from `first` on that fit n bytes. */

@@ -175,7 +175,8 @@ static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)
     float *dst = fli_mean_at(mean, unit.offset);
     if (fli_agreed_is_sent(agreed, &unit)) {
       size_t at = fli_lane_offset(agreed, &unit, mean->width);
-      compressor->kernels->fixed_load(dst, mean->lanes + at, unit.n, factor);
+      compressor->kernels->fixed_load(dst, mean->lanes + (at - mean->skip),
+                                      unit.n, factor);
     } else {
       memset(dst, 0, unit.n * sizeof(float));
     }

@@ -58,6 +58,13 @@ void fli_measure_segment(fli_measuring *m, uint32_t segment)
   fli_for_segment(&m->compressor->layout, segment, measure_units, m);
 }
 
+void fli_measure_window(fli_measuring *m, uint32_t segment,
+                        const fli_window *window)
+{
+  m->segment = segment;
+  measure_units(m, window->first, window->last);
+}
+
 double fli_segment_length(const fli_measuring *m, uint32_t segment)
 {
   const fli_segment *s = &m->compressor->layout.segments[segment];
@@ -72,6 +79,9 @@ fl_status fli_check_finite(const fli_measuring *m, uint32_t segment)
 {
   const fli_segment *s = &m->compressor->layout.segments[segment];
   size_t n = (size_t)s->n;
+  if (!m->x)
+    return fli_error(FL_E_NOT_FINITE, "segment %u: its length is not finite",
+                     segment);
   const float *x = at(m, s->offset);
   size_t i = m->compressor->kernels->find_not_finite(x, n);
   if (i == n) return FL_OK;
@@ -112,9 +122,9 @@ static fl_status segment_norms(const fli_measuring *m, uint32_t segment,
   return FL_OK;
 }
 
-fl_status fli_measure_norms(fli_measuring *m, uint32_t segment, float *norms)
+fl_status fli_measured_norms(const fli_measuring *m, uint32_t segment,
+                             float *norms)
 {
-  fli_measure_segment(m, segment);
   const fl_status st = segment_norms(m, segment, NULL);
   return st == FL_OK ? segment_norms(m, segment, norms) : st;
 }

@@ -58,7 +58,8 @@ static void decode_units(const fli_mean *mean, const flk_lattice *common,
       lattice.noise = &noise;
     }
     size_t at = fli_lane_offset(agreed, &units[b], mean->width);
-    kernels->decode(block, mean->lanes + at, &lattice, units[b].padded);
+    kernels->decode(block, mean->lanes + (at - mean->skip), &lattice,
+                    units[b].padded);
   }
 }
 

@@ -220,6 +220,7 @@ void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
     }
     fli_group place = fli_layout_group(layout, encoding->segment, first, last);
     group.lines = place.lines;
+    if (first + place.lines.count >= encoding->x_end) place.ahead.count = 0;
     group.ahead = place.ahead;
     group.src = fli_encoding_at(encoding, place.offset);
     group.next = place.ahead.count > 0
