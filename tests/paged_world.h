@@ -46,8 +46,8 @@ static inline int pw_fails(pw_store *store)
 static inline size_t pw_find(const pw_store *store, const char *name)
 {
   size_t i = 0;
-  while (i < PW_BLOBS && (!store->blobs[i].data ||
-                          strcmp(store->blobs[i].name, name) != 0))
+  while (i < PW_BLOBS &&
+         (!store->blobs[i].data || strcmp(store->blobs[i].name, name) != 0))
     i++;
   return i;
 }
@@ -164,9 +164,10 @@ typedef struct pw_world {
   fl_model *model;
   fl_server *server;
   uint64_t n;
+  uint32_t rounds;
   uint64_t now_ns;
   fli_hasher said; /* chunks of the first client */
-  uint64_t steps_bytes, bytes_down;
+  uint64_t bytes_down;
   float *trained; /* n */
 } pw_world;
 
@@ -223,7 +224,7 @@ static inline void pw_job(pw_world *w, const pw_how *how)
   job.rounds = how->rounds;
   job.min_clients = PW_CLIENTS;
   job.retry_pause_ns = 1;
-  job.return_grace_ns = 1;
+  job.return_grace_ns = 30000000;
   job.error_feedback = how->feedback;
   job.evaluate_every = how->evaluate_every;
   if (how->is_public) job.scale_mode = FL_SCALE_PUBLIC;
@@ -251,6 +252,7 @@ static inline void pw_open(pw_world *w, const pw_how *how, pw_store *store)
 {
   memset(w, 0, sizeof *w);
   w->store = store;
+  w->rounds = how->rounds;
   fl_storage storage = {.struct_size = sizeof storage,
                         .user = store,
                         .size = pw_size,
@@ -430,13 +432,13 @@ static inline void pw_turn(pw_world *w)
   pw_must(fl_server_tick(w->server, w->now_ns += 1000000));
 }
 
-/* After round 1 the first client is away for two rounds. */
+/* After round 1 the first client of a long job is away for two rounds. */
 static inline void pw_run(pw_world *w)
 {
   int has_left = 0;
   for (int i = 0; i < 20000; i++) {
     if (w->is_done[0] && (w->is_done[1] || w->aborted)) return;
-    if (!has_left && w->accepted[0] == 1) {
+    if (!has_left && w->rounds > 3 && w->accepted[0] == 1) {
       has_left = 1;
       w->is_away[0] = 1;
       pw_lose(w, 0);

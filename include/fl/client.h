@@ -103,8 +103,8 @@ FL_API fl_status fl_freeze_follow(fl_freeze *freeze, const fl_train_task *task,
                                   uint64_t samples);
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`
- * (trained - start) is set, `n` long, flat; neither, and n is not read, when the
- * model is paged. */
+ * (trained - start) is set, `n` long, flat; neither, and n is not read, when
+ * the model is paged. */
 typedef struct fl_train_result {
   uint32_t struct_size;
   uint32_t reserved;

@@ -119,8 +119,8 @@ typedef struct fli_limits {
   int (*allow)(const fl_client *client, int is_plan);
 } fli_limits;
 
-/* A model that lies in a storage (paged.c): an fl_paged begins with this table, so
- * that a client without one does not bring its code along. */
+/* A model that lies in a storage (paged.c): an fl_paged begins with this table,
+ * so that a client without one does not bring its code along. */
 typedef struct fli_paging {
   /* FL_E_STATE: it has a client already. */
   fl_status (*attach)(fl_client *client);
@@ -138,7 +138,10 @@ typedef struct fli_paging {
   void (*begin)(fl_client *client);
   fl_status (*finish)(fl_client *client, const fl_train_result *result);
   fl_status (*measure)(fl_client *client, const fl_scale *scale, float *norms);
-  fl_status (*fetch)(void *client, const fli_window *window, const float **x);
+  fl_status (*fetch)(void *client, fli_encoding *encoding, uint64_t unit,
+                     uint64_t *last); /* see fli_floats, and this */
+  fl_status (*measure_segment)(void *client, fli_encoding *encoding,
+                               double *squares, uint32_t segment);
   /* What the saved state has of it: of the model, then of the update. */
   fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
   /* Whether the storage holds what the state says. */
@@ -166,10 +169,10 @@ struct fl_client {
   fl_compressor_options codec;
   uint64_t n_norms;
   const fli_paging *paging; /* NULL: the model is in memory */
-  fl_feedback *feedback; /* NULL when the job wants none (feedback.c) */
-  fli_turn fed;          /* the last one that it has measured, encoded for */
-  int has_canonical;     /* its memory is there */
-  fli_canonical canonical; /* without vectors when it is paged */
+  fl_feedback *feedback;    /* NULL when the job wants none (feedback.c) */
+  fli_turn fed;             /* the last one that it has measured, encoded for */
+  int has_canonical;        /* its memory is there */
+  fli_canonical canonical;  /* without vectors when it is paged */
   uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
   int has_cohort; /* `cohort` is whose model `canonical` is (probe.c) */
   uint32_t cohort;

@@ -25,8 +25,8 @@ static uint64_t memory_wanted(const fl_client *client)
   const fli_layout *layout = &compressor->layout;
   return 2 * (uint64_t)FLI_WINDOW_MAX * sizeof(float) + FLI_STEP_ROOM +
          compressor->signs_size + layout->n_units * UNIT +
-         layout->n_segments * (uint64_t)SEGMENT +
-         2 * client->description.size + client->options.max_frame_size +
+         layout->n_segments * (uint64_t)SEGMENT + 2 * client->description.size +
+         client->options.max_frame_size +
          2 * (uint64_t)client->options.chunk_size + FLI_PAGE_BYTES + FIXED;
 }
 
@@ -82,28 +82,48 @@ fl_status fli_paged_window(fl_paged *paged, uint32_t region,
   return FL_OK;
 }
 
-static fl_status fetch(void *arg, const fli_window *window, const float **x)
+static fl_status fetch(void *arg, fli_encoding *encoding, uint64_t unit,
+                       uint64_t *last)
 {
-  fl_client *client = arg;
-  return fli_paged_window(client->options.paged, FLI_REGION_UPDATE, window, x);
+  const fl_client *client = arg;
+  const fli_window window =
+      fli_layout_window(&client->compressor->layout, encoding->segment, unit);
+  if (*last > window.last) *last = window.last;
+  encoding->x_first = window.offset;
+  encoding->x_end = window.last;
+  return fli_paged_window(client->options.paged, FLI_REGION_UPDATE, &window,
+                          &encoding->x);
 }
 
-static fl_status measure_segment(fl_client *client, fli_measuring *m,
-                                 uint32_t segment, float *norms)
+/* Squares of all units of a segment. */
+static fl_status measure_units(fl_client *client, fli_measuring *m,
+                               uint32_t segment)
 {
   const fli_layout *layout = &m->compressor->layout;
   const fli_segment *s = &layout->segments[segment];
   const uint64_t last = s->first_unit + fli_segment_units(s);
   for (uint64_t unit = s->first_unit; unit < last;) {
     const fli_window window = fli_layout_window(layout, segment, unit);
-    const fl_status st = fetch(client, &window, &m->x);
+    const fl_status st = fli_paged_window(client->options.paged,
+                                          FLI_REGION_UPDATE, &window, &m->x);
     if (st != FL_OK) return st;
     m->x_first = window.offset;
     fli_measure_window(m, segment, &window);
     unit = window.last;
   }
   m->x = NULL;
-  return fli_measured_norms(m, segment, norms);
+  return FL_OK;
+}
+
+static fl_status measure_segment(void *arg, fli_encoding *encoding,
+                                 double *squares, uint32_t segment)
+{
+  fl_client *client = arg;
+  fli_measuring m = {.compressor = client->compressor,
+                     .weight = encoding->weight,
+                     .squares = squares};
+  const fl_status st = measure_units(client, &m, segment);
+  return st == FL_OK ? fli_encoding_measured(encoding, &m, segment) : st;
 }
 
 static fl_status measure(fl_client *client, const fl_scale *scale, float *norms)
@@ -112,16 +132,19 @@ static fl_status measure(fl_client *client, const fl_scale *scale, float *norms)
   const fl_compressor *compressor = client->compressor;
   const size_t n_units = (size_t)compressor->layout.n_units;
   const uint8_t *mask = fli_client_mask(client, client->plan.first_active);
-  fli_measuring m = {.compressor = compressor,
-                     .weight = fli_update_weight(client->trained.samples,
-                                                 scale->weight_cap)};
+  fli_measuring m = {
+      .compressor = compressor,
+      .weight = fli_update_weight(client->trained.samples, scale->weight_cap)};
   fli_fpguard guard;
   memset(norms, 0, (size_t)client->n_norms * sizeof *norms);
   m.squares = fli_alloc(client->context, n_units, sizeof(double));
   if (!m.squares) return fli_nomem(n_units * sizeof(double));
   fli_fpguard_enter(&guard);
-  for (uint32_t s = 0; s < client->n_segments && st == FL_OK; s++)
-    if (!mask || mask[s]) st = measure_segment(client, &m, s, norms);
+  for (uint32_t s = 0; s < client->n_segments && st == FL_OK; s++) {
+    if (mask && !mask[s]) continue;
+    st = measure_units(client, &m, s);
+    if (st == FL_OK) st = fli_measured_norms(&m, s, norms);
+  }
   fli_fpguard_leave(&guard);
   fli_free(client->context, m.squares, n_units * sizeof(double));
   return st;
@@ -294,6 +317,7 @@ static const fli_paging paging = {.attach = attach,
                                   .finish = finish,
                                   .measure = measure,
                                   .fetch = fetch,
+                                  .measure_segment = measure_segment,
                                   .save = save,
                                   .restore_model = restore_model,
                                   .restore_update = restore_update};

@@ -28,7 +28,7 @@ struct fl_paged {
   char name[FL_PAGED_NAME_BYTES + 1];
   uint64_t budget;
   fl_client *client;
-  uint32_t current; /* FLI_REGION_A or _B */
+  uint32_t current;  /* FLI_REGION_A or _B */
   int is_not_finite; /* found while the last region was hashed */
   uint8_t update_hash[FLI_HASH_BYTES];
   /* Pages of the update that were written; others are zeros. */

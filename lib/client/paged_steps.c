@@ -66,7 +66,7 @@ static fl_status read_bin_header(fli_msg_reader *reader, uint64_t *n)
 {
   const size_t left = (size_t)(reader->end - reader->at);
   const uint8_t *at = reader->at;
-  const size_t bytes = left < 1       ? 0
+  const size_t bytes = left < 1        ? 0
                        : at[0] == 0xc4 ? 1
                        : at[0] == 0xc5 ? 2
                        : at[0] == 0xc6 ? 4
@@ -228,11 +228,11 @@ static fl_status open_segment(walk *w, uint32_t segment)
     memcpy(tally->slots, from + FLI_TALLY_HEADER,
            w->tally_size - FLI_TALLY_HEADER);
   } else {
-    *tally = (fli_tally){
-        .count = 1,
-        .lane_weight = 1,
-        .samples = fli_agreed_weight(&w->agreed, w->update.samples),
-        .slots = tally->slots};
+    *tally =
+        (fli_tally){.count = 1,
+                    .lane_weight = 1,
+                    .samples = fli_agreed_weight(&w->agreed, w->update.samples),
+                    .slots = tally->slots};
     tally->slots[w->update.slot / 8] |= (uint8_t)(1u << (w->update.slot % 8));
   }
   uint32_t count = 0;
@@ -262,8 +262,8 @@ static fl_status get_lanes(walk *w, uint64_t first, size_t n)
     const fl_status st = get(w, w->payload + w->next + w->mean.skip, lanes,
                              fli_lane_bytes(width, n));
     if (st != FL_OK) return st;
-    const uint64_t most = codec->lane_limit(agreed, segment,
-                                            w->tally.lane_weight);
+    const uint64_t most =
+        codec->lane_limit(agreed, segment, w->tally.lane_weight);
     if (agreed->compressor->kernels->lane_max(lanes, width, n) > most)
       return fli_error(FL_E_RANGE, "sum: segment %u, a lane is too great",
                        segment);
@@ -363,8 +363,7 @@ static fl_status open_step(walk *w)
   const size_t half = w->agreed.slots / 2 + 1;
   w->tally_size = FLI_TALLY_HEADER + (w->agreed.slots + 7) / 8;
   w->mean = (fli_mean){.agreed = &w->agreed};
-  w->tally.slots =
-      fli_alloc(w->context, w->tally_size - FLI_TALLY_HEADER, 1);
+  w->tally.slots = fli_alloc(w->context, w->tally_size - FLI_TALLY_HEADER, 1);
   if (!w->tally.slots) return fli_nomem(w->tally_size);
   if (w->agreed.offsets) {
     w->mean.offsets = fli_alloc(w->context, half, sizeof(uint16_t));
@@ -393,8 +392,8 @@ static fl_status apply_one(walk *w, uint64_t version)
     return fli_error(FL_E_STALE,
                      "step: base version, got %" PRIu64 ", want %" PRIu64,
                      w->step.base_version, version);
-  st = fli_agreed_init(&w->agreed, w->paged->client->compressor,
-                       &w->step.scale);
+  st =
+      fli_agreed_init(&w->agreed, w->paged->client->compressor, &w->step.scale);
   if (st != FL_OK) return st;
   st = step_all(w);
   fli_agreed_free(&w->agreed);
@@ -405,8 +404,8 @@ static fl_status apply_all(walk *w, uint64_t *version)
 {
   fl_status st = FL_OK;
   fl_paged *paged = w->paged;
-  w->norms = fli_alloc(w->context, (size_t)paged->client->n_norms,
-                       sizeof *w->norms);
+  w->norms =
+      fli_alloc(w->context, (size_t)paged->client->n_norms, sizeof *w->norms);
   w->head = fli_alloc(w->context, w->head_size, 1);
   w->change = fli_alloc(w->context, FLI_WINDOW_MAX, sizeof *w->change);
   w->bytes = fli_alloc(w->context, FLI_STEP_ROOM, 1);

@@ -7,7 +7,7 @@
  * when the scale has come again. Where the round stands is not: the restored
  * client says HELLO and the server's answer tells, and a plan that asks for
  * what was trained already is answered without training. */
-#include "client/client.h"
+#include "client/state.h"
 
 #include <math.h>
 #include <string.h>
@@ -22,85 +22,6 @@ enum {
   STATE_VERSION = 2,
   STATE_SLACK = 16 << 20 /* everything but vectors of the model's size */
 };
-
-/* Keys of the map. */
-enum {
-  KEY_ID = 1,
-  KEY_JOB = 2,
-  KEY_TOKEN = 3,
-  KEY_DESCRIPTION = 4,
-  KEY_CODEC = 5,
-  KEY_THC_MODE = 6,
-  KEY_BITS = 7,
-  KEY_GRANULARITY = 8,
-  KEY_CLIP = 9,
-  KEY_ROTATION_SEED = 10,
-  KEY_MODEL_VERSION = 11,
-  KEY_WEIGHTS = 12, /* f32 LE */
-  KEY_PLAN = 13,    /* body of the PLAN that was trained for */
-  KEY_SAMPLES = 14,
-  KEY_LOSS = 15,   /* absent = unknown */
-  KEY_UPDATE = 16, /* f32 LE */
-  KEY_ENCODED_ATTEMPT = 17,
-  KEY_ENCODED_SLOT = 18,
-  KEY_SCALE_ID = 19,
-  KEY_ENCODED = 20, /* its bytes; read past, not written any more */
-  KEY_CLAMPED = 21,
-  KEY_UNACKED_ROUND = 22,
-  KEY_UNACKED_ATTEMPT = 23,
-  KEY_IS_DONE = 24,
-  KEY_TABLE = 25, /* of the codec, when it has one */
-  KEY_FEEDBACK_DECAY = 26,
-  KEY_FEEDBACK = 27, /* state of an fl_feedback */
-  KEY_FED_ROUND = 28,
-  KEY_FED_ATTEMPT = 29,
-  KEY_REPORT_MODULE = 30, /* absent, both: none */
-  KEY_REPORT_VALUE = 31,
-  KEY_SPARSE_ID = 48, /* absent, both: none */
-  KEY_SPARSE = 49,
-  KEY_PAGED = 50, /* instead of WEIGHTS and UPDATE */
-  KEY_PAGED_UPDATE = 51,
-  KEY_DAY = 60, /* absent, both: nothing was counted */
-  KEY_SPENT = 61
-};
-
-/* A parsed state: views into the payload. */
-typedef struct state_view {
-  const uint8_t *data;
-  size_t size;
-} state_view;
-
-typedef struct saved_state {
-  char id[FLI_ID_BYTES];
-  char job[FLI_ID_BYTES];
-  int has_token;
-  uint8_t token[FLI_TOKEN_BYTES];
-  state_view description;
-  fl_compressor_options codec; /* codec 0: not known yet */
-  uint64_t model_version;
-  state_view weights;
-  state_view plan;
-  uint64_t samples;
-  double loss;
-  state_view update;
-  uint32_t attempt;
-  uint32_t slot;
-  uint8_t scale_id[FLI_HASH_BYTES];
-  int has_encoded;
-  state_view clamped;
-  fli_turn unacked;
-  int is_done;
-  float decay;
-  state_view feedback;
-  fli_turn fed;
-  uint32_t report_module;
-  double report_value;
-  uint64_t sparse_id;
-  state_view sparse;
-  int is_paged;
-  uint8_t paged[2][FLI_PAGED_STATE];
-  uint64_t day, spent;
-} saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
 
@@ -278,153 +199,10 @@ out:
   return st;
 }
 
-/* ---- reading ------------------------------------------------------------ */
-
-static void read_codec(fli_msg_reader *reader, uint32_t key,
-                       fl_compressor_options *codec)
-{
-  switch (key) {
-  case KEY_CODEC: codec->codec = fli_reader_u32(reader); break;
-  case KEY_THC_MODE: codec->thc_mode = fli_reader_u32(reader); break;
-  case KEY_BITS: codec->bits = fli_reader_u32(reader); break;
-  case KEY_GRANULARITY: codec->granularity = fli_reader_u32(reader); break;
-  case KEY_CLIP: codec->clip = fli_reader_f32(reader); break;
-  default:
-    fli_reader_bin_exact(reader, codec->rotation_seed,
-                         sizeof codec->rotation_seed, "rotation seed");
-    break;
-  }
-}
-
-static void read_table(fli_msg_reader *reader, fl_compressor_options *codec)
-{
-  size_t size = 0;
-  codec->table = fli_reader_bin(reader, &size);
-  codec->n_table = (uint32_t)size;
-}
-
-static void read_encoded(fli_msg_reader *reader, uint32_t key,
-                         saved_state *state)
-{
-  switch (key) {
-  case KEY_ENCODED_ATTEMPT: state->attempt = fli_reader_u32(reader); break;
-  case KEY_ENCODED_SLOT: state->slot = fli_reader_u32(reader); break;
-  case KEY_SCALE_ID:
-    fli_reader_bin_exact(reader, state->scale_id, sizeof state->scale_id,
-                         "scale id");
-    state->has_encoded = 1;
-    break;
-  case KEY_ENCODED: fli_reader_skip(reader); break;
-  default:
-    state->clamped.data = fli_reader_bin(reader, &state->clamped.size);
-    break;
-  }
-}
-
-static void read_trained(fli_msg_reader *reader, uint32_t key,
-                         saved_state *state)
-{
-  switch (key) {
-  case KEY_PLAN:
-    state->plan.data = fli_reader_bin(reader, &state->plan.size);
-    break;
-  case KEY_SAMPLES:
-    state->samples =
-        fli_reader_u64_in(reader, 1, FLI_CLIENT_MAX_SAMPLES, "state: samples");
-    break;
-  case KEY_LOSS: state->loss = fli_reader_f64(reader); break;
-  default:
-    state->update.data = fli_reader_bin(reader, &state->update.size);
-    break;
-  }
-}
-
-static void read_identity(fli_msg_reader *reader, uint32_t key,
-                          saved_state *state)
-{
-  switch (key) {
-  case KEY_ID:
-    fli_reader_str_copy(reader, state->id, sizeof state->id, "client id");
-    break;
-  case KEY_JOB:
-    fli_reader_str_copy(reader, state->job, sizeof state->job, "job");
-    break;
-  case KEY_TOKEN:
-    fli_reader_bin_exact(reader, state->token, sizeof state->token, "token");
-    state->has_token = 1;
-    break;
-  default:
-    state->description.data = fli_reader_bin(reader, &state->description.size);
-    break;
-  }
-}
-
-static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
-                      fli_fields *fields)
-{
-  switch (key) {
-  case KEY_UNACKED_ROUND: state->unacked.round = fli_reader_u64(reader); break;
-  case KEY_UNACKED_ATTEMPT:
-    state->unacked.attempt = fli_reader_u32(reader);
-    break;
-  case KEY_IS_DONE:
-    state->is_done = fli_reader_u64_in(reader, 0, 1, "state: is done") == 1;
-    break;
-  case KEY_TABLE: read_table(reader, &state->codec); break;
-  case KEY_FEEDBACK_DECAY: state->decay = fli_reader_f32(reader); break;
-  case KEY_FEEDBACK:
-    state->feedback.data = fli_reader_bin(reader, &state->feedback.size);
-    break;
-  case KEY_FED_ROUND: state->fed.round = fli_reader_u64(reader); break;
-  case KEY_FED_ATTEMPT: state->fed.attempt = fli_reader_u32(reader); break;
-  case KEY_REPORT_MODULE: state->report_module = fli_reader_u32(reader); break;
-  case KEY_REPORT_VALUE: state->report_value = fli_reader_f64(reader); break;
-  case KEY_SPARSE_ID: state->sparse_id = fli_reader_u64(reader); break;
-  case KEY_SPARSE:
-    state->sparse.data = fli_reader_bin(reader, &state->sparse.size);
-    break;
-  case KEY_PAGED:
-  case KEY_PAGED_UPDATE:
-    fli_reader_bin_exact(reader, state->paged[key - KEY_PAGED],
-                         FLI_PAGED_STATE, "paged model");
-    state->is_paged = 1;
-    break;
-  case KEY_DAY: state->day = fli_reader_u64(reader); break;
-  case KEY_SPENT: state->spent = fli_reader_u64(reader); break;
-  default: fli_fields_unknown(fields); break;
-  }
-}
-
-static fl_status parse_state(const fli_bytes *payload, saved_state *state)
-{
-  uint32_t key;
-  fli_msg_reader reader;
-  memset(state, 0, sizeof *state);
-  state->codec.struct_size = sizeof state->codec;
-  state->loss = (double)NAN;
-  state->report_value = (double)NAN;
-  fli_reader_init(&reader, payload->data, payload->size);
-  for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
-    if (key <= KEY_DESCRIPTION)
-      read_identity(&reader, key, state);
-    else if (key <= KEY_ROTATION_SEED)
-      read_codec(&reader, key, &state->codec);
-    else if (key == KEY_MODEL_VERSION)
-      state->model_version = fli_reader_u64(&reader);
-    else if (key == KEY_WEIGHTS)
-      state->weights.data = fli_reader_bin(&reader, &state->weights.size);
-    else if (key <= KEY_UPDATE)
-      read_trained(&reader, key, state);
-    else if (key <= KEY_CLAMPED)
-      read_encoded(&reader, key, state);
-    else
-      read_rest(&reader, key, state, &f);
-  }
-  return fli_reader_finish(&reader);
-}
+/* ---- restoring ---------------------------------------------------------- */
 
 static fl_status check_identity(const fl_client *client,
-                                const saved_state *state)
+                                const fli_saved_state *state)
 {
   if (strcmp(client->id, state->id) != 0)
     return fli_error(FL_E_CONFLICT, "state: of client %s, want %s", state->id,
@@ -435,7 +213,7 @@ static fl_status check_identity(const fl_client *client,
   return FL_OK;
 }
 
-static fl_status restore_model(fl_client *client, const saved_state *state)
+static fl_status restore_model(fl_client *client, const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   const state_view *description = &state->description;
@@ -452,7 +230,8 @@ static fl_status restore_model(fl_client *client, const saved_state *state)
   if (client->paging) {
     client->canonical.version = state->model_version;
     client->canonical.is_valid =
-        state->is_paged && client->paging->restore_model(client, state->paged[0]);
+        state->is_paged &&
+        client->paging->restore_model(client, state->paged[0]);
     return FL_OK;
   }
   if (!state->weights.data) return FL_OK;
@@ -463,7 +242,8 @@ out:
   return st;
 }
 
-static fl_status restore_trained(fl_client *client, const saved_state *state)
+static fl_status restore_trained(fl_client *client,
+                                 const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   fli_trained *trained = &client->trained;
@@ -477,8 +257,9 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   trained->plan.slices_size = 0;
   trained->plan.freeze_plan = NULL;
   trained->plan.freeze_plan_size = 0;
-  if (client->paging && !(client->canonical.is_valid &&
-                          client->paging->restore_update(client, state->paged[1])))
+  if (client->paging &&
+      !(client->canonical.is_valid &&
+        client->paging->restore_update(client, state->paged[1])))
     return FL_OK;
   if (!client->compressor || state->samples < 1 ||
       (!client->paging && state->update.size != 4 * n))
@@ -504,7 +285,7 @@ out:
   return st;
 }
 
-static fl_status restore_sparse(fl_client *client, const saved_state *state)
+static fl_status restore_sparse(fl_client *client, const fli_saved_state *state)
 {
   if (!client->trained.is_valid || !state->sparse.data) return FL_OK;
   if (state->sparse.size < 1 || state->sparse.size > UINT32_MAX)
@@ -514,7 +295,8 @@ static fl_status restore_sparse(fl_client *client, const saved_state *state)
                           state->sparse.size);
 }
 
-static fl_status restore_encoded(fl_client *client, const saved_state *state)
+static fl_status restore_encoded(fl_client *client,
+                                 const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   fli_encoded *encoded = &client->encoded;
@@ -532,7 +314,8 @@ out:
   return st;
 }
 
-static fl_status restore_feedback(fl_client *client, const saved_state *state)
+static fl_status restore_feedback(fl_client *client,
+                                  const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   const fli_trained *trained = &client->trained;
@@ -551,8 +334,8 @@ out:
 static fl_status restore_state(fl_client *client, const fli_bytes *payload)
 {
   fl_status st = FL_OK;
-  saved_state state;
-  FLI_TRY(parse_state(payload, &state));
+  fli_saved_state state;
+  FLI_TRY(fli_client_read_state(payload, &state));
   FLI_TRY(check_identity(client, &state));
   if (state.is_paged && !client->paging)
     FLI_TRY(fli_error(FL_E_CONFLICT, "state: of a paged model"));

@@ -123,9 +123,9 @@ static fl_status measure(fl_client *client)
   else if (client->paging)
     FLI_TRY(client->paging->measure(client, &scale, trained->norms));
   else
-    FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
-                                  trained->update, client->n_weights,
-                                  trained->norms, client->n_norms));
+    FLI_TRY(fli_measure(client->compressor, trained->update,
+                        fli_update_weight(trained->samples, scale.weight_cap),
+                        trained->norms));
   clear_norms(client, trained->norms);
   trained->has_norms = 1;
   trained->norms_cap = client->plan.weight_cap;
@@ -162,7 +162,10 @@ static fl_status make_encoder(fl_client *client, const fl_scale *scale,
                               const fl_encode_options *options)
 {
   fli_floats from = {.x = client->trained.update, .arg = client};
-  if (client->paging) from.fetch = client->paging->fetch;
+  if (client->paging) {
+    from.fetch = client->paging->fetch;
+    from.measure = client->paging->measure_segment;
+  }
   fli_encoder **out = &client->encoded.encoder;
   if (!client->feedback)
     return fli_encoder_new(out, client->compressor, scale, options, &from);
@@ -193,16 +196,16 @@ static fl_status hash_update(fl_client *client, uint16_t *clamped)
 static fl_status encode(fl_client *client, const fl_scale *scale)
 {
   fl_status st = FL_OK;
-  fl_encode_options options;
+  const fl_encode_options options = {
+      .struct_size = sizeof options,
+      .slot = client->plan.slot,
+      .samples = client->trained.samples,
+      .segments = fli_client_mask(client, client->plan.first_active),
+      .n_segments = client->plan.first_active > 0 ? client->n_segments : 0};
   uint16_t *clamped = NULL;
   size_t n_clamped = scale->is_public ? (size_t)client->n_norms : 0;
   fli_encoded *encoded = &client->encoded;
   fli_client_forget_encoded(client);
-  FLI_TRY(fl_encode_options_init(&options, sizeof options));
-  options.slot = client->plan.slot;
-  options.samples = client->trained.samples;
-  options.segments = fli_client_mask(client, client->plan.first_active);
-  options.n_segments = options.segments ? client->n_segments : 0;
   if (n_clamped > 0) {
     clamped = fli_alloc(client->context, n_clamped, sizeof *clamped);
     if (!clamped) FLI_TRY(fli_nomem(n_clamped * sizeof *clamped));

@@ -200,8 +200,8 @@ void fli_step_add(float *change, const float *before, float rate, size_t n)
 
 /* scratch = weights + rate * mean */
 static fl_status add_step(fli_canonical *canonical,
-                          const fl_compressor *compressor, const fli_step_record *s,
-                          float *norms)
+                          const fl_compressor *compressor,
+                          const fli_step_record *s, float *norms)
 {
   fl_status st = FL_OK;
   size_t n = (size_t)canonical->n;

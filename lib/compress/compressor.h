@@ -106,7 +106,7 @@ float fli_norm_round_up(double norm);
 /* Encoding of one update, as codecs see it. */
 typedef struct fli_encoding {
   const fli_agreed *agreed;
-  const float *x;   /* of the vector, from value `x_first` on */
+  const float *x; /* of the vector, from value `x_first` on */
   uint64_t x_first;
   uint64_t x_end; /* no float of this unit is there, or of those behind */
   float weight;   /* x is multiplied by it */
@@ -117,7 +117,7 @@ typedef struct fli_encoding {
   uint32_t segment; /* at hand */
   uint8_t *payload; /* of the segment, behind its first `skip` bytes */
   size_t skip;
-  double factor;    /* plain layouts: what x is multiplied by */
+  double factor; /* plain layouts: what x is multiplied by */
   atomic_uint_least64_t clamped;
   atomic_uint_least64_t rescaled;
   atomic_int is_not_finite;
@@ -150,8 +150,8 @@ typedef struct fli_mean {
   uint32_t segment;
   const uint8_t *lanes; /* of the segment, behind its first `skip` bytes */
   size_t skip;
-  uint32_t width;       /* FLK_* */
-  float *out;           /* the vector, from value `out_first` on */
+  uint32_t width; /* FLK_* */
+  float *out;     /* the vector, from value `out_first` on */
   uint64_t out_first;
   /* Dither: slots whose noise is added to (sign 1) or taken from (-1) what
    * all slots subtract. */

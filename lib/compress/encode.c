@@ -46,8 +46,9 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
 fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment)
 {
+  const int is_whole = encoding->x_end == UINT64_MAX;
   const fli_measuring m = {.compressor = encoding->agreed->compressor,
-                           .x = encoding->x};
+                           .x = is_whole ? encoding->x : NULL};
   return fli_check_finite(&m, segment);
 }
 
@@ -87,7 +88,8 @@ static fl_status encode_segment(fli_encoding *encoding, uint32_t segment,
   return fli_encoding_check_finite(encoding, segment);
 }
 
-void fli_encoding_lose(fli_encoding *encoding, uint32_t segment)
+/* A segment that is left out is lost as a whole. */
+static void lose_segment(fli_encoding *encoding, uint32_t segment)
 {
   const fli_segment *s =
       &encoding->agreed->compressor->layout.segments[segment];
@@ -113,7 +115,7 @@ static fl_status encode(fli_encoding *encoding,
                                 options->segments, buffer);
   for (uint32_t s = 0; s < compressor->layout.n_segments; s++) {
     if (options->segments && !options->segments[s]) {
-      fli_encoding_lose(encoding, s);
+      lose_segment(encoding, s);
       continue;
     }
     FLI_TRY(encode_segment(encoding, s, squares));
@@ -122,13 +124,6 @@ static fl_status encode(fli_encoding *encoding,
 out:
   fli_free(compressor->context, squares, n_units * sizeof(double));
   return st;
-}
-
-fl_status fli_encode_load(fl_encode_options *options,
-                          const fl_encode_options *given)
-{
-  *options = encode_defaults;
-  return fli_options_load(options, sizeof *options, given, "encode options");
 }
 
 fl_status fli_encode_check(const fli_agreed *agreed,
@@ -233,8 +228,9 @@ fl_status fli_encode(const fl_compressor *compressor, const fl_scale *scale,
                      const fl_encode_options *given, const fli_floats *from,
                      const fli_encoded_bytes *to, fl_encode_report *report)
 {
-  fl_encode_options options;
-  fl_status st = fli_encode_load(&options, given);
+  fl_encode_options options = encode_defaults;
+  fl_status st =
+      fli_options_load(&options, sizeof options, given, "encode options");
   if (st != FL_OK) return st;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);

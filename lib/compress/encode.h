@@ -11,9 +11,14 @@ typedef struct fli_floats {
   /* NULL, or as long as x: x is weighted already, and what decoding the bytes
    * alone would not give back of it is stored here. Unspecified on failure. */
   float *lost;
-  /* With x NULL, for encoders: fetches a window, which stays until the next one
-   * is fetched. */
-  fl_status (*fetch)(void *arg, const fli_window *window, const float **x);
+  /* With x NULL, for encoders. Have a unit of the encoding's segment at hand in
+   * its x, x_first and x_end, and those behind it before *last, which may be
+   * lowered, until the next call. */
+  fl_status (*fetch)(void *arg, fli_encoding *encoding, uint64_t unit,
+                     uint64_t *last);
+  /* As fli_encoding_measure does. */
+  fl_status (*measure)(void *arg, fli_encoding *encoding, double *squares,
+                       uint32_t segment);
   void *arg;
 } fli_floats;
 
@@ -25,9 +30,6 @@ typedef struct fli_encoded_bytes {
 } fli_encoded_bytes;
 
 /* What encode.c and encoder.c have in common. */
-/* The caller's options, with defaults. FL_E_OPTIONS. */
-fl_status fli_encode_load(fl_encode_options *options,
-                          const fl_encode_options *given);
 /* FL_E_ARGUMENT (slot, samples), FL_E_DIM (mask). */
 fl_status fli_encode_check(const fli_agreed *agreed,
                            const fl_encode_options *options);
@@ -45,8 +47,6 @@ fl_status fli_encoding_measured(fli_encoding *encoding,
 /* FL_E_NOT_FINITE names the first value that is not. */
 fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment);
-/* A segment that is left out is lost as a whole. */
-void fli_encoding_lose(fli_encoding *encoding, uint32_t segment);
 
 fl_status fli_encode(const fl_compressor *compressor, const fl_scale *scale,
                      const fl_encode_options *options, const fli_floats *from,

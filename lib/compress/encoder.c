@@ -3,16 +3,17 @@
  * range of bytes is the units it covers, made where they are wanted, and parts
  * of one at either end, for which that unit is made aside and kept: the next
  * range mostly goes on with it. Codecs with one norm per segment need a pass
- * over the segment at hand before its first unit. */
+ * over the segment at hand before its first unit. Units of a norm that counts
+ * as zero have no bytes, and are not looked at. */
 #include "compress/encoder.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "base/fpguard.h"
-#include "base/options.h"
 #include "compress/update.h"
 
 enum {
@@ -80,12 +81,10 @@ out:
 
 fl_status fli_encoder_new(fli_encoder **out, const fl_compressor *compressor,
                           const fl_scale *scale,
-                          const fl_encode_options *given,
+                          const fl_encode_options *options,
                           const fli_floats *from)
 {
-  fl_encode_options options;
-  fl_status st = fli_encode_load(&options, given);
-  if (st != FL_OK) return st;
+  fl_status st;
   fl_context *context = compressor->context;
   fli_encoder *encoder = fli_alloc(context, 1, sizeof *encoder);
   if (!encoder) return fli_nomem(sizeof *encoder);
@@ -93,7 +92,7 @@ fl_status fli_encoder_new(fli_encoder **out, const fl_compressor *compressor,
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   st = fli_agreed_init(&encoder->agreed, compressor, scale);
-  if (st == FL_OK) st = fill(encoder, &options, from);
+  if (st == FL_OK) st = fill(encoder, options, from);
   fli_fpguard_leave(&guard);
   if (st == FL_OK)
     *out = encoder;
@@ -124,7 +123,7 @@ size_t fli_encoder_size(const fli_encoder *encoder)
 /* ---- units ---- */
 
 /* Where a unit begins in its segment's payload. */
-static size_t unit_at(const fli_encoder *encoder, uint64_t unit)
+static FLI_NOINLINE size_t unit_at(const fli_encoder *encoder, uint64_t unit)
 {
   const fli_segment *s = &layout_of(encoder)->segments[encoder->segment];
   const uint64_t *starts = encoder->agreed.starts;
@@ -138,67 +137,32 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
   encoding->agreed->compressor->codec->encode(encoding, first, last);
 }
 
-/* Have the floats of a unit, and of those before *last, which may be lowered.
- */
-static fl_status fetch(fli_encoder *encoder, uint64_t unit, uint64_t *last,
-                       fli_window *window)
-{
-  fli_encoding *encoding = &encoder->encoding;
-  if (!encoder->from.fetch) return FL_OK;
-  *window = fli_layout_window(layout_of(encoder), encoder->segment, unit);
-  if (*last > window->last) *last = window->last;
-  encoding->x_first = window->offset;
-  encoding->x_end = window->last;
-  return encoder->from.fetch(encoder->from.arg, window, &encoding->x);
-}
-
-static uint64_t end_of(const fli_encoder *encoder)
+static FLI_NOINLINE uint64_t end_of(const fli_encoder *encoder)
 {
   const fli_segment *s = &layout_of(encoder)->segments[encoder->segment];
   return s->first_unit + fli_segment_units(s);
 }
 
-/* A window at a time. */
-static fl_status measure_fetched(fli_encoder *encoder)
-{
-  fli_encoding *encoding = &encoder->encoding;
-  const uint32_t segment = encoder->segment;
-  fli_measuring m = {.compressor = encoder->agreed.compressor,
-                     .weight = encoding->weight,
-                     .squares = encoder->squares};
-  uint64_t unit = layout_of(encoder)->segments[segment].first_unit;
-  while (unit < end_of(encoder)) {
-    fli_window window;
-    uint64_t last = UINT64_MAX;
-    const fl_status st = fetch(encoder, unit, &last, &window);
-    if (st != FL_OK) return st;
-    m.x = encoding->x;
-    m.x_first = encoding->x_first;
-    fli_measure_window(&m, segment, &window);
-    unit = last;
-  }
-  m.x = NULL;
-  return fli_encoding_measured(encoding, &m, segment);
-}
-
 static fl_status set_factor(fli_encoder *encoder)
 {
-  fl_status st = FL_OK;
+  fl_status st;
+  const fli_floats *from = &encoder->from;
+  fli_encoding *encoding = &encoder->encoding;
+  const uint32_t segment = encoder->segment;
   if (encoder->has_factor || !encoder->squares) return FL_OK;
-  if (encoder->from.fetch)
-    st = measure_fetched(encoder);
+  if (from->fetch)
+    st = from->measure(from->arg, encoding, encoder->squares, segment);
   else
-    st = fli_encoding_measure(&encoder->encoding, encoder->squares,
-                              encoder->segment);
+    st = fli_encoding_measure(encoding, encoder->squares, segment);
   encoder->has_factor = st == FL_OK;
   return st;
 }
 
 /* Units [first, last) of the segment at hand. */
-static fl_status encode_run(fli_encoder *encoder, uint64_t first, uint64_t last,
-                            uint8_t *out)
+static FLI_NOINLINE fl_status encode_run(fli_encoder *encoder, uint64_t first,
+                                         uint64_t last, uint8_t *out)
 {
-  fli_window window;
+  const fli_floats *from = &encoder->from;
   fli_encoding *encoding = &encoder->encoding;
   fl_status st = set_factor(encoder);
   encoding->segment = encoder->segment;
@@ -206,16 +170,13 @@ static fl_status encode_run(fli_encoder *encoder, uint64_t first, uint64_t last,
   encoding->skip = unit_at(encoder, first);
   while (st == FL_OK && first < last) {
     uint64_t end = last;
-    st = fetch(encoder, first, &end, &window);
+    if (from->fetch) st = from->fetch(from->arg, encoding, first, &end);
     if (st != FL_OK) break;
     fli_for_units(encoder->context, first, end, encode_units, encoding);
     first = end;
   }
   if (st != FL_OK || !atomic_load(&encoding->is_not_finite)) return st;
   atomic_store(&encoding->is_not_finite, 0);
-  if (encoder->from.fetch)
-    return fli_error(FL_E_NOT_FINITE, "segment %u: a value is not finite",
-                     encoder->segment);
   return fli_encoding_check_finite(encoding, encoder->segment);
 }
 
@@ -236,62 +197,6 @@ static uint64_t last_that_fits(const fli_encoder *encoder, uint64_t first,
   while (last < end && unit_at(encoder, last + 1) - at <= n)
     last++;
   return last;
-}
-
-/* ---- all of it ---- */
-
-static fl_status hash_segment(fli_encoder *encoder, fli_hasher *hasher,
-                              uint8_t *bytes, size_t n)
-{
-  const fli_segment *s = &layout_of(encoder)->segments[encoder->segment];
-  const uint64_t end = end_of(encoder);
-  for (uint64_t first = s->first_unit; first < end;) {
-    const uint64_t last = last_that_fits(encoder, first, n);
-    const size_t size = unit_at(encoder, last) - unit_at(encoder, first);
-    fl_status st = encode_run(encoder, first, last, bytes);
-    if (st != FL_OK) return st;
-    fli_hasher_update(hasher, bytes, size);
-    first = last;
-  }
-  return FL_OK;
-}
-
-static fl_status hash_all(fli_encoder *encoder, fli_hasher *hasher,
-                          uint8_t *bytes, size_t n)
-{
-  size_t at = encoder->front_size;
-  fli_hasher_update(hasher, encoder->front, encoder->front_size);
-  for (uint32_t s = 0; s < layout_of(encoder)->n_segments; s++) {
-    if (!mask_of(encoder)[s]) {
-      fli_encoding_lose(&encoder->encoding, s);
-      continue;
-    }
-    enter_segment(encoder, s, at);
-    fl_status st = hash_segment(encoder, hasher, bytes, n);
-    if (st != FL_OK) return st;
-    at += unit_at(encoder, end_of(encoder));
-  }
-  return FL_OK;
-}
-
-fl_status fli_encoder_hash(fli_encoder *encoder, fli_hasher *hasher,
-                           uint16_t *clamped)
-{
-  size_t n = encoder->size - encoder->front_size;
-  if (n > HASHED_AT_ONCE) n = HASHED_AT_ONCE;
-  if (n < UNIT_BYTES) n = UNIT_BYTES;
-  uint8_t *bytes = fli_alloc(encoder->context, n, 1);
-  if (!bytes) return fli_nomem(n);
-  encoder->encoding.unit_clamped = clamped;
-  fli_fpguard guard;
-  fli_fpguard_enter(&guard);
-  const fl_status st = hash_all(encoder, hasher, bytes, n);
-  fli_fpguard_leave(&guard);
-  encoder->encoding.unit_clamped = NULL;
-  /* Bytes that are read lose nothing more. */
-  encoder->encoding.lost = NULL;
-  fli_free(encoder->context, bytes, n);
-  return st;
 }
 
 /* ---- parts ---- */
@@ -374,5 +279,33 @@ fl_status fli_encoder_read(fli_encoder *encoder, uint64_t offset, uint8_t *out,
     n -= done;
   }
   fli_fpguard_leave(&guard);
+  return st;
+}
+
+/* ---- all of it ---- */
+
+fl_status fli_encoder_hash(fli_encoder *encoder, fli_hasher *hasher,
+                           uint16_t *clamped)
+{
+  fl_status st = FL_OK;
+  fli_encoding *encoding = &encoder->encoding;
+  const size_t size = encoder->size;
+  uint8_t *bytes = fli_alloc(encoder->context, HASHED_AT_ONCE, 1);
+  if (!bytes) return fli_nomem(HASHED_AT_ONCE);
+  /* All is lost but for what is made. */
+  if (encoding->lost)
+    memcpy(encoding->lost, encoding->x,
+           (size_t)layout_of(encoder)->dim * sizeof(float));
+  encoding->unit_clamped = clamped;
+  encoder->has_edge = 0;
+  for (size_t at = 0; at < size && st == FL_OK; at += HASHED_AT_ONCE) {
+    const size_t n = size - at < HASHED_AT_ONCE ? size - at : HASHED_AT_ONCE;
+    st = fli_encoder_read(encoder, at, bytes, n);
+    fli_hasher_update(hasher, bytes, n);
+  }
+  encoding->unit_clamped = NULL;
+  /* Bytes that are read lose nothing more. */
+  encoding->lost = NULL;
+  fli_free(encoder->context, bytes, HASHED_AT_ONCE);
   return st;
 }

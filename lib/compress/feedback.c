@@ -280,14 +280,11 @@ out:
 }
 
 fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
-                               const fl_encode_options *given,
+                               const fl_encode_options *options,
                                fli_encoder **out)
 {
-  fl_encode_options options;
-  const fl_status st = begin_encoding(feedback, scale, given, &options);
-  if (st != FL_OK) return st;
   const fli_floats from = {.x = feedback->held, .lost = feedback->other};
-  return fli_encoder_new(out, feedback->compressor, scale, &options, &from);
+  return fli_encoder_new(out, feedback->compressor, scale, options, &from);
 }
 
 void fli_feedback_encoded(fl_feedback *feedback)

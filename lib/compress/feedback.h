@@ -28,8 +28,9 @@ static inline size_t fli_feedback_bytes(const fl_feedback *feedback)
   return (size_t)feedback->compressor->layout.dim * sizeof(float);
 }
 
-/* As fl_feedback_encode; what it hands out is valid until the round ends. Its
- * bytes are to be hashed, then fli_feedback_encoded be called. */
+/* As fl_feedback_encode, for what was measured with these samples and under
+ * this scale's weight cap; valid until the round ends. Its bytes are to be
+ * hashed, then fli_feedback_encoded be called. */
 fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
                                const fl_encode_options *options,
                                fli_encoder **out);

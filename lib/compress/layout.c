@@ -146,11 +146,11 @@ fli_window fli_layout_window(const fli_layout *layout, uint32_t segment,
   const uint64_t k = unit - s->first_unit;
   uint64_t first = s->n_full, count = 1;
   if (k < s->n_full) first = find_neighbours(s, k, &count);
-  return (fli_window){
-      .first = s->first_unit + first,
-      .last = s->first_unit + first + count,
-      .offset = s->offset + first * FLI_UNIT_MAX,
-      .n = k < s->n_full ? (size_t)count * FLI_UNIT_MAX : s->tail};
+  return (fli_window){.first = s->first_unit + first,
+                      .last = s->first_unit + first + count,
+                      .offset = s->offset + first * FLI_UNIT_MAX,
+                      .n = k < s->n_full ? (size_t)count * FLI_UNIT_MAX
+                                         : s->tail};
 }
 
 int fli_unit_is_full(const fli_unit *unit)

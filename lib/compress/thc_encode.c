@@ -193,7 +193,8 @@ static FLI_NOINLINE void encode_tail(thc_group *group, const fli_unit *unit)
   fli_encoding *encoding = group->encoding;
   _Alignas(64) float padded[FLI_UNIT_MAX] = {0};
   float lost[FLI_UNIT_MAX];
-  memcpy(padded, fli_encoding_at(encoding, unit->offset), unit->n * sizeof(float));
+  memcpy(padded, fli_encoding_at(encoding, unit->offset),
+         unit->n * sizeof(float));
   group->lines = (flk_lines){.stride = FLK_LINE, .n = unit->padded, .count = 1};
   group->ahead = (flk_lines){0};
   group->next = NULL;
@@ -223,9 +224,8 @@ void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
     if (first + place.lines.count >= encoding->x_end) place.ahead.count = 0;
     group.ahead = place.ahead;
     group.src = fli_encoding_at(encoding, place.offset);
-    group.next = place.ahead.count > 0
-                     ? fli_encoding_at(encoding, place.next)
-                     : NULL;
+    group.next =
+        place.ahead.count > 0 ? fli_encoding_at(encoding, place.next) : NULL;
     group.lost = encoding->lost ? encoding->lost + place.offset : NULL;
     for (size_t b = 0; b < place.lines.count; b++)
       group.units[b] = fli_layout_unit(layout, encoding->segment, first++);

@@ -192,9 +192,8 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
   uint64_t left = outgoing->limit - outgoing->offset;
   size_t n = left < outgoing->chunk_size ? (size_t)left : outgoing->chunk_size;
   const size_t before = out->size;
-  fli_chunk chunk = {.transfer = outgoing->transfer,
-                     .offset = outgoing->offset,
-                     .size = n};
+  fli_chunk chunk = {
+      .transfer = outgoing->transfer, .offset = outgoing->offset, .size = n};
   if (!outgoing->read) chunk.data = outgoing->data + outgoing->offset;
   fl_status status = fli_write_chunk(out, &chunk);
   if (status == FL_OK && outgoing->read)

@@ -37,7 +37,7 @@ struct fli_incoming {
   int is_status_due;
   uint64_t told; /* 1 + `held` of the last STATUS */
   /* These stay. */
-  int knows_status; /* the sender does */
+  int knows_status;     /* the sender does */
   const fli_sink *sink; /* NULL: into `data`; without `note` */
   void *arg;
   /* Note that a range is held; 0 = there is no room for it. */
