@@ -126,8 +126,8 @@ out:
   return st;
 }
 
-fl_status fli_encode_check(const fli_agreed *agreed,
-                           const fl_encode_options *options)
+static fl_status check_options(const fli_agreed *agreed,
+                               const fl_encode_options *options)
 {
   const fl_compressor *compressor = agreed->compressor;
   if (options->slot >= agreed->slots) {
@@ -204,7 +204,7 @@ static fl_status encode_checked(const fli_agreed *agreed,
   if (report) {
     FLI_TRY(fli_options_load(&local, sizeof local, report, "encode report"));
   }
-  FLI_TRY(fli_encode_check(agreed, options));
+  FLI_TRY(check_options(agreed, options));
   FLI_TRY(check_report(agreed, &local));
   size_t size = fli_update_size(agreed, options->segments);
   if (to->needed) *to->needed = size;

@@ -30,9 +30,6 @@ typedef struct fli_encoded_bytes {
 } fli_encoded_bytes;
 
 /* What encode.c and encoder.c have in common. */
-/* FL_E_ARGUMENT (slot, samples), FL_E_DIM (mask). */
-fl_status fli_encode_check(const fli_agreed *agreed,
-                           const fl_encode_options *options);
 /* An encoding that has come to no segment yet. */
 void fli_encoding_init(fli_encoding *encoding, const fli_agreed *agreed,
                        const fl_encode_options *options,

@@ -67,7 +67,9 @@ static fl_status fill(fli_encoder *encoder, const fl_encode_options *options,
 {
   fl_status st = FL_OK;
   const fli_agreed *agreed = &encoder->agreed;
-  FLI_TRY(fli_encode_check(agreed, options));
+  if (options->slot >= agreed->slots)
+    return fli_error(FL_E_ARGUMENT, "encode: slot, got %u, want < %u",
+                     options->slot, agreed->slots);
   FLI_TRY(allocate(encoder));
   fli_encoding_init(&encoder->encoding, agreed, options, from);
   encoder->from = *from;

@@ -9,8 +9,9 @@
 typedef struct fli_encoder fli_encoder;
 
 /* Borrows the vector, which has to stay as it is. With from->lost, x is
- * weighted already. `options` are those of this version of the library.
- * FL_E_ARGUMENT, FL_E_DIM and what fli_agreed_init says. */
+ * weighted already. `options` are those of this version of the library, and
+ * right: samples, mask.
+ * FL_E_ARGUMENT (slot), and what fli_agreed_init says. */
 fl_status fli_encoder_new(fli_encoder **out, const fl_compressor *compressor,
                           const fl_scale *scale,
                           const fl_encode_options *options,

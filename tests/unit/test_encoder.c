@@ -265,17 +265,6 @@ Test(encoder, refuses_what_encode_refuses)
   cr_expect_eq(
       fli_encoder_new(&encoder, w.r.compressor, &w.r.scale, &bad, &from),
       FL_E_ARGUMENT);
-  bad = w.options;
-  bad.samples = 0;
-  cr_expect_eq(
-      fli_encoder_new(&encoder, w.r.compressor, &w.r.scale, &bad, &from),
-      FL_E_ARGUMENT);
-  bad = w.options;
-  bad.segments = masks[0];
-  bad.n_segments = N_SEGMENTS - 1;
-  cr_expect_eq(
-      fli_encoder_new(&encoder, w.r.compressor, &w.r.scale, &bad, &from),
-      FL_E_DIM);
   fl_scale scale = w.r.scale;
   scale.n_norms--;
   cr_expect_eq(
