@@ -2,10 +2,13 @@
 /* What a client and a server hold in memory while a model goes down and an
  * update comes up, in multiples of the model (4 bytes a value): `now` when the
  * step is over, `peak` the most so far, and the CPU time of both. One client,
- * whose update lies outside.
+ * whose update lies outside. With a folder for its files also a client whose
+ * model is paged (fl/paged.h), and is trained 100,000 weights at a time.
  *
- *   bench_transfer [WEIGHTS] */
+ *   bench_transfer [WEIGHTS [FOLDER]] */
 #include <fl/client.h>
+#include <fl/host.h>
+#include <fl/paged.h>
 #include <fl/server.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,11 +23,33 @@ typedef struct bench {
   float *update;
   fl_model *model;
   fl_context *below, *above; /* of the client, of the server */
+  const char *folder;        /* of a paged model; NULL: in memory */
+  fl_host *host;
+  fl_paged *paged;
   fl_client *client;
   fl_server *server;
   uint64_t now_ns;
   clock_t since; /* the step began */
 } bench;
+
+/* The client's context, and where its model lies. */
+static fl_status begin_below(bench *b, fl_client_options *options)
+{
+  fl_status st = FL_OK;
+  fl_host_options host;
+  fl_paged_options paged;
+  if (!b->folder) return fl_context_new(&b->below, NULL);
+  FLI_TRY(fl_host_options_init(&host, sizeof host));
+  host.storage_path = b->folder;
+  FLI_TRY(fl_host_new(&b->host, &host));
+  b->below = fl_host_context(b->host);
+  FLI_TRY(fl_paged_options_init(&paged, sizeof paged));
+  paged.name = "bench";
+  FLI_TRY(fl_paged_new(&b->paged, b->below, &paged));
+  options->paged = b->paged;
+out:
+  return st;
+}
 
 static fl_status begin(bench *b, uint32_t codec_id, uint32_t feedback)
 {
@@ -33,7 +58,6 @@ static fl_status begin(bench *b, uint32_t codec_id, uint32_t feedback)
   fl_compressor_options codec;
   fl_job_options job;
   fl_client_options options;
-  FLI_TRY(fl_context_new(&b->below, NULL));
   FLI_TRY(fl_context_new(&b->above, NULL));
   FLI_TRY(fl_model_builder_new(&builder, NULL));
   FLI_TRY(fl_model_builder_tensor(builder, "w", &b->n, 1, 1));
@@ -48,6 +72,7 @@ static fl_status begin(bench *b, uint32_t codec_id, uint32_t feedback)
   FLI_TRY(fl_server_add_job(b->server, b->model, &job, NULL));
   FLI_TRY(fl_client_options_init(&options, sizeof options));
   options.client_id = "one";
+  FLI_TRY(begin_below(b, &options));
   FLI_TRY(fl_client_new(&b->client, b->below, &options));
 out:
   fl_model_builder_free(builder);
@@ -57,9 +82,16 @@ out:
 static void end(bench *b)
 {
   fl_client_free(b->client);
+  if (b->paged) (void)fl_paged_remove(b->paged, b->n);
+  fl_paged_free(b->paged);
+  b->paged = NULL;
   fl_server_free(b->server);
   fl_model_free(b->model);
-  fl_context_free(b->below);
+  if (b->host)
+    fl_host_free(b->host);
+  else
+    fl_context_free(b->below);
+  b->host = NULL;
   fl_context_free(b->above);
 }
 
@@ -100,6 +132,22 @@ out:
   return st;
 }
 
+static fl_status train_paged(bench *b)
+{
+  enum { PIECE = 100000 };
+  static float weights[PIECE];
+  fl_status st = FL_OK;
+  for (uint64_t at = 0; at < b->n && st == FL_OK; at += PIECE) {
+    const uint64_t n = b->n - at < PIECE ? b->n - at : PIECE;
+    FLI_TRY(fl_paged_read(b->paged, at, n, weights));
+    for (uint64_t i = 0; i < n; i++)
+      weights[i] += b->update[at + i];
+    st = fl_paged_write(b->paged, at, n, weights);
+  }
+out:
+  return st;
+}
+
 static fl_status run(bench *b, const char *name)
 {
   fl_status st = FL_OK;
@@ -109,8 +157,12 @@ static fl_status run(bench *b, const char *name)
   FLI_TRY(until(b, FL_CLIENT_NEED_TRAIN));
   print(b, name, "download");
   FLI_TRY(fl_train_result_init(&result, sizeof result));
-  result.update = b->update;
-  result.n = b->n;
+  if (b->paged) {
+    FLI_TRY(train_paged(b));
+  } else {
+    result.update = b->update;
+    result.n = b->n;
+  }
   FLI_TRY(fl_client_submit(b->client, &result));
   print(b, name, "trained");
   FLI_TRY(until(b, FL_CLIENT_ACCEPTED));
@@ -126,16 +178,20 @@ int main(int argc, char **argv)
   static const struct {
     const char *name;
     uint32_t codec, feedback;
-  } codecs[] = {{"f32", FL_CODEC_F32, 0},
-                {"bf16", FL_CODEC_BF16, 0},
-                {"thc", FL_CODEC_THC, 0},
-                {"thc feedback", FL_CODEC_THC, 1}};
+  } codecs[] = {
+      {"f32", FL_CODEC_F32, 0},       {"bf16", FL_CODEC_BF16, 0},
+      {"thc", FL_CODEC_THC, 0},       {"thc feedback", FL_CODEC_THC, 1},
+      {"f32 paged", FL_CODEC_F32, 0}, {"bf16 paged", FL_CODEC_BF16, 0},
+      {"thc paged", FL_CODEC_THC, 0}};
+  enum { IN_MEMORY = 4 };
+  const size_t n_codecs = argc > 2 ? FLI_COUNT_OF(codecs) : IN_MEMORY;
   bench b = {.n = argc > 1 ? strtoull(argv[1], NULL, 10) : 2000000};
   b.update = malloc((size_t)b.n * sizeof *b.update);
   if (!b.update || b.n < 1) return 1;
   for (uint64_t i = 0; i < b.n; i++)
     b.update[i] = (float)(i % 1001) / 1001.f - .5f;
-  for (size_t i = 0; i < FLI_COUNT_OF(codecs); i++) {
+  for (size_t i = 0; i < n_codecs; i++) {
+    b.folder = i < IN_MEMORY ? NULL : argv[2];
     fl_status st = begin(&b, codecs[i].codec, codecs[i].feedback);
     if (st == FL_OK) st = run(&b, codecs[i].name);
     if (st != FL_OK) {
