@@ -7,7 +7,6 @@
  *
  *   bench_transfer [WEIGHTS [FOLDER]] */
 #include <fl/client.h>
-#include <fl/host.h>
 #include <fl/paged.h>
 #include <fl/server.h>
 #include <inttypes.h>
@@ -15,6 +14,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "adapters/host/storage.h"
 #include "base/compiler.h"
 #include "base/error.h"
 
@@ -24,7 +24,7 @@ typedef struct bench {
   fl_model *model;
   fl_context *below, *above; /* of the client, of the server */
   const char *folder;        /* of a paged model; NULL: in memory */
-  fl_host *host;
+  fli_host_storage *storage;
   fl_paged *paged;
   fl_client *client;
   fl_server *server;
@@ -36,13 +36,15 @@ typedef struct bench {
 static fl_status begin_below(bench *b, fl_client_options *options)
 {
   fl_status st = FL_OK;
-  fl_host_options host;
+  fl_storage hooks;
+  fl_context_options context;
   fl_paged_options paged;
   if (!b->folder) return fl_context_new(&b->below, NULL);
-  FLI_TRY(fl_host_options_init(&host, sizeof host));
-  host.storage_path = b->folder;
-  FLI_TRY(fl_host_new(&b->host, &host));
-  b->below = fl_host_context(b->host);
+  FLI_TRY(fli_host_storage_new(&b->storage, b->folder));
+  fli_host_storage_hooks(b->storage, &hooks);
+  FLI_TRY(fl_context_options_init(&context, sizeof context));
+  context.storage = &hooks;
+  FLI_TRY(fl_context_new(&b->below, &context));
   FLI_TRY(fl_paged_options_init(&paged, sizeof paged));
   paged.name = "bench";
   FLI_TRY(fl_paged_new(&b->paged, b->below, &paged));
@@ -87,11 +89,9 @@ static void end(bench *b)
   b->paged = NULL;
   fl_server_free(b->server);
   fl_model_free(b->model);
-  if (b->host)
-    fl_host_free(b->host);
-  else
-    fl_context_free(b->below);
-  b->host = NULL;
+  fl_context_free(b->below);
+  fli_host_storage_free(b->storage);
+  b->storage = NULL;
   fl_context_free(b->above);
 }
 
