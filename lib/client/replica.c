@@ -69,7 +69,7 @@ fl_status fli_client_learn_description(fl_client *client, const uint8_t *data,
                                        size_t n)
 {
   fl_model *model = NULL;
-  fl_status st = fli_model_from_description_capped(
+  fl_status st = fli_model_shape_from_description(
       &model, client->context, data, n, client->options.max_weights);
   if (st != FL_OK) return st;
   st = fli_client_learn(client, model);
