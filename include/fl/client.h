@@ -25,6 +25,7 @@
 #include <fl/channel.h>
 #include <fl/freeze.h>
 #include <fl/model.h>
+#include <fl/paged.h>
 #include <fl/protocol.h>
 #include <fl/slices.h>
 
@@ -72,6 +73,9 @@ typedef struct fl_train_task {
    * gives belongs into fl_train_result.control_change. NULL = another strategy.
    */
   const float *control;
+  /** Where the weights are, when the client's model is paged: `weights` is NULL
+   * then (fl/paged.h). */
+  fl_paged *paged;
 } fl_train_task;
 
 /** Let a controller follow a task's freeze plan, whatever it followed before:
@@ -99,7 +103,8 @@ FL_API fl_status fl_freeze_follow(fl_freeze *freeze, const fl_train_task *task,
                                   uint64_t samples);
 
 /** What came out of training. Exactly one of `weights` (trained) and `update`
- * (trained - start) is set, `n` long, flat. */
+ * (trained - start) is set, `n` long, flat; neither, and n is not read, when
+ * the model is paged. */
 typedef struct fl_train_result {
   uint32_t struct_size;
   uint32_t reserved;
@@ -174,6 +179,10 @@ typedef struct fl_client_options {
    * trains on; only the loss counts. NULL = `evaluate` does it, or event
    * NEED_EVALUATE with task.is_probe. */
   fl_evaluate_fn measure;
+  /** Keep the model in a storage instead of memory (fl/paged.h); NULL = in
+   * memory. Borrowed: it is freed after the client. fl_client_new, too, may say
+   * FL_E_STATE: another client has it. */
+  fl_paged *paged;
 } fl_client_options;
 FL_API fl_status fl_client_options_init(fl_client_options *options,
                                         size_t size);

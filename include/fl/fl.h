@@ -20,6 +20,7 @@
 #include <fl/selection.h>
 #include <fl/store.h>
 #include <fl/channel.h>
+#include <fl/paged.h>
 #include <fl/client.h>
 #include <fl/server.h>
 #include <fl/strategy.h>

@@ -6,7 +6,7 @@
  * Whatever goes wrong with the server's bytes ends in the same place: the
  * stream is void and HELLO is said again, because the server's answer to HELLO
  * is complete. */
-#include "client/client.h"
+#include "client/paged.h"
 
 #include <math.h>
 #include <string.h>
@@ -79,7 +79,6 @@ fl_status fli_client_make(fl_client **out, fl_context *context,
   client->context = fli_context_ref(context);
   fli_bytes_init(&client->description, context);
   fli_bytes_init(&client->sent, context);
-  fli_bytes_init(&client->encoded.data, context);
   fli_bytes_init(&client->encoded.clamped, context);
   fli_bytes_init(&client->freeze_plan, context);
   fli_bytes_init(&client->slices_plan, context);
@@ -97,6 +96,7 @@ fl_status fli_client_make(fl_client **out, fl_context *context,
   client->options.client_id = client->id;
   client->options.job = client->job;
   client->options.device_class = client->device_class;
+  if (st == FL_OK && loaded.paged) st = loaded.paged->paging->attach(client);
   if (st == FL_OK && loaded.model) st = fli_client_learn(client, loaded.model);
   if (st != FL_OK) {
     fl_client_free(client);
@@ -200,8 +200,6 @@ void fl_client_free(fl_client *client)
   if (!client) return;
   fl_context *context = client->context;
   fli_client_forget_trained(client);
-  fli_bytes_free(&client->encoded.data);
-  fli_bytes_free(&client->encoded.clamped);
   fli_free(context, client->scale_norms,
            (size_t)client->n_norms * sizeof *client->scale_norms);
   fli_client_drop_feedback(client);
@@ -221,6 +219,7 @@ void fl_client_free(fl_client *client)
   fli_bytes_free(&client->sent);
   fli_wipe(client->token, sizeof client->token);
   if (client->signer) client->signer->free(client);
+  if (client->paging) client->paging->detach(client);
   fli_free(context, client, sizeof *client);
   fli_context_unref(context);
 }
@@ -303,7 +302,10 @@ fl_status fl_client_copy_weights(const fl_client *client, float *weights,
     return fli_error(FL_E_DIM, "weights: got %llu values, want %llu",
                      (unsigned long long)count,
                      (unsigned long long)client->n_weights);
-  if (weights)
+  if (weights && client->paging) {
+    const fl_status st = client->paging->copy(client, weights);
+    if (st != FL_OK) return st;
+  } else if (weights)
     memcpy(weights, client->canonical.weights,
            (size_t)client->n_weights * sizeof *weights);
   if (version) *version = client->canonical.version;

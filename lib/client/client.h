@@ -13,6 +13,7 @@
 #include <fl/compress.h>
 #include <fl/feedback.h>
 #include "compress/canonical.h"
+#include "compress/encoder.h"
 #include "wire/transfer.h"
 
 /* What the wire can say. */
@@ -54,6 +55,9 @@ enum {
   FLI_DUE_LEAVE = 1 << 6
 };
 
+/* Bytes of one part of a paged model in the saved state: region, hash. */
+enum { FLI_PAGED_STATE = 1 + FLI_HASH_BYTES };
+
 /* Events not yet taken, one bit per kind. */
 #define FLI_EVENT_BIT(kind) (1u << (kind))
 
@@ -67,7 +71,7 @@ typedef struct fli_turn {
 typedef struct fli_trained {
   int is_valid;
   fli_plan plan; /* trained for; its views are cleared */
-  float *update; /* n_weights */
+  float *update; /* n_weights; NULL when the model is paged */
   uint64_t samples;
   double loss;
   uint32_t report_module;
@@ -82,9 +86,11 @@ typedef struct fli_encoded {
   fli_turn turn;
   uint32_t slot;
   uint8_t scale_id[FLI_HASH_BYTES]; /* of the scale it was encoded on */
-  fli_bytes data;
+  /* Makes the bytes, in front of the sparse update; NULL: restored. */
+  fli_encoder *encoder;
+  uint8_t hash[FLI_HASH_BYTES]; /* of all */
   fli_bytes clamped;    /* u16 LE per norm; empty unless the scale is public */
-  uint32_t slices_size; /* of `data`: a sparse update, at its end */
+  uint32_t slices_size; /* of the sparse update */
 } fli_encoded;
 
 /* What slices can do. A table, so that a client that never attaches any does
@@ -113,6 +119,36 @@ typedef struct fli_limits {
   int (*allow)(const fl_client *client, int is_plan);
 } fli_limits;
 
+/* A model that lies in a storage (paged.c): an fl_paged begins with this table,
+ * so that a client without one does not bring its code along. */
+typedef struct fli_paging {
+  /* FL_E_STATE: it has a client already. */
+  fl_status (*attach)(fl_client *client);
+  void (*detach)(fl_client *client);
+  /* The model's shape and codec are known, and not those of before. FL_E_LIMIT:
+   * of the memory budget. */
+  fl_status (*open)(fl_client *client);
+  /* A transfer is whole: it becomes the model. */
+  fl_status (*take)(fl_client *client);
+  fl_status (*copy)(const fl_client *client, float *weights);
+  /* What is against the plan; NULL = nothing. */
+  const char *(*objection)(const fli_plan *plan);
+  fl_status (*refuse_feedback)(void); /* FL_E_CONFLICT */
+  /* Training begins; it is over. */
+  void (*begin)(fl_client *client);
+  fl_status (*finish)(fl_client *client, const fl_train_result *result);
+  fl_status (*measure)(fl_client *client, const fl_scale *scale, float *norms);
+  fl_status (*fetch)(void *client, fli_encoding *encoding, uint64_t unit,
+                     uint64_t *last); /* see fli_floats, and this */
+  fl_status (*measure_segment)(void *client, fli_encoding *encoding,
+                               double *squares, uint32_t segment);
+  /* What the saved state has of it: of the model, then of the update. */
+  fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
+  /* Whether the storage holds what the state says. */
+  int (*restore_model)(fl_client *client, const uint8_t *state);
+  int (*restore_update)(fl_client *client, const uint8_t *state);
+} fli_paging;
+
 struct fl_client {
   fl_context *context;
   fl_client_options options; /* strings point to the three below */
@@ -132,10 +168,11 @@ struct fl_client {
   fl_compressor *compressor;
   fl_compressor_options codec;
   uint64_t n_norms;
-  fl_feedback *feedback; /* NULL when the job wants none (feedback.c) */
-  fli_turn fed;          /* the last one that it has measured, encoded for */
-  int has_canonical;     /* its memory is there */
-  fli_canonical canonical;
+  const fli_paging *paging; /* NULL: the model is in memory */
+  fl_feedback *feedback;    /* NULL when the job wants none (feedback.c) */
+  fli_turn fed;             /* the last one that it has measured, encoded for */
+  int has_canonical;        /* its memory is there */
+  fli_canonical canonical;  /* without vectors when it is paged */
   uint8_t model_hash[FLI_HASH_BYTES]; /* of `canonical`, when valid */
   int has_cohort; /* `cohort` is whose model `canonical` is (probe.c) */
   uint32_t cohort;
@@ -313,9 +350,10 @@ fl_status fli_client_want_slices(fl_client *client);
 int fli_client_awaits_slices(const fl_client *client);
 fl_status fli_client_write_get_slice(fl_client *client);
 fl_status fli_client_on_slice(fl_client *client, const fli_frame *frame);
-/* Training is over: keep what it has changed; behind the dense update. */
+/* Training is over: keep what it has changed. */
 fl_status fli_client_take_sparse(fl_client *client);
-fl_status fli_client_append_sparse(fl_client *client);
+/* Of what goes behind the dense update. */
+size_t fli_client_sparse_size(const fl_client *client);
 
 /* feedback.c: what encodings have lost. */
 /* As the job wants it; what is held stays if that is nothing new. */
@@ -341,7 +379,8 @@ fl_status fli_client_take_score(fl_client *client, const fl_score *score);
 void fli_client_refuse(fl_client *client);
 /* Training is over: say the norms, or encode at once on a public scale. */
 fl_status fli_client_offer(fl_client *client);
-/* Encode on the scale at hand (unless that is done) and upload. */
+/* Encode on the scale at hand (unless that is done) and upload. The bytes are
+ * made twice: for their hash, and again as they are sent. */
 fl_status fli_client_upload(fl_client *client);
 void fli_client_forget_trained(fl_client *client);
 void fli_client_forget_encoded(fl_client *client);

@@ -33,17 +33,14 @@ fl_status fli_client_set_feedback(fl_client *client, int has_feedback,
                                   float decay)
 {
   fl_feedback *feedback = NULL;
-  fl_feedback_options options;
   if (!has_feedback) {
     if (client->feedback) forget_scaled(client);
     fli_client_drop_feedback(client);
     return FL_OK;
   }
+  if (client->paging) return client->paging->refuse_feedback();
   if (client->feedback && client->feedback->decay == decay) return FL_OK;
-  fl_status st = fl_feedback_options_init(&options, sizeof options);
-  if (st != FL_OK) return st;
-  options.decay = decay;
-  st = fl_feedback_new(&feedback, client->compressor, &options);
+  fl_status st = fli_feedback_make(&feedback, client->compressor, decay);
   if (st != FL_OK) return st;
   forget_scaled(client);
   fli_client_drop_feedback(client);
@@ -58,8 +55,7 @@ static void settle_counted(fl_client *client)
   const fli_trained *trained = &client->trained;
   const uint32_t first = trained->is_valid ? trained->plan.first_active : 0;
   const uint8_t *mask = fli_client_mask(client, first);
-  (void)fl_feedback_settle(client->feedback, 1, mask,
-                           mask ? client->n_segments : 0);
+  fli_feedback_settle(client->feedback, 1, mask);
 }
 
 void fli_client_settle(fl_client *client, const fli_plan *plan)
@@ -74,7 +70,7 @@ void fli_client_settle(fl_client *client, const fli_plan *plan)
     return;
   /* None of these can fail in its phase. */
   if (!is_newer && !is_known)
-    (void)fl_feedback_settle(feedback, 0, NULL, 0);
+    fli_feedback_settle(feedback, 0, NULL);
   else if (is_known && phase == FL_FEEDBACK_ENCODED &&
            plan->counted_attempt == fed.attempt)
     settle_counted(client);
@@ -97,7 +93,7 @@ void fli_client_withdraw(fl_client *client)
                            client->n_weights) == FL_OK)
     return;
   /* What was measured is gone: all there is to be done is to call it lost. */
-  (void)fl_feedback_settle(feedback, 0, NULL, 0);
+  fli_feedback_settle(feedback, 0, NULL);
 }
 
 fl_status fli_client_correct(fl_client *client, const fl_scale *scale,
@@ -105,13 +101,13 @@ fl_status fli_client_correct(fl_client *client, const fl_scale *scale,
 {
   fl_feedback *feedback = client->feedback;
   const fli_trained *trained = &client->trained;
-  uint64_t n_norms = norms ? client->n_norms : 0;
   if (feedback->phase != FL_FEEDBACK_IDLE && feedback->cap == scale->weight_cap)
-    return norms ? fl_feedback_copy_norms(feedback, norms, n_norms) : FL_OK;
+    return norms
+               ? fli_measure(feedback->compressor, feedback->held, 1.0f, norms)
+               : FL_OK;
   fli_client_withdraw(client);
-  fl_status st =
-      fl_feedback_measure(feedback, scale, trained->samples, trained->update,
-                          client->n_weights, norms, n_norms);
+  fl_status st = fli_feedback_measure(
+      feedback, trained->samples, scale->weight_cap, trained->update, norms);
   if (st == FL_OK) client->fed = (fli_turn){trained->plan.round, 0};
   return st;
 }

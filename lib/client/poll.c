@@ -133,6 +133,7 @@ static fl_train_task make_task(const fl_client *client)
           is_plan && freeze_plan->size > 0 ? job_of(freeze_plan) : NULL,
       .cohort = is_plan ? client->plan.cohort : client->evaluate.cohort,
       .is_probe = !is_plan && client->evaluate.is_probe,
+      .paged = client->options.paged,
   };
 }
 
@@ -211,6 +212,8 @@ static int take_event(fl_client *client, fl_client_event *event)
 /* Run a callback, or ask the host. */
 static fl_status begin_work(fl_client *client, fl_client_event *event)
 {
+  if (client->phase == FLI_PHASE_TRAIN && client->paging)
+    client->paging->begin(client);
   if (client->phase == FLI_PHASE_TRAIN && client->options.train)
     return run_trainer(client);
   if (client->phase == FLI_PHASE_EVALUATE && fli_client_evaluator(client))

@@ -69,7 +69,7 @@ fl_status fli_client_learn_description(fl_client *client, const uint8_t *data,
                                        size_t n)
 {
   fl_model *model = NULL;
-  fl_status st = fli_model_from_description_capped(
+  fl_status st = fli_model_shape_from_description(
       &model, client->context, data, n, client->options.max_weights);
   if (st != FL_OK) return st;
   st = fli_client_learn(client, model);
@@ -92,7 +92,8 @@ fl_status fli_client_set_codec(fl_client *client,
                                const fl_compressor_options *codec)
 {
   fl_status st = FL_OK;
-  if (client->compressor && is_same_codec(&client->codec, codec)) return FL_OK;
+  if (client->compressor && is_same_codec(&client->codec, codec))
+    return client->paging ? client->paging->open(client) : FL_OK;
   fl_compressor *compressor = NULL;
   float *norms = NULL;
   uint64_t n_norms = 0;
@@ -101,7 +102,7 @@ fl_status fli_client_set_codec(fl_client *client,
   n_norms = fl_compressor_norm_count(compressor);
   norms = fli_alloc(client->context, (size_t)n_norms, sizeof *norms);
   if (!norms) FLI_TRY(fli_nomem((size_t)n_norms * sizeof *norms));
-  if (!client->has_canonical)
+  if (!client->has_canonical && !client->paging)
     FLI_TRY(fli_canonical_init(&client->canonical, client->context,
                                client->n_weights));
   client->has_canonical = 1;
@@ -115,7 +116,8 @@ fl_status fli_client_set_codec(fl_client *client,
   fli_compressor_lend_table(compressor, &client->codec);
   client->scale_norms = norms;
   client->n_norms = n_norms;
-  return FL_OK;
+  if (client->paging) st = client->paging->open(client);
+  return st;
 out:
   fli_free(client->context, norms, (size_t)n_norms * sizeof *norms);
   fl_compressor_free(compressor);
@@ -163,7 +165,8 @@ static void leave_old_work(fl_client *client)
 
 fl_status fli_client_model_changed(fl_client *client)
 {
-  fli_canonical_hash(&client->canonical, client->model_hash);
+  if (!client->paging)
+    fli_canonical_hash(&client->canonical, client->model_hash);
   leave_old_work(client);
   if (client->canonical.is_valid)
     fli_client_raise(client, FL_CLIENT_MODEL_READY);
@@ -195,7 +198,7 @@ static int is_useful(const fl_client *client, const fli_manifest *manifest)
   if (manifest->kind == FLI_TRANSFER_STEPS)
     return held->is_valid && manifest->base_version == held->version &&
            !fli_client_is_elsewhere(client, manifest);
-  if (manifest->kind == FLI_TRANSFER_PROBE) return 1;
+  if (manifest->kind == FLI_TRANSFER_PROBE) return !client->paging;
   return !held->is_valid || manifest->model_version > held->version ||
          fli_client_is_elsewhere(client, manifest) ||
          is_demanded(client, manifest->model_version);
@@ -222,7 +225,7 @@ fl_status fli_client_on_manifest(fl_client *client,
   fl_status st = fli_incoming_begin(&client->incoming, manifest, max_total);
   if (st != FL_OK) return st;
   /* Where it is checked anyway; nobody else writes there meanwhile. */
-  if (manifest->kind == FLI_TRANSFER_MODEL)
+  if (manifest->kind == FLI_TRANSFER_MODEL && !client->paging)
     fli_incoming_lend(&client->incoming, client->canonical.scratch);
   client->is_model_awaited = 1;
   client->wanted_version = manifest->model_version;
@@ -242,14 +245,16 @@ static fl_status take_model(fl_client *client)
     client->is_model_awaited = 0;
     return st == FL_OK ? fli_client_continue(client) : st;
   }
-  if (incoming->manifest.kind == FLI_TRANSFER_MODEL)
+  if (client->paging)
+    st = client->paging->take(client);
+  else if (incoming->manifest.kind == FLI_TRANSFER_MODEL)
     st = fli_canonical_set(held, version, incoming->data.data,
                            incoming->data.size);
   else
     st = fli_canonical_apply(held, client->compressor, incoming->data.data,
                              incoming->data.size);
   /* What the chain does to us it would do again: the full copy mends it. */
-  if (st != FL_OK && st != FL_E_NOMEM &&
+  if (st != FL_OK && st != FL_E_NOMEM && st != FL_E_IO &&
       incoming->manifest.kind == FLI_TRANSFER_STEPS)
     held->is_valid = 0;
   int is_changed = st == FL_OK || !held->is_valid;

@@ -94,7 +94,8 @@ static const char *objection(fl_client *client)
   const fli_limits *limits = client->limits;
   if (limits && !limits->allow(client, 1)) client->lacks |= FLI_LACKS_BYTES;
   if (client->lacks & FLI_LACKS_BYTES) return "the day's bytes are spent";
-  return client->plan.demands & client->lacks ? "conditions do not hold" : NULL;
+  if (client->plan.demands & client->lacks) return "conditions do not hold";
+  return client->paging ? client->paging->objection(&client->plan) : NULL;
 }
 
 /* Training on `a` gives what training on `b` gives. */
@@ -161,6 +162,7 @@ static fl_status take_codec(fl_client *client, const fli_welcome *welcome)
   if (st == FL_OK)
     st = fli_client_set_feedback(client, welcome->has_feedback,
                                  welcome->feedback_decay);
+  if (st == FL_E_LIMIT) return abort_with(client, FL_REJECT_TOO_LARGE, st);
   return st == FL_OK ? st : abort_with(client, FL_REJECT_VERSION, st);
 }
 
@@ -443,6 +445,12 @@ fl_status fli_client_continue(fl_client *client)
     is_held = fli_client_scored(client) != NULL;
   else if (client->demand == FLI_DEMAND_PLAN)
     is_held = fli_client_has_models(client);
+  if (!is_held && client->paging && client->demand == FLI_DEMAND_EVALUATE &&
+      client->evaluate.is_probe) {
+    client->phase = FLI_PHASE_EVALUATE;
+    fli_client_refuse(client);
+    return FL_OK;
+  }
   if (!is_held) {
     fli_client_ask_model(client, version);
     return FL_OK;

@@ -19,6 +19,8 @@ fl_status fl_client_attach_slices(fl_client *client, fl_slice_client *slices)
   fli_clear_error();
   if (!client)
     return fli_error(FL_E_ARGUMENT, "fl_client_attach_slices: NULL argument");
+  if (slices && client->paging)
+    return fli_error(FL_E_CONFLICT, "slices: the client's model is paged");
   if (slices && (client->slices || !fli_slice_client_attach(slices)))
     return fli_error(FL_E_STATE, "slices: client or slices have one already");
   if (client->slices) client->rows->detach(client->slices);
@@ -161,13 +163,9 @@ out:
   return st;
 }
 
-fl_status fli_client_append_sparse(fl_client *client)
+size_t fli_client_sparse_size(const fl_client *client)
 {
-  fli_encoded *encoded = &client->encoded;
-  encoded->slices_size = 0;
   if (client->slices_id == 0 || client->sparse_id != client->slices_id)
-    return FL_OK;
-  encoded->slices_size = (uint32_t)client->sparse.size;
-  return fli_bytes_append(&encoded->data, client->sparse.data,
-                          client->sparse.size);
+    return 0;
+  return client->sparse.size;
 }

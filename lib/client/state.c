@@ -3,10 +3,11 @@
  * version).
  *
  * Only what cannot be had again is saved: who we are, the model held, what
- * training gave and its encoding. Where the round stands is not: the restored
+ * training gave and for which turn it was encoded; the bytes are made again
+ * when the scale has come again. Where the round stands is not: the restored
  * client says HELLO and the server's answer tells, and a plan that asks for
  * what was trained already is answered without training. */
-#include "client/client.h"
+#include "client/state.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,86 +19,11 @@
 #include "wire/container.h"
 
 enum {
-  STATE_VERSION = 2,
+  STATE_VERSION = 3,
   STATE_FIRST = 2,       /* the oldest that is read: entries that came later are
                             absent, and what they stand for is as if never set */
   STATE_SLACK = 16 << 20 /* everything but vectors of the model's size */
 };
-
-/* Keys of the map. */
-enum {
-  KEY_ID = 1,
-  KEY_JOB = 2,
-  KEY_TOKEN = 3,
-  KEY_DESCRIPTION = 4,
-  KEY_CODEC = 5,
-  KEY_THC_MODE = 6,
-  KEY_BITS = 7,
-  KEY_GRANULARITY = 8,
-  KEY_CLIP = 9,
-  KEY_ROTATION_SEED = 10,
-  KEY_MODEL_VERSION = 11,
-  KEY_WEIGHTS = 12, /* f32 LE */
-  KEY_PLAN = 13,    /* body of the PLAN that was trained for */
-  KEY_SAMPLES = 14,
-  KEY_LOSS = 15,   /* absent = unknown */
-  KEY_UPDATE = 16, /* f32 LE */
-  KEY_ENCODED_ATTEMPT = 17,
-  KEY_ENCODED_SLOT = 18,
-  KEY_SCALE_ID = 19,
-  KEY_ENCODED = 20,
-  KEY_CLAMPED = 21,
-  KEY_UNACKED_ROUND = 22,
-  KEY_UNACKED_ATTEMPT = 23,
-  KEY_IS_DONE = 24,
-  KEY_TABLE = 25, /* of the codec, when it has one */
-  KEY_FEEDBACK_DECAY = 26,
-  KEY_FEEDBACK = 27, /* state of an fl_feedback */
-  KEY_FED_ROUND = 28,
-  KEY_FED_ATTEMPT = 29,
-  KEY_REPORT_MODULE = 30, /* absent, both: none */
-  KEY_REPORT_VALUE = 31,
-  KEY_SPARSE_ID = 48, /* absent, both: none */
-  KEY_SPARSE = 49,
-  KEY_DAY = 60, /* absent, both: nothing was counted */
-  KEY_SPENT = 61
-};
-
-/* A parsed state: views into the payload. */
-typedef struct state_view {
-  const uint8_t *data;
-  size_t size;
-} state_view;
-
-typedef struct saved_state {
-  char id[FLI_ID_BYTES];
-  char job[FLI_ID_BYTES];
-  int has_token;
-  uint8_t token[FLI_TOKEN_BYTES];
-  state_view description;
-  fl_compressor_options codec; /* codec 0: not known yet */
-  uint64_t model_version;
-  state_view weights;
-  state_view plan;
-  uint64_t samples;
-  double loss;
-  state_view update;
-  uint32_t attempt;
-  uint32_t slot;
-  uint8_t scale_id[FLI_HASH_BYTES];
-  state_view encoded;
-  state_view clamped;
-  fli_turn unacked;
-  int is_done;
-  float decay;
-  state_view feedback;
-  fli_turn fed;
-  uint32_t report_module;
-  double report_value;
-  uint64_t sparse_id;
-  state_view sparse;
-  uint64_t day, spent;
-} saved_state;
 
 /* ---- writing ------------------------------------------------------------ */
 
@@ -107,7 +33,7 @@ enum {
   ENTRIES_CODEC = 6,
   ENTRIES_MODEL = 2,
   ENTRIES_TRAINED = 3,
-  ENTRIES_ENCODED = 5,
+  ENTRIES_ENCODED = 4,
   ENTRIES_UNACKED = 2,
   ENTRIES_FEEDBACK = 4,
   ENTRIES_REPORT = 2,
@@ -187,14 +113,14 @@ static fl_status write_trained(const fl_client *client, fli_msg_writer *writer,
                 scratch->size - FLI_FRAME_HEADER);
   fli_field_u64(writer, KEY_SAMPLES, trained->samples);
   if (!isnan(trained->loss)) fli_field_f64(writer, KEY_LOSS, trained->loss);
-  fli_field_floats(writer, KEY_UPDATE, trained->update,
-                   (size_t)client->n_weights);
+  if (!client->paging)
+    fli_field_floats(writer, KEY_UPDATE, trained->update,
+                     (size_t)client->n_weights);
   if (!encoded->is_valid) return FL_OK;
   fli_field_u64(writer, KEY_ENCODED_ATTEMPT, encoded->turn.attempt);
   fli_field_u64(writer, KEY_ENCODED_SLOT, encoded->slot);
   fli_field_bin(writer, KEY_SCALE_ID, encoded->scale_id,
                 sizeof encoded->scale_id);
-  fli_field_bin(writer, KEY_ENCODED, encoded->data.data, encoded->data.size);
   fli_field_bin(writer, KEY_CLAMPED, encoded->clamped.data,
                 encoded->clamped.size);
   return FL_OK;
@@ -211,6 +137,17 @@ static fl_status write_feedback(const fl_client *client, fli_msg_writer *writer,
   fli_field_u64(writer, KEY_FED_ROUND, client->fed.round);
   fli_field_u64(writer, KEY_FED_ATTEMPT, client->fed.attempt);
   return FL_OK;
+}
+
+static fl_status write_paged(const fl_client *client, fli_msg_writer *writer)
+{
+  uint8_t state[2][FLI_PAGED_STATE];
+  const fl_status st = client->paging->save(client, state);
+  if (st == FL_OK && has_model(client))
+    fli_field_bin(writer, KEY_PAGED, state[0], sizeof state[0]);
+  if (st == FL_OK && client->trained.is_valid)
+    fli_field_bin(writer, KEY_PAGED_UPDATE, state[1], sizeof state[1]);
+  return st;
 }
 
 static fl_status write_state(const fl_client *client, fli_bytes *payload,
@@ -230,8 +167,9 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
   if (client->compressor) write_codec(&writer, &client->codec);
   if (has_model(client)) {
     fli_field_u64(&writer, KEY_MODEL_VERSION, client->canonical.version);
-    fli_field_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
-                     (size_t)client->n_weights);
+    if (!client->paging)
+      fli_field_floats(&writer, KEY_WEIGHTS, client->canonical.weights,
+                       (size_t)client->n_weights);
   }
   if (client->trained.is_valid)
     FLI_TRY(write_trained(client, &writer, scratch));
@@ -253,6 +191,7 @@ static fl_status write_state(const fl_client *client, fli_bytes *payload,
     fli_field_bin(&writer, KEY_SPARSE, client->sparse.data,
                   client->sparse.size);
   }
+  if (client->paging) FLI_TRY(write_paged(client, &writer));
   if (has_day(client)) {
     fli_field_u64(&writer, KEY_DAY, client->day);
     fli_field_u64(&writer, KEY_SPENT, client->spent);
@@ -262,148 +201,10 @@ out:
   return st;
 }
 
-/* ---- reading ------------------------------------------------------------ */
-
-static void read_codec(fli_msg_reader *reader, uint32_t key,
-                       fl_compressor_options *codec)
-{
-  switch (key) {
-  case KEY_CODEC: codec->codec = fli_reader_u32(reader); break;
-  case KEY_THC_MODE: codec->thc_mode = fli_reader_u32(reader); break;
-  case KEY_BITS: codec->bits = fli_reader_u32(reader); break;
-  case KEY_GRANULARITY: codec->granularity = fli_reader_u32(reader); break;
-  case KEY_CLIP: codec->clip = fli_reader_f32(reader); break;
-  default:
-    fli_reader_bin_exact(reader, codec->rotation_seed,
-                         sizeof codec->rotation_seed, "rotation seed");
-    break;
-  }
-}
-
-static void read_table(fli_msg_reader *reader, fl_compressor_options *codec)
-{
-  size_t size = 0;
-  codec->table = fli_reader_bin(reader, &size);
-  codec->n_table = (uint32_t)size;
-}
-
-static void read_encoded(fli_msg_reader *reader, uint32_t key,
-                         saved_state *state)
-{
-  switch (key) {
-  case KEY_ENCODED_ATTEMPT: state->attempt = fli_reader_u32(reader); break;
-  case KEY_ENCODED_SLOT: state->slot = fli_reader_u32(reader); break;
-  case KEY_SCALE_ID:
-    fli_reader_bin_exact(reader, state->scale_id, sizeof state->scale_id,
-                         "scale id");
-    break;
-  case KEY_ENCODED:
-    state->encoded.data = fli_reader_bin(reader, &state->encoded.size);
-    break;
-  default:
-    state->clamped.data = fli_reader_bin(reader, &state->clamped.size);
-    break;
-  }
-}
-
-static void read_trained(fli_msg_reader *reader, uint32_t key,
-                         saved_state *state)
-{
-  switch (key) {
-  case KEY_PLAN:
-    state->plan.data = fli_reader_bin(reader, &state->plan.size);
-    break;
-  case KEY_SAMPLES:
-    state->samples =
-        fli_reader_u64_in(reader, 1, FLI_CLIENT_MAX_SAMPLES, "state: samples");
-    break;
-  case KEY_LOSS: state->loss = fli_reader_f64(reader); break;
-  default:
-    state->update.data = fli_reader_bin(reader, &state->update.size);
-    break;
-  }
-}
-
-static void read_identity(fli_msg_reader *reader, uint32_t key,
-                          saved_state *state)
-{
-  switch (key) {
-  case KEY_ID:
-    fli_reader_str_copy(reader, state->id, sizeof state->id, "client id");
-    break;
-  case KEY_JOB:
-    fli_reader_str_copy(reader, state->job, sizeof state->job, "job");
-    break;
-  case KEY_TOKEN:
-    fli_reader_bin_exact(reader, state->token, sizeof state->token, "token");
-    state->has_token = 1;
-    break;
-  default:
-    state->description.data = fli_reader_bin(reader, &state->description.size);
-    break;
-  }
-}
-
-static void read_rest(fli_msg_reader *reader, uint32_t key, saved_state *state,
-                      fli_fields *fields)
-{
-  switch (key) {
-  case KEY_UNACKED_ROUND: state->unacked.round = fli_reader_u64(reader); break;
-  case KEY_UNACKED_ATTEMPT:
-    state->unacked.attempt = fli_reader_u32(reader);
-    break;
-  case KEY_IS_DONE:
-    state->is_done = fli_reader_u64_in(reader, 0, 1, "state: is done") == 1;
-    break;
-  case KEY_TABLE: read_table(reader, &state->codec); break;
-  case KEY_FEEDBACK_DECAY: state->decay = fli_reader_f32(reader); break;
-  case KEY_FEEDBACK:
-    state->feedback.data = fli_reader_bin(reader, &state->feedback.size);
-    break;
-  case KEY_FED_ROUND: state->fed.round = fli_reader_u64(reader); break;
-  case KEY_FED_ATTEMPT: state->fed.attempt = fli_reader_u32(reader); break;
-  case KEY_REPORT_MODULE: state->report_module = fli_reader_u32(reader); break;
-  case KEY_REPORT_VALUE: state->report_value = fli_reader_f64(reader); break;
-  case KEY_SPARSE_ID: state->sparse_id = fli_reader_u64(reader); break;
-  case KEY_SPARSE:
-    state->sparse.data = fli_reader_bin(reader, &state->sparse.size);
-    break;
-  case KEY_DAY: state->day = fli_reader_u64(reader); break;
-  case KEY_SPENT: state->spent = fli_reader_u64(reader); break;
-  default: fli_fields_unknown(fields); break;
-  }
-}
-
-static fl_status parse_state(const fli_bytes *payload, saved_state *state)
-{
-  uint32_t key;
-  fli_msg_reader reader;
-  memset(state, 0, sizeof *state);
-  state->codec.struct_size = sizeof state->codec;
-  state->loss = (double)NAN;
-  state->report_value = (double)NAN;
-  fli_reader_init(&reader, payload->data, payload->size);
-  for (fli_fields f = fli_fields_begin(&reader); fli_fields_next(&f, &key);) {
-    if (key <= KEY_DESCRIPTION)
-      read_identity(&reader, key, state);
-    else if (key <= KEY_ROTATION_SEED)
-      read_codec(&reader, key, &state->codec);
-    else if (key == KEY_MODEL_VERSION)
-      state->model_version = fli_reader_u64(&reader);
-    else if (key == KEY_WEIGHTS)
-      state->weights.data = fli_reader_bin(&reader, &state->weights.size);
-    else if (key <= KEY_UPDATE)
-      read_trained(&reader, key, state);
-    else if (key <= KEY_CLAMPED)
-      read_encoded(&reader, key, state);
-    else
-      read_rest(&reader, key, state, &f);
-  }
-  return fli_reader_finish(&reader);
-}
+/* ---- restoring ---------------------------------------------------------- */
 
 static fl_status check_identity(const fl_client *client,
-                                const saved_state *state)
+                                const fli_saved_state *state)
 {
   if (strcmp(client->id, state->id) != 0)
     return fli_error(FL_E_CONFLICT, "state: of client %s, want %s", state->id,
@@ -414,7 +215,7 @@ static fl_status check_identity(const fl_client *client,
   return FL_OK;
 }
 
-static fl_status restore_model(fl_client *client, const saved_state *state)
+static fl_status restore_model(fl_client *client, const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   const state_view *description = &state->description;
@@ -428,6 +229,13 @@ static fl_status restore_model(fl_client *client, const saved_state *state)
     FLI_TRY(fli_error(FL_E_SCHEMA, "state: of a model of another schema"));
   if (state->codec.codec == 0) return FL_OK;
   FLI_TRY(fli_client_set_codec(client, &state->codec));
+  if (client->paging) {
+    client->canonical.version = state->model_version;
+    client->canonical.is_valid =
+        state->is_paged &&
+        client->paging->restore_model(client, state->paged[0]);
+    return FL_OK;
+  }
   if (!state->weights.data) return FL_OK;
   FLI_TRY(fli_canonical_set(&client->canonical, state->model_version,
                             state->weights.data, state->weights.size));
@@ -436,7 +244,8 @@ out:
   return st;
 }
 
-static fl_status restore_trained(fl_client *client, const saved_state *state)
+static fl_status restore_trained(fl_client *client,
+                                 const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   fli_trained *trained = &client->trained;
@@ -450,10 +259,17 @@ static fl_status restore_trained(fl_client *client, const saved_state *state)
   trained->plan.slices_size = 0;
   trained->plan.freeze_plan = NULL;
   trained->plan.freeze_plan_size = 0;
-  if (!client->compressor || state->samples < 1 || state->update.size != 4 * n)
+  if (client->paging &&
+      !(client->canonical.is_valid &&
+        client->paging->restore_update(client, state->paged[1])))
+    return FL_OK;
+  if (!client->compressor || state->samples < 1 ||
+      (!client->paging && state->update.size != 4 * n))
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the update does not fit the model"));
-  trained->update = fli_alloc(client->context, n, sizeof *trained->update);
-  if (!trained->update) FLI_TRY(fli_nomem(n * sizeof *trained->update));
+  if (client->paging)
+    n = 0;
+  else if (!(trained->update = fli_alloc(client->context, n, sizeof(float))))
+    FLI_TRY(fli_nomem(n * sizeof *trained->update));
   for (size_t i = 0; i < n; i++) {
     trained->update[i] = fli_load_f32(state->update.data + 4 * i);
     if (!isfinite(trained->update[i]))
@@ -471,7 +287,7 @@ out:
   return st;
 }
 
-static fl_status restore_sparse(fl_client *client, const saved_state *state)
+static fl_status restore_sparse(fl_client *client, const fli_saved_state *state)
 {
   if (!client->trained.is_valid || !state->sparse.data) return FL_OK;
   if (state->sparse.size < 1 || state->sparse.size > UINT32_MAX)
@@ -481,30 +297,27 @@ static fl_status restore_sparse(fl_client *client, const saved_state *state)
                           state->sparse.size);
 }
 
-static fl_status restore_encoded(fl_client *client, const saved_state *state)
+static fl_status restore_encoded(fl_client *client,
+                                 const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   fli_encoded *encoded = &client->encoded;
-  if (!client->trained.is_valid || !state->encoded.data) return FL_OK;
-  if (state->encoded.size < 1 ||
-      (state->clamped.size != 0 &&
-       state->clamped.size != 2 * (size_t)client->n_norms))
+  if (!client->trained.is_valid || !state->has_encoded) return FL_OK;
+  if (state->clamped.size != 0 &&
+      state->clamped.size != 2 * (size_t)client->n_norms)
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the encoding does not fit"));
-  FLI_TRY(fli_bytes_append(&encoded->data, state->encoded.data,
-                           state->encoded.size));
   FLI_TRY(fli_bytes_append(&encoded->clamped, state->clamped.data,
                            state->clamped.size));
   encoded->turn = (fli_turn){client->trained.plan.round, state->attempt};
   encoded->slot = state->slot;
-  if (client->sparse_id != 0 && encoded->data.size > client->sparse.size)
-    encoded->slices_size = (uint32_t)client->sparse.size;
   memcpy(encoded->scale_id, state->scale_id, sizeof encoded->scale_id);
   encoded->is_valid = 1;
 out:
   return st;
 }
 
-static fl_status restore_feedback(fl_client *client, const saved_state *state)
+static fl_status restore_feedback(fl_client *client,
+                                  const fli_saved_state *state)
 {
   fl_status st = FL_OK;
   const fli_trained *trained = &client->trained;
@@ -523,9 +336,11 @@ out:
 static fl_status restore_state(fl_client *client, const fli_bytes *payload)
 {
   fl_status st = FL_OK;
-  saved_state state;
-  FLI_TRY(parse_state(payload, &state));
+  fli_saved_state state;
+  FLI_TRY(fli_client_read_state(payload, &state));
   FLI_TRY(check_identity(client, &state));
+  if (state.is_paged && !client->paging)
+    FLI_TRY(fli_error(FL_E_CONFLICT, "state: of a paged model"));
   FLI_TRY(restore_model(client, &state));
   FLI_TRY(restore_trained(client, &state));
   FLI_TRY(restore_feedback(client, &state));

@@ -15,14 +15,16 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "compress/compressor.h"
+#include "compress/feedback.h"
 
 void fli_client_forget_encoded(fl_client *client)
 {
   client->outgoing.is_active = 0;
-  client->outgoing.data = NULL;
+  client->outgoing.read = NULL;
   client->due &= ~(uint32_t)FLI_DUE_UPDATE;
   client->encoded.is_valid = 0;
-  fli_bytes_free(&client->encoded.data);
+  fli_encoder_free(client->encoded.encoder);
+  client->encoded.encoder = NULL;
   fli_bytes_free(&client->encoded.clamped);
 }
 
@@ -118,10 +120,12 @@ static fl_status measure(fl_client *client)
   trained->has_norms = 0;
   if (client->feedback)
     FLI_TRY(fli_client_correct(client, &scale, trained->norms));
+  else if (client->paging)
+    FLI_TRY(client->paging->measure(client, &scale, trained->norms));
   else
-    FLI_TRY(fl_compressor_measure(client->compressor, &scale, trained->samples,
-                                  trained->update, client->n_weights,
-                                  trained->norms, client->n_norms));
+    FLI_TRY(fli_measure(client->compressor, trained->update,
+                        fli_update_weight(trained->samples, scale.weight_cap),
+                        trained->norms));
   clear_norms(client, trained->norms);
   trained->has_norms = 1;
   trained->norms_cap = client->plan.weight_cap;
@@ -153,48 +157,61 @@ static fl_status keep_clamped(fl_client *client, const uint16_t *clamped)
   return FL_OK;
 }
 
-/* The bytes of the update, corrected where the job wants that. */
-static fl_status encode_into(fl_client *client, const fl_scale *scale,
-                             const fl_encode_options *options, fli_bytes *data,
-                             fl_encode_report *report)
+/* What makes the bytes of the update, corrected where the job wants that. */
+static fl_status make_encoder(fl_client *client, const fl_scale *scale,
+                              const fl_encode_options *options)
 {
+  fli_floats from = {.x = client->trained.update, .arg = client};
+  if (client->paging) {
+    from.fetch = client->paging->fetch;
+    from.measure = client->paging->measure_segment;
+  }
+  fli_encoder **out = &client->encoded.encoder;
   if (!client->feedback)
-    return fl_compressor_encode(
-        client->compressor, scale, options, client->trained.update,
-        client->n_weights, data->data, data->capacity, &data->size, report);
+    return fli_encoder_new(out, client->compressor, scale, options, &from);
   fl_status st = fli_client_correct(client, scale, NULL);
   if (st != FL_OK) return st;
-  st = fl_feedback_encode(client->feedback, scale, options, data->data,
-                          data->capacity, &data->size, report);
-  if (st == FL_OK) client->fed = plan_turn(client);
-  return st;
+  return fli_feedback_encoder(client->feedback, scale, options, out);
+}
+
+/* Make all of the bytes, for their hash: it goes in front of them. */
+static fl_status hash_update(fl_client *client, uint16_t *clamped)
+{
+  fli_hasher hasher;
+  fli_encoded *encoded = &client->encoded;
+  fli_hasher_init(&hasher);
+  const fl_status st = fli_encoder_hash(encoded->encoder, &hasher, clamped);
+  if (st != FL_OK) return st;
+  if (client->feedback) {
+    fli_feedback_encoded(client->feedback);
+    client->fed = plan_turn(client);
+  }
+  encoded->slices_size = (uint32_t)fli_client_sparse_size(client);
+  if (encoded->slices_size > 0)
+    fli_hasher_update(&hasher, client->sparse.data, encoded->slices_size);
+  fli_hasher_final(&hasher, encoded->hash);
+  return FL_OK;
 }
 
 static fl_status encode(fl_client *client, const fl_scale *scale)
 {
   fl_status st = FL_OK;
-  fl_encode_options options;
-  fl_encode_report report;
+  const fl_encode_options options = {
+      .struct_size = sizeof options,
+      .slot = client->plan.slot,
+      .samples = client->trained.samples,
+      .segments = fli_client_mask(client, client->plan.first_active),
+      .n_segments = client->plan.first_active > 0 ? client->n_segments : 0};
   uint16_t *clamped = NULL;
   size_t n_clamped = scale->is_public ? (size_t)client->n_norms : 0;
-  size_t size = (size_t)fl_compressor_max_update_size(client->compressor);
   fli_encoded *encoded = &client->encoded;
   fli_client_forget_encoded(client);
-  FLI_TRY(fl_encode_options_init(&options, sizeof options));
-  FLI_TRY(fl_encode_report_init(&report, sizeof report));
-  options.slot = client->plan.slot;
-  options.samples = client->trained.samples;
-  options.segments = fli_client_mask(client, client->plan.first_active);
-  options.n_segments = options.segments ? client->n_segments : 0;
   if (n_clamped > 0) {
     clamped = fli_alloc(client->context, n_clamped, sizeof *clamped);
     if (!clamped) FLI_TRY(fli_nomem(n_clamped * sizeof *clamped));
-    report.block_clamped = clamped;
-    report.n_block_clamped = n_clamped;
   }
-  FLI_TRY(fli_bytes_reserve(&encoded->data, size));
-  FLI_TRY(encode_into(client, scale, &options, &encoded->data, &report));
-  FLI_TRY(fli_client_append_sparse(client));
+  FLI_TRY(make_encoder(client, scale, &options));
+  FLI_TRY(hash_update(client, clamped));
   if (n_clamped > 0) FLI_TRY(keep_clamped(client, clamped));
   encoded->turn = plan_turn(client);
   encoded->slot = client->plan.slot;
@@ -214,7 +231,7 @@ fl_status fli_client_upload(fl_client *client)
   if (!client->trained.is_valid) return FL_OK;
   FLI_TRY(make_scale(client, &scale));
   identify_scale(&scale, id);
-  if (!is_encoded_for_plan(client) ||
+  if (!is_encoded_for_plan(client) || !client->encoded.encoder ||
       memcmp(id, client->encoded.scale_id, sizeof id) != 0)
     FLI_TRY(encode(client, &scale));
   client->phase = FLI_PHASE_UPDATE;
@@ -251,9 +268,9 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
                              float **out)
 {
   size_t n = (size_t)client->n_weights;
-  if (!result->weights == !result->update)
+  if (!client->paging && !result->weights == !result->update)
     return fli_error(FL_E_ARGUMENT, "result: want either weights or update");
-  if (result->n != client->n_weights)
+  if (!client->paging && result->n != client->n_weights)
     return fli_error(FL_E_DIM, "result: got %llu values, want %llu",
                      (unsigned long long)result->n,
                      (unsigned long long)client->n_weights);
@@ -262,6 +279,7 @@ static fl_status make_update(fl_client *client, const fl_train_result *result,
   if (result->samples > FLI_CLIENT_MAX_SAMPLES)
     return fli_error(FL_E_ARGUMENT, "result: got %llu samples, want <= 2^40",
                      (unsigned long long)result->samples);
+  if (client->paging) return client->paging->finish(client, result);
   float *update = fli_alloc(client->context, n, sizeof *update);
   if (!update) return fli_nomem(n * sizeof *update);
   const fl_status st = fill_update(client, result, update);
@@ -425,6 +443,24 @@ static fl_status write_norm(fl_client *client)
   return st;
 }
 
+/* Bytes of the update: the encoder's, then the sparse ones. */
+static fl_status read_update(void *arg, uint64_t offset, uint8_t *out, size_t n)
+{
+  const fl_client *client = arg;
+  const fli_encoded *encoded = &client->encoded;
+  const size_t dense = fli_encoder_size(encoded->encoder);
+  size_t at = (size_t)offset, part = 0;
+  if (at < dense) {
+    part = n < dense - at ? n : dense - at;
+    const fl_status st = fli_encoder_read(encoded->encoder, at, out, part);
+    if (st != FL_OK) return st;
+    at += part;
+  }
+  if (part < n)
+    memcpy(out + part, client->sparse.data + (at - dense), n - part);
+  return FL_OK;
+}
+
 static fl_status begin_upload(fl_client *client)
 {
   const fli_encoded *encoded = &client->encoded;
@@ -441,12 +477,14 @@ static fl_status begin_upload(fl_client *client)
       .report_value = client->trained.report_value,
       .slices_size = encoded->slices_size,
   };
-  fli_hash(manifest.hash, encoded->data.data, encoded->data.size);
-  manifest.total = encoded->data.size;
+  memcpy(manifest.hash, encoded->hash, sizeof manifest.hash);
+  manifest.total = fli_encoder_size(encoded->encoder) + encoded->slices_size;
   if (client->signer) client->signer->sign_update(client, &manifest);
-  return fli_outgoing_begin_hashed(&client->outgoing, &client->sent, &manifest,
-                                   encoded->data.data, encoded->data.size,
-                                   client->options.chunk_size);
+  client->outgoing.read = read_update;
+  client->outgoing.arg = client;
+  return fli_outgoing_begin_read(&client->outgoing, &client->sent, &manifest,
+                                 (size_t)manifest.total,
+                                 client->options.chunk_size);
 }
 
 static fl_status write_frames(fl_client *client)

@@ -28,9 +28,9 @@ enum {
   STEP_NOISE_SEED = 6,
   STEP_NORMS = 7,
   STEP_CLIP = 8,
-  STEP_PAYLOAD = 9,
+  STEP_PAYLOAD = FLI_STEP_PAYLOAD,
   STEP_PUBLIC = 10,
-  STEP_FIELDS = 10
+  STEP_FIELDS = FLI_STEP_FIELDS
 };
 
 fl_status fli_canonical_init(fli_canonical *canonical, fl_context *context,
@@ -141,18 +141,14 @@ fl_status fli_step_write(fli_bytes *out, uint64_t base_version, float rate,
   return fli_writer_status(&writer);
 }
 
-typedef struct step {
-  uint64_t base_version;
-  float rate;
-  fl_scale scale; /* without norms */
-  const uint8_t *norms;
-  size_t norms_size;
-  const uint8_t *payload;
-  size_t payload_size;
-} step;
+void fli_step_init(fli_step_record *step)
+{
+  *step = (fli_step_record){0};
+  fl_scale_init(&step->scale, sizeof step->scale);
+}
 
-static void read_field(fli_msg_reader *reader, fli_fields *fields, uint32_t key,
-                       step *s)
+void fli_step_field(fli_msg_reader *reader, fli_fields *fields, uint32_t key,
+                    fli_step_record *s)
 {
   switch (key) {
   case STEP_BASE: s->base_version = fli_reader_u64(reader); break;
@@ -175,15 +171,14 @@ static void read_field(fli_msg_reader *reader, fli_fields *fields, uint32_t key,
 }
 
 /* Read one record at the reader's place; all fields are required. */
-static fl_status read_step(fli_msg_reader *reader, step *s)
+static fl_status read_step(fli_msg_reader *reader, fli_step_record *s)
 {
   uint32_t key, seen = 0;
-  *s = (step){0};
-  fl_scale_init(&s->scale, sizeof s->scale);
+  fli_step_init(s);
   fli_fields fields = fli_fields_begin(reader);
   while (fli_fields_next(&fields, &key)) {
     seen += key >= STEP_BASE && key <= STEP_FIELDS;
-    read_field(reader, &fields, key, s);
+    fli_step_field(reader, &fields, key, s);
   }
   fl_status st = fli_reader_status(reader);
   if (st == FL_OK && seen != STEP_FIELDS) {
@@ -193,10 +188,20 @@ static fl_status read_step(fli_msg_reader *reader, step *s)
   return st;
 }
 
+/* Adding zero would make -0 a 0, and what nobody trained another weight. */
+void fli_step_add(float *change, const float *before, float rate, size_t n)
+{
+  for (size_t i = 0; i < n; i++) {
+    const float more = rate * change[i];
+    const float after = before[i] + more;
+    change[i] = more == 0.0f ? before[i] : after;
+  }
+}
+
 /* scratch = weights + rate * mean */
 static fl_status add_step(fli_canonical *canonical,
-                          const fl_compressor *compressor, const step *s,
-                          float *norms)
+                          const fl_compressor *compressor,
+                          const fli_step_record *s, float *norms)
 {
   fl_status st = FL_OK;
   size_t n = (size_t)canonical->n;
@@ -206,13 +211,7 @@ static fl_status add_step(fli_canonical *canonical,
   FLI_TRY(fli_norms_from_bf16(norms, scale.n_norms, s->norms, s->norms_size));
   FLI_TRY(fl_compressor_decode(compressor, &scale, s->payload, s->payload_size,
                                canonical->scratch, n));
-  /* Adding zero would make -0 a 0, and what nobody trained another weight. */
-  for (size_t i = 0; i < n; i++) {
-    float before = canonical->weights[i];
-    float change = s->rate * canonical->scratch[i];
-    float after = before + change;
-    canonical->scratch[i] = change == 0.0f ? before : after;
-  }
+  fli_step_add(canonical->scratch, canonical->weights, s->rate, n);
   size_t bad = flk_kernels()->find_not_finite(canonical->scratch, n);
   if (bad != n) {
     st = fli_error(FL_E_NOT_FINITE, "step: weight %zu leaves float32", bad);
@@ -225,7 +224,7 @@ static fl_status apply_one(fli_canonical *canonical,
                            const fl_compressor *compressor,
                            fli_msg_reader *reader, float *norms)
 {
-  step s;
+  fli_step_record s;
   fl_status st = FL_OK;
   FLI_TRY(read_step(reader, &s));
   if (s.base_version != canonical->version) {

@@ -13,6 +13,7 @@
 
 #include <fl/compress.h>
 #include "crypto/crypto.h"
+#include "wire/reader.h"
 #include "wire/writer.h"
 
 typedef struct fli_canonical {
@@ -35,6 +36,27 @@ fl_status fli_canonical_set(fli_canonical *canonical, uint64_t version,
                             const uint8_t *data, size_t size);
 /* Append the full copy as f32 LE. */
 fl_status fli_canonical_write(const fli_canonical *canonical, fli_bytes *out);
+
+/* A step record; its norms and payload are views. */
+typedef struct fli_step_record {
+  uint64_t base_version;
+  float rate;
+  fl_scale scale; /* without norms */
+  const uint8_t *norms;
+  size_t norms_size;
+  const uint8_t *payload;
+  size_t payload_size;
+} fli_step_record;
+
+enum { FLI_STEP_PAYLOAD = 9, FLI_STEP_FIELDS = 10 };
+
+/* Begin with this, then read the value of every key. */
+void fli_step_init(fli_step_record *step);
+void fli_step_field(fli_msg_reader *reader, fli_fields *fields, uint32_t key,
+                    fli_step_record *step);
+/* change = before + rate * change; what leaves float32 is the caller's to
+ * find. */
+void fli_step_add(float *change, const float *before, float rate, size_t n);
 
 /* Append a step record: a msgpack map {1: base version, 2: rate f32, 3: round,
  * 4: slots, 5: weight cap, 6: noise seed, 7: norms bf16, 8: clip, 9: payload,

@@ -106,20 +106,29 @@ float fli_norm_round_up(double norm);
 /* Encoding of one update, as codecs see it. */
 typedef struct fli_encoding {
   const fli_agreed *agreed;
-  const float *x;
-  float weight; /* x is multiplied by it */
+  const float *x; /* of the vector, from value `x_first` on */
+  uint64_t x_first;
+  uint64_t x_end; /* no float of this unit is there, or of those behind */
+  float weight;   /* x is multiplied by it */
   /* NULL, or where what the decoded update lacks of x goes (weight 1). */
   float *lost;
   fli_noise noise;
   uint16_t noise_offset;
   uint32_t segment; /* at hand */
-  uint8_t *payload; /* of the segment */
-  double factor;    /* plain layouts: what x is multiplied by */
+  uint8_t *payload; /* of the segment, behind its first `skip` bytes */
+  size_t skip;
+  double factor; /* plain layouts: what x is multiplied by */
   atomic_uint_least64_t clamped;
   atomic_uint_least64_t rescaled;
   atomic_int is_not_finite;
   uint16_t *unit_clamped; /* optional */
 } fli_encoding;
+
+static inline const float *fli_encoding_at(const fli_encoding *encoding,
+                                           uint64_t offset)
+{
+  return encoding->x + (offset - encoding->x_first);
+}
 
 /* How far a unit of length `own` must be scaled down: 1 for not at all; those
  * that must are counted. */
@@ -139,9 +148,11 @@ typedef struct fli_mean {
   const fli_tally *tally; /* count >= 1 */
   double weight;          /* the mean is multiplied by it */
   uint32_t segment;
-  const uint8_t *lanes; /* of the segment */
-  uint32_t width;       /* FLK_* */
-  float *out;           /* the whole vector */
+  const uint8_t *lanes; /* of the segment, behind its first `skip` bytes */
+  size_t skip;
+  uint32_t width; /* FLK_* */
+  float *out;     /* the vector, from value `out_first` on */
+  uint64_t out_first;
   /* Dither: slots whose noise is added to (sign 1) or taken from (-1) what
    * all slots subtract. */
   uint16_t *offsets;
@@ -149,6 +160,11 @@ typedef struct fli_mean {
   int32_t sign;
   int64_t offset_sum; /* of what all slots subtract: the constant part */
 } fli_mean;
+
+static inline float *fli_mean_at(const fli_mean *mean, uint64_t offset)
+{
+  return mean->out + (offset - mean->out_first);
+}
 
 /* A run of coordinates of one segment, in several updates. */
 typedef struct fli_addends {
@@ -194,6 +210,12 @@ struct fli_codec {
   /* Units [first, last) of the segment at hand. */
   void (*decode)(const fli_mean *mean, uint64_t first, uint64_t last);
 };
+
+/* decode.c: the mean of a segment, some units at a time. `offsets` has room for
+ * slots / 2 + 1, or is NULL without a dither. FL_E_RANGE. */
+fl_status fli_mean_begin(fli_mean *mean);
+/* Units [first, last); lanes, skip and out are set. FL_E_RANGE. */
+fl_status fli_mean_units(const fli_mean *mean, uint64_t first, uint64_t last);
 
 /* thc_encode.c, thc_decode.c */
 void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last);

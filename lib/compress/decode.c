@@ -34,7 +34,7 @@ static void check_units(decode_job *job, uint64_t first, uint64_t last)
     for (uint32_t i = 0; i < unit.n; i += FLK_LINE) {
       uint32_t n = unit.n - i < FLK_LINE ? unit.n - i : FLK_LINE;
       const float *line =
-          job->mean.out + unit.offset + i / FLK_LINE * unit.stride;
+          fli_mean_at(&job->mean, unit.offset) + i / FLK_LINE * unit.stride;
       if (compressor->kernels->find_not_finite(line, n) == n) continue;
       atomic_store_explicit(&job->is_not_finite, 1, memory_order_relaxed);
     }
@@ -99,7 +99,7 @@ static fl_status decode_segment(decode_job *job, const fl_partial *partial,
   const fli_segment *segment = &compressor->layout.segments[index];
   const fli_tally *tally = &partial->tallies[index];
   if (tally->count == 0) {
-    memset(job->mean.out + segment->offset, 0,
+    memset(fli_mean_at(&job->mean, segment->offset), 0,
            (size_t)segment->n * sizeof(float));
     return FL_OK;
   }
@@ -133,6 +133,26 @@ static fl_status decode(const fl_partial *partial, float *out)
 out:
   fli_free(context, job.mean.offsets, half * sizeof(uint16_t));
   return st;
+}
+
+fl_status fli_mean_begin(fli_mean *mean)
+{
+  decode_job job = {.mean = *mean};
+  const fl_status st = set_weight(&job);
+  if (st != FL_OK) return st;
+  if (job.mean.offsets) list_offsets(&job.mean);
+  *mean = job.mean;
+  return FL_OK;
+}
+
+fl_status fli_mean_units(const fli_mean *mean, uint64_t first, uint64_t last)
+{
+  decode_job job = {.mean = *mean};
+  atomic_init(&job.is_not_finite, 0);
+  decode_units(&job, first, last);
+  if (!atomic_load(&job.is_not_finite)) return FL_OK;
+  return fli_error(FL_E_RANGE, "decode: segment %u leaves float32",
+                   mean->segment);
 }
 
 static fl_status check_out(const fl_compressor *compressor, const float *out,

@@ -43,28 +43,49 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
   encoding->agreed->compressor->codec->encode(encoding, first, last);
 }
 
+fl_status fli_encoding_check_finite(const fli_encoding *encoding,
+                                    uint32_t segment)
+{
+  const int is_whole = encoding->x_end == UINT64_MAX;
+  const fli_measuring m = {.compressor = encoding->agreed->compressor,
+                           .x = is_whole ? encoding->x : NULL};
+  return fli_check_finite(&m, segment);
+}
+
+fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,
+                               uint32_t segment)
+{
+  fli_measuring m = {.compressor = encoding->agreed->compressor,
+                     .x = encoding->x,
+                     .weight = encoding->weight,
+                     .squares = squares};
+  fli_measure_segment(&m, segment);
+  return fli_encoding_measured(encoding, &m, segment);
+}
+
+fl_status fli_encoding_measured(fli_encoding *encoding, const fli_measuring *m,
+                                uint32_t segment)
+{
+  const double own = fli_segment_length(m, segment);
+  if (!isfinite(own)) return fli_check_finite(m, segment);
+  encoding->factor =
+      (double)encoding->weight *
+      fli_encoding_factor(encoding, own, encoding->agreed->norms[segment]);
+  return FL_OK;
+}
+
 static fl_status encode_segment(fli_encoding *encoding, uint32_t segment,
                                 double *squares)
 {
   const fl_compressor *compressor = encoding->agreed->compressor;
   if (squares) {
-    fli_measuring m = {.compressor = compressor,
-                       .x = encoding->x,
-                       .weight = encoding->weight,
-                       .squares = squares};
-    fli_measure_segment(&m, segment);
-    double own = fli_segment_length(&m, segment);
-    if (!isfinite(own)) {
-      return fli_check_finite(compressor, encoding->x, segment);
-    }
-    encoding->factor =
-        (double)encoding->weight *
-        fli_encoding_factor(encoding, own, encoding->agreed->norms[segment]);
+    const fl_status st = fli_encoding_measure(encoding, squares, segment);
+    if (st != FL_OK) return st;
   }
   encoding->segment = segment;
   fli_for_segment(&compressor->layout, segment, encode_units, encoding);
   if (!atomic_load(&encoding->is_not_finite)) return FL_OK;
-  return fli_check_finite(compressor, encoding->x, segment);
+  return fli_encoding_check_finite(encoding, segment);
 }
 
 /* A segment that is left out is lost as a whole. */
@@ -89,7 +110,6 @@ static fl_status encode(fli_encoding *encoding,
     squares = fli_alloc(compressor->context, n_units, sizeof(double));
     if (!squares) return fli_nomem(n_units * sizeof(double));
   }
-  compressor->codec->begin(encoding, options->slot);
   encoding->payload =
       buffer + fli_update_write(agreed, options->slot, options->samples,
                                 options->segments, buffer);
@@ -107,11 +127,9 @@ out:
 }
 
 static fl_status check_options(const fli_agreed *agreed,
-                               const fl_encode_options *options,
-                               const fl_encode_report *report)
+                               const fl_encode_options *options)
 {
   const fl_compressor *compressor = agreed->compressor;
-  uint64_t n_norms = fl_compressor_norm_count(compressor);
   if (options->slot >= agreed->slots) {
     return fli_error(FL_E_ARGUMENT, "encode: slot, got %u, want < %u",
                      options->slot, agreed->slots);
@@ -124,12 +142,35 @@ static fl_status check_options(const fli_agreed *agreed,
     return fli_error(FL_E_DIM, "encode: segments, got %u, want %u",
                      options->n_segments, compressor->layout.n_segments);
   }
-  if (report->block_clamped && report->n_block_clamped != n_norms) {
-    return fli_error(FL_E_DIM, "encode: n_block_clamped, got %llu, want %llu",
-                     (unsigned long long)report->n_block_clamped,
-                     (unsigned long long)n_norms);
-  }
   return FL_OK;
+}
+
+static fl_status check_report(const fli_agreed *agreed,
+                              const fl_encode_report *report)
+{
+  const uint64_t n_norms = fl_compressor_norm_count(agreed->compressor);
+  if (!report->block_clamped || report->n_block_clamped == n_norms)
+    return FL_OK;
+  return fli_error(FL_E_DIM, "encode: n_block_clamped, got %llu, want %llu",
+                   (unsigned long long)report->n_block_clamped,
+                   (unsigned long long)n_norms);
+}
+
+void fli_encoding_init(fli_encoding *encoding, const fli_agreed *agreed,
+                       const fl_encode_options *options, const fli_floats *from)
+{
+  *encoding = (fli_encoding){
+      .agreed = agreed,
+      .x = from->x,
+      .x_end = UINT64_MAX,
+      .lost = from->lost,
+      .weight = from->lost
+                    ? 1.0f
+                    : fli_update_weight(options->samples, agreed->weight_cap)};
+  atomic_init(&encoding->clamped, 0);
+  atomic_init(&encoding->rescaled, 0);
+  atomic_init(&encoding->is_not_finite, 0);
+  agreed->compressor->codec->begin(encoding, options->slot);
 }
 
 /* `report`: in the caller's settings, out the counts. */
@@ -138,16 +179,9 @@ static fl_status encode_into(const fli_agreed *agreed,
                              const fli_floats *from, uint8_t *buffer,
                              fl_encode_report *report)
 {
-  fli_encoding encoding = {
-      .agreed = agreed,
-      .unit_clamped = report->block_clamped,
-      .x = from->x,
-      .lost = from->lost,
-      .weight = fli_update_weight(options->samples, agreed->weight_cap)};
-  if (from->lost) encoding.weight = 1.0f;
-  atomic_init(&encoding.clamped, 0);
-  atomic_init(&encoding.rescaled, 0);
-  atomic_init(&encoding.is_not_finite, 0);
+  fli_encoding encoding;
+  fli_encoding_init(&encoding, agreed, options, from);
+  encoding.unit_clamped = report->block_clamped;
   if (report->block_clamped) {
     memset(report->block_clamped, 0,
            (size_t)report->n_block_clamped * sizeof(uint16_t));
@@ -170,7 +204,8 @@ static fl_status encode_checked(const fli_agreed *agreed,
   if (report) {
     FLI_TRY(fli_options_load(&local, sizeof local, report, "encode report"));
   }
-  FLI_TRY(check_options(agreed, options, &local));
+  FLI_TRY(check_options(agreed, options));
+  FLI_TRY(check_report(agreed, &local));
   size_t size = fli_update_size(agreed, options->segments);
   if (to->needed) *to->needed = size;
   if (!to->buffer && to->capacity == 0) return FL_OK;

@@ -17,7 +17,6 @@
 #include "base/error.h"
 #include "base/fpguard.h"
 #include "base/options.h"
-#include "compress/encode.h"
 #include "compress/measure.h"
 
 static const fl_feedback_options feedback_defaults = {
@@ -108,22 +107,17 @@ static fl_status check_norms(const fl_feedback *feedback, const float *norms,
 }
 
 fl_status fli_feedback_make(fl_feedback **out, const fl_compressor *compressor,
-                            const fl_feedback_options *given)
+                            float decay)
 {
-  fl_feedback_options options = feedback_defaults;
-  fl_status st =
-      fli_options_load(&options, sizeof options, given, "feedback options");
-  if (st != FL_OK) return st;
-  if (!(options.decay >= 0.0f && options.decay <= 1.0f)) {
-    return fli_error(FL_E_OPTIONS, "decay: got %g, want 0..1",
-                     (double)options.decay);
+  if (!(decay >= 0.0f && decay <= 1.0f)) {
+    return fli_error(FL_E_OPTIONS, "decay: got %g, want 0..1", (double)decay);
   }
   fl_context *context = compressor->context;
   size_t n = (size_t)compressor->layout.dim;
   fl_feedback *feedback = fli_alloc(context, 1, sizeof *feedback);
   if (!feedback) return fli_nomem(sizeof *feedback);
   feedback->compressor = fli_compressor_ref(compressor);
-  feedback->decay = options.decay;
+  feedback->decay = decay;
   feedback->held = fli_alloc(context, n, sizeof(float));
   feedback->other = fli_alloc(context, n, sizeof(float));
   if (!feedback->held || !feedback->other) {
@@ -147,7 +141,11 @@ fl_status fl_feedback_new(fl_feedback **out, const fl_compressor *compressor,
   if (!out || !compressor) {
     return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
   }
-  return fli_feedback_make(out, compressor, options);
+  fl_feedback_options loaded = feedback_defaults;
+  fl_status st =
+      fli_options_load(&loaded, sizeof loaded, options, "feedback options");
+  if (st != FL_OK) return st;
+  return fli_feedback_make(out, compressor, loaded.decay);
 }
 
 void fl_feedback_free(fl_feedback *feedback)
@@ -186,24 +184,33 @@ fl_status fl_feedback_measure(fl_feedback *feedback, const fl_scale *scale,
   if (feedback->phase != FL_FEEDBACK_IDLE) {
     return fli_error(FL_E_STATE, "feedback: the round before is not settled");
   }
+  st = fli_feedback_measure(feedback, samples, local.weight_cap, x, norms);
+out:
+  return st;
+}
+
+fl_status fli_feedback_measure(fl_feedback *feedback, uint64_t samples,
+                               uint64_t cap, const float *x, float *norms)
+{
   mixing m = {.dst = feedback->other,
               .a = x,
               .b = feedback->held,
-              .wa = fli_update_weight(samples, local.weight_cap),
-              .wb = weight_ratio(feedback, local.weight_cap)};
+              .wa = fli_update_weight(samples, cap),
+              .wb = weight_ratio(feedback, cap)};
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   mix(feedback, &m);
   fli_fpguard_leave(&guard);
-  FLI_TRY(fli_measure(feedback->compressor, feedback->other, 1.0f, norms));
+  const fl_status st =
+      fli_measure(feedback->compressor, feedback->other, 1.0f, norms);
+  if (st != FL_OK) return st;
   swap_vectors(feedback);
   feedback->phase = FL_FEEDBACK_MEASURED;
   feedback->before_samples = feedback->samples;
   feedback->before_cap = feedback->cap;
   feedback->samples = samples;
-  feedback->cap = local.weight_cap;
-out:
-  return st;
+  feedback->cap = cap;
+  return FL_OK;
 }
 
 fl_status fl_feedback_copy_norms(const fl_feedback *feedback, float *norms,
@@ -239,26 +246,36 @@ static fl_status load_options(const fl_feedback *feedback,
   return FL_OK;
 }
 
+/* The round's options, when it may be encoded. */
+static fl_status begin_encoding(const fl_feedback *feedback,
+                                const fl_scale *scale,
+                                const fl_encode_options *given,
+                                fl_encode_options *options)
+{
+  fl_scale local;
+  if (feedback->phase == FL_FEEDBACK_IDLE) {
+    return fli_error(FL_E_STATE, "feedback: nothing was measured");
+  }
+  fl_status st = fli_scale_load(&local, scale);
+  if (st == FL_OK) st = load_options(feedback, given, options);
+  if (st == FL_OK && local.weight_cap != feedback->cap) {
+    st = fli_error(FL_E_CONFLICT, "feedback: weight cap, got %llu, want %llu",
+                   (unsigned long long)local.weight_cap,
+                   (unsigned long long)feedback->cap);
+  }
+  return st;
+}
+
 fl_status fl_feedback_encode(fl_feedback *feedback, const fl_scale *scale,
                              const fl_encode_options *given, uint8_t *buffer,
                              size_t capacity, size_t *needed,
                              fl_encode_report *report)
 {
   fl_status st = FL_OK;
-  fl_scale local;
   fl_encode_options options;
   fli_clear_error();
   if (!feedback) return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
-  if (feedback->phase == FL_FEEDBACK_IDLE) {
-    return fli_error(FL_E_STATE, "feedback: nothing was measured");
-  }
-  FLI_TRY(fli_scale_load(&local, scale));
-  FLI_TRY(load_options(feedback, given, &options));
-  if (local.weight_cap != feedback->cap) {
-    return fli_error(FL_E_CONFLICT, "feedback: weight cap, got %llu, want %llu",
-                     (unsigned long long)local.weight_cap,
-                     (unsigned long long)feedback->cap);
-  }
+  FLI_TRY(begin_encoding(feedback, scale, given, &options));
   const fli_floats from = {.x = feedback->held, .lost = feedback->other};
   const fli_encoded_bytes to = {
       .buffer = buffer, .capacity = capacity, .needed = needed};
@@ -268,6 +285,19 @@ fl_status fl_feedback_encode(fl_feedback *feedback, const fl_scale *scale,
   if (buffer) feedback->phase = FL_FEEDBACK_ENCODED;
 out:
   return st;
+}
+
+fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
+                               const fl_encode_options *options,
+                               fli_encoder **out)
+{
+  const fli_floats from = {.x = feedback->held, .lost = feedback->other};
+  return fli_encoder_new(out, feedback->compressor, scale, options, &from);
+}
+
+void fli_feedback_encoded(fl_feedback *feedback)
+{
+  feedback->phase = FL_FEEDBACK_ENCODED;
 }
 
 /* One segment of a round that ends. */
@@ -303,6 +333,14 @@ fl_status fl_feedback_settle(fl_feedback *feedback, int32_t is_counted,
     return fli_error(FL_E_STATE, "feedback: nothing was %s",
                      is_counted ? "encoded" : "measured");
   }
+  fli_feedback_settle(feedback, is_counted, segments);
+  return FL_OK;
+}
+
+void fli_feedback_settle(fl_feedback *feedback, int is_counted,
+                         const uint8_t *segments)
+{
+  const fli_layout *layout = &feedback->compressor->layout;
   fli_fpguard guard;
   fli_fpguard_enter(&guard);
   if (is_counted && !segments) {
@@ -314,7 +352,6 @@ fl_status fl_feedback_settle(fl_feedback *feedback, int32_t is_counted,
   }
   fli_fpguard_leave(&guard);
   feedback->phase = FL_FEEDBACK_IDLE;
-  return FL_OK;
 }
 
 /* Put held - w x in the place of what was lost. */

@@ -5,7 +5,7 @@
 #define FLI_FEEDBACK_H
 
 #include <fl/feedback.h>
-#include "compress/compressor.h"
+#include "compress/encoder.h"
 #include "wire/writer.h"
 
 struct fl_feedback {
@@ -28,9 +28,21 @@ static inline size_t fli_feedback_bytes(const fl_feedback *feedback)
   return (size_t)feedback->compressor->layout.dim * sizeof(float);
 }
 
-/* A handle without content. */
+/* As fl_feedback_encode, for what was measured with these samples and under
+ * this scale's weight cap; valid until the round ends. Its bytes are to be
+ * hashed, then fli_feedback_encoded be called. */
+fl_status fli_feedback_encoder(fl_feedback *feedback, const fl_scale *scale,
+                               const fl_encode_options *options,
+                               fli_encoder **out);
+void fli_feedback_encoded(fl_feedback *feedback);
+/* A handle without content. FL_E_OPTIONS: decay. */
 fl_status fli_feedback_make(fl_feedback **out, const fl_compressor *compressor,
-                            const fl_feedback_options *options);
+                            float decay);
+/* As the public ones do, for those who keep to the phases. */
+fl_status fli_feedback_measure(fl_feedback *feedback, uint64_t samples,
+                               uint64_t cap, const float *x, float *norms);
+void fli_feedback_settle(fl_feedback *feedback, int is_counted,
+                         const uint8_t *segments);
 /* The state without its envelope. */
 fl_status fli_feedback_write(const fl_feedback *feedback, fli_bytes *out);
 /* Into a handle just made; unspecified on failure. FL_E_SCHEMA, FL_E_FORMAT,

@@ -186,7 +186,7 @@ fl_status fl_feedback_restore(fl_feedback **out,
     return fli_error(FL_E_ARGUMENT, "feedback: got NULL");
   }
   fli_bytes_init(&payload, compressor->context);
-  FLI_TRY(fli_feedback_make(&feedback, compressor, options));
+  FLI_TRY(fl_feedback_new(&feedback, compressor, options));
   FLI_TRY(fli_container_read(reader, FLI_STATE_FEEDBACK, STATE_VERSION,
                              2 * (uint64_t)fli_feedback_bytes(feedback) +
                                  STATE_SLACK,

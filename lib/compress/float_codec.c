@@ -57,7 +57,7 @@ static void store(const fli_encoding *encoding, const fli_unit *unit,
 {
   const fli_agreed *agreed = encoding->agreed;
   const flk_table *kernels = agreed->compressor->kernels;
-  kernels->scale_clamp(values, encoding->x + unit->offset, unit->n,
+  kernels->scale_clamp(values, fli_encoding_at(encoding, unit->offset), unit->n,
                        encoding->factor, fli_agreed_norm(agreed, unit));
   if (agreed->compressor->bits == 32) {
     kernels->f32_store(dst, values, unit->n);
@@ -76,12 +76,14 @@ static void float_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
     fli_unit unit = fli_layout_unit(layout, encoding->segment, first);
     if (fli_agreed_is_sent(agreed, &unit)) {
       store(encoding, &unit, sent,
-            encoding->payload + fli_payload_offset(agreed, &unit));
+            encoding->payload +
+                (fli_payload_offset(agreed, &unit) - encoding->skip));
     } else if (encoding->lost) {
       memset(sent, 0, sizeof sent);
     }
     for (uint32_t i = 0; encoding->lost && i < unit.n; i++) {
-      encoding->lost[unit.offset + i] = encoding->x[unit.offset + i] - sent[i];
+      encoding->lost[unit.offset + i] =
+          fli_encoding_at(encoding, unit.offset)[i] - sent[i];
     }
   }
 }
@@ -170,10 +172,11 @@ static void float_decode(const fli_mean *mean, uint64_t first, uint64_t last)
   double factor = mean->weight / (double)mean->tally->lane_weight / one;
   for (; first < last; first++) {
     fli_unit unit = fli_layout_unit(&compressor->layout, mean->segment, first);
-    float *dst = mean->out + unit.offset;
+    float *dst = fli_mean_at(mean, unit.offset);
     if (fli_agreed_is_sent(agreed, &unit)) {
       size_t at = fli_lane_offset(agreed, &unit, mean->width);
-      compressor->kernels->fixed_load(dst, mean->lanes + at, unit.n, factor);
+      compressor->kernels->fixed_load(dst, mean->lanes + (at - mean->skip),
+                                      unit.n, factor);
     } else {
       memset(dst, 0, unit.n * sizeof(float));
     }

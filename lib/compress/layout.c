@@ -95,18 +95,22 @@ uint64_t fli_segment_units(const fli_segment *segment)
   return segment->n_full + (segment->tail > 0);
 }
 
-/* Place unit k of the segment's full ones: its neighbourhood begins at unit
- * `first` and has `count`. */
+/* The neighbourhood of unit k of the segment's full ones: its first, and how
+ * many it has. */
+static uint64_t find_neighbours(const fli_segment *s, uint64_t k,
+                                uint64_t *count)
+{
+  const uint64_t larger = s->n_larger * (s->neighbours + 1);
+  *count = s->neighbours;
+  if (k >= larger) return larger + (k - larger) / *count * *count;
+  (*count)++;
+  return k / *count * *count;
+}
+
 static void place_unit(const fli_segment *s, uint64_t k, fli_unit *unit)
 {
-  uint64_t larger = s->n_larger * (s->neighbours + 1);
-  uint64_t first = 0, count = s->neighbours;
-  if (k < larger) {
-    count++;
-    first = k / count * count;
-  } else {
-    first = larger + (k - larger) / count * count;
-  }
+  uint64_t count;
+  const uint64_t first = find_neighbours(s, k, &count);
   unit->offset = s->offset + first * FLI_UNIT_MAX + (k - first) * FLK_LINE;
   unit->stride = (size_t)count * FLK_LINE;
   unit->left = (uint32_t)(first + count - k);
@@ -133,6 +137,20 @@ fli_unit fli_layout_unit(const fli_layout *layout, uint32_t segment,
     unit.offset = s->offset + k * FLI_UNIT_MAX;
   }
   return unit;
+}
+
+fli_window fli_layout_window(const fli_layout *layout, uint32_t segment,
+                             uint64_t unit)
+{
+  const fli_segment *s = &layout->segments[segment];
+  const uint64_t k = unit - s->first_unit;
+  uint64_t first = s->n_full, count = 1;
+  if (k < s->n_full) first = find_neighbours(s, k, &count);
+  return (fli_window){.first = s->first_unit + first,
+                      .last = s->first_unit + first + count,
+                      .offset = s->offset + first * FLI_UNIT_MAX,
+                      .n = k < s->n_full ? (size_t)count * FLI_UNIT_MAX
+                                         : s->tail};
 }
 
 int fli_unit_is_full(const fli_unit *unit)

@@ -84,6 +84,16 @@ fli_group fli_layout_group(const fli_layout *layout, uint32_t segment,
                            uint64_t first, uint64_t last);
 /* All the units of the neighbourhood of `unit`, its first. */
 flk_lines fli_layout_neighbours(const fli_unit *unit);
+/* The units around one whose floats lie in one run: its neighbourhood, or a
+ * tail alone. At most 31 of them. */
+typedef struct fli_window {
+  uint64_t first, last; /* units [first, last) */
+  uint64_t offset;      /* of its first float in the vector */
+  size_t n;             /* floats */
+} fli_window;
+enum { FLI_WINDOW_MAX = FLI_NEIGHBOURS_MAX * FLI_UNIT_MAX };
+fli_window fli_layout_window(const fli_layout *layout, uint32_t segment,
+                             uint64_t unit);
 /* 1 for the first unit of a neighbourhood. */
 int fli_unit_is_first(const fli_unit *unit);
 /* 1 for a full unit of a rotated layout, 0 for a tail. */

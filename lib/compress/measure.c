@@ -16,13 +16,18 @@ float fli_update_weight(uint64_t samples, uint64_t cap)
   return (float)((double)samples / (double)cap);
 }
 
+static const float *at(const fli_measuring *m, uint64_t offset)
+{
+  return m->x + (offset - m->x_first);
+}
+
 static void measure_plain(const fli_measuring *m, uint64_t first, uint64_t last)
 {
   const fl_compressor *compressor = m->compressor;
   for (; first < last; first++) {
     fli_unit unit = fli_layout_unit(&compressor->layout, m->segment, first);
     m->squares[first] =
-        compressor->kernels->sum_squares(m->x + unit.offset, unit.n);
+        compressor->kernels->sum_squares(at(m, unit.offset), unit.n);
   }
 }
 
@@ -41,7 +46,7 @@ static void measure_units(void *arg, uint64_t first, uint64_t last)
     if (fli_unit_is_first(&unit)) {
       flk_lines lines = fli_layout_neighbours(&unit);
       m->compressor->kernels->sum_squares_group(m->squares + first,
-                                                m->x + unit.offset, &lines);
+                                                at(m, unit.offset), &lines);
     }
     first += unit.left;
   }
@@ -51,6 +56,13 @@ void fli_measure_segment(fli_measuring *m, uint32_t segment)
 {
   m->segment = segment;
   fli_for_segment(&m->compressor->layout, segment, measure_units, m);
+}
+
+void fli_measure_window(fli_measuring *m, uint32_t segment,
+                        const fli_window *window)
+{
+  m->segment = segment;
+  measure_units(m, window->first, window->last);
 }
 
 double fli_segment_length(const fli_measuring *m, uint32_t segment)
@@ -63,16 +75,16 @@ double fli_segment_length(const fli_measuring *m, uint32_t segment)
   return sqrt(sum) * (double)m->weight;
 }
 
-fl_status fli_check_finite(const fl_compressor *compressor, const float *x,
-                           uint32_t segment)
+fl_status fli_check_finite(const fli_measuring *m, uint32_t segment)
 {
-  const fli_segment *s = &compressor->layout.segments[segment];
+  const fli_segment *s = &m->compressor->layout.segments[segment];
   size_t n = (size_t)s->n;
-  size_t at = compressor->kernels->find_not_finite(x + s->offset, n);
-  if (at == n) return FL_OK;
+  const float *x = m->x ? at(m, s->offset) : NULL;
+  size_t i = m->x ? m->compressor->kernels->find_not_finite(x, n) : 0;
+  if (i == n) return FL_OK;
   return fli_error(FL_E_NOT_FINITE, "coordinate %llu: got %g",
-                   (unsigned long long)(s->offset + at),
-                   (double)x[s->offset + at]);
+                   (unsigned long long)(s->offset + i),
+                   m->x ? (double)x[i] : (double)INFINITY);
 }
 
 /* Length number k of a segment that was measured. */
@@ -99,13 +111,20 @@ static fl_status segment_norms(const fli_measuring *m, uint32_t segment,
     if (norms) {
       norms[first + k] = norm;
     } else if (!isfinite(length)) {
-      return fli_check_finite(m->compressor, m->x, segment);
+      return fli_check_finite(m, segment);
     } else if (norm > FLI_NORM_MAX) {
       return fli_error(FL_E_RANGE, "norm %llu: got %g, want <= 2^127",
                        (unsigned long long)(first + k), length);
     }
   }
   return FL_OK;
+}
+
+fl_status fli_measured_norms(const fli_measuring *m, uint32_t segment,
+                             float *norms)
+{
+  const fl_status st = segment_norms(m, segment, NULL);
+  return st == FL_OK ? segment_norms(m, segment, norms) : st;
 }
 
 static fl_status measure(fli_measuring *m, float *norms)

@@ -7,7 +7,9 @@
 
 typedef struct fli_measuring {
   const fl_compressor *compressor;
+  /* Of the vector, from value `x_first` on; NULL: not at hand. */
   const float *x;
+  uint64_t x_first;
   float weight;
   double *squares; /* per unit of the vector */
   uint32_t segment;
@@ -25,7 +27,13 @@ double fli_segment_length(const fli_measuring *measuring, uint32_t segment);
 fl_status fli_measure(const fl_compressor *compressor, const float *x,
                       float weight, float *norms);
 /* FL_E_NOT_FINITE names the first value of the segment that is not finite. */
-fl_status fli_check_finite(const fl_compressor *compressor, const float *x,
-                           uint32_t segment);
+fl_status fli_check_finite(const fli_measuring *measuring, uint32_t segment);
+/* A window alone. */
+void fli_measure_window(fli_measuring *measuring, uint32_t segment,
+                        const fli_window *window);
+/* The norms of one segment, measured before, into their place among all.
+ * FL_E_NOT_FINITE, FL_E_RANGE. */
+fl_status fli_measured_norms(const fli_measuring *measuring, uint32_t segment,
+                             float *norms);
 
 #endif

@@ -58,7 +58,8 @@ static void decode_units(const fli_mean *mean, const flk_lattice *common,
       lattice.noise = &noise;
     }
     size_t at = fli_lane_offset(agreed, &units[b], mean->width);
-    kernels->decode(block, mean->lanes + at, &lattice, units[b].padded);
+    kernels->decode(block, mean->lanes + (at - mean->skip), &lattice,
+                    units[b].padded);
   }
 }
 
@@ -85,7 +86,7 @@ static void clear_unsent(const fli_mean *mean, const fli_unit *units,
     if (fli_agreed_is_sent(mean->agreed, &units[b])) continue;
     for (uint32_t i = 0; i < units[b].n; i++) {
       size_t at = i / FLK_LINE * units[b].stride + i % FLK_LINE;
-      mean->out[units[b].offset + at] = 0.0f;
+      fli_mean_at(mean, units[b].offset)[at] = 0.0f;
     }
   }
 }
@@ -102,7 +103,7 @@ static FLI_NOINLINE void decode_tail(const fli_mean *mean,
   decode_units(mean, lattice, unit, 1, block);
   mean->agreed->compressor->kernels->rotate_out(padded, block, &lines, &turn,
                                                 0);
-  memcpy(mean->out + unit->offset, padded, unit->n * sizeof(float));
+  memcpy(fli_mean_at(mean, unit->offset), padded, unit->n * sizeof(float));
   clear_unsent(mean, unit, 1);
 }
 
@@ -129,7 +130,7 @@ void fli_thc_decode(const fli_mean *mean, uint64_t first, uint64_t last)
       turns[b] = turn_of(mean, &units[b], one);
     }
     decode_units(mean, &lattice, units, place.lines.count, blocks);
-    compressor->kernels->rotate_out(mean->out + place.offset, blocks,
+    compressor->kernels->rotate_out(fli_mean_at(mean, place.offset), blocks,
                                     &place.lines, turns, is_streamed);
     clear_unsent(mean, units, place.lines.count);
   }

@@ -121,7 +121,7 @@ static void encode_block(thc_group *group, size_t b)
   };
   fli_noise_start(&encoding->noise, unit->index, &noise);
   uint32_t clamped = group->kernels->encode(
-      encoding->payload + fli_payload_offset(agreed, unit),
+      encoding->payload + (fli_payload_offset(agreed, unit) - encoding->skip),
       group->blocks + b * FLK_BLOCK_STRIDE, &grid, unit->padded);
   atomic_fetch_add_explicit(&encoding->clamped, clamped, memory_order_relaxed);
   if (encoding->unit_clamped) {
@@ -193,7 +193,8 @@ static FLI_NOINLINE void encode_tail(thc_group *group, const fli_unit *unit)
   fli_encoding *encoding = group->encoding;
   _Alignas(64) float padded[FLI_UNIT_MAX] = {0};
   float lost[FLI_UNIT_MAX];
-  memcpy(padded, encoding->x + unit->offset, unit->n * sizeof(float));
+  memcpy(padded, fli_encoding_at(encoding, unit->offset),
+         unit->n * sizeof(float));
   group->lines = (flk_lines){.stride = FLK_LINE, .n = unit->padded, .count = 1};
   group->ahead = (flk_lines){0};
   group->next = NULL;
@@ -220,9 +221,11 @@ void fli_thc_encode(fli_encoding *encoding, uint64_t first, uint64_t last)
     }
     fli_group place = fli_layout_group(layout, encoding->segment, first, last);
     group.lines = place.lines;
+    if (first + place.lines.count >= encoding->x_end) place.ahead.count = 0;
     group.ahead = place.ahead;
-    group.src = encoding->x + place.offset;
-    group.next = place.ahead.count > 0 ? encoding->x + place.next : NULL;
+    group.src = fli_encoding_at(encoding, place.offset);
+    group.next =
+        place.ahead.count > 0 ? fli_encoding_at(encoding, place.next) : NULL;
     group.lost = encoding->lost ? encoding->lost + place.offset : NULL;
     for (size_t b = 0; b < place.lines.count; b++)
       group.units[b] = fli_layout_unit(layout, encoding->segment, first++);

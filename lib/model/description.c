@@ -273,9 +273,10 @@ static fl_status as_peer_error(fl_status status)
   }
 }
 
-fl_status fli_model_from_description_capped(fl_model **out, fl_context *context,
-                                            const uint8_t *data, size_t n,
-                                            uint64_t max_elements)
+/* With its values, or but its shape. */
+static fl_status from_description(fl_model **out, fl_context *context,
+                                  const uint8_t *data, size_t n,
+                                  uint64_t max_elements, int is_shape)
 {
   fli_clear_error();
   fl_status st = FL_OK;
@@ -296,10 +297,25 @@ fl_status fli_model_from_description_capped(fl_model **out, fl_context *context,
                    count, max_elements);
     goto out;
   }
+  builder->model->is_shape = is_shape;
   FLI_TRY(as_peer_error(fl_model_builder_build(builder, out)));
 out:
   fl_model_builder_free(builder);
   return st;
+}
+
+fl_status fli_model_from_description_capped(fl_model **out, fl_context *context,
+                                            const uint8_t *data, size_t n,
+                                            uint64_t max_elements)
+{
+  return from_description(out, context, data, n, max_elements, 0);
+}
+
+fl_status fli_model_shape_from_description(fl_model **out, fl_context *context,
+                                           const uint8_t *data, size_t n,
+                                           uint64_t max_elements)
+{
+  return from_description(out, context, data, n, max_elements, 1);
 }
 
 fl_status fl_model_from_description(fl_model **out, fl_context *context,

@@ -231,6 +231,7 @@ fl_status fli_model_finish(fl_model *model)
                      "model: its description takes %zu bytes, want <= %d",
                      model->description.size, FLI_MAX_DESCRIPTION);
   }
+  if (model->is_shape) return FL_OK;
   if (!fli_to_size(model->n_weights + model->n_fixed, &n) ||
       !fli_mul_size(n, sizeof *model->values, &bytes)) {
     return fli_nomem(SIZE_MAX);

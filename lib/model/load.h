@@ -11,5 +11,10 @@
 fl_status fli_model_from_description_capped(fl_model **out, fl_context *context,
                                             const uint8_t *data, size_t n,
                                             uint64_t max_elements);
+/* The same without values, for which no memory is taken: segments, description
+ * and schema can be asked for, and it is freed as any other. */
+fl_status fli_model_shape_from_description(fl_model **out, fl_context *context,
+                                           const uint8_t *data, size_t n,
+                                           uint64_t max_elements);
 
 #endif

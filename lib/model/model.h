@@ -56,6 +56,7 @@ struct fl_model {
   uint32_t n_segments;
   size_t segment_capacity;
   float *values; /* n_weights trainable ones, then n_fixed others */
+  int is_shape;  /* there are none, nor will be: only what can be asked of it */
   /* Calls that may have written to values, training apart: they are as they
    * were while this is, and the host has not borrowed them. */
   uint64_t n_writes;

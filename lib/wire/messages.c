@@ -381,7 +381,10 @@ fl_status fli_write_chunk(fli_bytes *out, const fli_chunk *message)
   fli_store_u64(header, message->transfer);
   fli_store_u64(header + 8, message->offset);
   if (st == FL_OK) st = fli_bytes_append(out, header, sizeof header);
-  if (st == FL_OK) st = fli_bytes_append(out, message->data, message->size);
+  if (st == FL_OK && message->data)
+    st = fli_bytes_append(out, message->data, message->size);
+  else if (st == FL_OK && (st = fli_bytes_reserve(out, message->size)) == FL_OK)
+    out->size += message->size;
   return fli_frame_end(out, begin, st);
 }
 

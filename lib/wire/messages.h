@@ -285,6 +285,8 @@ typedef struct fli_manifest {
 
 /* Body is not a map, so that bulk bytes stay cheap: u64 transfer | u64 offset
  * | data, little-endian. */
+/* `data` NULL, to be written: the frame's last `size` bytes are the caller's to
+ * fill in. */
 typedef struct fli_chunk {
   uint64_t transfer;
   uint64_t offset;

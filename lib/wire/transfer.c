@@ -102,6 +102,13 @@ static fl_status take_chunk(fli_incoming *incoming, const fli_chunk *chunk)
             MOST_AHEAD * (uint64_t)incoming->manifest.chunk_size)
       return FL_OK;
   }
+  if (incoming->sink) {
+    const fl_status st = incoming->sink->put(incoming, incoming->arg, chunk);
+    if (st != FL_OK) return st;
+    data->size = (size_t)range.end; /* counts, though nothing is there */
+    incoming->held = range.end;
+    return FL_OK;
+  }
   if (range.end > data->size) {
     const fl_status st =
         fli_bytes_reserve(data, (size_t)(range.end - data->size));
@@ -125,7 +132,11 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
   fl_status status = take_chunk(incoming, chunk);
   if (status == FL_OK && incoming->held == incoming->manifest.total) {
     uint8_t hash[FLI_HASH_BYTES];
-    fli_hash(hash, incoming->data.data, incoming->data.size);
+    if (incoming->sink)
+      status = incoming->sink->hash(incoming, incoming->arg, hash);
+    else
+      fli_hash(hash, incoming->data.data, incoming->data.size);
+    if (status != FL_OK) return status;
     if (memcmp(hash, incoming->manifest.hash, sizeof hash) == 0) {
       incoming->is_active = 0;
       *is_complete = 1;
@@ -150,6 +161,15 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size)
 {
+  outgoing->read = NULL;
+  outgoing->data = data;
+  return fli_outgoing_begin_read(outgoing, out, manifest, n, chunk_size);
+}
+
+fl_status fli_outgoing_begin_read(fli_outgoing *outgoing, fli_bytes *out,
+                                  fli_manifest *manifest, size_t n,
+                                  uint32_t chunk_size)
+{
   manifest->transfer = outgoing->transfer + 1;
   manifest->total = n;
   assert(manifest->total >= 1 && manifest->total <= FLI_TRANSFER_MAX);
@@ -157,7 +177,6 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
   manifest->chunk_size = chunk_size;
   fl_status status = fli_write_manifest(out, manifest);
   if (status != FL_OK) return status;
-  outgoing->data = data;
   outgoing->total = n;
   outgoing->limit = n;
   outgoing->offset = 0;
@@ -172,9 +191,15 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
   assert(outgoing->is_active);
   uint64_t left = outgoing->limit - outgoing->offset;
   size_t n = left < outgoing->chunk_size ? (size_t)left : outgoing->chunk_size;
-  fli_chunk chunk = {outgoing->transfer, outgoing->offset,
-                     outgoing->data + outgoing->offset, n};
+  const size_t before = out->size;
+  fli_chunk chunk = {
+      .transfer = outgoing->transfer, .offset = outgoing->offset, .size = n};
+  if (!outgoing->read) chunk.data = outgoing->data + outgoing->offset;
   fl_status status = fli_write_chunk(out, &chunk);
+  if (status == FL_OK && outgoing->read)
+    status = outgoing->read(outgoing->arg, outgoing->offset,
+                            out->data + out->size - n, n);
+  if (status != FL_OK) out->size = before;
   if (status != FL_OK) return status;
   outgoing->offset += n;
   outgoing->is_active = outgoing->offset < outgoing->limit;
@@ -183,7 +208,8 @@ fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out)
 
 void fli_outgoing_resend(fli_outgoing *outgoing, const fli_missing *missing)
 {
-  if (!outgoing->data || missing->transfer != outgoing->transfer ||
+  if ((!outgoing->data && !outgoing->read) ||
+      missing->transfer != outgoing->transfer ||
       missing->ranges_size < FLI_RANGE_BYTES)
     return;
   const uint64_t begin = fli_load_u64(missing->ranges);

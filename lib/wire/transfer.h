@@ -15,6 +15,16 @@ typedef struct fli_range {
  * over after a HELLO. Else `is_status_due` says when it is to be told; what is
  * behind the gap is kept (64 chunks ahead at most) with `note`, gaps.h. */
 typedef struct fli_incoming fli_incoming;
+
+/* Where the bytes of a payload go that comes without gaps, if not into memory.
+ * Their failures end the chunk, which may come again. */
+typedef struct fli_sink {
+  fl_status (*put)(fli_incoming *incoming, void *arg, const fli_chunk *chunk);
+  /* Of the payload, which is whole. */
+  fl_status (*hash)(fli_incoming *incoming, void *arg,
+                    uint8_t hash[FLI_HASH_BYTES]);
+} fli_sink;
+
 struct fli_incoming {
   int is_active;
   fli_manifest manifest; /* views cleared; see `clamped` */
@@ -26,8 +36,10 @@ struct fli_incoming {
   uint32_t n_islands;
   int is_status_due;
   uint64_t told; /* 1 + `held` of the last STATUS */
-  /* These two stay. */
-  int knows_status; /* the sender does */
+  /* These stay. */
+  int knows_status;     /* the sender does */
+  const fli_sink *sink; /* NULL: into `data`; without `note` */
+  void *arg;
   /* Note that a range is held; 0 = there is no room for it. */
   int (*note)(fli_incoming *incoming, fli_range range);
 };
@@ -50,6 +62,10 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
  * the next. */
 typedef struct fli_outgoing {
   const uint8_t *data; /* borrowed from its owner until done or reset */
+  /* NULL, or where the bytes come from when there is no data: make n of them,
+   * from `offset` on. */
+  fl_status (*read)(void *arg, uint64_t offset, uint8_t *out, size_t n);
+  void *arg;
   uint64_t total;
   uint64_t offset;
   uint64_t transfer;
@@ -66,7 +82,12 @@ fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
 fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size);
-/* Append the next CHUNK frame; is_active becomes 0 after the last. */
+/* The same, from read(arg, ...). */
+fl_status fli_outgoing_begin_read(fli_outgoing *outgoing, fli_bytes *out,
+                                  fli_manifest *manifest, size_t n,
+                                  uint32_t chunk_size);
+/* Append the next CHUNK frame; is_active becomes 0 after the last. What `read`
+ * says of its failure: nothing was appended. */
 fl_status fli_outgoing_next(fli_outgoing *outgoing, fli_bytes *out);
 /* Send the first range that the other side has not got, and nothing behind it
  * before it asks. Nothing happens when it is about another transfer, or no

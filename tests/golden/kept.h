@@ -24,7 +24,7 @@
 
 enum {
   KEPT_SESSIONS = 2,
-  KEPT_KINDS = 10,
+  KEPT_KINDS = 11,
   KEPT_SMALL = 16,
   KEPT_FIRST_SERVER = 7, /* the oldest states that are read */
   KEPT_FIRST_CLIENT = 2
@@ -97,7 +97,20 @@ static const mu_job kept_kinds[KEPT_KINDS] = {
      .n = KEPT_SMALL,
      .rounds = 2,
      .has_slices = 1},
+    {.name = "-apart",
+     .codec = FL_CODEC_THC,
+     .n = KEPT_SMALL,
+     .rounds = 2,
+     .cohorts = FL_COHORT_SKETCH,
+     .pace = FL_COHORT_APART},
 };
+
+/* 0: a kind of job that there was not yet in one of these versions. */
+static inline int kept_is_known(const mu_job *how, uint32_t server,
+                                uint32_t client)
+{
+  return how->pace == 0 || (server >= 8 && client >= 3);
+}
 
 static inline int kept_read(const char *folder, const char *name,
                             fli_bytes *out)

@@ -291,6 +291,7 @@ static void saved_states_of_every_version_go_on(void)
     for (uint32_t c = KEPT_FIRST_CLIENT; c <= client; c++) {
       for (size_t i = 0; i < KEPT_KINDS; i++) {
         kept_set set;
+        if (!kept_is_known(&kept_kinds[i], s, c)) continue;
         read_set(&set, &kept_kinds[i], s, c);
         go_on(&set, 0, server);
         go_on(&set, 1, server);
@@ -313,6 +314,7 @@ static void an_old_state_is_saved_as_the_present_version(void)
     if (kept_kinds[i].is_enrolled) continue;
     fli_bytes_init(&first, NULL);
     for (uint32_t s = server + 1; s-- > KEPT_FIRST_SERVER;) {
+      if (!kept_is_known(&kept_kinds[i], s, client)) continue;
       mu_world *world = malloc(sizeof *world);
       read_set(&old, &kept_kinds[i], s, client);
       fli_bytes_init(&saved, NULL);

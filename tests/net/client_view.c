@@ -10,7 +10,6 @@ uint64_t client_view_most_bytes(const fl_client *client)
                client->codec.n_table;
   if (client->has_canonical) n += 4 * w;
   if (client->trained.is_valid) n += 4 * w + client->sparse.size;
-  if (client->encoded.is_valid) n += client->encoded.data.size;
   if (client->feedback) n += 8 * w;
   return n;
 }

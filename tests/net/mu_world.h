@@ -36,11 +36,13 @@ typedef struct mu_job {
   int has_feedback;
   int freezes;
   int has_slices;
-  uint32_t cohorts; /* FL_COHORT_*, 0 = none */
-  uint32_t pace;    /* of them */
-  uint32_t rounds;  /* 0 = very many */
-  uint32_t least;   /* updates of a round; 0 = of everybody */
-  int is_enrolled;  /* keys on a list; allowances and bans of some ms */
+  uint32_t cohorts;   /* FL_COHORT_*, 0 = none */
+  uint32_t pace;      /* of them */
+  uint32_t rounds;    /* 0 = very many */
+  uint32_t least;     /* updates of a round; 0 = of everybody */
+  int is_enrolled;    /* keys on a list; allowances and bans of some ms */
+  uint32_t selection; /* FL_SELECT_*, 0 = everybody alike */
+  uint32_t buffer;    /* updates that make a step; 0 = rounds begin together */
 } mu_job;
 
 typedef struct mu_world mu_world;

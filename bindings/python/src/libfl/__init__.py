@@ -44,6 +44,7 @@ from .layers import (GELU, Add, Attention, AvgPool2d, BinaryCrossEntropy,
 from .loopback import Loopback
 from .model import LayerInfo, Model, TensorInfo
 from .optimisers import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Step
+from .paged import PagedModel
 from .protocol import (Condition, Declined, RejectReason, Score, TrainResult,
                        TrainTask, protocol_versions)
 from .selection import (HostSelection, Oort, PowerOfChoice, Selection,
@@ -100,7 +101,8 @@ __all__ = [
     "LimitError", "LoadReport", "LocalTerms", "LocalTrainer", "Loopback",
     "MaxPool2d", "Mean", "MeanSquaredError", "Median", "MemoryPlan",
     "MemoryStore", "Model", "MultiKrum", "NomemError", "NotAllowedError",
-    "NotFiniteError", "NotFoundError", "Oort", "OptionsError", "PairwiseDots",
+    "NotFiniteError", "NotFoundError", "Oort", "OptionsError", "PagedModel",
+    "PairwiseDots",
     "Partial", "PeerDataError", "PoisonedError", "Positions", "PowerOfChoice",
     "QFedAvg", "RangeError", "RejectReason", "ReLU", "ResourceError",
     "Scaffold", "Scale", "ScaleMode", "SchemaError", "Score", "Selection",

@@ -52,6 +52,7 @@ def _opaque(name: str) -> Any:
 
 Buffer = _opaque("fl_buffer")
 Cache = _opaque("fl_cache")
+Paged = _opaque("fl_paged")
 Cancel = _opaque("fl_cancel")
 Client = _opaque("fl_client")
 CohortSet = _opaque("fl_cohort_set")
@@ -438,6 +439,11 @@ class CohortPick(Struct):
 # ---- client.h --------------------------------------------------------------
 
 
+class PagedOptions(Struct):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
+                ("name", c_char_p), ("memory_budget", c_uint64)]
+
+
 class TrainTask(Struct):
     _fields_ = [("struct_size", c_uint32), ("epochs", c_uint32),
                 ("batch_size", c_uint32), ("learning_rate", c_float),
@@ -448,7 +454,7 @@ class TrainTask(Struct):
                 ("freeze_plan_size", c_size_t), ("freeze_job", U8P),
                 ("cohort", c_uint32), ("is_probe", c_uint32),
                 ("prox_mu", c_float), ("reserved_prox", c_uint32),
-                ("control", F32P)]
+                ("control", F32P), ("paged", Paged)]
 
 
 class TrainResult(Struct):
@@ -478,7 +484,7 @@ class ClientOptions(Struct):
                 ("max_weights", c_uint64), ("train", TrainFn),
                 ("evaluate", EvaluateFn), ("user", c_void_p),
                 ("max_depth", c_uint32), ("reserved", c_uint32),
-                ("measure", EvaluateFn)]
+                ("measure", EvaluateFn), ("paged", Paged)]
 
 
 class ClientEvent(Struct):

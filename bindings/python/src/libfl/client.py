@@ -21,6 +21,7 @@ from .channel import KeyPair
 from .context import Context, lease_of
 from .enrolment import public_key, secret_key
 from .model import Model
+from .paged import PagedModel
 from .protocol import Declined, RejectReason, Score, TrainResult, TrainTask
 from .slices import SliceClient
 
@@ -70,7 +71,9 @@ class Client(Handle):
     trained on, of which only the loss counts; None: `evaluate` does it.
     `max_depth`: modules that this client can afford to train, counted from
     the last; 0 = all. With a `key` the client proves to have it, to the server
-    whose `server_key` is given alone, and signs its updates.
+    whose `server_key` is given alone, and signs its updates. With `paged` the
+    model lies in files, where trainer and evaluator find it; close it after
+    the client.
     """
 
     def __init__(self, client_id: str, *, job: str = "", samples: int = 1,
@@ -85,6 +88,7 @@ class Client(Handle):
                  max_weights: int | None = None, max_depth: int = 0,
                  state: bytes | None = None, key: KeyPair | None = None,
                  server_key: BytesLike | None = None,
+                 paged: PagedModel | None = None,
                  context: Context | None = None) -> None:
         options = _lib.init(_lib.ClientOptions)
         options.client_id = _args.c_text(client_id, "client_id")
@@ -93,6 +97,7 @@ class Client(Handle):
         options.samples = samples
         options.max_depth = max_depth
         self._count: int | None = None
+        self._is_paged = paged is not None
         if model is not None:
             options.model = model._handle.pointer
             self._count = model.weight_count
@@ -104,7 +109,7 @@ class Client(Handle):
                             ("max_weights", max_weights)):
             if value is not None:
                 setattr(options, name, value)
-        hooks = _Hooks(train, evaluate, measure)
+        hooks = _Hooks(train, evaluate, measure, paged)
         hooks.fill(options)
         pointer, lease = lease_of(context)
         if state is None:
@@ -189,7 +194,7 @@ class Client(Handle):
     def submit(self, result: TrainResult | F32Array) -> None:
         """Answer NEED_TRAIN with trained weights or a TrainResult."""
         struct = _lib.init(_lib.TrainResult)
-        kept = protocol.fill_result(struct, result)
+        kept = protocol.fill_result(struct, result, self._is_paged)
         lib.fl_client_submit(self._handle, byref(struct))
         del kept
 
@@ -250,9 +255,12 @@ class _Hooks:
 
     def __init__(self, train: TrainFunction | None,
                  evaluate: EvaluateFunction | None,
-                 measure: EvaluateFunction | None) -> None:
+                 measure: EvaluateFunction | None,
+                 paged: PagedModel | None) -> None:
+        self.paged = None if paged is None else paged._lease()
         self.measure = _evaluate_hook(measure) if measure else None
-        self.train = _train_hook(train) if train else None
+        self.train = (_train_hook(train, paged is not None) if train
+                      else None)
         self.evaluate = _evaluate_hook(evaluate) if evaluate else None
 
     def fill(self, options: Any) -> None:
@@ -262,15 +270,17 @@ class _Hooks:
             options.evaluate = self.evaluate
         if self.measure is not None:
             options.measure = self.measure
+        if self.paged is not None:
+            options.paged = self.paged.pointer
 
 
-def _train_hook(train: TrainFunction) -> Any:
+def _train_hook(train: TrainFunction, is_paged: bool) -> Any:
     # The result's memory has to live until the next call of the trainer.
     kept: list[object] = [None]
 
     def run(task: Any, result: Any, _user: Any) -> None:
         answer = train(protocol.task_from(task.contents))
-        kept[0] = protocol.fill_result(result.contents, answer)
+        kept[0] = protocol.fill_result(result.contents, answer, is_paged)
 
     return _lib.TrainFn(_declinable(run))
 
@@ -278,7 +288,8 @@ def _train_hook(train: TrainFunction) -> Any:
 def _evaluate_hook(evaluate: EvaluateFunction) -> Any:
     def run(weights: Any, count: int, score: Any, _user: Any) -> None:
         protocol.fill_score(score.contents,
-                            evaluate(_np.copied(weights, count)))
+                            evaluate(_np.copied(
+                                weights, count if weights else 0)))
 
     return _lib.EvaluateFn(_declinable(run))
 

@@ -75,7 +75,8 @@ class Condition(enum.IntFlag):
 @dataclasses.dataclass(frozen=True)
 class TrainTask:
     """What to train, and from where. `weights` is the task's own array: it
-    may be trained in place. Modules below `first_active` need no training:
+    may be trained in place; it is empty when the client has a PagedModel.
+    Modules below `first_active` need no training:
     their part of what comes back is ignored. `freeze_plan` is what the job's
     freezing says as bytes, for a Freeze whose `job` is `freeze_job`, and
     `freeze_reports` what it wants to know: FL_FREEZE_GRADNORM,
@@ -105,7 +106,7 @@ class TrainTask:
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """What came out of training: exactly one of `weights` (trained) and
-    `update` (trained - start), flat. `samples` 0 = as many as the client
+    `update` (trained - start), flat; none, with a PagedModel. `samples` 0 = as many as the client
     declared, `loss` NaN = unknown; `report` (front module, value), or what
     Freeze.take_report returns, is what freezing is decided from."""
 
@@ -140,7 +141,8 @@ def task_from(struct: Any) -> TrainTask:
     """Copy a task out of memory that the client lends for a moment."""
     return TrainTask(struct.round, struct.model_version, struct.epochs,
                      struct.batch_size, struct.learning_rate, struct.seed,
-                     _np.copied(struct.weights, struct.n_weights),
+                     _np.copied(struct.weights, struct.n_weights
+                                if struct.weights else 0),
                      struct.first_active, struct.freeze_reports,
                      _lib.copied(struct.freeze_plan, struct.freeze_plan_size),
                      _lib.copied(struct.freeze_job, _lib.HASH_BYTES
@@ -150,11 +152,15 @@ def task_from(struct: Any) -> TrainTask:
                      if struct.control else None)
 
 
-def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
+def fill_result(struct: Any, result: TrainResult | F32Array,
+                is_paged: bool = False) -> object:
     """Write a result into fl_train_result; returns what has to live as long
     as C reads it. A bare array stands for trained weights."""
     if not isinstance(result, TrainResult):
         result = TrainResult(weights=result)
+    if result.weights is None and result.update is None and is_paged:
+        _fill_rest(struct, result)
+        return None
     if (result.weights is None) == (result.update is None):
         raise ValueError("TrainResult: want exactly one of weights and "
                          "update")
@@ -166,6 +172,15 @@ def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
     else:
         struct.weights = _np.f32_pointer(array)
     struct.n = array.size
+    _fill_rest(struct, result)
+    if result.control_change is None:
+        return array
+    change = _np.f32(result.control_change, "control_change", array.size)
+    struct.control_change = _np.f32_pointer(change)
+    return array, change
+
+
+def _fill_rest(struct: Any, result: TrainResult) -> None:
     struct.samples = result.samples
     struct.loss = result.loss
     report = result.report
@@ -173,11 +188,6 @@ def fill_result(struct: Any, result: TrainResult | F32Array) -> object:
         report = report.module, report.value
     if report is not None:
         struct.report_module, struct.report_value = report
-    if result.control_change is None:
-        return array
-    change = _np.f32(result.control_change, "control_change", array.size)
-    struct.control_change = _np.f32_pointer(change)
-    return array, change
 
 
 def fill_score(struct: Any, score: Score) -> None:

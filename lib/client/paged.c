@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A model in a storage: the handle, what its trainer reads and writes, and what
+ * the client asks of it by a table. */
+#include "client/paged.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "base/fpguard.h"
+#include "base/options.h"
+#include "compress/compressor.h"
+#include "compress/measure.h"
+
+/* ---- memory ---- */
+
+/* The most that the client holds at a time: two windows and what one of them is
+ * decoded from, a page, frames both ways, an encoder, and what every unit and
+ * segment has. */
+static uint64_t memory_wanted(const fl_client *client)
+{
+  enum { UNIT = 48, SEGMENT = 256, FIXED = 512 << 10 };
+  const fl_compressor *compressor = client->compressor;
+  const fli_layout *layout = &compressor->layout;
+  return 2 * (uint64_t)FLI_WINDOW_MAX * sizeof(float) + FLI_STEP_ROOM +
+         compressor->signs_size + layout->n_units * UNIT +
+         layout->n_segments * (uint64_t)SEGMENT + 2 * client->description.size +
+         client->options.max_frame_size +
+         2 * (uint64_t)client->options.chunk_size + FLI_PAGE_BYTES + FIXED;
+}
+
+static void give_back(fl_paged *paged)
+{
+  fli_free(paged->context, paged->window, FLI_WINDOW_MAX * sizeof(float));
+  fli_free(paged->context, paged->page, FLI_PAGE_BYTES);
+  fli_free(paged->context, paged->marks, paged->n_marks);
+  paged->window = NULL;
+  paged->page = NULL;
+  paged->marks = NULL;
+  paged->has_window = 0;
+  paged->has_page = 0;
+}
+
+static fl_status open_model(fl_client *client)
+{
+  fl_paged *paged = client->options.paged;
+  const uint64_t want = memory_wanted(client);
+  client->canonical.n = client->n_weights;
+  if (paged->budget > 0 && want > paged->budget)
+    return fli_error(FL_E_LIMIT,
+                     "memory_budget: got %" PRIu64 " bytes, want %" PRIu64
+                     ": a window of the model, and frames of %u bytes",
+                     paged->budget, want, client->options.max_frame_size);
+  if (paged->page) return FL_OK; /* the shape stays */
+  paged->n_marks =
+      (size_t)((fli_paged_bytes(paged) + FLI_PAGE_BYTES - 1) / FLI_PAGE_BYTES);
+  paged->window = fli_alloc(paged->context, FLI_WINDOW_MAX, sizeof(float));
+  paged->page = fli_alloc(paged->context, FLI_PAGE_BYTES, 1);
+  paged->marks = fli_alloc(paged->context, paged->n_marks, 1);
+  if (paged->window && paged->page && paged->marks) return FL_OK;
+  give_back(paged);
+  return fli_nomem(FLI_WINDOW_MAX * sizeof(float) + FLI_PAGE_BYTES);
+}
+
+/* ---- windows ---- */
+
+fl_status fli_paged_window(fl_paged *paged, uint32_t region,
+                           const fli_window *window, const float **values)
+{
+  *values = paged->window;
+  if (paged->has_window && paged->window_region == region &&
+      paged->window_first == window->offset)
+    return FL_OK;
+  paged->has_window = 0;
+  const fl_status st = fli_pages_get_floats(paged, region, window->offset,
+                                            paged->window, window->n);
+  if (st != FL_OK) return st;
+  paged->has_window = 1;
+  paged->window_region = region;
+  paged->window_first = window->offset;
+  return FL_OK;
+}
+
+static fl_status fetch(void *arg, fli_encoding *encoding, uint64_t unit,
+                       uint64_t *last)
+{
+  const fl_client *client = arg;
+  const fli_window window =
+      fli_layout_window(&client->compressor->layout, encoding->segment, unit);
+  if (*last > window.last) *last = window.last;
+  encoding->x_first = window.offset;
+  encoding->x_end = window.last;
+  return fli_paged_window(client->options.paged, FLI_REGION_UPDATE, &window,
+                          &encoding->x);
+}
+
+/* Squares of all units of a segment. */
+static fl_status measure_units(fl_client *client, fli_measuring *m,
+                               uint32_t segment)
+{
+  const fli_layout *layout = &m->compressor->layout;
+  const fli_segment *s = &layout->segments[segment];
+  const uint64_t last = s->first_unit + fli_segment_units(s);
+  for (uint64_t unit = s->first_unit; unit < last;) {
+    const fli_window window = fli_layout_window(layout, segment, unit);
+    const fl_status st = fli_paged_window(client->options.paged,
+                                          FLI_REGION_UPDATE, &window, &m->x);
+    if (st != FL_OK) return st;
+    m->x_first = window.offset;
+    fli_measure_window(m, segment, &window);
+    unit = window.last;
+  }
+  m->x = NULL;
+  return FL_OK;
+}
+
+static fl_status measure_segment(void *arg, fli_encoding *encoding,
+                                 double *squares, uint32_t segment)
+{
+  fl_client *client = arg;
+  fli_measuring m = {.compressor = client->compressor,
+                     .weight = encoding->weight,
+                     .squares = squares};
+  const fl_status st = measure_units(client, &m, segment);
+  return st == FL_OK ? fli_encoding_measured(encoding, &m, segment) : st;
+}
+
+static fl_status measure(fl_client *client, const fl_scale *scale, float *norms)
+{
+  fl_status st = FL_OK;
+  const fl_compressor *compressor = client->compressor;
+  const size_t n_units = (size_t)compressor->layout.n_units;
+  const uint8_t *mask = fli_client_mask(client, client->plan.first_active);
+  fli_measuring m = {
+      .compressor = compressor,
+      .weight = fli_update_weight(client->trained.samples, scale->weight_cap)};
+  fli_fpguard guard;
+  memset(norms, 0, (size_t)client->n_norms * sizeof *norms);
+  m.squares = fli_alloc(client->context, n_units, sizeof(double));
+  if (!m.squares) return fli_nomem(n_units * sizeof(double));
+  fli_fpguard_enter(&guard);
+  for (uint32_t s = 0; s < client->n_segments && st == FL_OK; s++) {
+    if (mask && !mask[s]) continue;
+    st = measure_units(client, &m, s);
+    if (st == FL_OK) st = fli_measured_norms(&m, s, norms);
+  }
+  fli_fpguard_leave(&guard);
+  fli_free(client->context, m.squares, n_units * sizeof(double));
+  return st;
+}
+
+/* ---- what comes in ---- */
+
+static uint32_t region_of(const fl_paged *paged, const fli_incoming *incoming)
+{
+  if (incoming->manifest.kind == FLI_TRANSFER_STEPS) return FLI_REGION_STEPS;
+  return paged->current ^ 1u;
+}
+
+static fl_status put_chunk(fli_incoming *incoming, void *arg,
+                           const fli_chunk *chunk)
+{
+  fl_paged *paged = arg;
+  return fli_pages_put(paged, region_of(paged, incoming), chunk->offset,
+                       chunk->data, chunk->size);
+}
+
+static fl_status hash_incoming(fli_incoming *incoming, void *arg,
+                               uint8_t hash[FLI_HASH_BYTES])
+{
+  fl_paged *paged = arg;
+  return fli_pages_hash(paged, region_of(paged, incoming),
+                        incoming->manifest.total, hash);
+}
+
+static const fli_sink sink = {.put = put_chunk, .hash = hash_incoming};
+
+static fl_status take(fl_client *client)
+{
+  fl_paged *paged = client->options.paged;
+  const fli_manifest *manifest = &client->incoming.manifest;
+  if (manifest->kind == FLI_TRANSFER_STEPS) {
+    const fl_status st = fli_paged_apply(paged, manifest->total);
+    (void)fli_pages_remove(paged, FLI_REGION_STEPS, manifest->total);
+    return st;
+  }
+  if (paged->is_not_finite)
+    return fli_error(FL_E_NOT_FINITE, "model: a weight is not finite");
+  paged->current ^= 1u;
+  paged->has_window = 0;
+  client->canonical.version = manifest->model_version;
+  client->canonical.is_valid = 1;
+  memcpy(client->model_hash, manifest->hash, sizeof client->model_hash);
+  return FL_OK;
+}
+
+static fl_status copy(const fl_client *client, float *weights)
+{
+  fl_paged *paged = client->options.paged;
+  return fli_pages_get_floats(paged, paged->current, 0, weights,
+                              (size_t)client->n_weights);
+}
+
+/* ---- training ---- */
+
+static void begin(fl_client *client)
+{
+  fl_paged *paged = client->options.paged;
+  memset(paged->marks, 0, paged->n_marks);
+  if (paged->page_region == FLI_REGION_UPDATE) paged->has_page = 0;
+  if (paged->window_region == FLI_REGION_UPDATE) paged->has_window = 0;
+}
+
+static fl_status finish(fl_client *client, const fl_train_result *result)
+{
+  fl_paged *paged = client->options.paged;
+  if (result->weights || result->update)
+    return fli_error(FL_E_ARGUMENT,
+                     "result: the model is paged, want fl_paged_write");
+  const fl_status st = fli_pages_fill(paged);
+  if (st != FL_OK) return st;
+  return fli_pages_hash(paged, FLI_REGION_UPDATE, fli_paged_bytes(paged),
+                        paged->update_hash);
+}
+
+static const char *objection(const fli_plan *plan)
+{
+  return plan->has_control ? "the model is paged, and the plan has a control"
+                           : NULL;
+}
+
+static fl_status refuse_feedback(void)
+{
+  return fli_error(FL_E_CONFLICT,
+                   "the model is paged, and the job wants error feedback");
+}
+
+/* ---- saved state ---- */
+
+/* What is not in the storage yet is of no use to whoever comes back. */
+static fl_status save(const fl_client *client,
+                      uint8_t state[2][FLI_PAGED_STATE])
+{
+  fl_paged *paged = client->options.paged;
+  state[0][0] = (uint8_t)paged->current;
+  state[1][0] = FLI_REGION_UPDATE;
+  memcpy(state[0] + 1, client->model_hash, FLI_HASH_BYTES);
+  memcpy(state[1] + 1, paged->update_hash, FLI_HASH_BYTES);
+  fl_status st = fli_pages_flush(paged);
+  if (st != FL_OK) return st;
+  st = paged->storage->sync(paged->storage->user);
+  return st == FL_OK ? st : fli_error(FL_E_IO, "paged: sync failed");
+}
+
+static int is_there(fl_paged *paged, const uint8_t *state)
+{
+  uint8_t hash[FLI_HASH_BYTES];
+  const fl_status st =
+      fli_pages_hash(paged, state[0], fli_paged_bytes(paged), hash);
+  return st == FL_OK && !paged->is_not_finite &&
+         memcmp(hash, state + 1, sizeof hash) == 0;
+}
+
+static int restore_model(fl_client *client, const uint8_t *state)
+{
+  fl_paged *paged = client->options.paged;
+  if (state[0] > FLI_REGION_B || !is_there(paged, state)) return 0;
+  paged->current = state[0];
+  memcpy(client->model_hash, state + 1, FLI_HASH_BYTES);
+  return 1;
+}
+
+static int restore_update(fl_client *client, const uint8_t *state)
+{
+  fl_paged *paged = client->options.paged;
+  if (state[0] != FLI_REGION_UPDATE) return 0;
+  memset(paged->marks, 1, paged->n_marks);
+  if (!is_there(paged, state)) return 0;
+  memcpy(paged->update_hash, state + 1, FLI_HASH_BYTES);
+  return 1;
+}
+
+/* ---- the handle ---- */
+
+static const fli_paging paging;
+
+static fl_status attach(fl_client *client)
+{
+  fl_paged *paged = client->options.paged;
+  if (paged->client)
+    return fli_error(FL_E_STATE, "paged: another client has it");
+  paged->client = client;
+  client->paging = &paging;
+  client->incoming.sink = &sink;
+  client->incoming.arg = paged;
+  return FL_OK;
+}
+
+static void detach(fl_client *client)
+{
+  fl_paged *paged = client->options.paged;
+  (void)fli_pages_flush(paged);
+  give_back(paged);
+  paged->current = FLI_REGION_A;
+  paged->client = NULL;
+}
+
+static const fli_paging paging = {.attach = attach,
+                                  .detach = detach,
+                                  .open = open_model,
+                                  .take = take,
+                                  .copy = copy,
+                                  .objection = objection,
+                                  .refuse_feedback = refuse_feedback,
+                                  .begin = begin,
+                                  .finish = finish,
+                                  .measure = measure,
+                                  .fetch = fetch,
+                                  .measure_segment = measure_segment,
+                                  .save = save,
+                                  .restore_model = restore_model,
+                                  .restore_update = restore_update};
+
+static const fl_paged_options default_options = {0};
+
+fl_status fl_paged_options_init(fl_paged_options *options, size_t size)
+{
+  fli_clear_error();
+  return fli_options_init(options, size, &default_options,
+                          sizeof default_options);
+}
+
+static fl_status check_options(const fl_paged_options *options,
+                               const fl_storage *storage)
+{
+  const size_t n = options->name ? strlen(options->name) : 0;
+  if (n < 1 || n > FL_PAGED_NAME_BYTES)
+    return fli_error(FL_E_OPTIONS, "paged: name, got %zu bytes, want 1..%d", n,
+                     FL_PAGED_NAME_BYTES);
+  if (storage) return FL_OK;
+  return fli_error(FL_E_OPTIONS, "paged: the context has no storage");
+}
+
+fl_status fl_paged_new(fl_paged **out, fl_context *context,
+                       const fl_paged_options *given)
+{
+  fl_paged_options options = default_options;
+  const fl_storage *storage = fli_context_storage(context);
+  fli_clear_error();
+  if (!out) return fli_error(FL_E_ARGUMENT, "fl_paged_new: NULL argument");
+  fl_status st =
+      fli_options_load(&options, sizeof options, given, "fl_paged_options");
+  if (st == FL_OK) st = check_options(&options, storage);
+  if (st != FL_OK) return st;
+  fl_paged *paged = fli_alloc(context, 1, sizeof *paged);
+  if (!paged) return fli_nomem(sizeof *paged);
+  paged->paging = &paging;
+  paged->context = fli_context_ref(context);
+  paged->storage = storage;
+  paged->budget = options.memory_budget;
+  memcpy(paged->name, options.name, strlen(options.name));
+  *out = paged;
+  return FL_OK;
+}
+
+void fl_paged_free(fl_paged *paged)
+{
+  if (!paged) return;
+  fl_context *context = paged->context;
+  fli_free(context, paged, sizeof *paged);
+  fli_context_unref(context);
+}
+
+fl_status fl_paged_remove(fl_paged *paged, uint64_t n_weights)
+{
+  fl_status st = FL_OK;
+  fli_clear_error();
+  if (!paged) return fli_error(FL_E_ARGUMENT, "fl_paged_remove: got NULL");
+  if (paged->client) return fli_error(FL_E_STATE, "paged: a client has it");
+  if (n_weights > UINT64_MAX / 8)
+    return fli_error(FL_E_RANGE, "paged: got %" PRIu64 " weights", n_weights);
+  for (uint32_t r = FLI_REGION_A; r <= FLI_REGION_STEPS; r++) {
+    const fl_status one = fli_pages_remove(paged, r, 4 * n_weights);
+    if (st == FL_OK) st = one;
+  }
+  return st;
+}
+
+uint64_t fl_paged_weight_count(const fl_paged *paged)
+{
+  return paged && paged->client ? paged->client->n_weights : 0;
+}
+
+/* A range of the model, which is held. */
+static fl_status check_range(const fl_paged *paged, uint64_t first, uint64_t n,
+                             const float *weights)
+{
+  const fl_client *client = paged ? paged->client : NULL;
+  if (!paged || (!weights && n > 0))
+    return fli_error(FL_E_ARGUMENT, "paged: NULL argument");
+  if (!client || !client->canonical.is_valid)
+    return fli_error(FL_E_EMPTY, "paged: no model is held");
+  if (first <= client->n_weights && n <= client->n_weights - first)
+    return FL_OK;
+  return fli_error(FL_E_RANGE,
+                   "paged: got %" PRIu64 " weights from %" PRIu64
+                   " on, want <= %" PRIu64 " in all",
+                   n, first, client->n_weights);
+}
+
+fl_status fl_paged_read(fl_paged *paged, uint64_t first, uint64_t n,
+                        float *weights)
+{
+  fli_clear_error();
+  const fl_status st = check_range(paged, first, n, weights);
+  if (st != FL_OK) return st;
+  return fli_pages_get_floats(paged, paged->current, first, weights, (size_t)n);
+}
+
+/* What is added to the model: as many as a window has room for. */
+static fl_status write_some(fl_paged *paged, uint64_t first, size_t n,
+                            const float *weights)
+{
+  float *update = paged->window;
+  paged->has_window = 0;
+  fl_status st = fli_pages_get_floats(paged, paged->current, first, update, n);
+  if (st != FL_OK) return st;
+  for (size_t i = 0; i < n; i++)
+    update[i] = weights[i] - update[i];
+  const size_t bad = flk_kernels()->find_not_finite(update, n);
+  if (bad != n)
+    return fli_error(FL_E_NOT_FINITE,
+                     "result: coordinate %" PRIu64 " is not finite",
+                     first + bad);
+  return fli_pages_put_floats(paged, FLI_REGION_UPDATE, first, update, n);
+}
+
+fl_status fl_paged_write(fl_paged *paged, uint64_t first, uint64_t n,
+                         const float *weights)
+{
+  fli_clear_error();
+  fl_status st = check_range(paged, first, n, weights);
+  if (st != FL_OK) return st;
+  if (paged->client->phase != FLI_PHASE_TRAIN)
+    return fli_error(FL_E_STATE, "paged: no training is asked for");
+  while (st == FL_OK && n > 0) {
+    const uint64_t part = n < FLI_WINDOW_MAX ? n : FLI_WINDOW_MAX;
+    st = write_some(paged, first, (size_t)part, weights);
+    first += part;
+    weights += part;
+    n -= part;
+  }
+  return st;
+}

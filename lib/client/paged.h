@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of a paged model: vectors in blobs of a storage, one window of them
+ * (fli_window) in memory at a time.
+ *
+ * Regions are float32 LE, cut into blobs ("pages"). The model is in one of two,
+ * what replaces it is made in the other, and changes places with it when its
+ * hash is proved. */
+#ifndef FLI_PAGED_H
+#define FLI_PAGED_H
+
+#include <fl/paged.h>
+#include "client/client.h"
+
+enum {
+  FLI_REGION_A = 0,
+  FLI_REGION_B = 1,
+  FLI_REGION_UPDATE = 2,
+  FLI_REGION_STEPS = 3, /* a chain that is not whole yet */
+  FLI_PAGE_BYTES = 256 << 10,
+  FLI_STEP_UNITS = 8, /* decoded at a time: their bytes and their lanes */
+  FLI_STEP_ROOM = FLI_STEP_UNITS * FLI_UNIT_MAX * (4 + 8)
+};
+
+struct fl_paged {
+  const fli_paging *paging; /* first: what lib/client knows */
+  fl_context *context;
+  const fl_storage *storage;
+  char name[FL_PAGED_NAME_BYTES + 1];
+  uint64_t budget;
+  fl_client *client;
+  uint32_t current;  /* FLI_REGION_A or _B */
+  int is_not_finite; /* found while the last region was hashed */
+  uint8_t update_hash[FLI_HASH_BYTES];
+  /* Pages of the update that were written; others are zeros. */
+  uint8_t *marks;
+  size_t n_marks;
+  /* The page at hand: only what is written goes through it. */
+  uint8_t *page;
+  int has_page;
+  int is_dirty;
+  int is_in_place; /* what is written is still to be read, behind it */
+  uint32_t page_region;
+  uint64_t page_index;
+  size_t page_size; /* bytes that it has */
+  /* FLI_WINDOW_MAX values, and which ones they are. */
+  float *window;
+  int has_window;
+  uint32_t window_region;
+  uint64_t window_first;
+};
+
+static inline uint64_t fli_paged_bytes(const fl_paged *paged)
+{
+  return paged->client->n_weights * sizeof(float);
+}
+
+/* pages.c: all offsets in bytes. FL_E_IO. */
+fl_status fli_pages_put(fl_paged *paged, uint32_t region, uint64_t at,
+                        const uint8_t *data, size_t n);
+fl_status fli_pages_get(fl_paged *paged, uint32_t region, uint64_t at,
+                        uint8_t *out, size_t n);
+fl_status fli_pages_put_floats(fl_paged *paged, uint32_t region, uint64_t first,
+                               const float *values, size_t n);
+fl_status fli_pages_get_floats(fl_paged *paged, uint32_t region, uint64_t first,
+                               float *values, size_t n);
+fl_status fli_pages_flush(fl_paged *paged);
+/* Of the region's first `total` bytes; notes whether all values are finite. */
+fl_status fli_pages_hash(fl_paged *paged, uint32_t region, uint64_t total,
+                         uint8_t hash[FLI_HASH_BYTES]);
+/* Write the zeros of the update's pages that nobody wrote. */
+fl_status fli_pages_fill(fl_paged *paged);
+/* Remove the blobs of this many bytes. */
+fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t total);
+
+/* paged.c: the values of a window, until the next call. */
+fl_status fli_paged_window(fl_paged *paged, uint32_t region,
+                           const fli_window *window, const float **values);
+
+/* paged_steps.c: make the model that the chain in FLI_REGION_STEPS leads to.
+ * The one held stays what it is on failure. */
+fl_status fli_paged_apply(fl_paged *paged, uint64_t size);
+
+#endif
