@@ -129,7 +129,7 @@ static fl_status read_back(world *w, void (*harm)(fl_feedback *feedback))
   cf_must(measure(w));
   harm(w->feedback);
   cf_must(fli_feedback_write(w->feedback, &bytes));
-  cf_must(fli_feedback_make(&other, w->r.compressor, NULL));
+  cf_must(fli_feedback_make(&other, w->r.compressor, 0.5f));
   fl_status st = fli_feedback_read(other, bytes.data, bytes.size);
   for (size_t n = 0; n < 40; n++)
     cr_expect_neq(fli_feedback_read(other, bytes.data, n), FL_OK);
