@@ -59,6 +59,22 @@ static int has_news(fli_job *leaf)
   return 1;
 }
 
+/* Halves of a trial are compared: one that has trained for longer would win
+ * for that. It waits for the round of the other, which has deadlines. */
+static int is_ahead(const fli_job *leaf)
+{
+  const fli_job *front = leaf->front;
+  const fl_cohort_set *set = front->cohorts->set;
+  fl_cohort_info own = {.struct_size = sizeof own};
+  fl_cohort_info other = {.struct_size = sizeof other};
+  if (fl_cohort_set_get_info(set, leaf->cohort, &own) != FL_OK ||
+      own.sibling == FL_COHORT_NONE || !fli_apart_is_busy(front, own.sibling)) {
+    return 0;
+  }
+  return fl_cohort_set_get_info(set, own.sibling, &other) == FL_OK &&
+         own.round > other.round;
+}
+
 static int is_due(fli_job *leaf)
 {
   const fli_job *front = leaf->front;
@@ -71,7 +87,7 @@ static int is_due(fli_job *leaf)
       front->registry.trainers < needed) {
     return 0;
   }
-  return has_news(leaf) && fli_visits_are_there(leaf);
+  return has_news(leaf) && !is_ahead(leaf) && fli_visits_are_there(leaf);
 }
 
 /* The round that the set counts for it. */
