@@ -45,7 +45,7 @@ struct fli_participant {
   uint32_t visit;        /* of the running round, or FLI_NO_MEMBER */
   uint32_t probe_cohort; /* the probe held, as far as we know */
   uint64_t probe_version;
-  uint32_t lane; /* of `visit`, see cohorts.h */
+  uint32_t lane;  /* of `visit`, see cohorts.h */
   fli_link tired; /* in the list of those that may rest */
 };
 
