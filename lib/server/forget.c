@@ -34,8 +34,10 @@ void fli_forget_ask(fli_participant *who)
 
 void fli_forget_cancel(fli_participant *who)
 {
+  if (!who->is_leaving) return;
   fli_link_take(&who->leaving);
   who->is_leaving = 0;
+  fli_journal_note(who->home->server);
 }
 
 static int may_go(const fli_participant *who)

@@ -263,6 +263,80 @@ Test(server_bound, a_client_of_cohorts_is_in_the_state_at_once)
   end(&self);
 }
 
+/* ---- one that is to be forgotten, and comes back ---- */
+
+static void leave(sv_client *client)
+{
+  const fli_decline bye = {.forgets = 1};
+  SV_REQUIRE(fli_write_decline(&client->out, FLI_MSG_BYE, &bye) == FL_OK);
+  (void)sv_push(client);
+  (void)sv_pull(client);
+}
+
+static void greet_again(sv_client *client, uint64_t peer)
+{
+  client->has_plan = client->has_scale = 0;
+  sv_clear(client);
+  client->peer = peer;
+  greet(client);
+}
+
+static const fli_participant *who_is(const kept *self, const char *id)
+{
+  return fli_registry_find(self->world.server->jobs[0], id);
+}
+
+Test(server_bound, who_comes_back_before_it_is_forgotten_stays_after_a_kill)
+{
+  static kept self;
+  prepare(&self);
+  self.world.job_options.min_participants = 2;
+  start(&self);
+  sv_client *abe = add(&self, "abe", KEY_A);
+  sv_client *others[] = {add(&self, "bea", 3), add(&self, "cay", 4)};
+  greet(abe);
+  for (size_t i = 0; i < 2; i++)
+    greet(others[i]);
+  sv_tick(&self.world, SV_SECOND_NS);
+  (void)sv_pull(abe);
+  cr_assert(abe->has_plan);
+  leave(abe); /* the round has its place: the record waits for its end */
+  cr_assert_eq(abe->reject.reason, (uint32_t)FL_REJECT_FORGOTTEN);
+  cr_assert_eq(who_is(&self, "abe")->is_leaving, 1);
+  sv_lose(abe);
+  greet_again(abe, 51);
+  cr_assert_eq(abe->got[FLI_MSG_WELCOME], 1u);
+  cr_assert_eq(who_is(&self, "abe")->is_leaving, 0);
+  cr_assert_eq(recover(&self), FL_OK);
+  cr_assert_not_null(who_is(&self, "abe"));
+  cr_expect_eq(who_is(&self, "abe")->is_leaving, 0);
+  /* The round ends without it, and it stays known. */
+  sv_tick(&self.world, SV_SECOND_NS);
+  abe->is_gone = 1;
+  for (size_t i = 0; i < 2; i++)
+    greet_again(others[i], 52 + i);
+  sv_run(&self.world);
+  cr_expect_gt(sv_events(&self.world, FL_SERVER_ROUND_FINISHED, NULL), 0u);
+  cr_expect_eq(sv_events(&self.world, FL_SERVER_CLIENT_LEFT, NULL), 0u);
+  is_refused(add(&self, "abe", KEY_B), FL_REJECT_KEY);
+  end(&self);
+}
+
+/* Who is not leaving takes nothing back: HELLO alone is no step. */
+Test(server_bound, a_return_of_one_that_stays_puts_no_state)
+{
+  static kept self;
+  prepare(&self);
+  start(&self);
+  greet(add(&self, "abe", KEY_A));
+  self.world.server->journal.pieces_put = 77;
+  sv_return(&self.world.clients[0]);
+  (void)sv_pull(&self.world.clients[0]);
+  cr_expect_eq(self.world.server->journal.is_step_due, 0);
+  cr_expect_eq(self.world.server->journal.pieces_put, 77u);
+  end(&self);
+}
+
 /* ---- damage ---- */
 
 static void put_record(const kept *self, const void *key, size_t n_key,
