@@ -19,7 +19,6 @@
 #include "server/slices.h"
 
 #define FLI_NS_PER_MS UINT64_C(1000000)
-/* More than a PLAN or MANIFEST has besides its norms. */
 
 int fli_job_is_plain_mean(const fl_job_options *options)
 {
