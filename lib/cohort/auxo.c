@@ -396,19 +396,19 @@ static void take_features(const fl_cohort_set *set, const float *features,
   }
 }
 
-fl_status fli_auxo_decide(fl_cohort_set *set, uint32_t index)
+size_t fli_auxo_scratch(const fl_cohort_set *set, uint32_t index)
+{
+  const size_t n = set->leaves[index].sketches.n;
+  if (n < set->options.min_participants) return 0;
+  return work_size(n, set->options.dim);
+}
+
+void fli_auxo_decide(fl_cohort_set *set, uint32_t index, void *scratch)
 {
   const fli_leaf *leaf = &set->leaves[index];
-  const size_t dim = set->options.dim;
-  const uint32_t n = (uint32_t)leaf->sketches.n;
   work w = {0};
-  if (n < set->options.min_participants) return FL_OK;
-  const size_t bytes = work_size(n, dim);
-  void *memory = fli_alloc(set->context, bytes, 1);
-  if (!memory) return fli_nomem(bytes);
-  lay_out(&w, memory, n, dim);
+  if (fli_auxo_scratch(set, index) == 0) return;
+  lay_out(&w, scratch, (uint32_t)leaf->sketches.n, set->options.dim);
   take_features(set, leaf->sketches.items, &w);
   learn(set, index, &w);
-  fli_free(set->context, memory, bytes);
-  return FL_OK;
 }

@@ -288,7 +288,10 @@ void fli_pairs_decide(fl_cohort_set *set);
 
 fl_status fli_auxo_room(fl_cohort_set *set, size_t clients);
 void fli_auxo_join(fl_cohort_set *set, uint32_t slot);
-/* Learn from the leaf's round. FL_E_NOMEM: as before. */
-fl_status fli_auxo_decide(fl_cohort_set *set, uint32_t leaf);
+/* Bytes that deciding on the leaf's round takes; 0: it is too small to say
+ * anything. Other leaves' decisions do not change it. */
+size_t fli_auxo_scratch(const fl_cohort_set *set, uint32_t leaf);
+/* Learn from the leaf's round. */
+void fli_auxo_decide(fl_cohort_set *set, uint32_t leaf, void *scratch);
 
 #endif

@@ -22,14 +22,6 @@ static void reset_members(fl_cohort_set *set, uint32_t leaf)
   }
 }
 
-/* Room for the rows in order, and what fli_find_halves wants. */
-static size_t scratch_size(const fl_cohort_set *set)
-{
-  const size_t row = set->options.dim * sizeof(float);
-  return FLI_COHORT_BUFFER * row +
-         fli_halves_scratch(FLI_COHORT_BUFFER, set->options.dim);
-}
-
 static void draw_halves(fl_cohort_set *set, uint32_t index, void *scratch)
 {
   const size_t dim = set->options.dim;
@@ -173,47 +165,62 @@ static void decide_sketch(fl_cohort_set *set, void *scratch)
   fli_pairs_decide(set);
 }
 
-static fl_status decide_auxo(fl_cohort_set *set)
+/* A leaf that splits does not change what the others have reported. */
+static void decide_auxo(fl_cohort_set *set, void *scratch)
 {
   for (uint32_t i = 0; i < set->options.cap; i++) {
-    if (!set->leaves[i].has_ended) continue;
-    fl_status st = fli_auxo_decide(set, i);
-    if (st != FL_OK) return st;
-    close_round(&set->leaves[i]);
+    if (set->leaves[i].has_ended) fli_auxo_decide(set, i, scratch);
   }
-  return FL_OK;
 }
 
-static int wants_halves(const fl_cohort_set *set)
+/* Room for the rows in order, and what fli_find_halves wants. */
+static size_t halves_size(const fl_cohort_set *set)
 {
-  for (uint32_t i = 0; i < set->options.cap; i++) {
-    if (set->leaves[i].has_ended && set->leaves[i].wants_seed) return 1;
+  const size_t row = set->options.dim * sizeof(float);
+  return FLI_COHORT_BUFFER * row +
+         fli_halves_scratch(FLI_COHORT_BUFFER, set->options.dim);
+}
+
+/* What one leaf's decision takes: they are made one after another. */
+static size_t leaf_scratch(const fl_cohort_set *set, uint32_t leaf)
+{
+  switch (set->options.rule) {
+  case FL_COHORT_SKETCH:
+    return set->leaves[leaf].wants_seed ? halves_size(set) : 0;
+  case FL_COHORT_AUXO: return fli_auxo_scratch(set, leaf);
+  default: return 0;
   }
-  return 0;
+}
+
+static size_t scratch_size(const fl_cohort_set *set)
+{
+  size_t most = 0;
+  for (uint32_t i = 0; i < set->options.cap; i++) {
+    const size_t bytes = set->leaves[i].has_ended ? leaf_scratch(set, i) : 0;
+    if (bytes > most) most = bytes;
+  }
+  return most;
 }
 
 fl_status fl_cohort_set_decide(fl_cohort_set *set)
 {
   fli_fpguard guard;
   void *scratch = NULL;
-  fl_status st = FL_OK;
   fli_clear_error();
   if (!set) return fli_error(FL_E_ARGUMENT, "cohorts: got NULL");
   if (set->n_events > 0)
     return fli_error(FL_E_STATE, "cohorts: events wait, poll them first");
-  const int is_sketch = set->options.rule == FL_COHORT_SKETCH;
-  const size_t bytes = is_sketch && wants_halves(set) ? scratch_size(set) : 0;
+  const size_t bytes = scratch_size(set);
   if (bytes > 0) {
     scratch = fli_alloc(set->context, bytes, 1);
     if (!scratch) return fli_nomem(bytes);
   }
   fli_fpguard_enter(&guard);
-  if (is_sketch) decide_sketch(set, scratch);
-  if (set->options.rule == FL_COHORT_AUXO) st = decide_auxo(set);
+  if (set->options.rule == FL_COHORT_SKETCH) decide_sketch(set, scratch);
+  if (set->options.rule == FL_COHORT_AUXO) decide_auxo(set, scratch);
   fli_limits_renew(set);
   fli_fpguard_leave(&guard);
   if (scratch) fli_free(set->context, scratch, bytes);
-  if (st != FL_OK) return st;
   for (uint32_t i = 0; i < set->options.cap; i++) {
     if (set->leaves[i].has_ended) close_round(&set->leaves[i]);
   }

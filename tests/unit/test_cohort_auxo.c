@@ -4,6 +4,7 @@
 #include "cohort_fixture.h"
 
 #include "cohort/cohort.h"
+#include "oom/oom.h"
 
 enum { DIM = 40, N = 400 };
 
@@ -293,4 +294,88 @@ Test(cohort_auxo, saved_state_goes_on_to_the_same_choices)
   free(bytes);
   fl_cohort_set_free(a.set);
   fl_cohort_set_free(b.set);
+}
+
+/* ---- short of memory ---- */
+
+/* Every cohort's round is over; nothing is decided yet. */
+static void train_all(auxo *a)
+{
+  a->round++;
+  for (uint32_t i = 0; i < N; i++)
+    train(a, i);
+  for (uint32_t m = 0; m < fl_cohort_set_count(a->set); m++)
+    PEOPLE_MUST(fl_cohort_set_end_round(a->set, m, a->round));
+}
+
+static void open_with_heap(auxo *a, oom_heap *heap, fl_context **context)
+{
+  static const uint32_t planned[] = {3, 6};
+  fl_cohort_options o = people_options();
+  o.rule = FL_COHORT_AUXO;
+  o.dim = DIM;
+  o.cap = 4;
+  o.splits = planned;
+  o.n_splits = 2;
+  *a = (auxo){.state = 3};
+  PEOPLE_MUST(oom_context(context, heap));
+  PEOPLE_MUST(fl_cohort_set_new(&a->set, *context, &o));
+  for (uint32_t i = 0; i < N; i++) {
+    uint32_t slot;
+    a->group[i] = i % 2;
+    a->length[i] = 1.0;
+    PEOPLE_MUST(fl_cohort_set_join(a->set, i, 0, NULL, 0, &slot, NULL));
+  }
+}
+
+/* Eight rounds of all cohorts together: one of them splits in the third, both
+ * in the sixth. In each the decision's allocation number `fail_at` fails.
+ * Returns the set's bytes, *n of them. */
+static uint8_t *bytes_after_rounds(uint64_t fail_at, uint32_t *failures,
+                                   size_t *n)
+{
+  auxo a;
+  oom_heap heap = {.is_sticky = 0};
+  fl_context *context = NULL;
+  fl_cohort_event event;
+  open_with_heap(&a, &heap, &context);
+  *failures = 0;
+  PEOPLE_MUST(fl_cohort_event_init(&event, sizeof event));
+  for (uint32_t t = 0; t < 8; t++) {
+    train_all(&a);
+    heap.fail_at = fail_at > 0 ? heap.asked + fail_at : 0;
+    fl_status st = fl_cohort_set_decide(a.set);
+    heap.fail_at = 0;
+    if (st == FL_E_NOMEM) {
+      ++*failures;
+      IS(fl_cohort_set_poll(a.set, &event), FL_E_EMPTY);
+      st = fl_cohort_set_decide(a.set);
+    }
+    PEOPLE_MUST(st);
+    while (fl_cohort_set_poll(a.set, &event) == FL_OK)
+      a.splits += event.kind == FL_COHORT_SPLIT;
+  }
+  cr_assert_eq(a.splits, 3u);
+  uint8_t *bytes = bytes_of(a.set, n);
+  fl_cohort_set_free(a.set);
+  fl_context_free(context);
+  cr_assert_eq(heap.live_blocks, 0u);
+  return bytes;
+}
+
+Test(cohort_auxo, decision_that_had_no_memory_is_made_when_there_is)
+{
+  uint32_t failures = 0;
+  uint64_t fail_at = 1;
+  size_t n = 0, n_now = 0;
+  uint8_t *want = bytes_after_rounds(0, &failures, &n);
+  cr_assert_eq(failures, 0u);
+  do {
+    uint8_t *now = bytes_after_rounds(fail_at, &failures, &n_now);
+    cr_expect(n_now == n && memcmp(now, want, n) == 0, "%u", (unsigned)fail_at);
+    if (fail_at == 1) cr_expect_eq(failures, 8u);
+    free(now);
+    fail_at++;
+  } while (failures > 0);
+  free(want);
 }
