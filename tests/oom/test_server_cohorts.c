@@ -50,7 +50,18 @@ typedef struct variant {
   uint32_t sketches;
   uint32_t pace;
   const fl_strategy_options *strategy;
+  int is_auxo;
 } variant;
+
+/* One cohort splits in the third round, both in the sixth. */
+static void configure_auxo(cw_world *w)
+{
+  static const uint32_t splits[] = {3, 6};
+  w->job.rounds = 8;
+  w->cohorts.rule = FL_COHORT_AUXO;
+  w->cohorts.splits = splits;
+  w->cohorts.n_splits = 2;
+}
 
 /* 0 once the failure is not met any more. */
 static int run(const variant *v, uint64_t fail_at)
@@ -64,6 +75,7 @@ static int run(const variant *v, uint64_t fail_at)
   configure(&w, context, v->sketches);
   w.job.strategy = v->strategy;
   w.job.cohort_pace = v->pace;
+  if (v->is_auxo) configure_auxo(&w);
   heap.fail_at = heap.asked + fail_at;
   fl_status st = fl_server_new(&w.server, context, NULL);
   if (st == FL_OK) st = fl_server_add_job(w.server, w.model, &w.job, NULL);
@@ -116,11 +128,18 @@ static void leaves_have_a_strategy(void)
   run_all(&steps, 1, 4);
 }
 
+static void cohorts_split_by_affinity(void)
+{
+  const variant auxo = {.sketches = FL_SKETCH_LANES, .is_auxo = 1};
+  run_all(&auxo, 1, 12);
+}
+
 int main(void)
 {
   CHECK_CASE(cohorts_are_found_by_lanes);
   CHECK_CASE(cohorts_are_found_by_floats);
   CHECK_CASE(cohorts_go_on_apart);
   CHECK_CASE(leaves_have_a_strategy);
+  CHECK_CASE(cohorts_split_by_affinity);
   return check_report();
 }
