@@ -101,10 +101,12 @@ static fl_status end_rounds(fli_job *front)
 static fl_status follow_events(fli_job *front)
 {
   fli_conclusion *end = &fli_lane_of(front)->end;
-  fl_status st = fl_cohort_event_init(&end->event, sizeof end->event);
   for (;;) {
-    if (!end->has_event) {
-      st = fl_cohort_set_poll(front->cohorts->set, &end->event);
+    fl_status st = FL_OK;
+    if (!end->has_event) { /* the one that was not followed is kept */
+      st = fl_cohort_event_init(&end->event, sizeof end->event);
+      if (st == FL_OK)
+        st = fl_cohort_set_poll(front->cohorts->set, &end->event);
       if (st == FL_E_EMPTY) return FL_OK;
       if (st != FL_OK) return st;
       end->has_event = 1;
@@ -120,8 +122,10 @@ static fl_status conclude(fli_job *front)
   fli_conclusion *end = &fli_lane_of(front)->end;
   fl_status st = FL_OK;
   FLI_TRY(fli_visits_report(front, fli_lane_of(front)));
-  FLI_TRY(end_rounds(front));
-  if (!end->is_decided) FLI_TRY(fl_cohort_set_decide(front->cohorts->set));
+  if (!end->is_decided) { /* later there are leaves that had no round */
+    FLI_TRY(end_rounds(front));
+    FLI_TRY(fl_cohort_set_decide(front->cohorts->set));
+  }
   end->is_decided = 1;
   FLI_TRY(follow_events(front));
   fli_cohorts_place_all(front);

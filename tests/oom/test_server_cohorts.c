@@ -35,8 +35,6 @@ static void mend(cw_world *w)
 
 static void serve(cw_world *w, oom_heap *heap)
 {
-  for (uint32_t i = 0; i < w->n_clients; i++)
-    cw_add(w, i);
   for (int i = 0; i < MEND_ROUNDS && !w->is_finished; i++) {
     if (i == 1) heap->fail_at = 0; /* there is memory again */
     cw_run(w, UINT32_MAX);
@@ -46,11 +44,24 @@ static void serve(cw_world *w, oom_heap *heap)
   CHECK_EQ_U64(w->is_finished, 1);
 }
 
+/* Each cohort that the set has, the server has a model of. */
+static void check_models(const cw_world *w)
+{
+  float weights[CW_WEIGHTS];
+  fl_cohort_info info;
+  CHECK_OK(fl_cohort_info_init(&info, sizeof info));
+  for (uint32_t i = 0; i < w->cohorts.cap; i++) {
+    if (fl_cohort_set_get_info(cw_set(w), i, &info) != FL_OK) continue;
+    CHECK_OK(fl_server_copy_cohort(w->server, 0, i, weights, CW_WEIGHTS, NULL));
+  }
+}
+
 typedef struct variant {
   uint32_t sketches;
   uint32_t pace;
   const fl_strategy_options *strategy;
   int is_auxo;
+  uint32_t after; /* rounds without a failure */
 } variant;
 
 /* One cohort splits in the third round, both in the sixth. */
@@ -76,11 +87,18 @@ static int run(const variant *v, uint64_t fail_at)
   w.job.strategy = v->strategy;
   w.job.cohort_pace = v->pace;
   if (v->is_auxo) configure_auxo(&w);
-  heap.fail_at = heap.asked + fail_at;
+  if (v->after == 0) heap.fail_at = heap.asked + fail_at;
   fl_status st = fl_server_new(&w.server, context, NULL);
   if (st == FL_OK) st = fl_server_add_job(w.server, w.model, &w.job, NULL);
   if (st == FL_OK) {
+    for (uint32_t i = 0; i < w.n_clients; i++)
+      cw_add(&w, i);
+    if (v->after > 0) {
+      cw_run(&w, v->after);
+      heap.fail_at = heap.asked + fail_at;
+    }
     serve(&w, &heap);
+    if (v->pace == FL_COHORT_TOGETHER) check_models(&w);
   } else {
     CHECK_STATUS(st, FL_E_NOMEM);
   }
@@ -134,6 +152,17 @@ static void cohorts_split_by_affinity(void)
   run_all(&auxo, 1, 12);
 }
 
+/* Both cohorts split in the round that is met: taking over a split has some
+ * twenty allocations. */
+static void splits_are_taken_over_one_by_one(void)
+{
+  const variant auxo = {.sketches = FL_SKETCH_LANES, .is_auxo = 1, .after = 5};
+  uint64_t fail_at = 1;
+  while (run(&auxo, fail_at))
+    fail_at += 11;
+  CHECK(fail_at > 1000);
+}
+
 int main(void)
 {
   CHECK_CASE(cohorts_are_found_by_lanes);
@@ -141,5 +170,6 @@ int main(void)
   CHECK_CASE(cohorts_go_on_apart);
   CHECK_CASE(leaves_have_a_strategy);
   CHECK_CASE(cohorts_split_by_affinity);
+  CHECK_CASE(splits_are_taken_over_one_by_one);
   return check_report();
 }
