@@ -106,8 +106,9 @@ static void read_sums(fli_msg_reader *reader, fli_cohort_sums *sums)
   fli_reader_leave(reader);
 }
 
-static fl_status read_scores(fli_job *front, fli_msg_reader *reader,
-                             uint32_t most)
+/* More than there are clients: of those who have scored some may have left, or
+ * moved and scored again. */
+static fl_status read_scores(fli_job *front, fli_msg_reader *reader)
 {
   fli_cohort_scores *scores = &front->cohorts->scores;
   scores->round = fli_reader_u64(reader);
@@ -115,7 +116,8 @@ static fl_status read_scores(fli_job *front, fli_msg_reader *reader,
   read_sums(reader, &scores->sums);
   const uint32_t n = fli_reader_array(reader);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (n > most) return malformed("the number of scores");
+  if (n > (size_t)(reader->end - reader->at))
+    return malformed("the number of scores");
   if (n > 0) {
     scores->values = fli_alloc(front->context, n, sizeof *scores->values);
     if (!scores->values) return fli_nomem(n * sizeof *scores->values);
@@ -233,7 +235,7 @@ fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
     cohorts->work = fli_reader_u64(reader);
     cohorts->is_ending = fli_reader_u64(reader) != 0;
     read_sums(reader, &cohorts->sums);
-    FLI_TRY(read_scores(front, reader, n_sorted));
+    FLI_TRY(read_scores(front, reader));
     FLI_TRY(read_held(cohorts, reader));
     for (uint32_t left = n - PARTS; left > 0; left -= LANE_PARTS)
       FLI_TRY(read_lane(front, reader, sorted, n_sorted));
