@@ -116,24 +116,44 @@ static void begin_draw(fli_job *leaf)
   if (st != FL_OK) fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
 }
 
+static int has_answers(const fli_lane *lane)
+{
+  for (uint32_t i = 0; i < lane->n_visits; i++) {
+    if (!lane->visits[i].is_lost && lane->visits[i].n_told > 0) return 1;
+  }
+  return 0;
+}
+
+/* A draw without a round: the set is told if there is anything to tell. Unless
+ * somebody has moved, the next one would come to the same: not at once. */
+static void end_draw(fli_job *leaf, uint32_t n_moved)
+{
+  if (n_moved == 0 && !has_answers(fli_lane_of(leaf))) {
+    fli_cohorts_give_up(leaf, FL_REJECT_DEADLINE, "nobody takes part");
+    return;
+  }
+  fli_round_wait(leaf);
+  leaf->attempt++;
+  if (n_moved == 0) leaf->hold_ns = pause_end(leaf->front);
+}
+
 /* Those who have not answered in time take no part. */
 static void begin_round(fli_job *leaf)
 {
   const fli_lane *lane = fli_lane_of(leaf);
+  uint32_t n_moved = 0;
   for (uint32_t i = 0; i < lane->n_visits; i++)
     fli_visits_lose(lane->visits[i].participant);
-  if (fli_guests_settle(leaf) != FL_OK) {
-    fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
-    return;
-  }
+  const fl_status st = fli_guests_settle(leaf, &n_moved);
   leaf->front->cohorts->ends++; /* others may have guests */
-  if (fli_cohorts_count_members(leaf) == 0) {
-    fli_round_wait(leaf);
-    leaf->attempt++;
-    return;
+  if (st != FL_OK) {
+    fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
+  } else if (fli_cohorts_count_members(leaf) == 0) {
+    end_draw(leaf, n_moved);
+  } else {
+    leaf->round = fli_apart_number(leaf->front);
+    fli_round_begin(leaf);
   }
-  leaf->round = fli_apart_number(leaf->front);
-  fli_round_begin(leaf);
 }
 
 /* ---- the end ------------------------------------------------------------- */

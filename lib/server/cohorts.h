@@ -207,9 +207,9 @@ int fli_held_is_birth(const fl_cohort_event *event);
 /* ---- cohort_guests.c ---- */
 
 /* Probing is over: who has chosen another cohort is its guest from now on, and
- * the guests of this one are visits. FL_E_NOMEM: it has no room for sketches.
- */
-fl_status fli_guests_settle(fli_job *leaf);
+ * the guests of this one are visits. FL_E_NOMEM: it has no room for them, or
+ * for sketches. */
+fl_status fli_guests_settle(fli_job *leaf, uint32_t *n_moved);
 /* Let go those who will not come. */
 void fli_guests_sweep(fli_job *front, fli_lane *lane);
 void fli_guests_release(fli_job *front, fli_lane *lane);

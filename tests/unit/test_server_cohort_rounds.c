@@ -81,3 +81,133 @@ Test(server_cohort_rounds, scores_of_those_who_have_left_are_saved)
   fl_server_free(server);
   cw_free(&w);
 }
+
+/* ---- draws that come to nothing ------------------------------------------ */
+
+static void go_on_after_pauses(cw_world *w)
+{
+  for (uint32_t t = 0; t < 3000 && !w->is_finished; t++) {
+    uint64_t next = 0;
+    cw_run(w, UINT32_MAX);
+    if (w->is_finished) break;
+    CW_MUST(fl_server_next_timeout(w->server, &next));
+    cr_assert_lt(next, UINT64_MAX);
+    w->now = next;
+  }
+  cr_assert(w->is_finished);
+}
+
+/* Each cohort draws once and waits for the pause; the set, which was told
+ * nothing, counts no round. */
+Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause)
+{
+  static cw_world w;
+  uint64_t next = 0;
+  find_two(&w, 60);
+  for (uint32_t i = 0; i < w.n_clients; i++)
+    w.clients[i].is_shy = 1;
+  cw_run(&w, UINT32_MAX); /* the rounds that have begun */
+  const fli_cohorts *cohorts = front_of(&w)->cohorts;
+  const uint64_t number = cohorts->number;
+  const uint32_t turns[2] = {cohorts->lanes[0].turn, cohorts->lanes[1].turn};
+  for (uint32_t k = 0; k < 20; k++) {
+    for (uint32_t i = 0; i < w.n_clients; i++)
+      (void)cw_talk(&w, i);
+  }
+  cr_assert_eq(cohorts->number, number);
+  CW_MUST(fl_server_next_timeout(w.server, &next));
+  cr_assert_eq(next, w.now + w.job.retry_pause_ns);
+  w.now = next;
+  cw_run(&w, UINT32_MAX);
+  cr_assert_eq(cohorts->number, number + 2);
+  cr_assert_eq(cohorts->lanes[0].turn, turns[0]);
+  cr_assert_eq(cohorts->lanes[1].turn, turns[1]);
+  for (uint32_t i = 0; i < w.n_clients; i++)
+    w.clients[i].is_shy = 0;
+  go_on_after_pauses(&w);
+  cr_assert_eq(w.finished, 60u);
+  cw_free(&w);
+}
+
+/* As with other jobs, nothing comes of it; but every call returns. */
+Test(server_cohort_rounds, without_time_to_answer_each_draw_waits_for_the_pause,
+     .timeout = 60)
+{
+  static cw_world w;
+  uint64_t next = 0;
+  init(&w, FL_CODEC_F32, 8);
+  w.cohorts.rule = FL_COHORT_LOSS;
+  w.cohorts.cap = 2;
+  w.job.norm_deadline_ns = 0;
+  cw_start(&w);
+  cw_run(&w, UINT32_MAX);
+  for (uint32_t t = 0; t < 10; t++) {
+    CW_MUST(fl_server_next_timeout(w.server, &next));
+    cr_assert_eq(next, w.now + w.job.retry_pause_ns);
+    w.now = next;
+    cw_run(&w, UINT32_MAX);
+  }
+  cr_assert_eq(w.finished, 0u);
+  cr_assert_lt(front_of(&w)->cohorts->number, 60u);
+  cw_free(&w);
+}
+
+/* Without memory for them the clock decides when it is tried again. */
+static size_t refused_size;
+static uint32_t n_refused;
+
+static void *refuse_size(void *user, size_t size, size_t alignment)
+{
+  (void)user;
+  if (refused_size && size == refused_size) {
+    n_refused++;
+    return NULL;
+  }
+  return aligned_alloc(alignment,
+                       (size + alignment - 1) / alignment * alignment);
+}
+
+static void give_back(void *user, void *ptr, size_t size, size_t alignment)
+{
+  (void)user;
+  (void)size;
+  (void)alignment;
+  free(ptr);
+}
+
+Test(server_cohort_rounds, guests_without_memory_for_them_wait_for_the_pause,
+     .timeout = 60)
+{
+  static cw_world w;
+  fl_context_options hooks;
+  uint32_t most = 0;
+  init(&w, FL_CODEC_F32, 24);
+  CW_MUST(fl_context_options_init(&hooks, sizeof hooks));
+  hooks.alloc = refuse_size;
+  hooks.dealloc = give_back;
+  CW_MUST(fl_context_new(&w.context, &hooks));
+  w.cohorts.rule = FL_COHORT_LOSS;
+  w.cohorts.cap = 2;
+  w.job.participants = 0;
+  w.job.min_participants = 12;
+  w.job.rounds = 10;
+  cw_start(&w);
+  CW_MUST(fl_server_tick(w.server, 0));
+  refused_size = (12 * sizeof(fli_visit) + 15) / 16 * 16;
+  for (uint32_t k = 0; k < 200 * w.n_clients; k++) {
+    (void)cw_talk(&w, k % w.n_clients);
+    cw_listen(&w);
+    const fli_lane *lanes = front_of(&w)->cohorts->lanes;
+    if (lanes[0].n_guests > most) most = lanes[0].n_guests;
+    if (lanes[1].n_guests > most) most = lanes[1].n_guests;
+  }
+  cr_assert_gt(n_refused, 0u);
+  cr_assert_lt(n_refused, 8u);
+  cr_assert_eq(most, 12u);
+  cr_assert(!w.is_finished);
+  refused_size = 0;
+  go_on_after_pauses(&w);
+  cr_assert_eq(w.finished, 10u);
+  cw_free(&w);
+  fl_context_free(w.context);
+}
