@@ -283,7 +283,8 @@ typedef struct fl_job_options {
    * A round of the whole job, which `rounds` counts, which events without a
    * cohort and fl_job_status name and learning rates follow, is `participants`
    * updates of any cohorts (0: as many as clients are there); rounds that were
-   * aborted do not count, and the job ends when those that run have ended.
+   * aborted do not count, and the job ends when those that run have ended. A
+   * cohort's round keeps the learning rate that it began with.
    * After every evaluate_every-th one each cohort's clients score its model as
    * soon as the cohort is between two rounds, and EVALUATED without a cohort
    * comes when all have, or the next evaluation begins. A change of cohorts of

@@ -152,6 +152,7 @@ static void begin_round(fli_job *leaf)
     end_draw(leaf, n_moved);
   } else {
     leaf->round = fli_apart_number(leaf->front);
+    fli_lane_of(leaf)->of_round = leaf->front->round;
     fli_round_begin(leaf);
   }
 }

@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 /* Values, not arrays, for each draw: a snapshot is nested deep enough. */
-enum { PARTS = 9, EVENT_PARTS = 9, LANE_PARTS = 8 };
+enum { PARTS = 9, EVENT_PARTS = 9, LANE_PARTS = 9 };
 
 static fl_status malformed(const char *what)
 {
@@ -63,6 +63,7 @@ static void write_lane(fli_msg_writer *writer, const fli_cohorts *cohorts,
   fli_writer_u64(writer, (uint64_t)(lane - cohorts->lanes));
   fli_writer_u64(writer, (uint64_t)lane->is_drawn);
   fli_writer_u64(writer, lane->turn);
+  fli_writer_u64(writer, lane->of_round);
   fli_writer_u64(writer, lane->next_probed);
   fli_visits_write(writer, cohorts, lane, sorted);
   fli_visits_write(writer, cohorts, &guests, sorted);
@@ -197,6 +198,14 @@ static fl_status read_guests(fli_job *front, fli_lane *lane,
   return FL_OK;
 }
 
+/* What it is at began in a round of the job that was. */
+static int round_is_good(const fli_job *front, uint32_t cohort)
+{
+  const uint64_t round = front->cohorts->lanes[cohort].of_round;
+  const int is_needed = fli_leaf_is_running(front->cohorts->leaves[cohort]);
+  return round <= front->round && (round > 0 || !is_needed);
+}
+
 static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
                            fli_participant *const *sorted, uint32_t n_sorted)
 {
@@ -211,6 +220,8 @@ static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
     return malformed("a draw");
   lane->is_drawn = (int)is_drawn;
   lane->turn = turn;
+  lane->of_round = fli_reader_u64(reader);
+  if (!round_is_good(front, cohort)) return malformed("a round");
   lane->next_probed = fli_reader_u32(reader);
   fl_status st = fli_visits_read(front, lane, reader, sorted, n_sorted);
   if (st == FL_OK) st = read_guests(front, lane, reader, sorted, n_sorted);

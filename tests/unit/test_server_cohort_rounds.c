@@ -211,3 +211,78 @@ Test(server_cohort_rounds, guests_without_memory_for_them_wait_for_the_pause,
   cw_free(&w);
   fl_context_free(w.context);
 }
+
+/* ---- rates --------------------------------------------------------------- */
+
+enum { ROUNDS_MOST = 8192 };
+
+static float rates[ROUNDS_MOST]; /* by number of a cohort's round */
+static uint32_t n_plans, n_rates, n_other;
+
+static fl_status note_rate(const fl_train_task *task, fl_train_result *result,
+                           void *user)
+{
+  float *first = &rates[task->round % ROUNDS_MOST];
+  n_plans++;
+  n_rates += *first == 0.0f;
+  if (*first == 0.0f) *first = task->learning_rate;
+  n_other += *first != task->learning_rate;
+  return cw_train(task, result, user);
+}
+
+static void add_noting(cw_world *w, uint32_t at)
+{
+  cw_client *client = &w->clients[at];
+  fl_client_options options;
+  client->world = w;
+  client->group = at % w->n_groups;
+  snprintf(client->id, sizeof client->id, "c%03u", (unsigned)at);
+  CW_MUST(fl_client_options_init(&options, sizeof options));
+  options.client_id = client->id;
+  options.model = w->model;
+  options.train = note_rate;
+  options.evaluate = cw_evaluate;
+  options.measure = cw_measure;
+  options.user = client;
+  CW_MUST(fl_client_new(&client->handle, NULL, &options));
+}
+
+/* The clients of one group are slow, so that rounds of the job are finished
+ * between the first and the last plan of a round; some servers are killed. */
+static void note_rates(uint32_t every)
+{
+  static cw_world w;
+  uint64_t random = 5;
+  memset(rates, 0, sizeof rates);
+  n_plans = n_rates = n_other = 0;
+  init(&w, FL_CODEC_THC, 60);
+  w.job.participants = 12;
+  w.job.rate_schedule = FL_SCHEDULE_COSINE;
+  CW_MUST(fl_server_new(&w.server, NULL, NULL));
+  CW_MUST(fl_server_add_job(w.server, w.model, &w.job, NULL));
+  for (uint32_t i = 0; i < w.n_clients; i++)
+    add_noting(&w, i);
+  CW_MUST(fl_server_tick(w.server, 0));
+  for (uint32_t t = 1; t < 400000 && !w.is_finished; t++) {
+    const uint32_t i = (uint32_t)(cw_next(&random) % w.n_clients);
+    if (i % 2 && t % 3) continue;
+    (void)cw_talk(&w, i);
+    cw_listen(&w);
+    if (every && t % every == 0 && !w.is_finished) cw_restart(&w);
+  }
+  cr_assert(w.is_finished);
+  cr_assert_gt(n_rates, 60u);
+  cr_assert_gt(n_plans, 3 * n_rates);
+  cr_assert_eq(n_other, 0u);
+  cw_free(&w);
+}
+
+Test(server_cohort_rounds, all_members_of_a_round_have_one_rate)
+{
+  note_rates(0);
+}
+
+Test(server_cohort_rounds, restored_a_round_keeps_its_rate, .timeout = 120)
+{
+  note_rates(701);
+}
