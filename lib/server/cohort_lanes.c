@@ -202,7 +202,9 @@ static fl_status read_guests(fli_job *front, fli_lane *lane,
 static int round_is_good(const fli_job *front, uint32_t cohort)
 {
   const uint64_t round = front->cohorts->lanes[cohort].of_round;
-  const int is_needed = fli_leaf_is_running(front->cohorts->leaves[cohort]);
+  const fli_job *leaf = front->cohorts->leaves[cohort];
+  const int is_needed =
+      fli_leaf_is_running(leaf) || leaf->phase == FLI_PHASE_EVALUATING;
   return round <= front->round && (round > 0 || !is_needed);
 }
 

@@ -61,7 +61,8 @@ typedef struct fli_conclusion {
 typedef struct fli_lane {
   int is_drawn;      /* APART: the leaf is at it, or has still to report */
   uint32_t turn;     /* number of the round for the set */
-  uint64_t of_round; /* APART: round of the job when that of the leaf began */
+  uint64_t of_round; /* APART: the job's when the leaf's began, or that of the
+                      evaluation that it is at */
   fli_visit *visits; /* by id */
   uint32_t n_visits;
   uint32_t room; /* of `visits` */

@@ -46,11 +46,11 @@ static void run_until_alone(cw_world *w, uint32_t slow)
 }
 
 /* Two of three clients are of one group. */
-static uint32_t find_uneven(cw_world *w)
+static uint32_t find_uneven(cw_world *w, uint32_t evaluate_every)
 {
   init(w, FL_CODEC_THC, 60);
   w->job.participants = 12;
-  w->job.evaluate_every = 20;
+  w->job.evaluate_every = evaluate_every;
   cw_start(w);
   for (uint32_t i = 0; i < w->n_clients; i++)
     w->clients[i].group = i % 3 == 2;
@@ -64,7 +64,7 @@ Test(server_cohort_rounds, scores_of_those_who_have_left_are_saved)
 {
   static cw_world w;
   fl_server *server = NULL;
-  const uint32_t slow = find_uneven(&w);
+  const uint32_t slow = find_uneven(&w, 20);
   run_until_alone(&w, slow);
   CW_MUST(fl_server_pause_job(w.server, 0));
   for (uint32_t k = 0; k < 20 * w.n_clients; k++) {
@@ -79,6 +79,60 @@ Test(server_cohort_rounds, scores_of_those_who_have_left_are_saved)
   CW_MUST(restore_saved(&w, &server));
   cr_assert_eq(server->jobs[0]->cohorts->scores.n, n);
   fl_server_free(server);
+  cw_free(&w);
+}
+
+/* Only clients of other cohorts are heard. */
+static void talk_without(cw_world *w, uint32_t slow)
+{
+  for (uint32_t i = 0; i < w->n_clients; i++) {
+    if (cw_cohort(w, i) != slow) (void)cw_talk(w, i);
+  }
+}
+
+/* The next ones of the cohort. */
+static fl_server_event wait_for_scores(cw_world *w, uint32_t cohort)
+{
+  fl_server_event e;
+  CW_MUST(fl_server_event_init(&e, sizeof e));
+  for (uint32_t k = 0; k < 400 * w->n_clients; k++) {
+    (void)cw_talk(w, k % w->n_clients);
+    while (fl_server_poll(w->server, &e) == FL_OK) {
+      if (e.kind == FL_SERVER_EVALUATED && e.cohort == cohort) return e;
+    }
+  }
+  cr_assert_fail("there were none");
+  return e;
+}
+
+/* A cohort that still scores for one evaluation when the next begins is asked
+ * again, and is in the next with its newer scores only. */
+Test(server_cohort_rounds, late_scores_are_of_their_own_evaluation)
+{
+  static cw_world w;
+  const uint32_t slow = find_uneven(&w, 5);
+  const fli_cohorts *cohorts = front_of(&w)->cohorts;
+  const fli_job *leaf = cohorts->leaves[slow];
+  for (uint32_t k = 0; leaf->phase != FLI_PHASE_EVALUATING; k++) {
+    cr_assert_lt(k, 400 * w.n_clients);
+    (void)cw_talk(&w, k % w.n_clients);
+    cw_listen(&w);
+  }
+  const uint64_t older = cohorts->scores.round;
+  for (uint32_t k = 0; cohorts->scores.round == older; k++) {
+    cr_assert_lt(k, 400u);
+    talk_without(&w, slow);
+    cw_listen(&w);
+  }
+  const uint64_t newer = cohorts->scores.round;
+  cr_assert_eq(leaf->phase, FLI_PHASE_EVALUATING);
+  cr_assert_gt(newer, older);
+  const fl_server_event late = wait_for_scores(&w, slow);
+  cr_assert_eq(late.round, older);
+  const fl_server_event next = wait_for_scores(&w, slow);
+  cr_assert_eq(next.round, newer);
+  cr_assert_geq(next.model_version, late.model_version);
+  cr_assert_eq(next.selected, 20u);
   cw_free(&w);
 }
 
