@@ -215,17 +215,20 @@ static void finish_round(fli_job *front)
   }
 }
 
-/* A round of the job is as many updates as it asks for. */
+/* A round of the job is as many updates as it asks for, or as clients are
+ * there: updates of many who have left are not many rounds of a few. */
 static void finish_rounds(fli_job *front)
 {
   fli_cohorts *cohorts = front->cohorts;
   uint64_t whole = front->options.participants;
-  if (whole == 0) whole = front->registry.trainers;
+  const int is_all = whole == 0;
+  if (is_all) whole = front->registry.trainers;
   if (whole == 0) whole = 1;
-  while (cohorts->work >= whole && !cohorts->is_ending) {
-    cohorts->work -= whole;
+  uint64_t n = cohorts->work / whole;
+  cohorts->work %= whole;
+  if (is_all && n > 1) n = 1;
+  for (; n > 0 && !cohorts->is_ending; n--)
     finish_round(front);
-  }
 }
 
 /* 0: there was no memory. */

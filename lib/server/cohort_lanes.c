@@ -232,6 +232,16 @@ static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
   return fli_reader_status(reader);
 }
 
+/* What is more than a round's updates was a round; a front waits for nothing
+ * itself. */
+static int front_is_good(const fli_job *front)
+{
+  const fli_cohorts *cohorts = front->cohorts;
+  const uint32_t whole = front->options.participants;
+  return front->deadline_ns == UINT64_MAX &&
+         (whole == 0 || cohorts->work < whole);
+}
+
 fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
                          fli_participant *const *sorted, uint32_t n_sorted)
 {
@@ -247,6 +257,8 @@ fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
     cohorts->number = fli_reader_u64(reader);
     cohorts->work = fli_reader_u64(reader);
     cohorts->is_ending = fli_reader_u64(reader) != 0;
+    if (fli_reader_status(reader) == FL_OK && !front_is_good(front))
+      FLI_TRY(malformed("the front"));
     read_sums(reader, &cohorts->sums);
     FLI_TRY(read_scores(front, reader));
     FLI_TRY(read_held(cohorts, reader));

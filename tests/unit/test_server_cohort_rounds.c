@@ -340,3 +340,63 @@ Test(server_cohort_rounds, restored_a_round_keeps_its_rate, .timeout = 120)
 {
   note_rates(701);
 }
+
+/* ---- snapshots that lie -------------------------------------------------- */
+
+Test(server_cohort_rounds, front_that_waits_or_has_too_much_work_is_refused)
+{
+  static cw_world w;
+  fl_server *server = NULL;
+  find_two(&w, 60);
+  fli_job *front = w.server->jobs[0];
+  const uint64_t work = front->cohorts->work;
+  CW_MUST(restore_saved(&w, &server));
+  fl_server_free(server);
+  front->cohorts->work = w.job.participants;
+  cr_assert_eq(restore_saved(&w, &server), FL_E_FORMAT);
+  front->cohorts->work = work;
+  front->deadline_ns = w.now + CW_SECOND;
+  cr_assert_eq(restore_saved(&w, &server), FL_E_FORMAT);
+  front->deadline_ns = UINT64_MAX;
+  CW_MUST(restore_saved(&w, &server));
+  fl_server_free(server);
+  cw_free(&w);
+}
+
+Test(server_cohort_rounds, round_that_no_round_of_the_job_had_is_refused)
+{
+  static cw_world w;
+  fl_server *server = NULL;
+  find_two(&w, 60);
+  fli_job *front = w.server->jobs[0];
+  fli_lane *lane = &front->cohorts->lanes[0];
+  for (uint32_t k = 0; !fli_leaf_is_running(front->cohorts->leaves[0]); k++) {
+    cr_assert_lt(k, 100 * w.n_clients);
+    (void)cw_talk(&w, k % w.n_clients);
+  }
+  lane->of_round = 0;
+  cr_assert_eq(restore_saved(&w, &server), FL_E_FORMAT);
+  lane->of_round = front->round + 1;
+  cr_assert_eq(restore_saved(&w, &server), FL_E_FORMAT);
+  lane->of_round = front->round;
+  CW_MUST(restore_saved(&w, &server));
+  fl_server_free(server);
+  cw_free(&w);
+}
+
+/* Where a round is as many updates as clients are there, those of clients who
+ * have left are one round at most. */
+Test(server_cohort_rounds, updates_of_many_are_not_many_rounds_of_a_few)
+{
+  static cw_world w;
+  init(&w, FL_CODEC_F32, 8);
+  w.job.participants = 0;
+  cw_start(&w);
+  cw_run(&w, 1);
+  fli_job *front = w.server->jobs[0];
+  front->cohorts->work = UINT64_MAX / 2;
+  cw_run(&w, w.finished + 1);
+  cr_assert_eq(w.finished, 2u);
+  cr_assert_lt(front->cohorts->work, 8u);
+  cw_free(&w);
+}
