@@ -171,9 +171,7 @@ static fl_status report(fli_job *leaf)
     if (st == FL_E_NOMEM) return st;
     lane->end.ended = 1;
   }
-  st = fl_cohort_set_decide(front->cohorts->set);
-  if (st == FL_OK) lane->end.is_decided = 1;
-  return st;
+  return fl_cohort_set_decide(front->cohorts->set);
 }
 
 static void count(fli_job *leaf)
@@ -209,7 +207,7 @@ static void finish_round(fli_job *front)
   cohorts->sums = (fli_cohort_sums){0};
   if (fli_evaluate_is_due(front)) fli_scores_begin(front);
   if (front->round >= front->options.rounds) {
-    cohorts->is_ending = 1;
+    cohorts->is_ending = FLI_ROUNDS_MADE;
   } else {
     front->round++;
   }
@@ -348,7 +346,8 @@ int fli_apart_progress(fli_job *front)
           front->options.return_grace_ns) {
     cohorts->is_back = 0;
   }
-  if (cohorts->number >= NUMBERS_END) cohorts->is_ending = 1;
+  if (cohorts->number >= NUMBERS_END && !cohorts->is_ending)
+    cohorts->is_ending = FLI_NUMBERS_USED;
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     if (cohorts->leaves[i]) has_changed |= end_phase(cohorts->leaves[i]);
     fli_guests_sweep(front, &cohorts->lanes[i]);
@@ -383,16 +382,17 @@ int fli_apart_abort(fli_job *front, uint32_t reason, const char *text)
   return is_any;
 }
 
-static void earlier(uint64_t *next, uint64_t other, uint64_t now)
+/* What is past was seen, and waits for something else. */
+static void add_time(uint64_t *next, uint64_t at, uint64_t now)
 {
-  if (other > now && other < *next) *next = other;
+  if (at > now && at < *next) *next = at;
 }
 
 uint64_t fli_apart_next_timeout(const fli_job *front)
 {
   const uint64_t now = front->server->now_ns;
   uint64_t next = UINT64_MAX;
-  earlier(&next, front->hold_ns, now);
+  add_time(&next, front->hold_ns, now);
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     const fli_job *leaf = front->cohorts->leaves[i];
     if (!leaf) continue;
@@ -400,10 +400,11 @@ uint64_t fli_apart_next_timeout(const fli_job *front)
       if (leaf->deadline_ns < next) next = leaf->deadline_ns;
       continue;
     }
-    earlier(&next, leaf->hold_ns, now);
+    add_time(&next, leaf->hold_ns, now);
     if (front->registry.grace_first) {
-      earlier(&next,
-              fli_later(leaf->waiting_ns, front->options.return_grace_ns), now);
+      add_time(&next,
+               fli_later(leaf->waiting_ns, front->options.return_grace_ns),
+               now);
     }
   }
   return next;

@@ -400,3 +400,39 @@ Test(server_cohort_rounds, updates_of_many_are_not_many_rounds_of_a_few)
   cr_assert_lt(front->cohorts->work, 8u);
   cw_free(&w);
 }
+
+/* ---- the last number ----------------------------------------------------- */
+
+static uint32_t reason_of_end(cw_world *w)
+{
+  fl_server_event e;
+  CW_MUST(fl_server_event_init(&e, sizeof e));
+  for (uint32_t k = 0; k < 400 * w->n_clients; k++) {
+    (void)cw_talk(w, k % w->n_clients);
+    while (fl_server_poll(w->server, &e) == FL_OK) {
+      if (e.kind == FL_SERVER_JOB_FINISHED) return e.reason;
+    }
+  }
+  cr_assert_fail("the job did not end");
+  return 0;
+}
+
+/* Rounds that have begun are ended, also by a server that was restored. */
+Test(server_cohort_rounds, job_without_numbers_for_its_rounds_says_why_it_ends)
+{
+  static cw_world w;
+  find_two(&w, 60);
+  w.server->jobs[0]->cohorts->number = UINT64_C(1) << 31;
+  CW_MUST(fl_server_tick(w.server, w.now));
+  cw_restart(&w);
+  cr_assert_eq(reason_of_end(&w), (uint32_t)FL_REJECT_LIMIT);
+  cw_free(&w);
+}
+
+Test(server_cohort_rounds, job_that_has_made_its_rounds_ends_without_a_reason)
+{
+  static cw_world w;
+  find_two(&w, 60);
+  cr_assert_eq(reason_of_end(&w), 0u);
+  cw_free(&w);
+}
