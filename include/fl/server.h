@@ -283,7 +283,8 @@ typedef struct fl_job_options {
    * A round of the whole job, which `rounds` counts, which events without a
    * cohort and fl_job_status name and learning rates follow, is `participants`
    * updates of any cohorts (0: as many as clients are there); rounds that were
-   * aborted do not count, and the job ends when those that run have ended.
+   * aborted do not count, and the job ends when those that run have ended. A
+   * cohort's round keeps the learning rate that it began with.
    * After every evaluate_every-th one each cohort's clients score its model as
    * soon as the cohort is between two rounds, and EVALUATED without a cohort
    * comes when all have, or the next evaluation begins. A change of cohorts of
@@ -344,6 +345,8 @@ enum {
   FL_SERVER_ROUND_FINISHED = 8,  /**< accepted, version, loss */
   FL_SERVER_ROUND_ABORTED = 9,   /**< reason, text */
   FL_SERVER_EVALUATED = 10,      /**< loss, correct, count over clients */
+  /** reason: 0 after its last round, STOPPED, or LIMIT: cohorts that go on
+   * apart have begun 2^31 rounds. */
   FL_SERVER_JOB_FINISHED = 11,
   /** From this round on: first_active, plan_version, freeze_reason. */
   FL_SERVER_FREEZE_CHANGED = 12,
@@ -451,11 +454,15 @@ FL_API fl_status fl_server_get_accuracy(const fl_server *server, uint32_t job,
                                         fl_client_accuracy *accuracy);
 
 /** Borrow a job's cohorts, to look at: valid until the next call on the server
- * that is not one to ask. FL_E_NOT_FOUND: no such job; FL_E_STATE: it has no
- * cohorts. */
+ * that is not one to ask. APART, the set is ahead of the models while a change
+ * that it has decided waits for a round to end: COHORT_CHANGED says when both
+ * are the same. FL_E_NOT_FOUND: no such job; FL_E_STATE: it has no cohorts. */
 FL_API fl_status fl_server_get_cohorts(const fl_server *server, uint32_t job,
                                        const fl_cohort_set **cohorts);
-/** As fl_server_copy_weights, of one cohort's model. FL_E_NOT_FOUND: no such
+/** As fl_server_copy_weights, of one cohort's model: the one that clients are
+ * given. While a change waits (fl_server_get_cohorts) a cohort that the set has
+ * begun has none yet, FL_E_NOT_FOUND, and one that it has ended has its own,
+ * also where the set has given its number to another. FL_E_NOT_FOUND: no such
  * job or cohort; FL_E_STATE: it has none; FL_E_DIM. */
 FL_API fl_status fl_server_copy_cohort(const fl_server *server, uint32_t job,
                                        uint32_t cohort, float *weights,
@@ -527,8 +534,9 @@ FL_API fl_status fl_server_forget(fl_server *server, uint32_t job,
 /** Save all jobs, clients and the running rounds (uploads that are not
  * committed yet are sent again by their clients). Guarded by a hash.
  * FL_E_IO: the writer failed; FL_E_STATE: cohorts could not be decided for want
- * of memory, and will be with the next tick; FL_E_UNSUPPORTED: a job's strategy
- * has functions of the host. */
+ * of memory; that is tried again after the job's pause, and until then nothing
+ * is committed to a store, either. FL_E_UNSUPPORTED: a job's strategy has
+ * functions of the host. */
 FL_API fl_status fl_server_save(const fl_server *server,
                                 const fl_writer *writer);
 /** Restore into a new server; every connection is new afterwards. FL_E_FORMAT,

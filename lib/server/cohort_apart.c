@@ -116,24 +116,45 @@ static void begin_draw(fli_job *leaf)
   if (st != FL_OK) fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
 }
 
+static int has_answers(const fli_lane *lane)
+{
+  for (uint32_t i = 0; i < lane->n_visits; i++) {
+    if (!lane->visits[i].is_lost && lane->visits[i].n_told > 0) return 1;
+  }
+  return 0;
+}
+
+/* A draw without a round: the set is told if there is anything to tell. Unless
+ * somebody has moved, the next one would come to the same: not at once. */
+static void end_draw(fli_job *leaf, uint32_t n_moved)
+{
+  if (n_moved == 0 && !has_answers(fli_lane_of(leaf))) {
+    fli_cohorts_give_up(leaf, FL_REJECT_DEADLINE, "nobody takes part");
+    return;
+  }
+  fli_round_wait(leaf);
+  leaf->attempt++;
+  if (n_moved == 0) leaf->hold_ns = pause_end(leaf->front);
+}
+
 /* Those who have not answered in time take no part. */
 static void begin_round(fli_job *leaf)
 {
   const fli_lane *lane = fli_lane_of(leaf);
+  uint32_t n_moved = 0;
   for (uint32_t i = 0; i < lane->n_visits; i++)
     fli_visits_lose(lane->visits[i].participant);
-  if (fli_guests_settle(leaf) != FL_OK) {
-    fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
-    return;
-  }
+  const fl_status st = fli_guests_settle(leaf, &n_moved);
   leaf->front->cohorts->ends++; /* others may have guests */
-  if (fli_cohorts_count_members(leaf) == 0) {
-    fli_round_wait(leaf);
-    leaf->attempt++;
-    return;
+  if (st != FL_OK) {
+    fli_cohorts_give_up(leaf, FL_REJECT_LIMIT, fl_last_error());
+  } else if (fli_cohorts_count_members(leaf) == 0) {
+    end_draw(leaf, n_moved);
+  } else {
+    leaf->round = fli_apart_number(leaf->front);
+    fli_lane_of(leaf)->of_round = leaf->front->round;
+    fli_round_begin(leaf);
   }
-  leaf->round = fli_apart_number(leaf->front);
-  fli_round_begin(leaf);
 }
 
 /* ---- the end ------------------------------------------------------------- */
@@ -150,9 +171,7 @@ static fl_status report(fli_job *leaf)
     if (st == FL_E_NOMEM) return st;
     lane->end.ended = 1;
   }
-  st = fl_cohort_set_decide(front->cohorts->set);
-  if (st == FL_OK) lane->end.is_decided = 1;
-  return st;
+  return fl_cohort_set_decide(front->cohorts->set);
 }
 
 static void count(fli_job *leaf)
@@ -188,23 +207,26 @@ static void finish_round(fli_job *front)
   cohorts->sums = (fli_cohort_sums){0};
   if (fli_evaluate_is_due(front)) fli_scores_begin(front);
   if (front->round >= front->options.rounds) {
-    cohorts->is_ending = 1;
+    cohorts->is_ending = FLI_ROUNDS_MADE;
   } else {
     front->round++;
   }
 }
 
-/* A round of the job is as many updates as it asks for. */
+/* A round of the job is as many updates as it asks for, or as clients are
+ * there: updates of many who have left are not many rounds of a few. */
 static void finish_rounds(fli_job *front)
 {
   fli_cohorts *cohorts = front->cohorts;
   uint64_t whole = front->options.participants;
-  if (whole == 0) whole = front->registry.trainers;
+  const int is_all = whole == 0;
+  if (is_all) whole = front->registry.trainers;
   if (whole == 0) whole = 1;
-  while (cohorts->work >= whole && !cohorts->is_ending) {
-    cohorts->work -= whole;
+  uint64_t n = cohorts->work / whole;
+  cohorts->work %= whole;
+  if (is_all && n > 1) n = 1;
+  for (; n > 0 && !cohorts->is_ending; n--)
     finish_round(front);
-  }
 }
 
 /* 0: there was no memory. */
@@ -324,7 +346,8 @@ int fli_apart_progress(fli_job *front)
           front->options.return_grace_ns) {
     cohorts->is_back = 0;
   }
-  if (cohorts->number >= NUMBERS_END) cohorts->is_ending = 1;
+  if (cohorts->number >= NUMBERS_END && !cohorts->is_ending)
+    cohorts->is_ending = FLI_NUMBERS_USED;
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     if (cohorts->leaves[i]) has_changed |= end_phase(cohorts->leaves[i]);
     fli_guests_sweep(front, &cohorts->lanes[i]);
@@ -359,16 +382,17 @@ int fli_apart_abort(fli_job *front, uint32_t reason, const char *text)
   return is_any;
 }
 
-static void earlier(uint64_t *next, uint64_t other, uint64_t now)
+/* What is past was seen, and waits for something else. */
+static void add_time(uint64_t *next, uint64_t at, uint64_t now)
 {
-  if (other > now && other < *next) *next = other;
+  if (at > now && at < *next) *next = at;
 }
 
 uint64_t fli_apart_next_timeout(const fli_job *front)
 {
   const uint64_t now = front->server->now_ns;
   uint64_t next = UINT64_MAX;
-  earlier(&next, front->hold_ns, now);
+  add_time(&next, front->hold_ns, now);
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     const fli_job *leaf = front->cohorts->leaves[i];
     if (!leaf) continue;
@@ -376,10 +400,11 @@ uint64_t fli_apart_next_timeout(const fli_job *front)
       if (leaf->deadline_ns < next) next = leaf->deadline_ns;
       continue;
     }
-    earlier(&next, leaf->hold_ns, now);
+    add_time(&next, leaf->hold_ns, now);
     if (front->registry.grace_first) {
-      earlier(&next,
-              fli_later(leaf->waiting_ns, front->options.return_grace_ns), now);
+      add_time(&next,
+               fli_later(leaf->waiting_ns, front->options.return_grace_ns),
+               now);
     }
   }
   return next;

@@ -86,21 +86,24 @@ static int become_guest(fli_job *front, const fli_visit *visit)
   return 1;
 }
 
-/* Visits that stay, in their places. */
-static void part(fli_job *leaf, fli_lane *lane)
+/* Visits that stay, in their places; how many are guests elsewhere now. */
+static uint32_t part(fli_job *leaf, fli_lane *lane)
 {
-  uint32_t kept = 0;
+  uint32_t kept = 0, moved = 0;
   for (uint32_t i = 0; i < lane->n_visits; i++) {
     const fli_visit *visit = &lane->visits[i];
     const int stays = visit->cohort == leaf->cohort || visit->is_lost;
     if (stays) {
       visit->participant->visit = kept;
       lane->visits[kept++] = *visit;
-    } else if (!become_guest(leaf->front, visit)) {
+    } else if (become_guest(leaf->front, visit)) {
+      moved++;
+    } else {
       let_go(leaf->front, visit->participant);
     }
   }
   lane->n_visits = kept;
+  return moved;
 }
 
 /* ---- arriving ------------------------------------------------------------ */
@@ -123,28 +126,29 @@ static void merge(const fli_job *leaf, fli_lane *lane, fli_visit *all)
   }
 }
 
-/* Without memory they come with the next round. */
-static void receive(fli_job *leaf, fli_lane *lane)
+/* FL_E_NOMEM: they are guests still. */
+static fl_status receive(fli_job *leaf, fli_lane *lane)
 {
   const uint32_t n = lane->n_visits + lane->n_guests;
-  if (lane->n_guests == 0) return;
+  if (lane->n_guests == 0) return FL_OK;
   fli_visit *all = fli_alloc(leaf->context, n, sizeof *all);
-  if (!all) return;
+  if (!all) return fli_nomem(n * sizeof *all);
   merge(leaf, lane, all);
   fli_free(leaf->context, lane->visits, lane->room * sizeof *lane->visits);
   lane->visits = all;
   lane->n_visits = lane->room = n;
   free_guests(leaf->front, lane);
+  return FL_OK;
 }
 
-fl_status fli_guests_settle(fli_job *leaf)
+fl_status fli_guests_settle(fli_job *leaf, uint32_t *n_moved)
 {
   fli_lane *lane = fli_lane_of(leaf);
   const size_t row = leaf->front->cohorts->row;
-  part(leaf, lane);
+  *n_moved = part(leaf, lane);
   fli_guests_sweep(leaf->front, lane);
-  receive(leaf, lane);
-  if (row == 0) return FL_OK;
+  const fl_status st = receive(leaf, lane);
+  if (st != FL_OK || row == 0) return st;
   lane->sketches = fli_alloc(leaf->context, lane->n_visits, row);
   return lane->sketches ? FL_OK : fli_nomem(lane->n_visits * row);
 }

@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 /* Values, not arrays, for each draw: a snapshot is nested deep enough. */
-enum { PARTS = 9, EVENT_PARTS = 9, LANE_PARTS = 8 };
+enum { PARTS = 9, EVENT_PARTS = 9, LANE_PARTS = 9 };
 
 static fl_status malformed(const char *what)
 {
@@ -63,6 +63,7 @@ static void write_lane(fli_msg_writer *writer, const fli_cohorts *cohorts,
   fli_writer_u64(writer, (uint64_t)(lane - cohorts->lanes));
   fli_writer_u64(writer, (uint64_t)lane->is_drawn);
   fli_writer_u64(writer, lane->turn);
+  fli_writer_u64(writer, lane->of_round);
   fli_writer_u64(writer, lane->next_probed);
   fli_visits_write(writer, cohorts, lane, sorted);
   fli_visits_write(writer, cohorts, &guests, sorted);
@@ -80,7 +81,7 @@ void fli_lanes_write(fli_msg_writer *writer, const fli_job *front,
   if (!fli_cohorts_is_apart(front)) return;
   fli_writer_u64(writer, cohorts->number);
   fli_writer_u64(writer, cohorts->work);
-  fli_writer_u64(writer, (uint64_t)cohorts->is_ending);
+  fli_writer_u64(writer, cohorts->is_ending);
   write_sums(writer, &cohorts->sums);
   write_scores(writer, &cohorts->scores);
   fli_writer_array(writer, cohorts->n_held);
@@ -106,8 +107,9 @@ static void read_sums(fli_msg_reader *reader, fli_cohort_sums *sums)
   fli_reader_leave(reader);
 }
 
-static fl_status read_scores(fli_job *front, fli_msg_reader *reader,
-                             uint32_t most)
+/* More than there are clients: of those who have scored some may have left, or
+ * moved and scored again. */
+static fl_status read_scores(fli_job *front, fli_msg_reader *reader)
 {
   fli_cohort_scores *scores = &front->cohorts->scores;
   scores->round = fli_reader_u64(reader);
@@ -115,7 +117,8 @@ static fl_status read_scores(fli_job *front, fli_msg_reader *reader,
   read_sums(reader, &scores->sums);
   const uint32_t n = fli_reader_array(reader);
   if (fli_reader_status(reader) != FL_OK) return fli_reader_status(reader);
-  if (n > most) return malformed("the number of scores");
+  if (n > (size_t)(reader->end - reader->at))
+    return malformed("the number of scores");
   if (n > 0) {
     scores->values = fli_alloc(front->context, n, sizeof *scores->values);
     if (!scores->values) return fli_nomem(n * sizeof *scores->values);
@@ -195,6 +198,16 @@ static fl_status read_guests(fli_job *front, fli_lane *lane,
   return FL_OK;
 }
 
+/* What it is at began in a round of the job that was. */
+static int round_is_good(const fli_job *front, uint32_t cohort)
+{
+  const uint64_t round = front->cohorts->lanes[cohort].of_round;
+  const fli_job *leaf = front->cohorts->leaves[cohort];
+  const int is_needed =
+      fli_leaf_is_running(leaf) || leaf->phase == FLI_PHASE_EVALUATING;
+  return round <= front->round && (round > 0 || !is_needed);
+}
+
 static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
                            fli_participant *const *sorted, uint32_t n_sorted)
 {
@@ -209,12 +222,25 @@ static fl_status read_lane(fli_job *front, fli_msg_reader *reader,
     return malformed("a draw");
   lane->is_drawn = (int)is_drawn;
   lane->turn = turn;
+  lane->of_round = fli_reader_u64(reader);
+  if (!round_is_good(front, cohort)) return malformed("a round");
   lane->next_probed = fli_reader_u32(reader);
   fl_status st = fli_visits_read(front, lane, reader, sorted, n_sorted);
   if (st == FL_OK) st = read_guests(front, lane, reader, sorted, n_sorted);
   if (st != FL_OK) return st;
   if (!lane->is_drawn && lane->n_visits > 0) return malformed("a draw");
   return fli_reader_status(reader);
+}
+
+/* What is more than a round's updates was a round; a front waits for nothing
+ * itself. */
+static int front_is_good(const fli_job *front)
+{
+  const fli_cohorts *cohorts = front->cohorts;
+  const uint32_t whole = front->options.participants;
+  return front->deadline_ns == UINT64_MAX &&
+         (whole == 0 || cohorts->work < whole || cohorts->is_ending) &&
+         cohorts->is_ending <= FLI_NUMBERS_USED;
 }
 
 fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
@@ -231,9 +257,11 @@ fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
     cohorts->is_back = 1;
     cohorts->number = fli_reader_u64(reader);
     cohorts->work = fli_reader_u64(reader);
-    cohorts->is_ending = fli_reader_u64(reader) != 0;
+    cohorts->is_ending = fli_reader_u32(reader);
+    if (fli_reader_status(reader) == FL_OK && !front_is_good(front))
+      FLI_TRY(malformed("the front"));
     read_sums(reader, &cohorts->sums);
-    FLI_TRY(read_scores(front, reader, n_sorted));
+    FLI_TRY(read_scores(front, reader));
     FLI_TRY(read_held(cohorts, reader));
     for (uint32_t left = n - PARTS; left > 0; left -= LANE_PARTS)
       FLI_TRY(read_lane(front, reader, sorted, n_sorted));

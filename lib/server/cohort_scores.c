@@ -62,6 +62,7 @@ void fli_scores_begin(fli_job *front)
 
 void fli_scores_ask(fli_job *leaf)
 {
+  fli_lane_of(leaf)->of_round = leaf->front->cohorts->scores.round;
   leaf->round = fli_apart_number(leaf->front);
   fli_evaluate_begin(leaf);
 }
@@ -90,15 +91,19 @@ static void add(fli_cohort_scores *scores, const fli_job *leaf)
   }
 }
 
+/* An evaluation that was told meanwhile cannot use them; for the next one the
+ * cohort is asked again. */
 void fli_scores_end(fli_job *leaf)
 {
   fli_job *front = leaf->front;
   fli_cohort_scores *scores = &front->cohorts->scores;
-  leaf->round = scores->round; /* for the host */
+  const int is_left = scores->left >> leaf->cohort & 1;
+  leaf->round = fli_lane_of(leaf)->of_round; /* for the host */
+  const int is_late = leaf->round != scores->round;
   fli_evaluate_report(leaf);
-  if (scores->left >> leaf->cohort & 1) add(scores, leaf);
+  if (is_left && !is_late) add(scores, leaf);
   fli_round_wait(leaf);
-  fli_scores_drop(front, leaf->cohort);
+  if (!is_late) fli_scores_drop(front, leaf->cohort);
 }
 
 void fli_scores_drop(fli_job *front, uint32_t cohort)

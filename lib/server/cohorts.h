@@ -61,6 +61,8 @@ typedef struct fli_conclusion {
 typedef struct fli_lane {
   int is_drawn;      /* APART: the leaf is at it, or has still to report */
   uint32_t turn;     /* number of the round for the set */
+  uint64_t of_round; /* APART: the job's when the leaf's began, or that of the
+                      evaluation that it is at */
   fli_visit *visits; /* by id */
   uint32_t n_visits;
   uint32_t room; /* of `visits` */
@@ -79,6 +81,8 @@ typedef struct fli_lane {
   uint64_t seen_ns;
 } fli_lane;
 
+/* Why no cohort begins anything any more. */
+enum { FLI_ROUNDS_MADE = 1, FLI_NUMBERS_USED = 2 };
 enum { FLI_HELD_MOST = 256, FLI_GUEST = UINT32_MAX - 1 };
 
 /* APART: sums since the last event about a round, or an evaluation, of the
@@ -109,11 +113,11 @@ struct fli_cohorts {
   size_t row;                    /* bytes of a sketch or feature */
   fli_lane lanes[FL_COHORT_MAX]; /* TOGETHER: the first, for all */
   /* APART: */
-  uint64_t number; /* of the last round or draw of any leaf */
-  uint64_t work;   /* updates counted in the job's round */
-  uint64_t ends;   /* times that clients or cohorts became free */
-  int is_ending;   /* all rounds were made */
-  int is_back;     /* restored: those who were there are waited for */
+  uint64_t number;    /* of the last round or draw of any leaf */
+  uint64_t work;      /* updates counted in the job's round */
+  uint64_t ends;      /* times that clients or cohorts became free */
+  uint32_t is_ending; /* FLI_ROUNDS_MADE or FLI_NUMBERS_USED */
+  int is_back;        /* restored: those who were there are waited for */
   fli_cohort_sums sums;
   fli_cohort_scores scores;
   fl_cohort_event held[FLI_HELD_MOST];
@@ -207,9 +211,9 @@ int fli_held_is_birth(const fl_cohort_event *event);
 /* ---- cohort_guests.c ---- */
 
 /* Probing is over: who has chosen another cohort is its guest from now on, and
- * the guests of this one are visits. FL_E_NOMEM: it has no room for sketches.
- */
-fl_status fli_guests_settle(fli_job *leaf);
+ * the guests of this one are visits. FL_E_NOMEM: it has no room for them, or
+ * for sketches. */
+fl_status fli_guests_settle(fli_job *leaf, uint32_t *n_moved);
 /* Let go those who will not come. */
 void fli_guests_sweep(fli_job *front, fli_lane *lane);
 void fli_guests_release(fli_job *front, fli_lane *lane);

@@ -359,6 +359,8 @@ void fli_job_finish(fli_job *job)
   fl_server_event event = fli_event_of(job, FL_SERVER_JOB_FINISHED);
   event.round = job->is_begun ? job->round : 0;
   event.model_version = fli_cohorts_first(job)->store.canonical.version;
+  if (job->cohorts && job->cohorts->is_ending == FLI_NUMBERS_USED)
+    event.reason = FL_REJECT_LIMIT;
   if (job->is_stopping) event.reason = FL_REJECT_STOPPED;
   fli_round_clear(job);
   fli_buffered_forget(job);

@@ -128,6 +128,15 @@ static int is_asked(const fli_participant *who)
          !member->is_out && !member->is_counted;
 }
 
+/* A round keeps the rate that it began with: that of the job may be over before
+ * all members have their plans. */
+static uint64_t round_of_rate(const fli_job *job)
+{
+  if (!job->front || !fli_cohorts_is_apart(job->front))
+    return fli_job_round(job);
+  return fli_lane_of(job)->of_round;
+}
+
 static float rate_of(const fli_job *job)
 {
   const fl_job_options *options = &(job->front ? job->front : job)->options;
@@ -138,7 +147,7 @@ static float rate_of(const fli_job *job)
       .factor = options->rate_factor,
       .period = options->rate_period ? options->rate_period : options->rounds,
   };
-  return fli_schedule_at(&schedule, fli_job_round(job) - 1);
+  return fli_schedule_at(&schedule, round_of_rate(job) - 1);
 }
 
 static fl_status write_plan(fli_peer *peer)
