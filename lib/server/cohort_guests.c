@@ -86,6 +86,28 @@ static int become_guest(fli_job *front, const fli_visit *visit)
   return 1;
 }
 
+/* Those for whom there is no memory come with another draw. */
+static void lend(fli_job *front, fli_lane *from, uint32_t to)
+{
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < from->n_guests; i++) {
+    fli_visit visit = from->guests[i];
+    fli_visit_lend(&visit, to);
+    if (!become_guest(front, &visit)) from->guests[kept++] = from->guests[i];
+  }
+  from->n_guests = kept;
+}
+
+void fli_guests_borrow(fli_job *leaf)
+{
+  fli_cohorts *cohorts = leaf->front->cohorts;
+  if (!fli_census_borrows(leaf)) return;
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    if ((cohorts->census.lends >> i & 1) && i != leaf->cohort)
+      lend(leaf->front, &cohorts->lanes[i], leaf->cohort);
+  }
+}
+
 /* Visits that stay, in their places. */
 static void part(fli_job *leaf, fli_lane *lane)
 {
