@@ -86,6 +86,25 @@ static int become_guest(fli_job *front, const fli_visit *visit)
   return 1;
 }
 
+/* Visits that stay, in their places. */
+static void part(fli_job *leaf, fli_lane *lane)
+{
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < lane->n_visits; i++) {
+    const fli_visit *visit = &lane->visits[i];
+    const int stays = visit->cohort == leaf->cohort || visit->is_lost;
+    if (stays) {
+      visit->participant->visit = kept;
+      lane->visits[kept++] = *visit;
+    } else if (!become_guest(leaf->front, visit)) {
+      let_go(leaf->front, visit->participant);
+    }
+  }
+  lane->n_visits = kept;
+}
+
+/* ---- arriving ------------------------------------------------------------ */
+
 /* Those for whom there is no memory come with another draw. */
 static void lend(fli_job *front, fli_lane *from, uint32_t to)
 {
@@ -107,25 +126,6 @@ void fli_guests_borrow(fli_job *leaf)
       lend(leaf->front, &cohorts->lanes[i], leaf->cohort);
   }
 }
-
-/* Visits that stay, in their places. */
-static void part(fli_job *leaf, fli_lane *lane)
-{
-  uint32_t kept = 0;
-  for (uint32_t i = 0; i < lane->n_visits; i++) {
-    const fli_visit *visit = &lane->visits[i];
-    const int stays = visit->cohort == leaf->cohort || visit->is_lost;
-    if (stays) {
-      visit->participant->visit = kept;
-      lane->visits[kept++] = *visit;
-    } else if (!become_guest(leaf->front, visit)) {
-      let_go(leaf->front, visit->participant);
-    }
-  }
-  lane->n_visits = kept;
-}
-
-/* ---- arriving ------------------------------------------------------------ */
 
 static void merge(const fli_job *leaf, fli_lane *lane, fli_visit *all)
 {
