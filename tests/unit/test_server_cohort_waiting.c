@@ -136,6 +136,23 @@ Test(server_cohort_waiting, who_waits_looks_when_something_has_changed)
   cw_free(&w);
 }
 
+/* At one time, and with as many there as before. */
+Test(server_cohort_waiting, one_that_goes_and_one_that_comes_are_a_change)
+{
+  static cw_world w;
+  wait_for_one(&w);
+  const uint64_t changes = front_of(&w)->registry.changes;
+  lose(&w, 1);
+  cr_assert_eq(front_of(&w)->registry.changes, changes + 1);
+  (void)cw_talk(&w, 2);
+  cr_assert_eq(front_of(&w)->registry.trainers, 2u);
+  cr_assert_gt(front_of(&w)->registry.changes, changes + 1);
+  cr_assert_eq(count_busy(&w), 0u);
+  CW_MUST(fl_server_forget(w.server, 0, "c001"));
+  cr_assert_eq(count_busy(&w), 1u);
+  cw_free(&w);
+}
+
 /* ---- cohorts that are too small ------------------------------------------ */
 
 /* As cw_listen; the number of rounds that were aborted. */
