@@ -277,7 +277,8 @@ typedef struct fl_job_options {
   uint64_t max_samples;
   /** FL_COHORT_TOGETHER (default) or FL_COHORT_APART. APART, a cohort begins
    * its next round as soon as its last one has ended and clients are there: its
-   * share of `participants`, see cohort_share, but min_participants at least.
+   * share of `participants`, see cohort_share, but min_participants at least;
+   * clients of cohorts that have fewer train with those of others.
    * Rounds of all cohorts are numbered in one row, as they begin: that number
    * is `round` of events that name a cohort, but EVALUATED and COHORT_CHANGED.
    * A round of the whole job, which `rounds` counts, which events without a

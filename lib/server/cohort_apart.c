@@ -42,37 +42,25 @@ static int is_over(const fli_job *front)
   return front->is_stopping || front->cohorts->is_ending;
 }
 
-/* Looking goes over all clients: not again before something has changed. */
-static int has_news(fli_job *leaf)
-{
-  const fli_job *front = leaf->front;
-  fli_lane *lane = fli_lane_of(leaf);
-  const uint64_t ends = front->cohorts->ends, now = front->server->now_ns;
-  const uint32_t trainers = front->registry.trainers;
-  if (lane->seen_trainers == trainers && lane->seen_ends == ends &&
-      lane->seen_ns == now) {
-    return 0;
-  }
-  lane->seen_trainers = trainers;
-  lane->seen_ends = ends;
-  lane->seen_ns = now;
-  return 1;
-}
-
 /* Halves of a trial are compared: one that has trained for longer would win
  * for that. It waits for the round of the other, which has deadlines. */
-static int is_ahead(const fli_job *leaf)
+static int is_ahead(fli_job *leaf)
 {
   const fli_job *front = leaf->front;
+  const uint64_t census = front->cohorts->census.number;
   const fl_cohort_set *set = front->cohorts->set;
   fl_cohort_info own = {.struct_size = sizeof own};
   fl_cohort_info other = {.struct_size = sizeof other};
+  if (fli_lane_of(leaf)->ahead == census) return 1;
   if (fl_cohort_set_get_info(set, leaf->cohort, &own) != FL_OK ||
       own.sibling == FL_COHORT_NONE || !fli_apart_is_busy(front, own.sibling)) {
     return 0;
   }
-  return fl_cohort_set_get_info(set, own.sibling, &other) == FL_OK &&
-         own.round > other.round;
+  if (fl_cohort_set_get_info(set, own.sibling, &other) != FL_OK ||
+      own.round <= other.round)
+    return 0;
+  fli_lane_of(leaf)->ahead = census; /* until something has changed */
+  return 1;
 }
 
 static int is_due(fli_job *leaf)
@@ -87,7 +75,7 @@ static int is_due(fli_job *leaf)
       front->registry.trainers < needed) {
     return 0;
   }
-  return has_news(leaf) && !is_ahead(leaf) && fli_visits_are_there(leaf);
+  return fli_census_is_ready(leaf) && !is_ahead(leaf);
 }
 
 /* The round that the set counts for it. */
@@ -316,6 +304,7 @@ static int begin_any(fli_job *front)
     } else {
       continue;
     }
+    cohorts->census.is_known = 0; /* they are at work */
     has_changed = 1;
   }
   return has_changed;
@@ -393,6 +382,10 @@ uint64_t fli_apart_next_timeout(const fli_job *front)
   const uint64_t now = front->server->now_ns;
   uint64_t next = UINT64_MAX;
   add_time(&next, front->hold_ns, now);
+  if (front->cohorts->is_back) {
+    add_time(&next,
+             fli_later(front->waiting_ns, front->options.return_grace_ns), now);
+  }
   for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
     const fli_job *leaf = front->cohorts->leaves[i];
     if (!leaf) continue;

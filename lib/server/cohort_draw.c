@@ -33,6 +33,11 @@ static fl_status get_member(const fli_participant *who,
   return fl_cohort_set_get_member(who->home->cohorts->set, who->slot, member);
 }
 
+static int is_lent(const candidates *c, const fli_participant *who)
+{
+  return c->asker != c->front && !fli_census_is_candidate(c->asker, who);
+}
+
 /* Those whose comparison a trial needs before they train are not drawn, unless
  * too few were left. */
 static fl_status spare_needed(const candidates *c, uint8_t *roles)
@@ -43,7 +48,8 @@ static fl_status spare_needed(const candidates *c, uint8_t *roles)
     fl_cohort_member member;
     const fl_status st = get_member(c->all[i], &member);
     if (st != FL_OK) return st;
-    if (!member.is_needed || !(c->all[i]->capabilities & FLI_CAP_EVALUATE))
+    if (!member.is_needed || !(c->all[i]->capabilities & FLI_CAP_EVALUATE) ||
+        is_lent(c, c->all[i]))
       continue;
     roles[i] = ROLE_NEEDED;
     needed++;
@@ -105,7 +111,11 @@ static fl_status find_roles(const candidates *c, uint8_t *roles)
     at++;
   }
   fli_free(context, drawn, n * sizeof *drawn);
-  return st == FL_OK ? pick_probed(c, roles) : st;
+  if (st == FL_OK) st = pick_probed(c, roles);
+  for (uint32_t i = 0; st == FL_OK && i < n; i++) {
+    if (roles[i] != ROLE_TRAINS && is_lent(c, c->all[i])) roles[i] = ROLE_NONE;
+  }
+  return st;
 }
 
 /* ---- visits -------------------------------------------------------------- */
@@ -125,6 +135,7 @@ void fli_visits_clear(fli_job *front, fli_lane *lane)
   lane->sketches = NULL;
   lane->n_visits = lane->n_open = lane->room = 0;
   lane->is_drawn = 0;
+  front->cohorts->ends++;
   memset(&lane->end, 0, sizeof lane->end);
 }
 
@@ -154,8 +165,10 @@ static fl_status take_visits(const candidates *c, const uint8_t *roles)
     visit->participant = c->all[i];
     visit->slot = c->all[i]->slot;
     visit->trains = roles[i] == ROLE_TRAINS;
+    const int is_guest = is_lent(c, c->all[i]);
     const fl_status st = fli_visit_begin(c->front, lane, visit);
     if (st != FL_OK) return st;
+    if (is_guest) fli_visit_lend(visit, c->asker->cohort);
     c->all[i]->visit = at++;
     c->all[i]->lane = index_of(c->front, lane);
     lane->n_open += visit->is_open;
@@ -165,88 +178,44 @@ static fl_status take_visits(const candidates *c, const uint8_t *roles)
 
 /* ---- candidates ---------------------------------------------------------- */
 
-/* Undecided between two, it is a candidate of these; a newcomer, of all. Under
- * AUXO nobody chooses. */
-static int is_candidate(const fli_job *leaf, const fli_participant *who)
-{
-  const fli_cohorts *cohorts = leaf->front->cohorts;
-  fl_cohort_member member;
-  if (who->visit != FLI_NO_MEMBER || who->member != FLI_NO_MEMBER ||
-      who->is_leaving || get_member(who, &member) != FL_OK)
-    return 0;
-  if (member.cohort == leaf->cohort) return 1;
-  if (!member.is_unknown || cohorts->options.rule == FL_COHORT_AUXO) return 0;
-  if (member.other != FL_COHORT_NONE) return member.other == leaf->cohort;
-  return (fli_held_mask(leaf->front) >> member.cohort & 1) == 0;
-}
-
 static void keep_candidates(candidates *c)
 {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < c->n; i++) {
-    if (is_candidate(c->asker, c->all[i])) c->all[kept++] = c->all[i];
+    if (fli_census_is_candidate(c->asker, c->all[i]) ||
+        fli_census_is_lent(c->asker, c->all[i]))
+      c->all[kept++] = c->all[i];
   }
   c->n = kept;
 }
 
-/* Its share of a number of clients. */
-static fl_status share_of(const fli_job *leaf, uint32_t total, uint32_t by,
-                          uint32_t *share)
+/* Its share of those who tell losses only. */
+static fl_status find_probed(candidates *c)
 {
-  const fl_cohort_set *set = leaf->front->cohorts->set;
+  const fl_cohort_set *set = c->front->cohorts->set;
   uint32_t counts[FL_COHORT_MAX] = {0};
   const fl_status st =
-      fl_cohort_set_plan(set, total, by, counts, fl_cohort_set_cap(set));
-  *share = counts[leaf->cohort];
-  return st;
-}
-
-static fl_status find_want(const fli_job *leaf, uint32_t *want)
-{
-  const fl_job_options *options = &leaf->front->options;
-  const fl_status st =
-      share_of(leaf, fli_select_size(leaf->front), options->cohort_share, want);
-  if (*want < options->min_participants) *want = options->min_participants;
+      fl_cohort_set_plan(set, c->front->options.cohort_probed,
+                         FL_COHORT_BY_SIZE, counts, fl_cohort_set_cap(set));
+  c->probed = counts[c->asker->cohort];
   return st;
 }
 
 static fl_status find_sizes(candidates *c)
 {
-  const fl_job_options *options = &c->front->options;
-  const uint32_t guests = c->lane->n_guests;
   fl_status st = FL_OK;
   c->most = fli_select_size(c->front);
-  c->probed = options->cohort_probed;
+  c->probed = c->front->options.cohort_probed;
   if (c->asker == c->front) return FL_OK;
-  FLI_TRY(find_want(c->asker, &c->most));
-  FLI_TRY(share_of(c->asker, options->cohort_probed, FL_COHORT_BY_SIZE,
-                   &c->probed));
+  c->most = c->front->cohorts->census.want[c->asker->cohort];
+  FLI_TRY(find_probed(c));
+  fli_guests_borrow(c->asker);
+  const uint32_t guests = c->lane->n_guests;
   if (c->most + guests > FL_MAX_SLOTS) c->most = FL_MAX_SLOTS - guests;
   c->most -= guests < c->most ? guests : c->most;
   keep_candidates(c);
 out:
   return st;
-}
-
-int fli_visits_are_there(fli_job *leaf)
-{
-  fli_job *front = leaf->front;
-  const fli_registry *registry = &front->registry;
-  const fli_lane *lane = fli_lane_of(leaf);
-  const uint64_t now = front->server->now_ns;
-  uint32_t want = 0, found = lane->n_guests;
-  for (size_t i = 0; i < registry->capacity; i++) {
-    const fli_participant *who = registry->slots[i];
-    if (who && who->peer && (who->capabilities & FLI_CAP_TRAIN))
-      found += (uint32_t)is_candidate(leaf, who);
-  }
-  if (found < front->options.min_participants ||
-      find_want(leaf, &want) != FL_OK) {
-    return 0;
-  }
-  return (found >= want && !front->cohorts->is_back) ||
-         !registry->grace_first ||
-         now - leaf->waiting_ns >= front->options.return_grace_ns;
 }
 
 fl_status fli_visits_draw(fli_job *asker)

@@ -108,6 +108,28 @@ static uint32_t part(fli_job *leaf, fli_lane *lane)
 
 /* ---- arriving ------------------------------------------------------------ */
 
+/* Those for whom there is no memory come with another draw. */
+static void lend(fli_job *front, fli_lane *from, uint32_t to)
+{
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < from->n_guests; i++) {
+    fli_visit visit = from->guests[i];
+    fli_visit_lend(&visit, to);
+    if (!become_guest(front, &visit)) from->guests[kept++] = from->guests[i];
+  }
+  from->n_guests = kept;
+}
+
+void fli_guests_borrow(fli_job *leaf)
+{
+  fli_cohorts *cohorts = leaf->front->cohorts;
+  if (!fli_census_borrows(leaf)) return;
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++) {
+    if ((cohorts->census.lends >> i & 1) && i != leaf->cohort)
+      lend(leaf->front, &cohorts->lanes[i], leaf->cohort);
+  }
+}
+
 static void merge(const fli_job *leaf, fli_lane *lane, fli_visit *all)
 {
   uint32_t a = 0, b = 0;

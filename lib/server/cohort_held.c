@@ -2,7 +2,8 @@
 /* APART: what the set decides is followed in order, but a change of cohorts of
  * which one is in the middle of something waits for that to end. Until then no
  * other of the change, or of one behind it that names any of these, begins
- * anything. All that a leaf is at has a deadline, so nothing waits for ever. */
+ * anything. All that a leaf is at ends by a deadline of the job's options, and
+ * waits for nothing that is held, so what is held waits no longer than that. */
 #include "server/cohorts.h"
 
 #include <string.h>

@@ -25,7 +25,9 @@ uint32_t fli_cohorts_count_members(const fli_job *leaf)
   uint32_t n = 0;
   for (uint32_t i = 0; i < lane->n_visits; i++)
     n += (uint32_t)is_member(leaf, &lane->visits[i]);
-  return n;
+  return fli_cohorts_is_apart(leaf->front) && n < leaf->options.min_participants
+             ? 0
+             : n;
 }
 
 fl_status fli_cohorts_fill_members(fli_job *leaf)

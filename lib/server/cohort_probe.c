@@ -76,6 +76,15 @@ fl_status fli_visit_begin(const fli_job *front, const fli_lane *lane,
   return FL_OK;
 }
 
+void fli_visit_lend(fli_visit *visit, uint32_t cohort)
+{
+  visit->cohort = cohort;
+  visit->limit = INFINITY;
+  visit->chooses = visit->is_open = 0;
+  visit->n_probes = visit->n_told = 0;
+  visit->trains = 1;
+}
+
 static void close_visit(fli_lane *lane, fli_visit *visit)
 {
   if (!visit->is_open) return;

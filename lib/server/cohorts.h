@@ -75,10 +75,7 @@ typedef struct fli_lane {
   fli_visit *guests;
   uint32_t n_guests;
   size_t guest_room;
-  /* APART: when it was last looked whether enough clients are there. */
-  uint32_t seen_trainers;
-  uint64_t seen_ends;
-  uint64_t seen_ns;
+  uint64_t ahead; /* APART: the census at which it had to wait for a sibling */
 } fli_lane;
 
 /* Why no cohort begins anything any more. */
@@ -94,6 +91,19 @@ typedef struct fli_cohort_sums {
   uint64_t n_losses; /* samples, of an evaluation */
   uint64_t correct;
 } fli_cohort_sums;
+
+/* APART: who could be drawn, by cohort. */
+typedef struct fli_census {
+  uint64_t number; /* of times that it was made */
+  int is_known;
+  uint64_t changes; /* of the registry */
+  uint64_t ends;
+  uint32_t found[FL_COHORT_MAX]; /* candidates and guests */
+  uint32_t want[FL_COHORT_MAX];
+  uint64_t
+      lends;     /* bits: too small for rounds, others draw their clients too */
+  uint32_t host; /* which one of these does; NONE: whichever can without */
+} fli_census;
 
 typedef struct fli_cohort_scores {
   uint64_t round;
@@ -119,6 +129,7 @@ struct fli_cohorts {
   uint32_t is_ending; /* FLI_ROUNDS_MADE or FLI_NUMBERS_USED */
   int is_back;        /* restored: those who were there are waited for */
   fli_cohort_sums sums;
+  fli_census census;
   fli_cohort_scores scores;
   fl_cohort_event held[FLI_HELD_MOST];
   uint32_t n_held;
@@ -172,7 +183,7 @@ int fli_leaf_is_running(const fli_job *leaf);
 
 /* Members for the round of a leaf. */
 fl_status fli_cohorts_fill_members(fli_job *leaf);
-/* Visits that would be members. */
+/* Visits that would be members. APART, 0 where they are too few for a round. */
 uint32_t fli_cohorts_count_members(const fli_job *leaf);
 /* Updates that end its round: its share of those that were over-selected stays
  * away. */
@@ -193,6 +204,21 @@ int fli_apart_is_busy(const fli_job *front, uint32_t cohort);
 /* Rounds have this number, rising whichever cohort's they are, so that a client
  * that moves sees them rise. */
 uint64_t fli_apart_number(fli_job *front);
+
+/* ---- cohort_census.c ---- */
+
+/* As of now: counted again when something has changed. */
+const fli_census *fli_census_of(fli_job *front);
+/* It may be drawn by the leaf as one of its own, or as one that asks where it
+ * belongs. */
+int fli_census_is_candidate(const fli_job *leaf, const fli_participant *who);
+/* It is of a cohort that is too small for rounds, and trains with this one. */
+int fli_census_is_lent(const fli_job *leaf, const fli_participant *who);
+/* The leaf draws clients of cohorts that are too small. */
+int fli_census_borrows(const fli_job *leaf);
+/* 1: there are enough clients for a round of the leaf, and its time has come.
+ */
+int fli_census_is_ready(fli_job *leaf);
 
 /* ---- cohort_held.c ---- */
 
@@ -217,6 +243,9 @@ fl_status fli_guests_settle(fli_job *leaf, uint32_t *n_moved);
 /* Let go those who will not come. */
 void fli_guests_sweep(fli_job *front, fli_lane *lane);
 void fli_guests_release(fli_job *front, fli_lane *lane);
+/* Those of cohorts that are too small become guests of the leaf, if it is the
+ * one that draws for them. */
+void fli_guests_borrow(fli_job *leaf);
 
 /* ---- cohort_scores.c ---- */
 
@@ -235,15 +264,15 @@ void fli_scores_free(fli_job *front);
  * APART. */
 fl_status fli_visits_draw(fli_job *asker);
 void fli_visits_clear(fli_job *front, fli_lane *lane);
-/* 1: there are enough clients for a round of the leaf, and its time has come.
- */
-int fli_visits_are_there(fli_job *leaf);
 
 /* ---- cohort_probe.c: what is asked before a round ---- */
 
 /* What one is asked, and whether anything is. */
 fl_status fli_visit_begin(const fli_job *front, const fli_lane *lane,
                           fli_visit *visit);
+/* It trains with a cohort that it is not of, and is asked nothing: what it does
+ * there teaches the set nothing about it. */
+void fli_visit_lend(fli_visit *visit, uint32_t cohort);
 /* The client will not answer. */
 void fli_visits_lose(fli_participant *participant);
 /* The visit of a client; NULL: it has none. */

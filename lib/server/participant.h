@@ -55,6 +55,7 @@ typedef struct fli_registry {
   uint32_t count;
   uint32_t live;
   uint32_t trainers; /* of those live */
+  uint64_t changes;  /* of who is there, or waited for: each counts */
   fli_link *leaving;
   int is_sweep_due; /* some of them may go now */
   fli_participant *grace_first, *grace_last;

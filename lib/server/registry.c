@@ -235,6 +235,7 @@ void fli_registry_remove(fli_participant *participant)
   fli_job *job = participant->home;
   fli_registry *registry = &job->registry;
   fli_registry_end_grace(participant);
+  registry->changes++;
   fli_link_take(&participant->tired);
   fli_link_take(&participant->leaving);
   take_out(registry, place(registry, participant->hash, participant->id));
@@ -262,6 +263,7 @@ void fli_registry_end_grace(fli_participant *participant)
   }
   participant->previous = participant->next = NULL;
   participant->is_in_grace = 0;
+  registry->changes++;
   fli_registry_tire(participant);
 }
 
@@ -337,6 +339,7 @@ void fli_registry_attach(fli_participant *participant, fli_peer *peer)
   fli_registry_end_grace(participant);
   participant->peer = peer;
   peer->participant = participant;
+  participant->home->registry.changes++;
   participant->home->registry.live++;
   participant->home->registry.trainers += is_trainer(participant);
 }
@@ -348,6 +351,7 @@ void fli_registry_detach(fli_participant *participant, int has_grace)
     participant->home->registry.trainers -= is_trainer(participant);
   }
   participant->peer = NULL;
+  participant->home->registry.changes++;
   participant->has_model = 0;
   participant->probe_cohort = FL_COHORT_NONE;
   fli_registry_end_grace(participant);
