@@ -405,7 +405,8 @@ static fl_status write_hello(fl_client *client)
       .version_min = FLI_PROTOCOL_MIN,
       .version_max = FLI_PROTOCOL_MAX,
       .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS |
-                      FLI_CAP_STATUS | FLI_CAP_CONTROLS,
+                      FLI_CAP_STATUS |
+                      (client->paging ? 0u : (uint32_t)FLI_CAP_CONTROLS),
       .samples = client->options.samples,
       .has_schema = client->has_schema,
       .has_token = client->has_token,
