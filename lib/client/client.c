@@ -157,6 +157,12 @@ static void break_stream(fl_client *client)
   if (!fli_client_is_over(client)) fli_client_resync(client);
 }
 
+static fl_status note_failure(fl_client *client, fl_status st)
+{
+  if (client->paging) client->paging->failed(client, st);
+  return st;
+}
+
 fl_status fl_client_options_init(fl_client_options *options, size_t size)
 {
   fli_clear_error();
@@ -240,7 +246,7 @@ fl_status fl_client_recv(fl_client *client, const uint8_t *data, size_t n)
     if (st == FL_OK) st = fli_client_on_frame(client, &frame);
     if (st != FL_OK) {
       break_stream(client);
-      return st;
+      return note_failure(client, st);
     }
     if (client->is_stream_void || fli_client_is_over(client)) {
       client->is_stream_void = 0;
@@ -260,7 +266,8 @@ fl_status fl_client_send(fl_client *client, const uint8_t **data, size_t *n)
   fli_bytes_clear(&client->sent);
   fl_status st = FL_OK;
   if (!fli_client_is_over(client)) st = fli_client_write_due(client);
-  if (st != FL_OK) return st;
+  client->has_failed = st != FL_OK;
+  if (st != FL_OK) return note_failure(client, st);
   *data = client->sent.data;
   *n = client->sent.size;
   client->spent += *n;

@@ -26,6 +26,7 @@ static uint64_t later(uint64_t now_ns, uint64_t pause_ns)
 static int expects_answer(const fl_client *client)
 {
   if (fli_client_is_over(client) || client->is_waiting) return 0;
+  if (client->has_failed) return 1; /* as if it were: HELLO may mend it */
   if (client->link != FLI_LINK_WELCOMED)
     return client->link == FLI_LINK_HELLO_SENT;
   if (client->due || client->outgoing.is_active) return 0;
