@@ -279,6 +279,8 @@ static inline int fli_client_is_over(const fl_client *client)
 }
 
 /* client.c */
+/* FL_E_ARGUMENT, for the public functions. */
+fl_status fli_client_null(const char *function);
 /* Check the options and make a client that has not said anything yet. */
 fl_status fli_client_make(fl_client **out, fl_context *context,
                           const fl_client_options *options);
