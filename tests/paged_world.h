@@ -36,6 +36,9 @@ typedef struct pw_store {
   uint64_t allocations;
   uint64_t fail_allocation;
   uint64_t most_read; /* bytes of one call */
+  int is_full;        /* nothing can be written */
+  const char *lost;   /* reads of blobs with this in their names fail, */
+  int lost_for;       /* as often as this */
 } pw_store;
 
 static inline int pw_fails(pw_store *store)
@@ -67,6 +70,10 @@ static inline fl_status pw_read(void *user, const char *name, uint64_t offset,
 {
   pw_store *store = user;
   if (pw_fails(store)) return FL_E_IO;
+  if (store->lost_for > 0 && strstr(name, store->lost)) {
+    store->lost_for--;
+    return FL_E_IO;
+  }
   const size_t i = pw_find(store, name);
   if (i == PW_BLOBS) return FL_E_NOT_FOUND;
   if (offset > store->blobs[i].n || n > store->blobs[i].n - offset)
@@ -91,7 +98,7 @@ static inline fl_status pw_write(void *user, const char *name, const void *buf,
                                  size_t n)
 {
   pw_store *store = user;
-  if (pw_fails(store)) return FL_E_IO;
+  if (pw_fails(store) || store->is_full) return FL_E_IO;
   size_t i = pw_find(store, name);
   for (size_t k = 0; k < PW_BLOBS && i == PW_BLOBS; k++)
     if (!store->blobs[k].data) i = k;

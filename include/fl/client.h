@@ -196,11 +196,17 @@ FL_API void fl_client_free(fl_client *client);
 /** Take bytes from the server, in any cut. FL_E_FORMAT, FL_E_VERSION,
  * FL_E_TOO_LARGE and the other codes about data: what came was no server of
  * ours; treat the connection as broken and call fl_client_disconnected. So
- * with FL_E_NOMEM: what was lost comes again. */
+ * with FL_E_NOMEM and FL_E_IO (a paged model's storage failed): what was lost
+ * comes again. A storage that fails again and again is waited for
+ * (FL_CLIENT_WAIT, FL_REJECT_LIMIT), what was trained is given up, and after
+ * max_retries the client is aborted with FL_REJECT_LIMIT and the failure as
+ * text. So with FL_E_NOT_FINITE from a storage. */
 FL_API fl_status fl_client_recv(fl_client *client, const uint8_t *data,
                                 size_t n);
 /** Take what is to be sent: *n bytes at *data, 0 when there is nothing. They
- * count as sent; the memory is valid until the next call on the client. */
+ * count as sent; the memory is valid until the next call on the client.
+ * FL_E_NOMEM and FL_E_IO (a paged model's storage failed): nothing was taken;
+ * call again, at the latest when fl_client_next_timeout says. */
 FL_API fl_status fl_client_send(fl_client *client, const uint8_t **data,
                                 size_t *n);
 /** Say that the transport broke: half-received frames are dropped and HELLO is
@@ -238,7 +244,8 @@ FL_API fl_status fl_client_event_init(fl_client_event *event, size_t size);
  * out once, DONE and ABORTED too, and FL_CLIENT_IDLE says that there is none.
  * Runs the callbacks if they are set. Pointers in the event are valid until
  * the next call on the client. FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT,
- * FL_E_RANGE: what a callback gave cannot be used; the round is declined. */
+ * FL_E_RANGE, and FL_E_NOMEM and FL_E_IO (of a paged model's storage): what a
+ * callback gave cannot be used; the round is declined. */
 FL_API fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
                                 fl_client_event *event);
 /** When poll wants to be called at the latest; UINT64_MAX = no timer runs. */
@@ -265,7 +272,9 @@ FL_API uint64_t fl_client_get_spent(const fl_client *client);
 
 /** Answer NEED_TRAIN. FL_E_STATE when nothing is asked; still asked after
  * FL_E_DIM, FL_E_NOT_FINITE, FL_E_ARGUMENT (not one of weights and update;
- * samples) and FL_E_RANGE (a norm of the update above 2^127). Copied. */
+ * samples), FL_E_RANGE (a norm of the update above 2^127), FL_E_NOMEM and
+ * FL_E_IO (a paged model's storage failed: submit again, or decline). Copied.
+ */
 FL_API fl_status fl_client_submit(fl_client *client,
                                   const fl_train_result *result);
 /** Answer NEED_EVALUATE. FL_E_STATE; FL_E_ARGUMENT (correct above count);
@@ -308,18 +317,20 @@ FL_API fl_status fl_client_get_description(const fl_client *client,
                                            const uint8_t **data, size_t *n);
 /** Copy the model held now, flat, and its version (may be NULL). `count` is
  * the model's, or 0 with weights NULL for the version alone. FL_E_EMPTY when
- * none is held; FL_E_DIM. */
+ * none is held; FL_E_DIM; FL_E_IO of a paged model's storage. */
 FL_API fl_status fl_client_copy_weights(const fl_client *client, float *weights,
                                         uint64_t count, uint64_t *version);
 
 /** Save everything that a client killed now needs to go on: identity, model,
- * plan, encoded update. Guarded by a hash. FL_E_IO: the writer failed. */
+ * plan, encoded update. Guarded by a hash. FL_E_IO: the writer failed,
+ * or a paged model's storage. */
 FL_API fl_status fl_client_save(const fl_client *client,
                                 const fl_writer *writer);
 /** Restore. Options must name the same client and job (FL_E_CONFLICT) and a
  * model of the same schema, if any (FL_E_SCHEMA). A torn or foreign state is
  * refused (FL_E_FORMAT, FL_E_VERSION, FL_E_TRUNCATED, FL_E_TOO_LARGE);
- * FL_E_IO: the reader failed. The restored client begins with HELLO. */
+ * FL_E_IO: the reader failed, or a paged model's storage. The restored client
+ * begins with HELLO. */
 FL_API fl_status fl_client_restore(fl_client **out, fl_context *context,
                                    const fl_client_options *options,
                                    const fl_reader *reader);

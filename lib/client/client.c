@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/context.h"
 #include "base/error.h"
 #include "base/options.h"
@@ -26,6 +27,11 @@ static const fl_client_options default_options = {
     .chunk_size = 256 << 10,
     .max_weights = UINT64_C(1) << 28,
 };
+
+fl_status fli_client_null(const char *function)
+{
+  return fli_error(FL_E_ARGUMENT, "%s: NULL argument", function);
+}
 
 /* Copy a text of up to 64 printable ASCII bytes; NULL counts as "". */
 static fl_status copy_name(char out[FLI_ID_BYTES], const char *text,
@@ -157,6 +163,12 @@ static void break_stream(fl_client *client)
   if (!fli_client_is_over(client)) fli_client_resync(client);
 }
 
+static FLI_NOINLINE fl_status note_failure(fl_client *client, fl_status st)
+{
+  if (client->paging) client->paging->failed(client, st);
+  return st;
+}
+
 fl_status fl_client_options_init(fl_client_options *options, size_t size)
 {
   fli_clear_error();
@@ -190,8 +202,7 @@ fl_status fl_client_new(fl_client **out, fl_context *context,
                         const fl_client_options *options)
 {
   fli_clear_error();
-  if (!out || !options)
-    return fli_error(FL_E_ARGUMENT, "fl_client_new: NULL argument");
+  if (!out || !options) return fli_client_null("fl_client_new");
   return fli_client_make(out, context, options);
 }
 
@@ -227,8 +238,7 @@ void fl_client_free(fl_client *client)
 fl_status fl_client_recv(fl_client *client, const uint8_t *data, size_t n)
 {
   fli_clear_error();
-  if (!client || (!data && n > 0))
-    return fli_error(FL_E_ARGUMENT, "fl_client_recv: NULL argument");
+  if (!client || (!data && n > 0)) return fli_client_null("fl_client_recv");
   if (fli_client_is_over(client) || n == 0) return FL_OK;
   client->is_touched = 1;
   client->spent += n;
@@ -240,7 +250,7 @@ fl_status fl_client_recv(fl_client *client, const uint8_t *data, size_t n)
     if (st == FL_OK) st = fli_client_on_frame(client, &frame);
     if (st != FL_OK) {
       break_stream(client);
-      return st;
+      return note_failure(client, st);
     }
     if (client->is_stream_void || fli_client_is_over(client)) {
       client->is_stream_void = 0;
@@ -255,12 +265,12 @@ fl_status fl_client_recv(fl_client *client, const uint8_t *data, size_t n)
 fl_status fl_client_send(fl_client *client, const uint8_t **data, size_t *n)
 {
   fli_clear_error();
-  if (!client || !data || !n)
-    return fli_error(FL_E_ARGUMENT, "fl_client_send: NULL argument");
+  if (!client || !data || !n) return fli_client_null("fl_client_send");
   fli_bytes_clear(&client->sent);
   fl_status st = FL_OK;
   if (!fli_client_is_over(client)) st = fli_client_write_due(client);
-  if (st != FL_OK) return st;
+  client->has_failed = st != FL_OK;
+  if (st != FL_OK) return note_failure(client, st);
   *data = client->sent.data;
   *n = client->sent.size;
   client->spent += *n;
@@ -271,8 +281,7 @@ fl_status fl_client_send(fl_client *client, const uint8_t **data, size_t *n)
 fl_status fl_client_disconnected(fl_client *client)
 {
   fli_clear_error();
-  if (!client)
-    return fli_error(FL_E_ARGUMENT, "fl_client_disconnected: NULL argument");
+  if (!client) return fli_client_null("fl_client_disconnected");
   break_stream(client);
   return FL_OK;
 }
@@ -282,7 +291,7 @@ fl_status fl_client_get_description(const fl_client *client,
 {
   fli_clear_error();
   if (!client || !data || !n)
-    return fli_error(FL_E_ARGUMENT, "fl_client_get_description: NULL argument");
+    return fli_client_null("fl_client_get_description");
   if (!client->has_schema)
     return fli_error(FL_E_EMPTY, "description: the server has not sent it");
   *data = client->description.data;
@@ -295,7 +304,7 @@ fl_status fl_client_copy_weights(const fl_client *client, float *weights,
 {
   fli_clear_error();
   if (!client || (!weights && count > 0))
-    return fli_error(FL_E_ARGUMENT, "fl_client_copy_weights: NULL argument");
+    return fli_client_null("fl_client_copy_weights");
   if (!client->has_canonical || !client->canonical.is_valid)
     return fli_error(FL_E_EMPTY, "weights: no model is held");
   if (weights && count != client->n_weights)

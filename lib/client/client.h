@@ -142,6 +142,8 @@ typedef struct fli_paging {
                      uint64_t *last); /* see fli_floats, and this */
   fl_status (*measure_segment)(void *client, fli_encoding *encoding,
                                double *squares, uint32_t segment);
+  /* Receiving or sending has failed, with the reason in fl_last_error. */
+  void (*failed)(fl_client *client, fl_status st);
   /* What the saved state has of it: of the model, then of the update. */
   fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
   /* Whether the storage holds what the state says. */
@@ -193,6 +195,7 @@ struct fl_client {
   int is_leaving;           /* says so, and hears nothing but the answer */
   int has_said_hello;       /* on an earlier connection */
   int has_joined;           /* welcomed once by this handle */
+  int has_failed;           /* the last fl_client_send */
   int has_missed;           /* a frame overtook WELCOME and was dropped */
   int is_stream_void;       /* REJECT: nothing behind it counts */
   uint32_t due;
@@ -276,6 +279,8 @@ static inline int fli_client_is_over(const fl_client *client)
 }
 
 /* client.c */
+/* FL_E_ARGUMENT, for the public functions. */
+fl_status fli_client_null(const char *function);
 /* Check the options and make a client that has not said anything yet. */
 fl_status fli_client_make(fl_client **out, fl_context *context,
                           const fl_client_options *options);

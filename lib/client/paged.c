@@ -182,12 +182,14 @@ static fl_status take(fl_client *client)
   const fli_manifest *manifest = &client->incoming.manifest;
   if (manifest->kind == FLI_TRANSFER_STEPS) {
     const fl_status st = fli_paged_apply(paged, manifest->total);
+    if (st == FL_OK) paged->failures = 0;
     (void)fli_pages_remove(paged, FLI_REGION_STEPS, manifest->total);
     return st;
   }
   if (paged->is_not_finite)
     return fli_error(FL_E_NOT_FINITE, "model: a weight is not finite");
   paged->current ^= 1u;
+  paged->failures = 0;
   paged->has_window = 0;
   client->canonical.version = manifest->model_version;
   client->canonical.is_valid = 1;
@@ -303,6 +305,7 @@ static void detach(fl_client *client)
   (void)fli_pages_flush(paged);
   give_back(paged);
   paged->current = FLI_REGION_A;
+  paged->failures = 0;
   paged->client = NULL;
 }
 
@@ -318,6 +321,7 @@ static const fli_paging paging = {.attach = attach,
                                   .measure = measure,
                                   .fetch = fetch,
                                   .measure_segment = measure_segment,
+                                  .failed = fli_paged_failed,
                                   .save = save,
                                   .restore_model = restore_model,
                                   .restore_update = restore_update};
@@ -334,10 +338,14 @@ fl_status fl_paged_options_init(fl_paged_options *options, size_t size)
 static fl_status check_options(const fl_paged_options *options,
                                const fl_storage *storage)
 {
-  const size_t n = options->name ? strlen(options->name) : 0;
+  const char *name = options->name ? options->name : "";
+  const size_t n = strlen(name);
   if (n < 1 || n > FL_PAGED_NAME_BYTES)
     return fli_error(FL_E_OPTIONS, "paged: name, got %zu bytes, want 1..%d", n,
                      FL_PAGED_NAME_BYTES);
+  if (strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != n)
+    return fli_error(FL_E_OPTIONS, "paged: name, got %s, want a-z 0-9 . _ -",
+                     name);
   if (storage) return FL_OK;
   return fli_error(FL_E_OPTIONS, "paged: the context has no storage");
 }

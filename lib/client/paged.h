@@ -30,6 +30,7 @@ struct fl_paged {
   fl_client *client;
   uint32_t current;  /* FLI_REGION_A or _B */
   int is_not_finite; /* found while the last region was hashed */
+  uint32_t failures; /* since a model was taken (paged_failure.c) */
   uint8_t update_hash[FLI_HASH_BYTES];
   /* Pages of the update that were written; others are zeros. */
   uint8_t *marks;
@@ -75,6 +76,9 @@ fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t total);
 /* paged.c: the values of a window, until the next call. */
 fl_status fli_paged_window(fl_paged *paged, uint32_t region,
                            const fli_window *window, const float **values);
+
+/* paged_failure.c: what a storage that fails leads to. */
+void fli_paged_failed(fl_client *client, fl_status st);
 
 /* paged_steps.c: make the model that the chain in FLI_REGION_STEPS leads to.
  * The one held stays what it is on failure. */

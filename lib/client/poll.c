@@ -26,6 +26,7 @@ static uint64_t later(uint64_t now_ns, uint64_t pause_ns)
 static int expects_answer(const fl_client *client)
 {
   if (fli_client_is_over(client) || client->is_waiting) return 0;
+  if (client->has_failed) return 1; /* as if it were: HELLO may mend it */
   if (client->link != FLI_LINK_WELCOMED)
     return client->link == FLI_LINK_HELLO_SENT;
   if (client->due || client->outgoing.is_active) return 0;
@@ -232,8 +233,7 @@ fl_status fl_client_poll(fl_client *client, uint64_t now_ns,
   fl_status st = FL_OK;
   fl_client_event local = {.text = ""};
   fli_clear_error();
-  if (!client || !event)
-    return fli_error(FL_E_ARGUMENT, "fl_client_poll: NULL argument");
+  if (!client || !event) return fli_client_null("fl_client_poll");
   FLI_TRY(fli_options_store(event, &local, sizeof local, "fl_client_event"));
   if (now_ns > client->now_ns) client->now_ns = now_ns;
   run_wait_timer(client);
@@ -251,8 +251,7 @@ out:
 fl_status fl_client_next_timeout(const fl_client *client, uint64_t *deadline_ns)
 {
   fli_clear_error();
-  if (!client || !deadline_ns)
-    return fli_error(FL_E_ARGUMENT, "fl_client_next_timeout: NULL argument");
+  if (!client || !deadline_ns) return fli_client_null("fl_client_next_timeout");
   int is_expecting = expects_answer(client);
   uint64_t deadline = UINT64_MAX;
   if (client->is_waiting) deadline = client->wait_until_ns;
@@ -267,8 +266,7 @@ fl_status fl_client_next_timeout(const fl_client *client, uint64_t *deadline_ns)
 fl_status fl_client_submit(fl_client *client, const fl_train_result *result)
 {
   fli_clear_error();
-  if (!client || !result)
-    return fli_error(FL_E_ARGUMENT, "fl_client_submit: NULL argument");
+  if (!client || !result) return fli_client_null("fl_client_submit");
   if (client->phase != FLI_PHASE_TRAIN || !client->is_asked)
     return fli_error(FL_E_STATE, "submit: no training is asked for");
   return fli_client_take_result(client, result);
@@ -277,8 +275,7 @@ fl_status fl_client_submit(fl_client *client, const fl_train_result *result)
 fl_status fl_client_submit_score(fl_client *client, const fl_score *score)
 {
   fli_clear_error();
-  if (!client || !score)
-    return fli_error(FL_E_ARGUMENT, "fl_client_submit_score: NULL argument");
+  if (!client || !score) return fli_client_null("fl_client_submit_score");
   if (client->phase != FLI_PHASE_EVALUATE || !client->is_asked)
     return fli_error(FL_E_STATE, "submit: no evaluation is asked for");
   return fli_client_take_score(client, score);
@@ -287,8 +284,7 @@ fl_status fl_client_submit_score(fl_client *client, const fl_score *score)
 fl_status fl_client_decline(fl_client *client)
 {
   fli_clear_error();
-  if (!client)
-    return fli_error(FL_E_ARGUMENT, "fl_client_decline: NULL argument");
+  if (!client) return fli_client_null("fl_client_decline");
   if (!client->is_asked ||
       (client->phase != FLI_PHASE_TRAIN && client->phase != FLI_PHASE_EVALUATE))
     return fli_error(FL_E_STATE, "decline: nothing is asked for");

@@ -117,7 +117,11 @@ fl_status fli_client_set_codec(fl_client *client,
   client->scale_norms = norms;
   client->n_norms = n_norms;
   if (client->paging) st = client->paging->open(client);
-  return st;
+  if (st == FL_OK) return st;
+  /* Without its memory there is no codec, and frames wait for WELCOME. */
+  compressor = client->compressor;
+  client->compressor = NULL;
+  norms = NULL;
 out:
   fli_free(client->context, norms, (size_t)n_norms * sizeof *norms);
   fl_compressor_free(compressor);

@@ -349,6 +349,10 @@ static fl_status on_ack(fl_client *client, const fli_frame *frame)
     take_accepted(client, ack.round);
     break;
   case FL_REJECT_FORMAT:
+    /* The bytes were not those of the hash. They are made anew: in a storage,
+     * the update may have changed. */
+    fli_client_forget_encoded(client);
+    break;
   case FL_REJECT_STATE:
   case FL_REJECT_LIMIT:
     /* Something got lost or came too early: the retry timer asks where the

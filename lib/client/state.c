@@ -369,7 +369,7 @@ fl_status fl_client_save(const fl_client *client, const fl_writer *writer)
   fli_clear_error();
   if (!client || !writer || !writer->write)
     return fli_error(FL_E_ARGUMENT, "fl_client_save: NULL argument");
-  if (client->n_weights > UINT32_MAX / sizeof(float))
+  if (!client->paging && client->n_weights > UINT32_MAX / sizeof(float))
     return fli_error(FL_E_TOO_LARGE, "state: got %llu weights, want <= %llu",
                      (unsigned long long)client->n_weights,
                      (unsigned long long)(UINT32_MAX / sizeof(float)));

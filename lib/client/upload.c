@@ -7,6 +7,7 @@
  * is given up when the model moves on. */
 #include "client/client.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -404,7 +405,8 @@ static fl_status write_hello(fl_client *client)
       .version_min = FLI_PROTOCOL_MIN,
       .version_max = FLI_PROTOCOL_MAX,
       .capabilities = FLI_CAP_TRAIN | FLI_CAP_EVALUATE | FLI_CAP_COHORTS |
-                      FLI_CAP_STATUS | FLI_CAP_CONTROLS,
+                      FLI_CAP_STATUS |
+                      (client->paging ? 0u : (uint32_t)FLI_CAP_CONTROLS),
       .samples = client->options.samples,
       .has_schema = client->has_schema,
       .has_token = client->has_token,
@@ -456,6 +458,7 @@ static fl_status read_update(void *arg, uint64_t offset, uint8_t *out, size_t n)
     if (st != FL_OK) return st;
     at += part;
   }
+  assert(n - part <= encoded->slices_size);
   if (part < n)
     memcpy(out + part, client->sparse.data + (at - dense), n - part);
   return FL_OK;
@@ -480,11 +483,13 @@ static fl_status begin_upload(fl_client *client)
   memcpy(manifest.hash, encoded->hash, sizeof manifest.hash);
   manifest.total = fli_encoder_size(encoded->encoder) + encoded->slices_size;
   if (client->signer) client->signer->sign_update(client, &manifest);
+  const fl_status st = fli_outgoing_begin_read(
+      &client->outgoing, &client->sent, &manifest, (size_t)manifest.total,
+      client->options.chunk_size);
+  if (st != FL_OK) return st;
   client->outgoing.read = read_update;
   client->outgoing.arg = client;
-  return fli_outgoing_begin_read(&client->outgoing, &client->sent, &manifest,
-                                 (size_t)manifest.total,
-                                 client->options.chunk_size);
+  return FL_OK;
 }
 
 static fl_status write_frames(fl_client *client)

@@ -26,13 +26,13 @@ struct fli_encoder {
   fli_agreed agreed;
   fli_encoding encoding;
   fli_floats from;
-  double *squares; /* plain layouts: per unit */
+  double *squares; /* plain layouts: per unit; behind them, `factors` */
   size_t size;
   uint8_t *front; /* header and mask */
   size_t front_size;
   uint32_t segment; /* of which a byte was asked for last, */
   size_t at;        /* and where in the update it begins */
-  int has_factor;   /* plain layouts: `encoding.factor` is of that segment */
+  double *factors;  /* of segments that were measured; 0 for others */
   int has_edge;
   uint64_t edge_unit;
   uint8_t edge[UNIT_BYTES];
@@ -58,8 +58,11 @@ static fl_status allocate(fli_encoder *encoder)
   encoder->front = fli_alloc(encoder->context, encoder->front_size, 1);
   if (!encoder->front) return fli_nomem(encoder->front_size);
   if (layout->is_rotated) return FL_OK;
-  encoder->squares = fli_alloc(encoder->context, n_units, sizeof(double));
-  return encoder->squares ? FL_OK : fli_nomem(n_units * sizeof(double));
+  const size_t n = n_units + layout->n_segments;
+  encoder->squares = fli_alloc(encoder->context, n, sizeof(double));
+  if (!encoder->squares) return fli_nomem(n * sizeof(double));
+  encoder->factors = encoder->squares + n_units;
+  return FL_OK;
 }
 
 static fl_status fill(fli_encoder *encoder, const fl_encode_options *options,
@@ -108,8 +111,9 @@ void fli_encoder_free(fli_encoder *encoder)
   if (!encoder) return;
   fl_context *context = encoder->context;
   if (encoder->squares) {
+    const fli_layout *layout = layout_of(encoder);
     fli_free(context, encoder->squares,
-             (size_t)layout_of(encoder)->n_units * sizeof(double));
+             ((size_t)layout->n_units + layout->n_segments) * sizeof(double));
   }
   fli_free(context, encoder->front, encoder->front_size);
   if (encoder->agreed.compressor) fli_agreed_free(&encoder->agreed);
@@ -151,12 +155,14 @@ static fl_status set_factor(fli_encoder *encoder)
   const fli_floats *from = &encoder->from;
   fli_encoding *encoding = &encoder->encoding;
   const uint32_t segment = encoder->segment;
-  if (encoder->has_factor || !encoder->squares) return FL_OK;
+  if (!encoder->squares) return FL_OK;
+  encoding->factor = encoder->factors[segment];
+  if (encoding->factor > 0.0) return FL_OK;
   if (from->fetch)
     st = from->measure(from->arg, encoding, encoder->squares, segment);
   else
     st = fli_encoding_measure(encoding, encoder->squares, segment);
-  encoder->has_factor = st == FL_OK;
+  if (st == FL_OK) encoder->factors[segment] = encoding->factor;
   return st;
 }
 
@@ -186,7 +192,6 @@ static void enter_segment(fli_encoder *encoder, uint32_t segment, size_t at)
 {
   encoder->segment = segment;
   encoder->at = at;
-  encoder->has_factor = 0;
 }
 
 /* Units from `first` on that fit n bytes. */
@@ -300,6 +305,9 @@ fl_status fli_encoder_hash(fli_encoder *encoder, fli_hasher *hasher,
            (size_t)layout_of(encoder)->dim * sizeof(float));
   encoding->unit_clamped = clamped;
   encoder->has_edge = 0;
+  if (encoder->squares)
+    memset(encoder->factors, 0,
+           layout_of(encoder)->n_segments * sizeof(double));
   for (size_t at = 0; at < size && st == FL_OK; at += HASHED_AT_ONCE) {
     const size_t n = size - at < HASHED_AT_ONCE ? size - at : HASHED_AT_ONCE;
     st = fli_encoder_read(encoder, at, bytes, n);

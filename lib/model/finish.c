@@ -87,18 +87,15 @@ static fl_status connect_ids(fl_model *model)
     return fli_error(FL_E_STATE, "%s %s: wants the model's input",
                      node->op->name, node->name);
   }
-  if (n_sparse > 0 && n_embeddings > 1) {
-    return fli_error(FL_E_STATE, "model: its input are ids for a sparse "
-                                 "embedding, and another one takes them too");
-  }
-  if (n_embeddings > 0) {
-    input->attributes.input.takes_ids =
-        n_sparse > 0 ? FLI_IDS_ANY : FLI_IDS_OF_TABLE;
-  }
-  if (n_embeddings == 0 || n_embeddings == input->n_uses) return FL_OK;
-  return fli_error(FL_E_STATE,
-                   "model: its input are ids for an embedding, and another "
-                   "layer takes them too");
+  if (n_embeddings == 0) return FL_OK;
+  if ((n_sparse > 0 && n_embeddings > 1) || n_embeddings != input->n_uses)
+    return fli_error(FL_E_STATE,
+                     "model: its input are ids for %s embedding, and another "
+                     "layer takes them too",
+                     n_sparse > 0 ? "a sparse" : "an");
+  input->attributes.input.takes_ids =
+      n_sparse > 0 ? FLI_IDS_ANY : FLI_IDS_OF_TABLE;
+  return FL_OK;
 }
 
 /* Who uses whose output. What nobody uses was declared for nothing, most

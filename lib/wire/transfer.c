@@ -161,15 +161,21 @@ fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size)
 {
+  const fl_status status =
+      fli_outgoing_begin_read(outgoing, out, manifest, n, chunk_size);
+  if (status != FL_OK) return status;
   outgoing->read = NULL;
   outgoing->data = data;
-  return fli_outgoing_begin_read(outgoing, out, manifest, n, chunk_size);
+  return FL_OK;
 }
 
 fl_status fli_outgoing_begin_read(fli_outgoing *outgoing, fli_bytes *out,
                                   fli_manifest *manifest, size_t n,
                                   uint32_t chunk_size)
 {
+  /* Whatever goes wrong: none of the payload before is read any more. */
+  outgoing->is_active = 0;
+  outgoing->total = 0;
   manifest->transfer = outgoing->transfer + 1;
   manifest->total = n;
   assert(manifest->total >= 1 && manifest->total <= FLI_TRANSFER_MAX);

@@ -256,6 +256,9 @@ Test(client_paged, options_say_what_is_wrong)
   name[sizeof name - 1] = 0;
   options.name = name;
   cr_expect_eq(fl_paged_new(&paged, w.contexts[0], &options), FL_E_OPTIONS);
+  options.name = "Model";
+  cr_expect_eq(fl_paged_new(&paged, w.contexts[0], &options), FL_E_OPTIONS);
+  cr_expect_not_null(strstr(fl_last_error(), "Model"));
   options.name = "a";
   cr_expect_eq(fl_paged_new(&paged, NULL, &options), FL_E_OPTIONS);
   cr_expect_not_null(strstr(fl_last_error(), "no storage"));

@@ -232,6 +232,60 @@ Test(encoder, losses_are_those_of_error_feedback)
       expect_same_losses(codec, mask);
 }
 
+typedef struct counted {
+  const float *x;
+  uint32_t measured[N_SEGMENTS];
+} counted;
+
+static fl_status fetch_all(void *arg, fli_encoding *encoding, uint64_t unit,
+                           uint64_t *last)
+{
+  const counted *from = arg;
+  (void)unit;
+  (void)last;
+  encoding->x = from->x;
+  encoding->x_first = 0;
+  encoding->x_end = UINT64_MAX;
+  return FL_OK;
+}
+
+static fl_status count_measure(void *arg, fli_encoding *encoding,
+                               double *squares, uint32_t segment)
+{
+  counted *from = arg;
+  from->measured[segment]++;
+  encoding->x = from->x;
+  return fli_encoding_measure(encoding, squares, segment);
+}
+
+/* STATUS may ask for any ranges in any order. */
+Test(encoder, a_segment_is_measured_once_however_it_is_read)
+{
+  for (size_t codec = 0; codec < 2; codec++) {
+    world w;
+    fli_encoder *encoder = NULL;
+    open_world(&w, codec, 0);
+    counted from = {.x = w.x};
+    const fli_floats floats = {
+        .fetch = fetch_all, .measure = count_measure, .arg = &from};
+    const cf_bytes whole = encode_whole(&w);
+    cf_must(fli_encoder_new(&encoder, w.r.compressor, &w.r.scale, &w.options,
+                            &floats));
+    for (int i = 0; i < 10; i++) {
+      expect_range(encoder, &whole, whole.size - 1, 1);
+      expect_range(encoder, &whole, whole.size / 2, 9);
+      expect_range(encoder, &whole, 200, 5000);
+    }
+    expect_range(encoder, &whole, 0, whole.size);
+    for (size_t s = 0; s < N_SEGMENTS; s++)
+      cr_expect_eq(from.measured[s], s == ZEROS ? 0u : 1u, "segment %zu: %u", s,
+                   from.measured[s]);
+    fli_encoder_free(encoder);
+    free(whole.data);
+    close_world(&w);
+  }
+}
+
 Test(encoder, what_is_not_finite_is_named)
 {
   world w;

@@ -459,3 +459,56 @@ Test(transfer, any_losses_and_any_order_end_with_the_payload)
     link_free(&l);
   }
 }
+
+/* ---- without memory ---- */
+
+/* One allocation, for the context. */
+static void *alloc_once(void *user, size_t size, size_t alignment)
+{
+  int *left = user;
+  if (*left == 0) return NULL;
+  --*left;
+  return aligned_alloc(alignment,
+                       (size + alignment - 1) / alignment * alignment);
+}
+
+static void release(void *user, void *p, size_t size, size_t alignment)
+{
+  (void)user;
+  (void)size;
+  (void)alignment;
+  free(p);
+}
+
+/* The next payload is shorter, and its MANIFEST finds no memory. */
+Test(transfer, a_payload_that_cannot_begin_leaves_none_to_be_resent)
+{
+  link l;
+  fli_bytes none;
+  int left = 1;
+  fl_context *context = NULL;
+  fl_context_options options;
+  fli_manifest manifest = {.kind = FLI_TRANSFER_MODEL, .loss = 0};
+  uint8_t range[FLI_RANGE_BYTES];
+  link_init(&l, 10 * CHUNK);
+  const fli_manifest first = begin(&l);
+  while (l.outgoing.is_active)
+    next(&l);
+  cr_assert_eq(fl_context_options_init(&options, sizeof options), FL_OK);
+  options.user = &left;
+  options.alloc = alloc_once;
+  options.dealloc = release;
+  cr_assert_eq(fl_context_new(&context, &options), FL_OK);
+  fli_bytes_init(&none, context);
+  cr_assert_eq(
+      fli_outgoing_begin(&l.outgoing, &none, &manifest, range, 1, CHUNK),
+      FL_E_NOMEM);
+  const fli_missing missing = {first.transfer, range, sizeof range};
+  fli_store_u64(range, l.n - 100);
+  fli_store_u64(range + 8, l.n);
+  fli_outgoing_resend(&l.outgoing, &missing);
+  cr_expect_not(l.outgoing.is_active);
+  cr_expect_neq(l.outgoing.data, range);
+  fl_context_free(context);
+  link_free(&l);
+}
