@@ -36,6 +36,7 @@ typedef struct pw_store {
   uint64_t allocations;
   uint64_t fail_allocation;
   uint64_t most_read; /* bytes of one call */
+  uint64_t written;   /* bytes */
 } pw_store;
 
 static inline int pw_fails(pw_store *store)
@@ -98,6 +99,7 @@ static inline fl_status pw_write(void *user, const char *name, const void *buf,
   uint8_t *copy = malloc(n + 1);
   if (i == PW_BLOBS || !copy || strlen(name) >= PW_NAME) abort();
   memcpy(copy, buf, n);
+  store->written += n;
   free(store->blobs[i].data);
   strcpy(store->blobs[i].name, name);
   store->blobs[i].data = copy;
@@ -165,6 +167,7 @@ typedef struct pw_world {
   fl_server *server;
   uint64_t n;
   uint32_t rounds;
+  int epochs;
   uint64_t now_ns;
   fli_hasher said; /* chunks of the first client */
   uint64_t bytes_down;
@@ -174,6 +177,7 @@ typedef struct pw_world {
 typedef struct pw_how {
   uint32_t codec, mode;
   uint32_t rounds;
+  int epochs; /* 0 = 1 */
   int is_paged;
   uint64_t budget;
   uint32_t is_public;
@@ -253,6 +257,7 @@ static inline void pw_open(pw_world *w, const pw_how *how, pw_store *store)
   memset(w, 0, sizeof *w);
   w->store = store;
   w->rounds = how->rounds;
+  w->epochs = how->epochs > 0 ? how->epochs : 1;
   fl_storage storage = {.struct_size = sizeof storage,
                         .user = store,
                         .size = pw_size,
@@ -349,12 +354,15 @@ static inline void pw_submit(pw_world *w, int who, const fl_train_task *task)
   result.samples = 5 + (uint64_t)who;
   result.loss = .5;
   if (who == 0 && w->paged) {
-    pw_train_paged(w, task);
+    for (int i = 0; i < w->epochs; i++)
+      pw_train_paged(w, task);
     if (fl_client_submit(w->clients[0], &result) != FL_OK)
       pw_must(fl_client_submit(w->clients[0], &result));
     return;
   }
-  pw_train(task, who, 0, w->n, task->weights, w->trained);
+  for (int i = 0; i < w->epochs; i++)
+    pw_train(task, who, 0, w->n, i == 0 ? task->weights : w->trained,
+             w->trained);
   if (who == 0) w->trained[3 + 4096 + 70001] = task->weights[3 + 4096 + 70001];
   result.weights = w->trained;
   result.n = w->n;
