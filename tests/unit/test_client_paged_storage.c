@@ -185,6 +185,66 @@ Test(client_paged_storage, nothing_is_written_before_training_is_asked_for)
   close_one(&w);
 }
 
+typedef struct calls {
+  fl_paged *paged;
+  int trained, scored;
+} calls;
+
+static fl_status train_there(const fl_train_task *task, fl_train_result *result,
+                             void *user)
+{
+  calls *c = user;
+  float x[2] = {0};
+  cr_expect_null(task->weights);
+  cr_expect_eq(task->paged, c->paged);
+  for (int step = 0; step < 3; step++) {
+    pw_must(fl_paged_read(task->paged, 7, 2, x));
+    x[0] += 1.0f;
+    pw_must(fl_paged_write(task->paged, 7, 2, x));
+  }
+  c->trained++;
+  result->samples = 1;
+  return FL_OK;
+}
+
+static fl_status score_there(const float *weights, uint64_t n, fl_score *score,
+                             void *user)
+{
+  calls *c = user;
+  float x[2] = {0};
+  cr_expect_null(weights);
+  cr_expect_eq(score->paged, c->paged);
+  pw_must(fl_paged_read(score->paged, 7, 2, x));
+  cr_expect_eq(fl_paged_write(score->paged, 7, 2, x), FL_E_STATE);
+  c->scored++;
+  score->loss = (double)x[0];
+  score->count = n > 0;
+  return FL_OK;
+}
+
+Test(client_paged_storage, callbacks_read_where_the_model_is)
+{
+  pw_world w;
+  pw_store store = {.calls = 0};
+  float x = 0.0f;
+  calls c = {.trained = 0};
+  const pw_how how = {
+      .codec = FL_CODEC_F32, .rounds = 2, .is_paged = 1, .evaluate_every = 1};
+  pw_open(&w, &how, &store);
+  c.paged = w.paged;
+  w.options[0].train = train_there;
+  w.options[0].evaluate = score_there;
+  w.options[0].user = &c;
+  pw_must(pw_start(&w));
+  pw_run(&w);
+  cr_expect_eq(w.aborted, 0u, "%s", w.text);
+  cr_expect_eq(c.trained, 2);
+  cr_expect_eq(c.scored, 2);
+  pw_must(fl_paged_read(w.paged, 7, 1, &x));
+  cr_expect_gt(x, 0.5f);
+  close_one(&w);
+}
+
 Test(client_paged_storage, a_value_that_is_not_finite_is_named)
 {
   pw_world w;
