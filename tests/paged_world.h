@@ -39,6 +39,7 @@ typedef struct pw_store {
   int is_full;        /* nothing can be written */
   const char *lost;   /* reads of blobs with this in their names fail, */
   int lost_for;       /* as often as this */
+  uint64_t written;   /* bytes */
 } pw_store;
 
 static inline int pw_fails(pw_store *store)
@@ -105,6 +106,7 @@ static inline fl_status pw_write(void *user, const char *name, const void *buf,
   uint8_t *copy = malloc(n + 1);
   if (i == PW_BLOBS || !copy || strlen(name) >= PW_NAME) abort();
   memcpy(copy, buf, n);
+  store->written += n;
   free(store->blobs[i].data);
   strcpy(store->blobs[i].name, name);
   store->blobs[i].data = copy;
@@ -172,6 +174,7 @@ typedef struct pw_world {
   fl_server *server;
   uint64_t n;
   uint32_t rounds;
+  int epochs;
   uint64_t now_ns;
   fli_hasher said; /* chunks of the first client */
   uint64_t bytes_down;
@@ -181,6 +184,7 @@ typedef struct pw_world {
 typedef struct pw_how {
   uint32_t codec, mode;
   uint32_t rounds;
+  int epochs; /* 0 = 1 */
   int is_paged;
   uint64_t budget;
   uint32_t is_public;
@@ -260,6 +264,7 @@ static inline void pw_open(pw_world *w, const pw_how *how, pw_store *store)
   memset(w, 0, sizeof *w);
   w->store = store;
   w->rounds = how->rounds;
+  w->epochs = how->epochs > 0 ? how->epochs : 1;
   fl_storage storage = {.struct_size = sizeof storage,
                         .user = store,
                         .size = pw_size,
@@ -317,26 +322,36 @@ static inline void pw_train(const fl_train_task *task, int who, uint64_t first,
                                (who ? .0125f : -.01f);
 }
 
+/* Whoever fails once is called once more. */
+static inline void pw_get(fl_paged *paged, uint64_t first, uint64_t n,
+                          float *weights)
+{
+  if (fl_paged_read(paged, first, n, weights) != FL_OK)
+    pw_must(fl_paged_read(paged, first, n, weights));
+}
+
+static inline void pw_put(fl_paged *paged, uint64_t first, uint64_t n,
+                          const float *weights)
+{
+  if (fl_paged_write(paged, first, n, weights) != FL_OK)
+    pw_must(fl_paged_write(paged, first, n, weights));
+}
+
 /* Tensor by tensor, the last one first; a tensor that was not given stays. */
-static inline fl_status pw_train_paged(pw_world *w, const fl_train_task *task)
+static inline void pw_train_paged(pw_world *w, const fl_train_task *task)
 {
   uint64_t first = fl_paged_weight_count(task->paged);
   for (uint32_t t = PW_TENSORS; t-- > 0;) {
     const uint64_t n = pw_shapes[t];
     first -= n;
-    fl_status st = fl_paged_read(task->paged, first, n, w->trained);
-    if (st != FL_OK) return st;
+    pw_get(task->paged, first, n, w->trained);
     if (t == 3) continue; /* not trained */
     pw_train(task, 0, first, n, w->trained, w->trained);
     /* In two pieces, and the first of them twice. */
-    st = fl_paged_write(task->paged, first, n / 2, w->trained);
-    if (st == FL_OK)
-      st = fl_paged_write(task->paged, first + n / 2, n - n / 2,
-                          w->trained + n / 2);
-    if (st == FL_OK) st = fl_paged_write(task->paged, first, n / 2, w->trained);
-    if (st != FL_OK) return st;
+    pw_put(task->paged, first, n / 2, w->trained);
+    pw_put(task->paged, first + n / 2, n - n / 2, w->trained + n / 2);
+    pw_put(task->paged, first, n / 2, w->trained);
   }
-  return FL_OK;
 }
 
 static inline void pw_submit(pw_world *w, int who, const fl_train_task *task)
@@ -346,13 +361,15 @@ static inline void pw_submit(pw_world *w, int who, const fl_train_task *task)
   result.samples = 5 + (uint64_t)who;
   result.loss = .5;
   if (who == 0 && w->paged) {
-    for (int tries = 0; pw_train_paged(w, task) != FL_OK; tries++)
-      if (tries > 3) abort();
+    for (int i = 0; i < w->epochs; i++)
+      pw_train_paged(w, task);
     if (fl_client_submit(w->clients[0], &result) != FL_OK)
       pw_must(fl_client_submit(w->clients[0], &result));
     return;
   }
-  pw_train(task, who, 0, w->n, task->weights, w->trained);
+  for (int i = 0; i < w->epochs; i++)
+    pw_train(task, who, 0, w->n, i == 0 ? task->weights : w->trained,
+             w->trained);
   if (who == 0) w->trained[3 + 4096 + 70001] = task->weights[3 + 4096 + 70001];
   result.weights = w->trained;
   result.n = w->n;

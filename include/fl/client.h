@@ -137,6 +137,9 @@ typedef struct fl_score {
   double loss; /**< mean */
   uint64_t correct;
   uint64_t count; /**< 0 = nothing to score on */
+  /** For the evaluator, of a client whose model is paged: it reads the weights
+   * from here, and `weights` is NULL. Else NULL; not read. */
+  fl_paged *paged;
 } fl_score;
 FL_API fl_status fl_score_init(fl_score *score, size_t size);
 typedef fl_status (*fl_evaluate_fn)(const float *weights, uint64_t n,

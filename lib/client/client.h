@@ -146,9 +146,12 @@ typedef struct fli_paging {
   void (*failed)(fl_client *client, fl_status st);
   /* What the saved state has of it: of the model, then of the update. */
   fl_status (*save)(const fl_client *client, uint8_t state[2][FLI_PAGED_STATE]);
-  /* Whether the storage holds what the state says. */
-  int (*restore_model)(fl_client *client, const uint8_t *state);
-  int (*restore_update)(fl_client *client, const uint8_t *state);
+  /* Whether the storage holds what the state says. FL_E_IO, FL_E_NOMEM: nobody
+   * knows. */
+  fl_status (*restore_model)(fl_client *client, const uint8_t *state,
+                             int *is_held);
+  fl_status (*restore_update)(fl_client *client, const uint8_t *state,
+                              int *is_held);
 } fli_paging;
 
 struct fl_client {

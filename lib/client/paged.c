@@ -53,8 +53,8 @@ static fl_status open_model(fl_client *client)
                      ": a window of the model, and frames of %u bytes",
                      paged->budget, want, client->options.max_frame_size);
   if (paged->page) return FL_OK; /* the shape stays */
-  paged->n_marks =
-      (size_t)((fli_paged_bytes(paged) + FLI_PAGE_BYTES - 1) / FLI_PAGE_BYTES);
+  paged->n_marks = (size_t)fli_pages_of(fli_paged_bytes(paged));
+  if (paged->known_pages < paged->n_marks) paged->known_pages = paged->n_marks;
   paged->window = fli_alloc(paged->context, FLI_WINDOW_MAX, sizeof(float));
   paged->page = fli_alloc(paged->context, FLI_PAGE_BYTES, 1);
   paged->marks = fli_alloc(paged->context, paged->n_marks, 1);
@@ -104,11 +104,13 @@ static fl_status measure_units(fl_client *client, fli_measuring *m,
   const uint64_t last = s->first_unit + fli_segment_units(s);
   for (uint64_t unit = s->first_unit; unit < last;) {
     const fli_window window = fli_layout_window(layout, segment, unit);
-    const fl_status st = fli_paged_window(client->options.paged,
-                                          FLI_REGION_UPDATE, &window, &m->x);
+    fl_status st = fli_paged_window(client->options.paged, FLI_REGION_UPDATE,
+                                    &window, &m->x);
     if (st != FL_OK) return st;
     m->x_first = window.offset;
     fli_measure_window(m, segment, &window);
+    st = fli_check_window(m, &window);
+    if (st != FL_OK) return st;
     unit = window.last;
   }
   m->x = NULL;
@@ -158,10 +160,25 @@ static uint32_t region_of(const fl_paged *paged, const fli_incoming *incoming)
   return paged->current ^ 1u;
 }
 
+/* A chain that was applied, or is of no use; what cannot be removed now the
+ * next chain replaces. */
+static void drop_steps(fl_paged *paged)
+{
+  if (paged->steps_end == 0) return;
+  (void)fli_pages_remove(paged, FLI_REGION_STEPS,
+                         fli_pages_of(paged->steps_end));
+  paged->steps_end = 0;
+}
+
 static fl_status put_chunk(fli_incoming *incoming, void *arg,
                            const fli_chunk *chunk)
 {
   fl_paged *paged = arg;
+  const uint64_t end = chunk->offset + chunk->size;
+  if (region_of(paged, incoming) != FLI_REGION_STEPS)
+    drop_steps(paged);
+  else if (paged->steps_end < end)
+    paged->steps_end = end;
   return fli_pages_put(paged, region_of(paged, incoming), chunk->offset,
                        chunk->data, chunk->size);
 }
@@ -183,7 +200,7 @@ static fl_status take(fl_client *client)
   if (manifest->kind == FLI_TRANSFER_STEPS) {
     const fl_status st = fli_paged_apply(paged, manifest->total);
     if (st == FL_OK) paged->failures = 0;
-    (void)fli_pages_remove(paged, FLI_REGION_STEPS, manifest->total);
+    drop_steps(paged);
     return st;
   }
   if (paged->is_not_finite)
@@ -209,7 +226,9 @@ static fl_status copy(const fl_client *client, float *weights)
 static void begin(fl_client *client)
 {
   fl_paged *paged = client->options.paged;
-  memset(paged->marks, 0, paged->n_marks);
+  memset(paged->marks, FLI_PAGE_OF_MODEL, paged->n_marks);
+  paged->training = (fli_turn){client->plan.round, client->plan.attempt};
+  paged->is_closed = 0;
   if (paged->page_region == FLI_REGION_UPDATE) paged->has_page = 0;
   if (paged->window_region == FLI_REGION_UPDATE) paged->has_window = 0;
 }
@@ -220,7 +239,11 @@ static fl_status finish(fl_client *client, const fl_train_result *result)
   if (result->weights || result->update)
     return fli_error(FL_E_ARGUMENT,
                      "result: the model is paged, want fl_paged_write");
-  const fl_status st = fli_pages_fill(paged);
+  fli_fpguard guard;
+  paged->is_closed = 1;
+  fli_fpguard_enter(&guard);
+  const fl_status st = fli_pages_change(paged);
+  fli_fpguard_leave(&guard);
   if (st != FL_OK) return st;
   return fli_pages_hash(paged, FLI_REGION_UPDATE, fli_paged_bytes(paged),
                         paged->update_hash);
@@ -255,32 +278,43 @@ static fl_status save(const fl_client *client,
   return st == FL_OK ? st : fli_error(FL_E_IO, "paged: sync failed");
 }
 
-static int is_there(fl_paged *paged, const uint8_t *state)
+/* A storage that fails has not said that it lacks anything. */
+static fl_status prove(fl_paged *paged, const uint8_t *state, int *is_held)
 {
   uint8_t hash[FLI_HASH_BYTES];
-  const fl_status st =
-      fli_pages_hash(paged, state[0], fli_paged_bytes(paged), hash);
-  return st == FL_OK && !paged->is_not_finite &&
-         memcmp(hash, state + 1, sizeof hash) == 0;
+  const uint64_t n = fli_paged_bytes(paged);
+  fl_status st = fli_pages_look(paged, state[0], n, is_held);
+  if (st != FL_OK || !*is_held) return st;
+  st = fli_pages_hash(paged, state[0], n, hash);
+  *is_held = st == FL_OK && !paged->is_not_finite &&
+             memcmp(hash, state + 1, sizeof hash) == 0;
+  return st;
 }
 
-static int restore_model(fl_client *client, const uint8_t *state)
+static fl_status restore_model(fl_client *client, const uint8_t *state,
+                               int *is_held)
 {
   fl_paged *paged = client->options.paged;
-  if (state[0] > FLI_REGION_B || !is_there(paged, state)) return 0;
+  *is_held = 0;
+  if (state[0] > FLI_REGION_B) return FL_OK;
+  const fl_status st = prove(paged, state, is_held);
+  if (st != FL_OK || !*is_held) return st;
   paged->current = state[0];
   memcpy(client->model_hash, state + 1, FLI_HASH_BYTES);
-  return 1;
+  return FL_OK;
 }
 
-static int restore_update(fl_client *client, const uint8_t *state)
+static fl_status restore_update(fl_client *client, const uint8_t *state,
+                                int *is_held)
 {
   fl_paged *paged = client->options.paged;
-  if (state[0] != FLI_REGION_UPDATE) return 0;
-  memset(paged->marks, 1, paged->n_marks);
-  if (!is_there(paged, state)) return 0;
+  *is_held = 0;
+  if (state[0] != FLI_REGION_UPDATE) return FL_OK;
+  memset(paged->marks, FLI_PAGE_CHANGE, paged->n_marks);
+  const fl_status st = prove(paged, state, is_held);
+  if (st != FL_OK || !*is_held) return st;
   memcpy(paged->update_hash, state + 1, FLI_HASH_BYTES);
-  return 1;
+  return FL_OK;
 }
 
 /* ---- the handle ---- */
@@ -302,6 +336,7 @@ static fl_status attach(fl_client *client)
 static void detach(fl_client *client)
 {
   fl_paged *paged = client->options.paged;
+  if (paged->page) drop_steps(paged);
   (void)fli_pages_flush(paged);
   give_back(paged);
   paged->current = FLI_REGION_A;
@@ -335,6 +370,9 @@ fl_status fl_paged_options_init(fl_paged_options *options, size_t size)
                           sizeof default_options);
 }
 
+/* What an fl_storage takes. */
+#define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyz0123456789._-"
+
 static fl_status check_options(const fl_paged_options *options,
                                const fl_storage *storage)
 {
@@ -343,9 +381,10 @@ static fl_status check_options(const fl_paged_options *options,
   if (n < 1 || n > FL_PAGED_NAME_BYTES)
     return fli_error(FL_E_OPTIONS, "paged: name, got %zu bytes, want 1..%d", n,
                      FL_PAGED_NAME_BYTES);
-  if (strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != n)
-    return fli_error(FL_E_OPTIONS, "paged: name, got %s, want a-z 0-9 . _ -",
-                     name);
+  const size_t good = strspn(options->name, NAME_CHARACTERS);
+  if (good != n)
+    return fli_error(FL_E_OPTIONS, "paged: name, got \"%s\", want [a-z0-9._-]",
+                     options->name);
   if (storage) return FL_OK;
   return fli_error(FL_E_OPTIONS, "paged: the context has no storage");
 }
@@ -380,18 +419,28 @@ void fl_paged_free(fl_paged *paged)
   fli_context_unref(context);
 }
 
-fl_status fl_paged_remove(fl_paged *paged, uint64_t n_weights)
+/* Whatever is held besides the model is no longer than it, but for a chain,
+ * which may have a page more; and the model has no gaps. It goes last, and from
+ * its end on, so that what fails can be done again. */
+fl_status fl_paged_remove(fl_paged *paged)
 {
+  static const uint32_t fronts[] = {FLI_REGION_A, FLI_REGION_B,
+                                    FLI_REGION_STEPS};
+  static const uint32_t order[] = {FLI_REGION_STEPS, FLI_REGION_UPDATE,
+                                   FLI_REGION_B, FLI_REGION_A};
   fl_status st = FL_OK;
   fli_clear_error();
   if (!paged) return fli_error(FL_E_ARGUMENT, "fl_paged_remove: got NULL");
   if (paged->client) return fli_error(FL_E_STATE, "paged: a client has it");
-  if (n_weights > UINT64_MAX / 8)
-    return fli_error(FL_E_RANGE, "paged: got %" PRIu64 " weights", n_weights);
-  for (uint32_t r = FLI_REGION_A; r <= FLI_REGION_STEPS; r++) {
-    const fl_status one = fli_pages_remove(paged, r, 4 * n_weights);
-    if (st == FL_OK) st = one;
+  for (size_t i = 0; i < FLI_COUNT_OF(fronts); i++) {
+    uint64_t n = 0;
+    FLI_TRY(fli_pages_count(paged, fronts[i], &n));
+    if (paged->known_pages < n) paged->known_pages = n;
   }
+  for (size_t i = 0; i < FLI_COUNT_OF(order); i++)
+    FLI_TRY(fli_pages_remove(paged, order[i], paged->known_pages + 1));
+  paged->known_pages = 0;
+out:
   return st;
 }
 
@@ -417,47 +466,41 @@ static fl_status check_range(const fl_paged *paged, uint64_t first, uint64_t n,
                    n, first, client->n_weights);
 }
 
+/* The host has been asked, or its trainer is running. */
+static int is_training(const fl_paged *paged)
+{
+  const fl_client *client = paged->client;
+  const fli_turn *turn = &paged->training;
+  if (client->phase != FLI_PHASE_TRAIN || paged->is_closed) return 0;
+  return client->is_asked ||
+         (client->options.train && turn->round == client->plan.round &&
+          turn->attempt == client->plan.attempt);
+}
+
 fl_status fl_paged_read(fl_paged *paged, uint64_t first, uint64_t n,
                         float *weights)
 {
   fli_clear_error();
   const fl_status st = check_range(paged, first, n, weights);
   if (st != FL_OK) return st;
-  return fli_pages_get_floats(paged, paged->current, first, weights, (size_t)n);
-}
-
-/* What is added to the model: as many as a window has room for. */
-static fl_status write_some(fl_paged *paged, uint64_t first, size_t n,
-                            const float *weights)
-{
-  float *update = paged->window;
-  paged->has_window = 0;
-  fl_status st = fli_pages_get_floats(paged, paged->current, first, update, n);
-  if (st != FL_OK) return st;
-  for (size_t i = 0; i < n; i++)
-    update[i] = weights[i] - update[i];
-  const size_t bad = flk_kernels()->find_not_finite(update, n);
-  if (bad != n)
-    return fli_error(FL_E_NOT_FINITE,
-                     "result: coordinate %" PRIu64 " is not finite",
-                     first + bad);
-  return fli_pages_put_floats(paged, FLI_REGION_UPDATE, first, update, n);
+  return fli_pages_get_floats(
+      paged, is_training(paged) ? FLI_REGION_UPDATE : paged->current, first,
+      weights, (size_t)n);
 }
 
 fl_status fl_paged_write(fl_paged *paged, uint64_t first, uint64_t n,
                          const float *weights)
 {
   fli_clear_error();
-  fl_status st = check_range(paged, first, n, weights);
+  const fl_status st = check_range(paged, first, n, weights);
   if (st != FL_OK) return st;
-  if (paged->client->phase != FLI_PHASE_TRAIN)
+  if (!is_training(paged))
     return fli_error(FL_E_STATE, "paged: no training is asked for");
-  while (st == FL_OK && n > 0) {
-    const uint64_t part = n < FLI_WINDOW_MAX ? n : FLI_WINDOW_MAX;
-    st = write_some(paged, first, (size_t)part, weights);
-    first += part;
-    weights += part;
-    n -= part;
-  }
-  return st;
+  const size_t bad = flk_kernels()->find_not_finite(weights, (size_t)n);
+  if (bad != n)
+    return fli_error(FL_E_NOT_FINITE,
+                     "result: coordinate %" PRIu64 " is not finite",
+                     first + bad);
+  return fli_pages_put_floats(paged, FLI_REGION_UPDATE, first, weights,
+                              (size_t)n);
 }

@@ -21,6 +21,13 @@ enum {
   FLI_STEP_ROOM = FLI_STEP_UNITS * FLI_UNIT_MAX * (4 + 8)
 };
 
+/* What a page of the update has while it is trained, and afterwards. */
+enum {
+  FLI_PAGE_OF_MODEL = 0, /* no blob yet: what the model has */
+  FLI_PAGE_TRAINED = 1,  /* weights */
+  FLI_PAGE_CHANGE = 2    /* what is added to the model */
+};
+
 struct fl_paged {
   const fli_paging *paging; /* first: what lib/client knows */
   fl_context *context;
@@ -32,8 +39,12 @@ struct fl_paged {
   int is_not_finite; /* found while the last region was hashed */
   uint32_t failures; /* since a model was taken (paged_failure.c) */
   uint8_t update_hash[FLI_HASH_BYTES];
-  /* Pages of the update that were written; others are zeros. */
-  uint8_t *marks;
+  /* The training that writes are for; `is_closed`: it was submitted. */
+  fli_turn training;
+  int is_closed;
+  uint64_t steps_end;   /* bytes of a chain that may have been staged */
+  uint64_t known_pages; /* of a region, as far as this handle has seen */
+  uint8_t *marks;       /* FLI_PAGE_* of the update's pages */
   size_t n_marks;
   /* The page at hand: only what is written goes through it. */
   uint8_t *page;
@@ -49,6 +60,11 @@ struct fl_paged {
   uint32_t window_region;
   uint64_t window_first;
 };
+
+static inline uint64_t fli_pages_of(uint64_t bytes)
+{
+  return bytes / FLI_PAGE_BYTES + (bytes % FLI_PAGE_BYTES != 0);
+}
 
 static inline uint64_t fli_paged_bytes(const fl_paged *paged)
 {
@@ -68,10 +84,16 @@ fl_status fli_pages_flush(fl_paged *paged);
 /* Of the region's first `total` bytes; notes whether all values are finite. */
 fl_status fli_pages_hash(fl_paged *paged, uint32_t region, uint64_t total,
                          uint8_t hash[FLI_HASH_BYTES]);
-/* Write the zeros of the update's pages that nobody wrote. */
-fl_status fli_pages_fill(fl_paged *paged);
-/* Remove the blobs of this many bytes. */
-fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t total);
+/* Make changes of all that was trained. What a failure leaves undone the next
+ * call does. FL_E_NOT_FINITE */
+fl_status fli_pages_change(fl_paged *paged);
+/* Whether blobs of `total` bytes are there, whatever is in them. */
+fl_status fli_pages_look(fl_paged *paged, uint32_t region, uint64_t total,
+                         int *is_there);
+/* How many blobs there are without a gap, from the first one on. */
+fl_status fli_pages_count(fl_paged *paged, uint32_t region, uint64_t *n);
+/* Remove this many blobs, the last one first. */
+fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t n);
 
 /* paged.c: the values of a window, until the next call. */
 fl_status fli_paged_window(fl_paged *paged, uint32_t region,

@@ -17,6 +17,7 @@
 enum {
   HEAD_FIELDS = 512, /* more than the head has but for its norms */
   TAIL = 16,
+  RECORDS_MOST = 64, /* each may write what it changes; beyond: a full copy */
   SUM_TALLIES = FLI_PREAMBLE_BYTES /* where a sum says how many it has */
 };
 
@@ -31,7 +32,8 @@ typedef struct walk {
   size_t head_size;
   fli_agreed agreed;
   uint64_t payload, payload_size;
-  /* A sum: `tallies` in front of the lanes; an update: header and mask. */
+  /* Header and mask of an update; of a sum the header alone: its tallies are
+   * read one at a time. */
   int is_sum;
   fli_update update;
   fli_tally tally; /* of the segment at hand */
@@ -42,7 +44,8 @@ typedef struct walk {
   size_t front_size;
   uint32_t n_tallies;
   size_t tally_size;
-  uint64_t next; /* where the next segment begins in the payload */
+  uint8_t *raw_tally; /* tally_size */
+  uint64_t next;      /* where the next segment begins in the payload */
   uint32_t from, to;
 } walk;
 
@@ -151,20 +154,20 @@ static fl_status read_front(walk *w)
     return fli_error(FL_E_TRUNCATED, "step: its payload is no header");
   FLI_TRY(get(w, w->payload, magic, sizeof magic));
   w->is_sum = fli_load_u32(magic) == FLI_SUM_MAGIC;
-  w->front_size = fli_update_front(n);
+  w->front_size = w->is_sum ? FLI_SUM_HEADER : fli_update_front(n);
+  w->next = w->front_size;
   if (w->is_sum) {
     w->n_tallies = fli_load_u32(magic + SUM_TALLIES);
     if (w->n_tallies != 1 && w->n_tallies != n + 1)
       return fli_error(FL_E_FORMAT, "sum: tallies, got %u, want 1 or %u",
                        w->n_tallies, n + 1);
-    w->front_size = FLI_SUM_HEADER + w->n_tallies * w->tally_size;
+    w->next += (uint64_t)w->n_tallies * w->tally_size;
   }
-  if (w->payload_size < w->front_size)
+  if (w->payload_size < w->next)
     return fli_error(FL_E_TRUNCATED, "step: its payload ends in the header");
   w->front = fli_alloc(w->context, w->front_size, 1);
   if (!w->front) return fli_nomem(w->front_size);
   FLI_TRY(get(w, w->payload, w->front, w->front_size));
-  w->next = w->front_size;
 out:
   return st;
 }
@@ -178,19 +181,20 @@ static fl_status check_front(walk *w)
                            &w->update);
   const fl_status st = fli_preamble_read(&w->agreed, FLI_SUM_MAGIC, w->front,
                                          w->front_size, &payload);
-  if (st == FL_OK && payload != w->payload_size - w->front_size)
+  if (st == FL_OK && payload != w->payload_size - w->next)
     return fli_error(FL_E_FORMAT, "sum: payload, got %" PRIu64, payload);
   return st;
 }
 
-static const uint8_t *tally_of(const walk *w, uint32_t segment)
+static fl_status read_tally(walk *w, uint32_t segment)
 {
-  const size_t i = w->n_tallies == 1 ? 0 : 1 + (size_t)segment;
-  return w->front + FLI_SUM_HEADER + i * w->tally_size;
+  const uint64_t i = w->n_tallies == 1 ? 0 : 1 + (uint64_t)segment;
+  return get(w, w->payload + FLI_SUM_HEADER + i * w->tally_size, w->raw_tally,
+             w->tally_size);
 }
 
 /* Bytes of a segment in the payload. */
-static fl_status size_of(const walk *w, uint32_t segment, size_t *n)
+static fl_status size_of(walk *w, uint32_t segment, size_t *n)
 {
   enum { COUNT = 0, LANE_WEIGHT = 4 };
   *n = 0;
@@ -199,7 +203,9 @@ static fl_status size_of(const walk *w, uint32_t segment, size_t *n)
       *n = fli_payload_size(&w->agreed, fli_agreed_count(&w->agreed, segment));
     return FL_OK;
   }
-  const uint8_t *tally = tally_of(w, segment);
+  const uint8_t *tally = w->raw_tally;
+  const fl_status st = read_tally(w, segment);
+  if (st != FL_OK) return st;
   const uint64_t total = fli_load_u32(tally + LANE_WEIGHT);
   if (fli_load_u32(tally + COUNT) > total ||
       total > w->agreed.compressor->codec->most_total(&w->agreed))
@@ -217,7 +223,7 @@ static fl_status open_segment(walk *w, uint32_t segment)
 {
   const fli_codec *codec = w->agreed.compressor->codec;
   const uint64_t cap = w->agreed.weight_cap > 0 ? w->agreed.weight_cap : 1;
-  const uint8_t *from = w->is_sum ? tally_of(w, segment) : NULL;
+  const uint8_t *from = w->is_sum ? w->raw_tally : NULL;
   fli_tally *tally = &w->tally;
   memset(tally->slots, 0, w->tally_size - FLI_TALLY_HEADER);
   if (from) {
@@ -320,6 +326,9 @@ static fl_status step_window(walk *w, const fli_window *window, int is_held)
   if (bad != window->n)
     return fli_error(FL_E_NOT_FINITE, "step: weight %" PRIu64 " leaves float32",
                      window->offset + bad);
+  if (w->from == w->to &&
+      memcmp(w->change, before, window->n * sizeof *before) == 0)
+    return FL_OK;
   st = fli_pages_put_floats(w->paged, w->to, window->offset, w->change,
                             window->n);
 out:
@@ -335,6 +344,8 @@ static fl_status step_segment(walk *w, uint32_t segment)
   FLI_TRY(size_of(w, segment, &size));
   if (size > w->payload_size - w->next)
     return fli_error(FL_E_TRUNCATED, "step: its payload ends in a segment");
+  /* It stays, where it lies. */
+  if (size == 0 && w->from == w->to) return FL_OK;
   if (size > 0) FLI_TRY(open_segment(w, segment));
   for (uint64_t unit = s->first_unit; unit < last;) {
     const fli_window window = fli_layout_window(layout_of(w), segment, unit);
@@ -350,10 +361,12 @@ static void close_step(walk *w)
 {
   const size_t bitmap = w->tally_size - FLI_TALLY_HEADER;
   fli_free(w->context, w->front, w->front_size);
+  fli_free(w->context, w->raw_tally, w->tally_size);
   fli_free(w->context, w->tally.slots, bitmap);
   fli_free(w->context, w->mean.offsets,
            (w->agreed.slots / 2 + 1) * sizeof(uint16_t));
   w->front = NULL;
+  w->raw_tally = NULL;
   w->tally.slots = NULL;
   w->mean.offsets = NULL;
 }
@@ -364,7 +377,8 @@ static fl_status open_step(walk *w)
   w->tally_size = FLI_TALLY_HEADER + (w->agreed.slots + 7) / 8;
   w->mean = (fli_mean){.agreed = &w->agreed};
   w->tally.slots = fli_alloc(w->context, w->tally_size - FLI_TALLY_HEADER, 1);
-  if (!w->tally.slots) return fli_nomem(w->tally_size);
+  w->raw_tally = fli_alloc(w->context, w->tally_size, 1);
+  if (!w->tally.slots || !w->raw_tally) return fli_nomem(w->tally_size);
   if (w->agreed.offsets) {
     w->mean.offsets = fli_alloc(w->context, half, sizeof(uint16_t));
     if (!w->mean.offsets) return fli_nomem(half * sizeof(uint16_t));
@@ -404,6 +418,7 @@ static fl_status apply_all(walk *w, uint64_t *version)
 {
   fl_status st = FL_OK;
   fl_paged *paged = w->paged;
+  const uint64_t first = *version;
   w->norms =
       fli_alloc(w->context, (size_t)paged->client->n_norms, sizeof *w->norms);
   w->head = fli_alloc(w->context, w->head_size, 1);
@@ -412,6 +427,10 @@ static fl_status apply_all(walk *w, uint64_t *version)
   if (!w->norms || !w->head || !w->change || !w->bytes)
     FLI_TRY(fli_nomem(w->head_size + FLI_WINDOW_MAX * sizeof *w->change));
   do {
+    if (*version - first >= RECORDS_MOST ||
+        *version >= paged->client->incoming.manifest.model_version)
+      FLI_TRY(
+          fli_error(FL_E_FORMAT, "step: got more records than the chain's"));
     FLI_TRY(apply_one(w, *version));
     (*version)++;
     /* Steps behind the first begin where it ended. */

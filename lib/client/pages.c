@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A paged model's regions as blobs of 256 KiB. A page that is written is
- * collected in memory and replaces its blob when another one is written or
- * read; what is read comes from the blobs. */
+ * collected in memory and replaces its blob when another one is written; what
+ * is read of it comes from memory, all else from the blobs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -65,6 +65,39 @@ static fl_status load(fl_paged *paged)
   return FL_OK;
 }
 
+/* Leave the page at hand for this one, of which nothing is there yet. */
+static fl_status turn_to(fl_paged *paged, uint32_t region, uint64_t page)
+{
+  const fl_status st = fli_pages_flush(paged);
+  if (st != FL_OK) return st;
+  paged->has_page = 0;
+  paged->is_dirty = 0;
+  paged->page_region = region;
+  paged->page_index = page;
+  paged->page_size = 0;
+  memset(paged->page, 0, FLI_PAGE_BYTES);
+  return FL_OK;
+}
+
+/* A page of the update begins as the model's. */
+static fl_status load_trained(fl_paged *paged)
+{
+  const uint64_t page = paged->page_index;
+  const size_t n = weights_in(paged, page);
+  if (paged->marks[page] != FLI_PAGE_OF_MODEL) {
+    const fl_status st = load(paged);
+    if (st != FL_OK || paged->page_size == n) return st;
+    return fli_error(FL_E_IO, "paged: a blob of the update is too short");
+  }
+  const fl_status st = fli_pages_get(paged, paged->current,
+                                     page * FLI_PAGE_BYTES, paged->page, n);
+  if (st != FL_OK) return st;
+  paged->page_size = n;
+  paged->marks[page] = FLI_PAGE_TRAINED;
+  paged->is_dirty = 1;
+  return FL_OK;
+}
+
 /* Make this the page at hand. `is_whole`: nothing of the blob is of use. */
 static fl_status enter(fl_paged *paged, uint32_t region, uint64_t page,
                        int is_whole)
@@ -73,19 +106,12 @@ static fl_status enter(fl_paged *paged, uint32_t region, uint64_t page,
   if (paged->has_page && paged->page_region == region &&
       paged->page_index == page)
     return FL_OK;
-  FLI_TRY(fli_pages_flush(paged));
-  paged->has_page = 0;
-  paged->page_region = region;
-  paged->page_index = page;
-  paged->page_size = 0;
-  memset(paged->page, 0, FLI_PAGE_BYTES);
-  if (region == FLI_REGION_UPDATE && !paged->marks[page])
-    paged->page_size = weights_in(paged, page);
+  FLI_TRY(turn_to(paged, region, page));
+  if (region == FLI_REGION_UPDATE)
+    FLI_TRY(load_trained(paged));
   else if (!is_whole)
     FLI_TRY(load(paged));
-  if (region == FLI_REGION_UPDATE) paged->marks[page] = 1;
   paged->has_page = 1;
-  paged->is_dirty = 0;
 out:
   return st;
 }
@@ -118,18 +144,20 @@ static fl_status get_part(fl_paged *paged, uint32_t region, uint64_t at,
 {
   char name[NAME_BYTES];
   const uint64_t page = at / FLI_PAGE_BYTES;
-  if (region == FLI_REGION_UPDATE && !paged->marks[page]) {
-    memset(out, 0, n);
-    return FL_OK;
-  }
+  const size_t skip = (size_t)(at % FLI_PAGE_BYTES);
+  if (region == FLI_REGION_UPDATE && paged->marks[page] == FLI_PAGE_OF_MODEL)
+    region = paged->current;
   if (paged->has_page && paged->page_region == region &&
       paged->page_index == page) {
-    const fl_status st = fli_pages_flush(paged);
-    if (st != FL_OK) return st;
+    if (skip > paged->page_size || n > paged->page_size - skip)
+      return fli_error(FL_E_IO, "paged: got %zu bytes of a page, want %zu",
+                       paged->page_size, skip + n);
+    memcpy(out, paged->page + skip, n);
+    return FL_OK;
   }
   name_page(paged, region, page, name);
-  const fl_status st = paged->storage->read(paged->storage->user, name,
-                                            at % FLI_PAGE_BYTES, out, n);
+  const fl_status st =
+      paged->storage->read(paged->storage->user, name, skip, out, n);
   return st == FL_OK ? FL_OK : failed("read", name, st);
 }
 
@@ -204,27 +232,102 @@ out:
   return st;
 }
 
-fl_status fli_pages_fill(fl_paged *paged)
+/* ---- what was trained ---- */
+
+/* Weights that were trained, in the page at hand, less the model's. */
+static fl_status subtract(fl_paged *paged)
 {
-  fl_status st = FL_OK;
-  for (uint64_t page = 0; page < paged->n_marks && st == FL_OK; page++) {
-    if (paged->marks[page]) continue;
-    st = enter(paged, FLI_REGION_UPDATE, page, 0);
-    if (st == FL_OK) paged->is_dirty = 1;
-  }
-  return st == FL_OK ? fli_pages_flush(paged) : st;
+  enum { FLOATS = FLI_PAGE_BYTES / sizeof(float) };
+  const size_t n = paged->page_size / sizeof(float);
+  const uint64_t first = paged->page_index * FLOATS;
+  float *change = paged->window;
+  paged->has_window = 0;
+  const fl_status st =
+      fli_pages_get_floats(paged, paged->current, first, change, n);
+  if (st != FL_OK) return st;
+  for (size_t i = 0; i < n; i++)
+    change[i] = fli_load_f32(paged->page + 4 * i) - change[i];
+  const size_t bad = flk_kernels()->find_not_finite(change, n);
+  if (bad != n)
+    return fli_error(FL_E_NOT_FINITE, "result: coordinate %llu is not finite",
+                     (unsigned long long)(first + bad));
+  flk_kernels()->f32_store(paged->page, change, n);
+  return FL_OK;
 }
 
-fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t total)
+/* Nothing was trained: zeros. */
+static fl_status enter_zeros(fl_paged *paged, uint64_t page)
+{
+  const fl_status st = turn_to(paged, FLI_REGION_UPDATE, page);
+  if (st != FL_OK) return st;
+  paged->page_size = weights_in(paged, page);
+  paged->has_page = 1;
+  return FL_OK;
+}
+
+fl_status fli_pages_change(fl_paged *paged)
 {
   fl_status st = FL_OK;
+  for (uint64_t page = 0; page < paged->n_marks; page++) {
+    if (paged->marks[page] == FLI_PAGE_CHANGE) continue;
+    if (paged->marks[page] == FLI_PAGE_OF_MODEL) {
+      FLI_TRY(enter_zeros(paged, page));
+    } else {
+      FLI_TRY(enter(paged, FLI_REGION_UPDATE, page, 0));
+      FLI_TRY(subtract(paged));
+    }
+    paged->marks[page] = FLI_PAGE_CHANGE;
+    paged->is_dirty = 1;
+  }
+  st = fli_pages_flush(paged);
+out:
+  return st;
+}
+
+/* ---- blobs ---- */
+
+fl_status fli_pages_look(fl_paged *paged, uint32_t region, uint64_t total,
+                         int *is_there)
+{
+  const fl_storage *storage = paged->storage;
+  char name[NAME_BYTES];
+  *is_there = 0;
+  for (uint64_t at = 0; at < total; at += FLI_PAGE_BYTES) {
+    const uint64_t left = total - at;
+    uint64_t size = 0;
+    name_page(paged, region, at / FLI_PAGE_BYTES, name);
+    const fl_status st = storage->size(storage->user, name, &size);
+    if (st == FL_E_NOT_FOUND) return FL_OK;
+    if (st != FL_OK) return failed("size", name, st);
+    if (size < (left < FLI_PAGE_BYTES ? left : FLI_PAGE_BYTES)) return FL_OK;
+  }
+  *is_there = 1;
+  return FL_OK;
+}
+
+fl_status fli_pages_count(fl_paged *paged, uint32_t region, uint64_t *n)
+{
+  const fl_storage *storage = paged->storage;
+  char name[NAME_BYTES];
+  uint64_t size;
+  for (*n = 0; *n < UINT64_MAX; (*n)++) {
+    name_page(paged, region, *n, name);
+    const fl_status st = storage->size(storage->user, name, &size);
+    if (st == FL_E_NOT_FOUND) return FL_OK;
+    if (st != FL_OK) return failed("size", name, st);
+  }
+  return FL_OK;
+}
+
+fl_status fli_pages_remove(fl_paged *paged, uint32_t region, uint64_t n)
+{
   const fl_storage *storage = paged->storage;
   char name[NAME_BYTES];
   if (paged->page_region == region) paged->has_page = 0;
-  for (uint64_t page = 0; page * FLI_PAGE_BYTES < total; page++) {
-    name_page(paged, region, page, name);
-    const fl_status one = storage->remove(storage->user, name);
-    if (one != FL_OK && st == FL_OK) st = failed("remove", name, one);
+  while (n-- > 0) {
+    name_page(paged, region, n, name);
+    const fl_status st = storage->remove(storage->user, name);
+    if (st != FL_OK) return failed("remove", name, st);
   }
-  return st;
+  return FL_OK;
 }

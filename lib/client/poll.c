@@ -161,7 +161,8 @@ static fl_status run_trainer(fl_client *client)
 
 static fl_status run_evaluator(fl_client *client)
 {
-  fl_score score = {.struct_size = sizeof score};
+  fl_score score = {.struct_size = sizeof score,
+                    .paged = client->options.paged};
   const fli_canonical *model = fli_client_scored(client);
   fl_status st = fli_client_evaluator(client)(model->weights, client->n_weights,
                                               &score, client->options.user);

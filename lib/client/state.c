@@ -231,10 +231,10 @@ static fl_status restore_model(fl_client *client, const fli_saved_state *state)
   FLI_TRY(fli_client_set_codec(client, &state->codec));
   if (client->paging) {
     client->canonical.version = state->model_version;
-    client->canonical.is_valid =
-        state->is_paged &&
-        client->paging->restore_model(client, state->paged[0]);
-    return FL_OK;
+    if (state->is_paged)
+      st = client->paging->restore_model(client, state->paged[0],
+                                         &client->canonical.is_valid);
+    return st;
   }
   if (!state->weights.data) return FL_OK;
   FLI_TRY(fli_canonical_set(&client->canonical, state->model_version,
@@ -259,10 +259,13 @@ static fl_status restore_trained(fl_client *client,
   trained->plan.slices_size = 0;
   trained->plan.freeze_plan = NULL;
   trained->plan.freeze_plan_size = 0;
-  if (client->paging &&
-      !(client->canonical.is_valid &&
-        client->paging->restore_update(client, state->paged[1])))
-    return FL_OK;
+  if (client->paging) {
+    int is_held = 0;
+    if (client->canonical.is_valid)
+      FLI_TRY(
+          client->paging->restore_update(client, state->paged[1], &is_held));
+    if (!is_held) return FL_OK;
+  }
   if (!client->compressor || state->samples < 1 ||
       (!client->paging && state->update.size != 4 * n))
     FLI_TRY(fli_error(FL_E_FORMAT, "state: the update does not fit the model"));

@@ -46,10 +46,13 @@ static void encode_units(void *arg, uint64_t first, uint64_t last)
 fl_status fli_encoding_check_finite(const fli_encoding *encoding,
                                     uint32_t segment)
 {
-  const int is_whole = encoding->x_end == UINT64_MAX;
-  const fli_measuring m = {.compressor = encoding->agreed->compressor,
-                           .x = is_whole ? encoding->x : NULL};
-  return fli_check_finite(&m, segment);
+  const fl_compressor *compressor = encoding->agreed->compressor;
+  const fli_measuring m = {
+      .compressor = compressor, .x = encoding->x, .x_first = encoding->x_first};
+  if (encoding->x_end == UINT64_MAX) return fli_check_finite(&m, segment);
+  const fli_window window =
+      fli_layout_window(&compressor->layout, segment, encoding->x_end - 1);
+  return fli_check_window(&m, &window);
 }
 
 fl_status fli_encoding_measure(fli_encoding *encoding, double *squares,

@@ -75,16 +75,24 @@ double fli_segment_length(const fli_measuring *m, uint32_t segment)
   return sqrt(sum) * (double)m->weight;
 }
 
+static fl_status check_values(const fli_measuring *m, uint64_t offset, size_t n)
+{
+  const float *x = at(m, offset);
+  const size_t i = m->compressor->kernels->find_not_finite(x, n);
+  if (i == n) return FL_OK;
+  return fli_error(FL_E_NOT_FINITE, "coordinate %llu: got %g",
+                   (unsigned long long)(offset + i), (double)x[i]);
+}
+
+fl_status fli_check_window(const fli_measuring *m, const fli_window *window)
+{
+  return check_values(m, window->offset, window->n);
+}
+
 fl_status fli_check_finite(const fli_measuring *m, uint32_t segment)
 {
   const fli_segment *s = &m->compressor->layout.segments[segment];
-  size_t n = (size_t)s->n;
-  const float *x = m->x ? at(m, s->offset) : NULL;
-  size_t i = m->x ? m->compressor->kernels->find_not_finite(x, n) : 0;
-  if (i == n) return FL_OK;
-  return fli_error(FL_E_NOT_FINITE, "coordinate %llu: got %g",
-                   (unsigned long long)(s->offset + i),
-                   m->x ? (double)x[i] : (double)INFINITY);
+  return check_values(m, s->offset, (size_t)s->n);
 }
 
 /* Length number k of a segment that was measured. */

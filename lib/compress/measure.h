@@ -26,7 +26,10 @@ double fli_segment_length(const fli_measuring *measuring, uint32_t segment);
  * FL_E_NOT_FINITE, FL_E_RANGE, FL_E_NOMEM. */
 fl_status fli_measure(const fl_compressor *compressor, const float *x,
                       float weight, float *norms);
-/* FL_E_NOT_FINITE names the first value of the segment that is not finite. */
+/* FL_E_NOT_FINITE names the first value that is not finite, of a window at hand
+ * or of a segment that is at hand in whole. */
+fl_status fli_check_window(const fli_measuring *measuring,
+                           const fli_window *window);
 fl_status fli_check_finite(const fli_measuring *measuring, uint32_t segment);
 /* A window alone. */
 void fli_measure_window(fli_measuring *measuring, uint32_t segment,

@@ -84,7 +84,7 @@ out:
 static void end(bench *b)
 {
   fl_client_free(b->client);
-  if (b->paged) (void)fl_paged_remove(b->paged, b->n);
+  if (b->paged) (void)fl_paged_remove(b->paged);
   fl_paged_free(b->paged);
   b->paged = NULL;
   fl_server_free(b->server);

@@ -17,7 +17,7 @@ from cases import ROOT, Cases
 
 # Issue -> number of lines that its section must have.
 LINES = {"E2": 61, "E3": 32, "E4": 29, "E5": 58, "E6": 38,
-         "E7": 63, "E8": 86, "E9": 54}
+         "E7": 63, "E8": 87, "E9": 54}
 
 
 def rows(text):

@@ -59,10 +59,68 @@ def test_a_model_in_files_becomes_the_same(tmp_path):
             np.testing.assert_array_equal(paged.read(100, 5), want[100:105])
             with pytest.raises(libfl.StateError):
                 paged.write(0, want[:2])
-        paged.remove(COUNT)
+        paged.remove()
         assert not list(tmp_path.glob("model-*"))
 
 
-def test_a_name_is_needed(tmp_path):
+@pytest.mark.parametrize("name", ["a" * 65, "Model", "my model", "m+"])
+def test_a_name_is_what_files_may_be_called(tmp_path, name):
     with pytest.raises(libfl.OptionsError):
-        libfl.PagedModel(tmp_path / ("a" * 65))
+        libfl.PagedModel(tmp_path / name)
+
+
+def test_files_are_removed_by_whoever_comes_later(tmp_path):
+    with libfl.PagedModel(tmp_path / "model") as paged:
+        run(paged)
+    assert list(tmp_path.glob("model-*"))
+    with libfl.PagedModel(tmp_path / "model") as paged:
+        paged.remove()
+    assert not list(tmp_path.glob("model-*"))
+
+
+def test_steps_go_on_from_what_was_written(tmp_path):
+    """Two epochs of minibatches, against the same ones in memory."""
+    batches = np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32)
+
+    def step(weights, batch):
+        rate = np.float32(.25) * (np.float32(batch.mean()) - weights)
+        return (weights + rate).astype(np.float32)
+
+    def in_memory(task):
+        weights = task.weights.copy()
+        for batch in [*batches, *batches]:
+            weights = step(weights, batch)
+        return weights
+
+    def outcome(train, paged=None):
+        model = libfl.Model.from_tensors(
+            {name: np.full(shape, .5, np.float32)
+             for name, shape in SHAPES.items()})
+        server = libfl.Server()
+        server.add_job(model, rounds=2, seed=1, evaluate_every=1)
+        scores = []
+
+        def evaluate(weights):
+            read = weights if paged is None else paged.read(0, COUNT)
+            scores.append(read.copy())
+            return libfl.Score(loss=float(read[0]), correct=0, count=1)
+
+        client = libfl.Client("one", train=train, evaluate=evaluate,
+                              paged=paged)
+        libfl.Loopback(server, [client]).run()
+        weights, _ = client.copy_weights()
+        client.close()
+        return weights, scores
+
+    want, want_scores = outcome(in_memory)
+    with libfl.PagedModel(tmp_path / "model") as paged:
+        def in_files(task):
+            for batch in [*batches, *batches]:
+                for first, n in tensors():
+                    paged.write(first, step(paged.read(first, n), batch))
+            return libfl.TrainResult(samples=1)
+
+        got, got_scores = outcome(in_files, paged)
+    np.testing.assert_array_equal(got, want)
+    assert len(want_scores) == 2
+    np.testing.assert_array_equal(got_scores, want_scores)

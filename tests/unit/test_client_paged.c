@@ -268,7 +268,7 @@ Test(client_paged, options_say_what_is_wrong)
   fl_client *other = NULL;
   cr_expect_eq(fl_client_new(&other, w.contexts[0], &w.options[0]), FL_E_STATE);
   cr_expect_null(other);
-  cr_expect_eq(fl_paged_remove(w.paged, w.n), FL_E_STATE);
+  cr_expect_eq(fl_paged_remove(w.paged), FL_E_STATE);
   close_one(&w);
 }
 
@@ -335,7 +335,7 @@ Test(client_paged, a_state_of_a_paged_model_needs_one)
   /* Nothing stays when all is over. */
   fl_client_free(w.clients[0]);
   w.clients[0] = NULL;
-  pw_must(fl_paged_remove(w.paged, w.n));
+  pw_must(fl_paged_remove(w.paged));
   for (size_t i = 0; i < PW_BLOBS; i++)
     cr_expect_null(store.blobs[i].data);
   close_one(&w);

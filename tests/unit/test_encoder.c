@@ -334,7 +334,6 @@ Test(encoder, memory_does_not_grow_with_the_vector)
 {
   fl_compressor_options options;
   fl_context *context = NULL;
-  fl_compressor *compressor = NULL;
   cf_round r;
   fli_hasher hasher;
   uint64_t before = 0, peak = 0;
@@ -357,6 +356,5 @@ Test(encoder, memory_does_not_grow_with_the_vector)
   fli_encoder_free(encoder);
   cf_close(&r);
   free(x);
-  fl_compressor_free(compressor);
   fl_context_free(context);
 }

@@ -18,7 +18,8 @@
 
 #include "base/compiler.h"
 
-/* About 30 to 80 microseconds, as long as processors pause. */
+/* About 30 to 80 microseconds, as long as x86 and 64-bit Arm pause; where
+ * FLI_PAUSE is nothing, one or two. */
 enum { LOOKS = 2000 };
 
 typedef struct pool_loop {

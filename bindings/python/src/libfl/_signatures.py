@@ -171,7 +171,7 @@ CHECKED: dict[str, list[Any]] = {
                         c_uint32],
     "fl_sketcher_write": [Sketcher, F32P, c_uint64, U8P, c_size_t, SizeP],
     "fl_paged_new": [POINTER(Paged), Context, POINTER(PagedOptions)],
-    "fl_paged_remove": [Paged, c_uint64],
+    "fl_paged_remove": [Paged],
     "fl_paged_read": [Paged, c_uint64, c_uint64, F32P],
     "fl_paged_write": [Paged, c_uint64, c_uint64, F32P],
     "fl_cache_new": [POINTER(Cache), Context, POINTER(CacheOptions)],

@@ -468,7 +468,7 @@ class TrainResult(Struct):
 class Score(Struct):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32),
                 ("loss", c_double), ("correct", c_uint64),
-                ("count", c_uint64)]
+                ("count", c_uint64), ("paged", Paged)]
 
 
 TrainFn = CFUNCTYPE(Status, POINTER(TrainTask), POINTER(TrainResult), c_void_p)
