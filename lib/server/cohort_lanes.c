@@ -81,7 +81,7 @@ void fli_lanes_write(fli_msg_writer *writer, const fli_job *front,
   if (!fli_cohorts_is_apart(front)) return;
   fli_writer_u64(writer, cohorts->number);
   fli_writer_u64(writer, cohorts->work);
-  fli_writer_u64(writer, cohorts->is_ending);
+  fli_writer_u64(writer, (uint64_t)cohorts->is_ending);
   write_sums(writer, &cohorts->sums);
   write_scores(writer, &cohorts->scores);
   fli_writer_array(writer, cohorts->n_held);
@@ -239,8 +239,7 @@ static int front_is_good(const fli_job *front)
   const fli_cohorts *cohorts = front->cohorts;
   const uint32_t whole = front->options.participants;
   return front->deadline_ns == UINT64_MAX &&
-         (whole == 0 || cohorts->work < whole || cohorts->is_ending) &&
-         cohorts->is_ending <= FLI_NUMBERS_USED;
+         (whole == 0 || cohorts->work < whole || cohorts->is_ending);
 }
 
 fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
@@ -257,7 +256,9 @@ fl_status fli_lanes_read(fli_job *front, fli_msg_reader *reader,
     cohorts->is_back = 1;
     cohorts->number = fli_reader_u64(reader);
     cohorts->work = fli_reader_u64(reader);
-    cohorts->is_ending = fli_reader_u32(reader);
+    const uint32_t ending = fli_reader_u32(reader);
+    if (ending > FLI_NUMBERS_USED) FLI_TRY(malformed("the end"));
+    cohorts->is_ending = (int)ending;
     if (fli_reader_status(reader) == FL_OK && !front_is_good(front))
       FLI_TRY(malformed("the front"));
     read_sums(reader, &cohorts->sums);

@@ -123,11 +123,11 @@ struct fli_cohorts {
   size_t row;                    /* bytes of a sketch or feature */
   fli_lane lanes[FL_COHORT_MAX]; /* TOGETHER: the first, for all */
   /* APART: */
-  uint64_t number;    /* of the last round or draw of any leaf */
-  uint64_t work;      /* updates counted in the job's round */
-  uint64_t ends;      /* times that clients or cohorts became free */
-  uint32_t is_ending; /* FLI_ROUNDS_MADE or FLI_NUMBERS_USED */
-  int is_back;        /* restored: those who were there are waited for */
+  uint64_t number; /* of the last round or draw of any leaf */
+  uint64_t work;   /* updates counted in the job's round */
+  uint64_t ends;   /* times that clients or cohorts became free */
+  int is_ending;   /* FLI_ROUNDS_MADE or FLI_NUMBERS_USED */
+  int is_back;     /* restored: those who were there are waited for */
   fli_cohort_sums sums;
   fli_census census;
   fli_cohort_scores scores;

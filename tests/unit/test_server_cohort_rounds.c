@@ -153,7 +153,8 @@ static void go_on_after_pauses(cw_world *w)
 
 /* Each cohort draws once and waits for the pause; the set, which was told
  * nothing, counts no round. */
-Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause)
+Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause,
+     .timeout = 60)
 {
   static cw_world w;
   uint64_t next = 0;
