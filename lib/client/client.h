@@ -125,8 +125,10 @@ typedef struct fli_paging {
   /* FL_E_STATE: it has a client already. */
   fl_status (*attach)(fl_client *client);
   void (*detach)(fl_client *client);
-  /* The model's shape and codec are known, and not those of before. FL_E_LIMIT:
-   * of the memory budget. */
+  /* The model's shape is known, and nothing that it needs is there yet.
+   * FL_E_LIMIT: of the memory budget. */
+  fl_status (*afford)(const fl_client *client, uint32_t codec);
+  /* The model's codec, too, is known, and not that of before. */
   fl_status (*open)(fl_client *client);
   /* A transfer is whole: it becomes the model. */
   fl_status (*take)(fl_client *client);

@@ -18,16 +18,34 @@
 /* The most that the client holds at a time: two windows and what one of them is
  * decoded from, a page, frames both ways, an encoder, and what every unit and
  * segment has. */
-static uint64_t memory_wanted(const fl_client *client)
+static uint64_t memory_wanted(const fl_client *client, uint32_t codec)
 {
-  enum { UNIT = 48, SEGMENT = 256, FIXED = 512 << 10 };
-  const fl_compressor *compressor = client->compressor;
-  const fli_layout *layout = &compressor->layout;
+  enum {
+    UNIT = 48,
+    SIGNS = FLI_UNIT_MAX / 8,
+    SEGMENT = 256,
+    FIXED = 512 << 10
+  };
+  const uint64_t unit = codec == FL_CODEC_THC ? UNIT + SIGNS : UNIT;
+  uint64_t n_units = 0;
+  for (uint32_t s = 0; s < client->n_segments; s++)
+    n_units += client->segments[s] / FLI_UNIT_MAX +
+               (client->segments[s] % FLI_UNIT_MAX > 0);
   return 2 * (uint64_t)FLI_WINDOW_MAX * sizeof(float) + FLI_STEP_ROOM +
-         compressor->signs_size + layout->n_units * UNIT +
-         layout->n_segments * (uint64_t)SEGMENT + 2 * client->description.size +
-         client->options.max_frame_size +
+         n_units * unit + client->n_segments * (uint64_t)SEGMENT +
+         2 * client->description.size + client->options.max_frame_size +
          2 * (uint64_t)client->options.chunk_size + FLI_PAGE_BYTES + FIXED;
+}
+
+static fl_status afford(const fl_client *client, uint32_t codec)
+{
+  const fl_paged *paged = client->options.paged;
+  const uint64_t want = memory_wanted(client, codec);
+  if (paged->budget == 0 || want <= paged->budget) return FL_OK;
+  return fli_error(FL_E_LIMIT,
+                   "memory_budget: got %" PRIu64 " bytes, want %" PRIu64
+                   ": a window of the model, and frames of %u bytes",
+                   paged->budget, want, client->options.max_frame_size);
 }
 
 static void give_back(fl_paged *paged)
@@ -45,13 +63,7 @@ static void give_back(fl_paged *paged)
 static fl_status open_model(fl_client *client)
 {
   fl_paged *paged = client->options.paged;
-  const uint64_t want = memory_wanted(client);
   client->canonical.n = client->n_weights;
-  if (paged->budget > 0 && want > paged->budget)
-    return fli_error(FL_E_LIMIT,
-                     "memory_budget: got %" PRIu64 " bytes, want %" PRIu64
-                     ": a window of the model, and frames of %u bytes",
-                     paged->budget, want, client->options.max_frame_size);
   if (paged->page) return FL_OK; /* the shape stays */
   paged->n_marks = (size_t)fli_pages_of(fli_paged_bytes(paged));
   if (paged->known_pages < paged->n_marks) paged->known_pages = paged->n_marks;
@@ -346,6 +358,7 @@ static void detach(fl_client *client)
 
 static const fli_paging paging = {.attach = attach,
                                   .detach = detach,
+                                  .afford = afford,
                                   .open = open_model,
                                   .take = take,
                                   .copy = copy,

@@ -97,6 +97,7 @@ fl_status fli_client_set_codec(fl_client *client,
   fl_compressor *compressor = NULL;
   float *norms = NULL;
   uint64_t n_norms = 0;
+  if (client->paging) FLI_TRY(client->paging->afford(client, codec->codec));
   FLI_TRY(fli_compressor_agreed(&compressor, client->context, codec,
                                 client->segments, client->n_segments));
   n_norms = fl_compressor_norm_count(compressor);

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 
 #include "base/compiler.h"
+#include "client/client.h"
 #include "paged_world.h"
 
 static const struct {
@@ -220,6 +221,23 @@ Test(client_paged, a_budget_that_is_too_small_is_refused_with_figures)
     pw_turn(&w);
   cr_expect_eq(w.aborted, (uint32_t)FL_REJECT_TOO_LARGE);
   cr_expect_not_null(strstr(w.text, "got 1048576 bytes, want "), "%s", w.text);
+  close_one(&w);
+}
+
+/* A model of a server that does not mind what it costs: none of it is held. */
+Test(client_paged, a_budget_is_looked_at_before_memory_is)
+{
+  pw_world w;
+  uint64_t before = 0, peak = 0;
+  pw_store store = {.calls = 0};
+  open_one(&w, (pw_how){.codec = FL_CODEC_THC, .budget = 1 << 20}, &store);
+  pw_must(fl_context_get_memory(w.contexts[0], &before, NULL));
+  for (int i = 0; i < 5; i++)
+    pw_turn(&w);
+  cr_expect_eq(w.aborted, (uint32_t)FL_REJECT_TOO_LARGE, "%s", w.text);
+  cr_expect_null(w.clients[0]->compressor);
+  pw_must(fl_context_get_memory(w.contexts[0], NULL, &peak));
+  cr_expect_lt(peak - before, 16u << 10); /* signs alone: 27 KiB */
   close_one(&w);
 }
 
