@@ -261,6 +261,8 @@ const fli_node_op *fli_node_op_find(const char *name);
 /* Check 1 <= dims <= FLI_MAX_DIM, n_dims and the number of elements; sets
  * shape->count. FL_E_ARGUMENT, FL_E_TOO_LARGE; `name` is for the text. */
 fl_status fli_shape_check(fli_shape *shape, const char *name);
+/* FL_E_DIM: the node's input has not the number of dimensions it wants. */
+fl_status fli_refuse_dims(const fli_node *node, const char *want);
 /* Whether dims agree. */
 int fli_shape_is(const fli_shape *a, const fli_shape *b);
 /* Dimensions as an array. */

@@ -16,7 +16,8 @@ static fl_status attention_shape(fli_node *node)
   uint32_t heads = node->attributes.attention.heads;
   if (in->n_dims != 2 || in->dims[1] % 3 != 0) {
     return fli_error(FL_E_DIM,
-                     "attention %s: want a sequence, [tokens, 3 width]",
+                     "attention %s: wants a sequence of queries, keys and "
+                     "values, [tokens, 3 width]",
                      node->name);
   }
   uint64_t width = in->dims[1] / 3;

@@ -65,9 +65,7 @@ static fl_status conv_shape(fli_node *node)
 {
   const fli_shape *in = &node->input;
   if (in->n_dims != 3) {
-    return fli_error(FL_E_DIM,
-                     "conv2d %s: input has %u dimensions, want an image's 3",
-                     node->name, in->n_dims);
+    return fli_refuse_dims(node, "an image's 3");
   }
   fl_status st = check_attributes(node);
   if (st != FL_OK) return st;

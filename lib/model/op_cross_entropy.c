@@ -28,10 +28,7 @@ static fl_status loss_shape(fli_node *node)
   float smoothing = node->attributes.cross_entropy.smoothing;
   if (node->input.n_dims == 0 || node->input.n_dims > 2 ||
       classes_of(node) > INT32_MAX) {
-    return fli_error(FL_E_DIM,
-                     "%s %s: input has %u dimensions, want 1 or 2 with at most "
-                     "2^31 - 1 classes",
-                     node->op->name, node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1 or 2 with at most 2^31 - 1 classes");
   }
   if (!(smoothing >= 0.0f && smoothing <= 1.0f)) {
     return fli_error(FL_E_ARGUMENT, "%s %s: label smoothing is %g, want 0..1",

@@ -51,11 +51,7 @@ static fl_status dense_shape(fli_node *node)
                      node->name);
   }
   if (node->input.n_dims != 1 && node->input.n_dims != 2) {
-    return fli_error(
-        FL_E_DIM,
-        "dense %s: input has %u dimensions, want 1 or a sequence's "
-        "2 (flatten it)",
-        node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1 or a sequence's 2 (flatten it)");
   }
   node->output = node->input;
   node->output.dims[node->input.n_dims - 1] = units;

@@ -25,9 +25,7 @@ static fl_status embedding_shape(fli_node *node)
                      node->name, rows, width);
   }
   if (node->input.n_dims != 1) {
-    return fli_error(FL_E_DIM,
-                     "embedding %s: input has %u dimensions, want 1, ids",
-                     node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1, ids");
   }
   node->output = (fli_shape){.n_dims = 2, .dims = {node->input.count, width}};
   return fli_shape_check(&node->output, node->name);
@@ -157,10 +155,7 @@ const fli_node_run fli_run_embedding = {
 static fl_status positions_shape(fli_node *node)
 {
   if (node->input.n_dims != 2) {
-    return fli_error(FL_E_DIM,
-                     "positions %s: input has %u dimensions, want a "
-                     "sequence's 2",
-                     node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "a sequence's 2");
   }
   node->output = node->input;
   return FL_OK;

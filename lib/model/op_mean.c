@@ -12,10 +12,7 @@ static fl_status mean_shape(fli_node *node)
 {
   const fli_shape *in = &node->input;
   if (in->n_dims != 2 && in->n_dims != 3) {
-    return fli_error(FL_E_DIM,
-                     "mean %s: input has %u dimensions, want a sequence's 2 or "
-                     "an image's 3",
-                     node->name, in->n_dims);
+    return fli_refuse_dims(node, "a sequence's 2 or an image's 3");
   }
   node->output = (fli_shape){.n_dims = 1};
   node->output.dims[0] = in->n_dims == 3 ? in->dims[0] : in->dims[1];

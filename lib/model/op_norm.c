@@ -22,9 +22,7 @@ static fl_status check_epsilon(const fli_node *node)
 static fl_status layer_norm_shape(fli_node *node)
 {
   if (node->input.n_dims != 1 && node->input.n_dims != 2) {
-    return fli_error(FL_E_DIM,
-                     "layer norm %s: input has %u dimensions, want 1 or 2",
-                     node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1 or 2");
   }
   node->output = node->input;
   return check_epsilon(node);
@@ -34,10 +32,7 @@ static fl_status group_norm_shape(fli_node *node)
 {
   uint32_t groups = node->attributes.norm.groups;
   if (node->input.n_dims != 3) {
-    return fli_error(FL_E_DIM,
-                     "group norm %s: input has %u dimensions, want an "
-                     "image's 3",
-                     node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "an image's 3");
   }
   if (groups == 0 || node->input.dims[0] % groups != 0) {
     return fli_error(FL_E_ARGUMENT,

@@ -18,7 +18,8 @@ fl_status fli_fields_check(const fli_node *node, uint64_t *fields)
   if (node->input.n_dims == 2 && *fields >= 2) return FL_OK;
   return fli_error(FL_E_DIM,
                    "%s %s: input has %u dimensions, %" PRIu64
-                   " the first, want [2 or more fields, width]",
+                   " the first, want the vectors of 2 fields or more, "
+                   "[fields, width]",
                    node->op->name, node->name, node->input.n_dims, *fields);
 }
 

@@ -8,9 +8,7 @@
 static fl_status softmax_shape(fli_node *node)
 {
   if (node->input.n_dims != 1 && node->input.n_dims != 2) {
-    return fli_error(FL_E_DIM,
-                     "softmax %s: input has %u dimensions, want 1 or 2",
-                     node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1 or 2");
   }
   node->output = node->input;
   return FL_OK;

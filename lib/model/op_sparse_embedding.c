@@ -22,9 +22,7 @@ static fl_status sparse_shape(fli_node *node)
                      "sparse_embedding %s: width is 0, want >= 1", node->name);
   }
   if (node->input.n_dims != 1) {
-    return fli_error(
-        FL_E_DIM, "sparse_embedding %s: input has %u dimensions, want 1, ids",
-        node->name, node->input.n_dims);
+    return fli_refuse_dims(node, "1, ids");
   }
   node->output = (fli_shape){.n_dims = 2, .dims = {node->input.count, width}};
   return fli_shape_check(&node->output, node->name);

@@ -45,6 +45,12 @@ const fli_node_op *fli_node_op_find(const char *name)
   return NULL;
 }
 
+fl_status fli_refuse_dims(const fli_node *node, const char *want)
+{
+  return fli_error(FL_E_DIM, "%s %s: input has %u dimensions, want %s",
+                   node->op->name, node->name, node->input.n_dims, want);
+}
+
 fl_status fli_shape_check(fli_shape *shape, const char *name)
 {
   uint64_t count = 1;
