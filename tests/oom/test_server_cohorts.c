@@ -51,7 +51,8 @@ static void check_models(const cw_world *w)
   fl_cohort_info info;
   CHECK_OK(fl_cohort_info_init(&info, sizeof info));
   for (uint32_t i = 0; i < w->cohorts.cap; i++) {
-    if (fl_cohort_set_get_info(cw_set(w), i, &info) != FL_OK) continue;
+    if (fl_cohort_set_get_info(cw_set(w), i, &info) != FL_OK || !info.is_alive)
+      continue;
     CHECK_OK(fl_server_copy_cohort(w->server, 0, i, weights, CW_WEIGHTS, NULL));
   }
 }
