@@ -393,8 +393,7 @@ static size_t run_killed(size_t kill_at, float weights[SV_WEIGHTS])
   return steps;
 }
 
-Test(server_buffered, killed_after_any_step_ends_with_the_same_model,
-     .timeout = 120)
+Test(server_buffered, killed_after_any_step_ends_with_the_same_model)
 {
   float want[SV_WEIGHTS], got[SV_WEIGHTS];
   const size_t steps = run_killed(SIZE_MAX, want);

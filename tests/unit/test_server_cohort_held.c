@@ -186,8 +186,7 @@ static void check_same(const versions *a, const versions *b, uint32_t kills)
   }
 }
 
-Test(server_cohort_held, killed_at_any_time_each_version_is_the_same,
-     .timeout = 120)
+Test(server_cohort_held, killed_at_any_time_each_version_is_the_same)
 {
   static const uint32_t kills[] = {337, 701, 1009};
   static cw_world w;
@@ -203,8 +202,7 @@ Test(server_cohort_held, killed_at_any_time_each_version_is_the_same,
 }
 
 /* From the beginning: draws, trials, guests, scores, what is held. */
-Test(server_cohort_held, killed_at_any_time_it_finds_the_same_cohorts,
-     .timeout = 120)
+Test(server_cohort_held, killed_at_any_time_it_finds_the_same_cohorts)
 {
   static const uint32_t kills[] = {211, 701, 1999};
   static cw_world w;
@@ -240,8 +238,7 @@ static void check_restored(const cw_world *w, uint32_t n)
   fl_buffer_free(second);
 }
 
-Test(server_cohort_held, what_was_restored_is_saved_with_the_same_bytes,
-     .timeout = 120)
+Test(server_cohort_held, what_was_restored_is_saved_with_the_same_bytes)
 {
   static cw_world w;
   uint32_t n = 0, held = 0, guests = 0, left = 0;
@@ -276,8 +273,7 @@ Test(server_cohort_held, what_was_restored_is_saved_with_the_same_bytes,
 
 /* A server with a store says nothing that is not there: it is killed without a
  * word, and goes on with what was. */
-Test(server_cohort_held, recovered_from_its_store_it_finds_the_same_cohorts,
-     .timeout = 120)
+Test(server_cohort_held, recovered_from_its_store_it_finds_the_same_cohorts)
 {
   static cw_world w;
   fl_server_options options;
@@ -469,8 +465,7 @@ static void payload_of(fli_bytes *payload)
   cw_free(&w);
 }
 
-Test(server_cohort_held, torn_snapshot_is_refused_at_every_length,
-     .timeout = 120)
+Test(server_cohort_held, torn_snapshot_is_refused_at_every_length)
 {
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);
@@ -483,7 +478,7 @@ Test(server_cohort_held, torn_snapshot_is_refused_at_every_length,
 
 /* Flipped bytes are refused or harmless, those of draws and guests, which come
  * near the end, one by one. */
-Test(server_cohort_held, snapshot_with_another_byte_is_survived, .timeout = 120)
+Test(server_cohort_held, snapshot_with_another_byte_is_survived)
 {
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);

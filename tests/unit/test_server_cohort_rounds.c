@@ -153,8 +153,7 @@ static void go_on_after_pauses(cw_world *w)
 
 /* Each cohort draws once and waits for the pause; the set, which was told
  * nothing, counts no round. */
-Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause,
-     .timeout = 60)
+Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause)
 {
   static cw_world w;
   uint64_t next = 0;
@@ -185,8 +184,7 @@ Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause,
 }
 
 /* As with other jobs, nothing comes of it; but every call returns. */
-Test(server_cohort_rounds, without_time_to_answer_each_draw_waits_for_the_pause,
-     .timeout = 60)
+Test(server_cohort_rounds, without_time_to_answer_each_draw_waits_for_the_pause)
 {
   static cw_world w;
   uint64_t next = 0;
@@ -230,8 +228,7 @@ static void give_back(void *user, void *ptr, size_t size, size_t alignment)
   free(ptr);
 }
 
-Test(server_cohort_rounds, guests_without_memory_for_them_wait_for_the_pause,
-     .timeout = 60)
+Test(server_cohort_rounds, guests_without_memory_for_them_wait_for_the_pause)
 {
   static cw_world w;
   fl_context_options hooks;
@@ -337,7 +334,7 @@ Test(server_cohort_rounds, all_members_of_a_round_have_one_rate)
   note_rates(0);
 }
 
-Test(server_cohort_rounds, restored_a_round_keeps_its_rate, .timeout = 120)
+Test(server_cohort_rounds, restored_a_round_keeps_its_rate)
 {
   note_rates(701);
 }

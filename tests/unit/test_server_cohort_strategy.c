@@ -83,7 +83,7 @@ static void finds_two_groups(const setup *s)
   cw_free(&w);
 }
 
-Test(server_cohort_strategy, two_groups_are_found_with_any, .timeout = 120)
+Test(server_cohort_strategy, two_groups_are_found_with_any)
 {
   for (size_t i = 0; i < sizeof setups / sizeof *setups; i++)
     finds_two_groups(&setups[i]);

@@ -264,7 +264,7 @@ static size_t run_killed(uint32_t rule, size_t kill_at,
   return steps;
 }
 
-Test(server_selection, killed_after_any_step_chooses_the_same, .timeout = 120)
+Test(server_selection, killed_after_any_step_chooses_the_same)
 {
   const uint32_t rules[] = {FL_SELECT_CHOICE, FL_SELECT_OORT};
   for (size_t k = 0; k < 2; k++) {

@@ -141,8 +141,7 @@ static size_t run_killed(const setting *how, size_t kill_at,
   return steps;
 }
 
-Test(server_strategy, killed_after_any_step_ends_with_the_same_model,
-     .timeout = 120)
+Test(server_strategy, killed_after_any_step_ends_with_the_same_model)
 {
   const setting some[] = {settings[1], settings[4], settings[11], settings[12]};
   for (size_t s = 0; s < sizeof some / sizeof *some; s++) {
