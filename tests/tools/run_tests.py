@@ -238,6 +238,8 @@ class Runner:
             # Once is enough of what takes minutes: see docs/testing.md.
             if architecture == "armhf" or self.is_long:
                 suites.append("oom-server")
+            if self.is_long:
+                suites.append("oom-cohorts")
             built = self.build(name, ["--cross-file", folder / "cross.ini",
                                       "-Dblas=none", "-Dexamples=false",
                                       "-Dhost=false"], suites=suites)
