@@ -43,6 +43,7 @@ struct cw_world {
   fl_job_options job;
   fl_compressor_options codec;
   fl_cohort_options cohorts;
+  fl_train_fn train; /* of all clients; NULL: cw_train */
   uint32_t n_clients;
   uint32_t n_groups;
   uint64_t now;
@@ -165,7 +166,7 @@ static inline void cw_add(cw_world *w, uint32_t at)
   CW_MUST(fl_client_options_init(&options, sizeof options));
   options.client_id = client->id;
   options.model = w->model;
-  options.train = cw_train;
+  options.train = w->train ? w->train : cw_train;
   options.evaluate = cw_evaluate;
   options.measure = cw_measure;
   options.user = client;

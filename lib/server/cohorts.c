@@ -262,7 +262,8 @@ static fli_job *leaf_of(const fli_participant *participant)
     st = fl_cohort_set_get_member(front->cohorts->set, participant->slot,
                                   &member);
   fli_job *leaf = st == FL_OK ? fli_cohorts_leaf(front, member.cohort) : NULL;
-  /* One whose number is given, but that is not here yet: the first for now. */
+  /* A birth that is held (cohort_held.c) has no leaf: its clients are the first
+   * one's, until the event is followed and all are placed anew. */
   for (uint32_t i = 0; !leaf && i < FL_COHORT_MAX; i++)
     leaf = front->cohorts->leaves[i];
   return leaf;

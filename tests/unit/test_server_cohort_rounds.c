@@ -282,23 +282,6 @@ static fl_status note_rate(const fl_train_task *task, fl_train_result *result,
   return cw_train(task, result, user);
 }
 
-static void add_noting(cw_world *w, uint32_t at)
-{
-  cw_client *client = &w->clients[at];
-  fl_client_options options;
-  client->world = w;
-  client->group = at % w->n_groups;
-  snprintf(client->id, sizeof client->id, "c%03u", (unsigned)at);
-  CW_MUST(fl_client_options_init(&options, sizeof options));
-  options.client_id = client->id;
-  options.model = w->model;
-  options.train = note_rate;
-  options.evaluate = cw_evaluate;
-  options.measure = cw_measure;
-  options.user = client;
-  CW_MUST(fl_client_new(&client->handle, NULL, &options));
-}
-
 /* The clients of one group are slow, so that rounds of the job are finished
  * between the first and the last plan of a round; some servers are killed. */
 static void note_rates(uint32_t every)
@@ -310,10 +293,8 @@ static void note_rates(uint32_t every)
   init(&w, FL_CODEC_THC, 60);
   w.job.participants = 12;
   w.job.rate_schedule = FL_SCHEDULE_COSINE;
-  CW_MUST(fl_server_new(&w.server, NULL, NULL));
-  CW_MUST(fl_server_add_job(w.server, w.model, &w.job, NULL));
-  for (uint32_t i = 0; i < w.n_clients; i++)
-    add_noting(&w, i);
+  w.train = note_rate;
+  cw_start(&w);
   CW_MUST(fl_server_tick(w.server, 0));
   for (uint32_t t = 1; t < 400000 && !w.is_finished; t++) {
     const uint32_t i = (uint32_t)(cw_next(&random) % w.n_clients);
