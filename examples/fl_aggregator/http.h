@@ -22,6 +22,7 @@ struct http {
   uint32_t requests;     /* begun and not completed */
   uint64_t silence_ns;   /* allowed to a connection that has a session */
   uint64_t refused_ns;   /* when the log last told of a wrong token */
+  uint64_t rested_ns;    /* when to look again for whom there is something */
   uint64_t swept_ns;     /* when all connections were looked at */
   struct token admin;
   struct token metrics;

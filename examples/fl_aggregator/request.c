@@ -14,30 +14,10 @@
 #include <sys/epoll.h>
 
 #include "fl_aggregator/admin.h"
+#include "fl_aggregator/answer.h"
 
 static const char session_prefix[] = "/fl/v1/session/";
 static const uint64_t max_body = 16u << 20;
-static const size_t max_answer = 8u << 20;
-
-static enum MHD_Result reply(struct MHD_Connection *connection, unsigned code,
-                             const char *type, struct MHD_Response *response)
-{
-  if (!response) return MHD_NO;
-  if (type)
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-  enum MHD_Result result = MHD_queue_response(connection, code, response);
-  MHD_destroy_response(response);
-  return result;
-}
-
-static enum MHD_Result reply_text(struct MHD_Connection *connection,
-                                  unsigned code, const char *text)
-{
-  /* The text is static; the library only reads it. */
-  return reply(connection, code, "text/plain",
-               MHD_create_response_from_buffer(strlen(text), (void *)text,
-                                               MHD_RESPMEM_PERSISTENT));
-}
 
 /* With the methods there are, as RFC 9110 asks of a 405. */
 static enum MHD_Result reply_wrong_method(struct MHD_Connection *connection,
@@ -113,6 +93,7 @@ static enum MHD_Result begin_request(struct http *http,
   struct request *request = request_new(http, connection);
   if (!request) return MHD_NO;
   request->state = REQUEST_FEEDING;
+  answer_supersede(session);
   link_use(&http->run->sessions, request->link, session, http->now_ns);
   *state = request;
   return MHD_YES;
@@ -259,58 +240,6 @@ static void hold(struct request *request)
   MHD_suspend_connection(request->connection);
 }
 
-/* All that is to be sent to a peer, up to max_answer; NULL and *n = 0 when
- * there is nothing. */
-static uint8_t *take(fl_server *server, uint64_t peer, size_t *n)
-{
-  uint8_t *bytes = NULL;
-  size_t capacity = 0;
-  *n = 0;
-  while (*n < max_answer) {
-    const uint8_t *data;
-    size_t size;
-    if (fl_server_send(server, peer, &data, &size) != FL_OK || size == 0) break;
-    if (*n + size > capacity) {
-      capacity = 2 * (*n + size);
-      uint8_t *grown = realloc(bytes, capacity);
-      /* The bytes count as sent: the client misses them and says HELLO. */
-      if (!grown) break;
-      bytes = grown;
-    }
-    memcpy(bytes + *n, data, size);
-    *n += size;
-  }
-  return bytes;
-}
-
-static enum MHD_Result answer(struct request *request)
-{
-  struct http *http = request->http;
-  struct MHD_Connection *connection = request->connection;
-  struct session *session = request->link->session;
-  uint8_t *bytes = NULL;
-  size_t n = 0;
-  if (session && !session->is_closed && !request->is_superseded) {
-    bytes = take(http->run->server, session->peer, &n);
-    if (n < max_answer &&
-        fl_server_wants_close(http->run->server, session->peer)) {
-      (void)fl_server_disconnected(http->run->server, session->peer);
-      session->is_closed = 1;
-    }
-  }
-  if (n > 0)
-    return reply(
-        connection, MHD_HTTP_OK, "application/octet-stream",
-        MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE));
-  free(bytes);
-  if (http->is_draining)
-    return reply_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE,
-                      "going down: come back later\n");
-  return reply(
-      connection, MHD_HTTP_NO_CONTENT, NULL,
-      MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
-}
-
 enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
                                const char *url, const char *method,
                                const char *version, const char *upload,
@@ -329,7 +258,7 @@ enum MHD_Result request_handle(void *user, struct MHD_Connection *connection,
     *upload_size = 0;
     return feed(request, upload, n);
   }
-  if (request->state == REQUEST_RELEASED) return answer(request);
+  if (request->state == REQUEST_RELEASED) return answer_session(request);
   hold(request);
   return MHD_YES;
 }
@@ -343,6 +272,7 @@ void request_completed(void *user, struct MHD_Connection *connection,
   struct request *request = *state;
   if (!request) return;
   link_sample(&http->run->sessions, request->link);
+  answer_end(request);
   request->link->request = NULL;
   request->link->idle_since_ns = http->now_ns;
   http->requests--;

@@ -14,6 +14,13 @@ enum request_state {
 
 struct admin_action;
 
+/* Bytes of the server that are not on their way yet. */
+struct part {
+  uint8_t *bytes;
+  size_t n;
+  size_t at; /* those before are */
+};
+
 struct request {
   struct http *http;
   struct MHD_Connection *connection;
@@ -26,6 +33,7 @@ struct request {
   uint64_t waiting_since_ns;
   const struct admin_action *action;
   char *body;        /* of an action, as far as it came; NULL = nothing */
+  struct part part;  /* of the answer */
   int is_superseded; /* a later request of the session took its place */
   struct request *next;
   struct request *previous;

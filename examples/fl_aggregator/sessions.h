@@ -16,11 +16,12 @@ struct request;
 struct session {
   char id[SESSION_ID_MAX + 1]; /* "" = the slot is free */
   uint64_t peer;
-  size_t links;            /* connections that carried its last requests */
-  uint64_t gone_since_ns;  /* without a connection since; 0 = has one */
-  struct request *waiting; /* held until there is something to say */
-  int account;             /* in the ledger */
-  uint64_t pending_up;     /* bytes from before the client was known */
+  size_t links;             /* connections that carried its last requests */
+  uint64_t gone_since_ns;   /* without a connection since; 0 = has one */
+  struct request *waiting;  /* held until there is something to say */
+  struct request *answered; /* whose answer is being sent, of several parts */
+  int account;              /* in the ledger */
+  uint64_t pending_up;      /* bytes from before the client was known */
   uint64_t pending_down;
   int is_closed;        /* the library is done with the peer */
   struct session *next; /* of the free ones, or of those that are gone */

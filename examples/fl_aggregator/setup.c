@@ -11,7 +11,12 @@
 
 #include "fl_aggregator/enrol.h"
 
-enum { MAX_DESCRIPTION = 256 * 1024, SIDE = 28, CLASSES = 10 };
+enum {
+  MAX_DESCRIPTION = 256 * 1024,
+  SIDE = 28,
+  CLASSES = 10,
+  DOWNLOAD_CHUNK = 28 * 1024 /* fits into a connection's buffer (http.c) */
+};
 
 /* Fashion-MNIST's pixels have mean .286 and deviation .353. */
 static const float pixel_mean = .286f;
@@ -195,6 +200,7 @@ fl_server *setup_server(const fl_model *model, const struct kept *kept,
   options.commit_window_ns = config->commit_ms * ms_ns;
   enrol_options(config, &options, server_key);
   options.staging_cap = config->staging_mb << 20;
+  options.chunk_size = DOWNLOAD_CHUNK;
   const int is_there = restore(&server, model, kept, config, &options);
   *is_restored = is_there > 0;
   if (is_there != 0) return enrol_load(server, config);

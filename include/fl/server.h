@@ -316,7 +316,8 @@ FL_API fl_status fl_server_recv(fl_server *server, uint64_t peer,
                                 const uint8_t *data, size_t n);
 /** Take what is to be sent to a peer: *n bytes at *data, 0 = nothing. They
  * count as sent; valid until the next call on the server. At most about one
- * chunk at a time: call until *n is 0. FL_E_NOMEM: call again later. */
+ * chunk at a time: call until *n is 0, and when the connection can take it, for
+ * what nobody has asked for takes no memory. FL_E_NOMEM: call again later. */
 FL_API fl_status fl_server_send(fl_server *server, uint64_t peer,
                                 const uint8_t **data, size_t *n);
 /** 1 when the server wants the peer's connection closed after what is still

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* As little HTTP/1.1 as an aggregator's answers need: a status, a
- * Content-Length, a body. */
+/* As little HTTP/1.1 as an aggregator's answers need: a status, and a body that
+ * has a Content-Length or comes in chunks. */
 #include "bench_http.h"
 
 #include <arpa/inet.h>
@@ -104,10 +104,33 @@ int http_send(struct http_link *link)
   return 0;
 }
 
+/* A body in chunks, from `begin` on: 1 when it is whole, and moved together. */
+static int join_chunks(struct http_link *link, size_t begin)
+{
+  for (int is_whole = 0;; is_whole = 1) {
+    size_t at = begin, size = 0;
+    for (size_t n = 1; n > 0; at += n + 2) {
+      const char *line = (const char *)link->in + at;
+      const char *end = memmem(line, link->in_size - at, "\r\n", 2);
+      if (!end) return 0;
+      n = strtoull(line, NULL, 16);
+      at += (size_t)(end + 2 - line);
+      if (link->in_size - at < n || link->in_size - at - n < 2) return 0;
+      if (is_whole) memmove(link->in + begin + size, link->in + at, n);
+      size += n;
+    }
+    link->body_size = size;
+    link->answer_size = at;
+    if (is_whole) return 1;
+  }
+}
+
 /* 1: the answer at the front of `in` is whole. */
 static int parse(struct http_link *link)
 {
   static const char length[] = "content-length:";
+  static const char coding[] = "transfer-encoding: chunked";
+  int is_coded = 0;
   const char *text = (const char *)link->in;
   const char *end = memmem(text, link->in_size, "\r\n\r\n", 4);
   size_t body = 0;
@@ -118,13 +141,17 @@ static int parse(struct http_link *link)
     const char *next = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
     if (strncasecmp(line, length, sizeof length - 1) == 0)
       body = strtoull(line + sizeof length - 1, NULL, 10);
+    if (strncasecmp(line, coding, sizeof coding - 1) == 0) is_coded = 1;
     line = next + 2;
   }
   const size_t header = (size_t)(end + 4 - text);
+  if (is_coded && !join_chunks(link, header)) return 0;
   if (link->in_size - header < body) return 0;
   link->body = link->in + header;
-  link->body_size = body;
-  link->answer_size = header + body;
+  if (!is_coded) {
+    link->body_size = body;
+    link->answer_size = header + body;
+  }
   link->n_answers++;
   return 1;
 }
