@@ -273,6 +273,15 @@ static inline void cw_run_with_kills(cw_world *w, uint32_t every)
   }
 }
 
+/* The whole of a job with such sketches that is scored every ten rounds. */
+static inline void cw_run_sketched(cw_world *w, uint32_t sketches)
+{
+  w->job.cohort_sketches = sketches;
+  w->job.evaluate_every = 10;
+  cw_start(w);
+  cw_run(w, UINT32_MAX);
+}
+
 static inline const fl_cohort_set *cw_set(const cw_world *w)
 {
   const fl_cohort_set *set = NULL;

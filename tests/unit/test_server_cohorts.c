@@ -8,89 +8,6 @@
 #define CW_MUST(call) cr_assert_eq((call), FL_OK, "%s", fl_last_error())
 #include "cohort_world.h"
 
-static void run_two_groups(cw_world *w, uint32_t codec, uint32_t sketches)
-{
-  cw_init(w, codec, 120, 2);
-  w->job.cohort_sketches = sketches;
-  w->job.evaluate_every = 10;
-  cw_start(w);
-  cw_run(w, UINT32_MAX);
-  cr_assert(w->is_finished);
-}
-
-static void check_two_groups(const cw_world *w)
-{
-  cr_assert_eq(w->changes[FL_COHORT_TRIAL], 1u);
-  cr_assert_eq(w->changes[FL_COHORT_KEPT], 1u);
-  cr_assert_eq(fl_cohort_set_count(cw_set(w)), 2u);
-  cr_assert(cw_is_sorted(w));
-  cr_assert_eq(w->finished, 60u);
-  cr_assert_eq(w->rejected, 0u);
-}
-
-Test(server_cohorts, two_groups_are_found_by_lanes)
-{
-  static cw_world w;
-  run_two_groups(&w, FL_CODEC_THC, FL_SKETCH_LANES);
-  check_two_groups(&w);
-  cw_free(&w);
-}
-
-Test(server_cohorts, two_groups_are_found_by_floats)
-{
-  static cw_world w;
-  run_two_groups(&w, FL_CODEC_F32, FL_SKETCH_AUTO);
-  check_two_groups(&w);
-  cw_free(&w);
-}
-
-/* ---- what a client sees -------------------------------------------------- */
-
-Test(server_cohorts, clients_end_with_the_model_of_their_own_cohort)
-{
-  static cw_world w;
-  static float own[CW_WEIGHTS], want[CW_WEIGHTS];
-  run_two_groups(&w, FL_CODEC_THC, FL_SKETCH_AUTO);
-  for (uint32_t i = 0; i < w.n_clients; i++) {
-    uint64_t version = 0, held = 0;
-    cr_assert(w.clients[i].is_done);
-    CW_MUST(
-        fl_client_copy_weights(w.clients[i].handle, own, CW_WEIGHTS, &held));
-    CW_MUST(fl_server_copy_cohort(w.server, 0, cw_cohort(&w, i), want,
-                                  CW_WEIGHTS, &version));
-    cr_assert_eq(held, version);
-    cr_assert_arr_eq(own, want, sizeof own);
-    cr_assert_lt(cw_loss(&w.clients[i], own), .05);
-  }
-  cw_free(&w);
-}
-
-Test(server_cohorts, clients_that_are_alike_stay_one)
-{
-  static cw_world w;
-  cw_init(&w, FL_CODEC_THC, 120, 1);
-  cw_start(&w);
-  cw_run(&w, UINT32_MAX);
-  cr_assert(w.is_finished);
-  cr_assert_eq(w.changes[FL_COHORT_KEPT], 0u);
-  cr_assert_eq(fl_cohort_set_count(cw_set(&w)), 1u);
-  cw_free(&w);
-}
-
-/* All would have trained before the trial compares: half of them wait. */
-Test(server_cohorts, two_dozen_clients_are_enough)
-{
-  static cw_world w;
-  cw_init(&w, FL_CODEC_THC, 24, 2);
-  w.job.participants = 12;
-  cw_start(&w);
-  cw_run(&w, UINT32_MAX);
-  cr_assert(w.is_finished);
-  cr_assert_eq(w.changes[FL_COHORT_KEPT], 1u);
-  cr_assert(cw_is_sorted(&w));
-  cw_free(&w);
-}
-
 /* Nobody is asked anything as long as there is one model. */
 Test(server_cohorts, one_cohort_asks_nothing)
 {
@@ -102,41 +19,6 @@ Test(server_cohorts, one_cohort_asks_nothing)
   cr_assert(w.is_finished);
   for (uint32_t i = 0; i < w.n_clients; i++)
     cr_assert_eq(w.clients[i].probed, 0u);
-  cw_free(&w);
-}
-
-/* ---- the other rules ----------------------------------------------------- */
-
-Test(server_cohorts, least_loss_sorts_two_groups)
-{
-  static cw_world w;
-  cw_init(&w, FL_CODEC_BF16, 24, 2);
-  w.cohorts.rule = FL_COHORT_LOSS;
-  w.cohorts.cap = 2;
-  w.job.rounds = 12;
-  w.job.participants = 0;
-  cw_start(&w);
-  cw_run(&w, UINT32_MAX);
-  cr_assert(w.is_finished);
-  cr_assert(cw_is_sorted(&w));
-  cr_assert_gt(w.clients[0].probed, 20u);
-  cw_free(&w);
-}
-
-Test(server_cohorts, auxo_splits_by_features_of_decoded_updates)
-{
-  static cw_world w;
-  cw_init(&w, FL_CODEC_F32, 40, 2);
-  w.cohorts.rule = FL_COHORT_AUXO;
-  w.cohorts.dim = 0;
-  w.cohorts.cap = 2;
-  w.cohorts.min_members = 1;
-  w.job.participants = 20;
-  cw_start(&w);
-  cw_run(&w, UINT32_MAX);
-  cr_assert(w.is_finished);
-  cr_assert_geq(w.changes[FL_COHORT_SPLIT], 1u);
-  cr_assert(cw_is_sorted(&w));
   cw_free(&w);
 }
 
@@ -277,7 +159,9 @@ Test(server_cohorts, losses_that_nobody_asked_for_change_nothing)
 {
   static cw_world quiet, loud;
   static float a[CW_WEIGHTS], b[CW_WEIGHTS];
-  run_two_groups(&quiet, FL_CODEC_THC, FL_SKETCH_LANES);
+  cw_init(&quiet, FL_CODEC_THC, 120, 2);
+  cw_run_sketched(&quiet, FL_SKETCH_LANES);
+  cr_assert(quiet.is_finished);
   cw_init(&loud, FL_CODEC_THC, 120, 2);
   loud.job.evaluate_every = 10;
   cw_start(&loud);
@@ -458,7 +342,9 @@ Test(server_cohorts, accuracy_of_clients_rises_with_a_model_for_each_group)
   fl_client_accuracy a, b;
   CW_MUST(fl_client_accuracy_init(&a, sizeof a));
   CW_MUST(fl_client_accuracy_init(&b, sizeof b));
-  run_two_groups(&two, FL_CODEC_THC, FL_SKETCH_AUTO);
+  cw_init(&two, FL_CODEC_THC, 120, 2);
+  cw_run_sketched(&two, FL_SKETCH_AUTO);
+  cr_assert(two.is_finished);
   CW_MUST(fl_server_get_accuracy(two.server, 0, &b));
   cw_init(&one, FL_CODEC_THC, 120, 2);
   one.job.cohorts = NULL;
