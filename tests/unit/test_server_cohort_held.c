@@ -3,8 +3,7 @@
 #include <criterion/criterion.h>
 
 #include "cohort_apart.h"
-#include "server/state.h"
-#include "wire/container.h"
+#include "cohort_snapshot.h"
 
 /* ---- changes that wait --------------------------------------------------- */
 
@@ -125,14 +124,6 @@ static void small(cw_world *w)
   w->job.evaluate_every = 6;
 }
 
-static void save(const cw_world *w, fl_buffer **buffer)
-{
-  fl_writer writer;
-  CW_MUST(fl_buffer_new(buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(*buffer, &writer));
-  CW_MUST(fl_server_save(w->server, &writer));
-}
-
 enum { VERSIONS = 400 };
 
 /* A hash of each version of each of two models. */
@@ -225,10 +216,10 @@ static void check_restored(const cw_world *w, uint32_t n)
   cw_world other = *w;
   fl_buffer *second = NULL;
   fl_reader reader;
-  save(w, &first);
+  snapshot_save(w, &first);
   CW_MUST(fl_buffer_as_reader(first, &reader));
   CW_MUST(fl_server_restore(&other.server, NULL, NULL, &reader));
-  save(&other, &second);
+  snapshot_save(&other, &second);
   CW_MUST(fl_buffer_get(first, &a, &n_a));
   CW_MUST(fl_buffer_get(second, &b, &n_b));
   cr_assert_eq(n_a, n_b, "after exchange %u", n);
@@ -407,7 +398,7 @@ Test(server_cohort_held, what_is_held_is_saved)
   fl_buffer *buffer = NULL;
   fl_server *server = NULL;
   fl_reader reader;
-  save(&w, &buffer);
+  snapshot_save(&w, &buffer);
   CW_MUST(fl_buffer_as_reader(buffer, &reader));
   cr_assert_eq(fl_server_restore(&server, NULL, NULL, &reader), FL_E_FORMAT);
   fl_buffer_free(buffer);
@@ -416,52 +407,18 @@ Test(server_cohort_held, what_is_held_is_saved)
 
 /* ---- snapshots that lie -------------------------------------------------- */
 
-/* Whole payloads, so that it is not the container's hash that refuses; who is
- * let in goes on until nothing changes. */
-static fl_status restore_payload(const fli_bytes *payload, size_t n)
-{
-  fl_server *server = NULL;
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  fl_reader reader;
-  fli_bytes part;
-  fli_bytes_init(&part, NULL);
-  CW_MUST(fl_buffer_new(&buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(buffer, &writer));
-  CW_MUST(fli_bytes_append(&part, payload->data, n));
-  CW_MUST(fli_container_write(&writer, FLI_STATE_SERVER,
-                              FLI_SERVER_STATE_VERSION, &part));
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  const fl_status st = fl_server_restore(&server, NULL, NULL, &reader);
-  if (st == FL_OK) {
-    CW_MUST(fl_server_tick(server, 1));
-    CW_MUST(fl_server_tick(server, 4000 * CW_SECOND));
-  }
-  fl_server_free(server);
-  fl_buffer_free(buffer);
-  fli_bytes_free(&part);
-  return st;
-}
-
 /* With guests, in the middle of rounds. */
 static void payload_of(fli_bytes *payload)
 {
   static cw_world w;
-  fl_buffer *buffer = NULL;
-  fl_reader reader;
-  uint32_t version, n = 0;
+  uint32_t n = 0;
   small(&w);
   cw_start(&w);
   cw_run(&w, 24);
   const fli_cohorts *cohorts = front_of(&w)->cohorts;
   while (cohorts->lanes[0].n_guests + cohorts->lanes[1].n_guests == 0)
     (void)cw_talk(&w, n++ % w.n_clients);
-  save(&w, &buffer);
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  CW_MUST(fli_container_read(&reader, FLI_STATE_SERVER,
-                             FLI_SERVER_STATE_VERSION, UINT64_MAX, &version,
-                             payload));
-  fl_buffer_free(buffer);
+  snapshot_payload(&w, payload);
   cw_free(&w);
 }
 
@@ -470,29 +427,16 @@ Test(server_cohort_held, torn_snapshot_is_refused_at_every_length)
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);
   payload_of(&payload);
-  cr_assert_eq(restore_payload(&payload, payload.size), FL_OK);
-  for (size_t n = 0; n < payload.size; n += n + 4096 < payload.size ? 911 : 37)
-    cr_assert_neq(restore_payload(&payload, n), FL_OK);
+  snapshot_tear(&payload);
   fli_bytes_free(&payload);
 }
 
-/* Flipped bytes are refused or harmless, those of draws and guests, which come
- * near the end, one by one. */
+/* Draws and guests are near the end. */
 Test(server_cohort_held, snapshot_with_another_byte_is_survived)
 {
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);
   payload_of(&payload);
-  for (size_t i = 0; i < payload.size;
-       i += i + 6000 < payload.size ? 1499 : 29) {
-    const uint8_t was = payload.data[i];
-    for (unsigned k = 0; k < 3; k++) {
-      payload.data[i] = (uint8_t)(k == 0   ? was ^ 1
-                                  : k == 1 ? was ^ 0x80
-                                           : 0xff);
-      (void)restore_payload(&payload, payload.size);
-    }
-    payload.data[i] = was;
-  }
+  snapshot_flip(&payload);
   fli_bytes_free(&payload);
 }

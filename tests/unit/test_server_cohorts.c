@@ -2,10 +2,8 @@
 /* Jobs with cohorts: a real server and real clients of two groups. */
 #include <criterion/criterion.h>
 
-#include "server/state.h"
-#include "wire/container.h"
-
 #define CW_MUST(call) cr_assert_eq((call), FL_OK, "%s", fl_last_error())
+#include "cohort_snapshot.h"
 #include "cohort_world.h"
 
 /* Nobody is asked anything as long as there is one model. */
@@ -190,14 +188,6 @@ Test(server_cohorts, losses_that_nobody_asked_for_change_nothing)
 
 /* ---- snapshots ----------------------------------------------------------- */
 
-static void save(const cw_world *w, fl_buffer **buffer)
-{
-  fl_writer writer;
-  CW_MUST(fl_buffer_new(buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(*buffer, &writer));
-  CW_MUST(fl_server_save(w->server, &writer));
-}
-
 static void small(cw_world *w)
 {
   cw_init(w, FL_CODEC_THC, 60, 2);
@@ -260,47 +250,16 @@ Test(server_cohorts, small_leaves_are_saved_and_go_on)
   cw_free(&w);
 }
 
-/* Whole payloads, so that it is not the container's hash that refuses. */
-static fl_status restore_payload(const uint8_t *data, size_t n)
-{
-  fl_status st;
-  fl_server *server = NULL;
-  fl_buffer *buffer = NULL;
-  fl_writer writer;
-  fl_reader reader;
-  fli_bytes payload;
-  fli_bytes_init(&payload, NULL);
-  CW_MUST(fl_buffer_new(&buffer, NULL));
-  CW_MUST(fl_buffer_as_writer(buffer, &writer));
-  CW_MUST(fli_bytes_append(&payload, data, n));
-  CW_MUST(fli_container_write(&writer, FLI_STATE_SERVER,
-                              FLI_SERVER_STATE_VERSION, &payload));
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  st = fl_server_restore(&server, NULL, NULL, &reader);
-  fl_server_free(server);
-  fl_buffer_free(buffer);
-  fli_bytes_free(&payload);
-  return st;
-}
-
 /* In the middle of a round with two cohorts, between probes and updates. */
 static void payload_of(fli_bytes *payload)
 {
   static cw_world w;
-  fl_buffer *buffer = NULL;
-  fl_reader reader;
-  uint32_t version;
   small(&w);
   cw_start(&w);
   cw_run(&w, 30);
   for (uint32_t i = 0; i < w.n_clients / 2; i++)
     (void)cw_talk(&w, i);
-  save(&w, &buffer);
-  CW_MUST(fl_buffer_as_reader(buffer, &reader));
-  CW_MUST(fli_container_read(&reader, FLI_STATE_SERVER,
-                             FLI_SERVER_STATE_VERSION, UINT64_MAX, &version,
-                             payload));
-  fl_buffer_free(buffer);
+  snapshot_payload(&w, payload);
   cw_free(&w);
 }
 
@@ -309,28 +268,16 @@ Test(server_cohorts, torn_snapshot_is_refused_at_every_length)
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);
   payload_of(&payload);
-  cr_assert_eq(restore_payload(payload.data, payload.size), FL_OK);
-  for (size_t n = 0; n < payload.size; n += n < 4096 ? 61 : 1531)
-    cr_assert_neq(restore_payload(payload.data, n), FL_OK);
+  snapshot_tear(&payload);
   fli_bytes_free(&payload);
 }
 
-/* Flipped bytes are refused or harmless: nothing is read that is not there. */
 Test(server_cohorts, snapshot_with_another_byte_is_survived)
 {
   fli_bytes payload;
   fli_bytes_init(&payload, NULL);
   payload_of(&payload);
-  for (size_t i = 0; i < payload.size; i += 977) {
-    const uint8_t was = payload.data[i];
-    for (unsigned k = 0; k < 3; k++) {
-      payload.data[i] = (uint8_t)(k == 0   ? was ^ 1
-                                  : k == 1 ? was ^ 0x80
-                                           : 0xff);
-      (void)restore_payload(payload.data, payload.size);
-    }
-    payload.data[i] = was;
-  }
+  snapshot_flip(&payload);
   fli_bytes_free(&payload);
 }
 
