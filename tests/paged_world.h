@@ -300,6 +300,15 @@ static inline void pw_open(pw_world *w, const pw_how *how, pw_store *store)
   pw_must(fl_client_new(&w->clients[1], w->contexts[1], &w->options[1]));
 }
 
+/* A world of a paged client that has started; two rounds if nothing is said. */
+static inline void pw_open_paged(pw_world *w, pw_how how, pw_store *store)
+{
+  if (how.rounds == 0) how.rounds = 2;
+  how.is_paged = 1;
+  pw_open(w, &how, store);
+  pw_must(pw_start(w));
+}
+
 static inline void pw_close(pw_world *w)
 {
   for (int i = 0; i < PW_CLIENTS; i++)
@@ -310,6 +319,14 @@ static inline void pw_close(pw_world *w)
   free(w->trained);
   fl_context_free(w->contexts[0]);
   fl_context_free(w->contexts[1]);
+}
+
+/* With what its store has. */
+static inline void pw_close_all(pw_world *w)
+{
+  pw_store *store = w->store;
+  pw_close(w);
+  pw_clear(store);
 }
 
 /* ---- training ---- */

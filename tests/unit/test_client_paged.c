@@ -185,43 +185,28 @@ Test(client_paged, what_a_torn_storage_lacks_is_fetched_again)
 
 /* ---- what is refused ---- */
 
-static void open_one(pw_world *w, pw_how how, pw_store *store)
-{
-  how.rounds = 2;
-  how.is_paged = 1;
-  pw_open(w, &how, store);
-  pw_must(pw_start(w));
-}
-
-static void close_one(pw_world *w)
-{
-  pw_store *store = w->store;
-  pw_close(w);
-  pw_clear(store);
-}
-
 Test(client_paged, error_feedback_is_refused_by_name)
 {
   pw_world w;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_THC, .feedback = 1}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_THC, .feedback = 1}, &store);
   for (int i = 0; i < 5; i++)
     pw_turn(&w);
   cr_expect_eq(w.aborted, (uint32_t)FL_REJECT_VERSION);
   cr_expect_not_null(strstr(w.text, "error feedback"), "%s", w.text);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged, a_budget_that_is_too_small_is_refused_with_figures)
 {
   pw_world w;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32, .budget = 1 << 20}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32, .budget = 1 << 20}, &store);
   for (int i = 0; i < 5; i++)
     pw_turn(&w);
   cr_expect_eq(w.aborted, (uint32_t)FL_REJECT_TOO_LARGE);
   cr_expect_not_null(strstr(w.text, "got 1048576 bytes, want "), "%s", w.text);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* A model of a server that does not mind what it costs: none of it is held. */
@@ -230,7 +215,7 @@ Test(client_paged, a_budget_is_looked_at_before_memory_is)
   pw_world w;
   uint64_t before = 0, peak = 0;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_THC, .budget = 1 << 20}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_THC, .budget = 1 << 20}, &store);
   pw_must(fl_context_get_memory(w.contexts[0], &before, NULL));
   for (int i = 0; i < 5; i++)
     pw_turn(&w);
@@ -238,7 +223,7 @@ Test(client_paged, a_budget_is_looked_at_before_memory_is)
   cr_expect_null(w.clients[0]->compressor);
   pw_must(fl_context_get_memory(w.contexts[0], NULL, &peak));
   cr_expect_lt(peak - before, 16u << 10); /* signs alone: 27 KiB */
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged, a_client_keeps_to_its_budget)
@@ -256,7 +241,7 @@ Test(client_paged, a_client_keeps_to_its_budget)
     cr_expect_eq(w.aborted, 0u, "%s", w.text);
     pw_must(fl_context_get_memory(w.contexts[0], NULL, &peak));
     cr_expect_leq(peak, budget, "codec %zu", i);
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
 
@@ -268,7 +253,7 @@ Test(client_paged, options_say_what_is_wrong)
   fl_paged_options options;
   char name[FL_PAGED_NAME_BYTES + 2];
   pw_must(fl_paged_options_init(&options, sizeof options));
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   cr_expect_eq(fl_paged_new(&paged, w.contexts[0], &options), FL_E_OPTIONS);
   memset(name, 'a', sizeof name);
   name[sizeof name - 1] = 0;
@@ -287,7 +272,7 @@ Test(client_paged, options_say_what_is_wrong)
   cr_expect_eq(fl_client_new(&other, w.contexts[0], &w.options[0]), FL_E_STATE);
   cr_expect_null(other);
   cr_expect_eq(fl_paged_remove(w.paged), FL_E_STATE);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged, weights_are_read_and_written_where_they_are)
@@ -299,7 +284,7 @@ Test(client_paged, weights_are_read_and_written_where_they_are)
   float x[4] = {1, 2, 3, 4};
   pw_must(fl_train_result_init(&result, sizeof result));
   pw_must(fl_client_event_init(&event, sizeof event));
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   cr_expect_eq(fl_paged_weight_count(w.paged), 0u);
   cr_expect_eq(fl_paged_read(w.paged, 0, 1, x), FL_E_EMPTY);
   cr_expect_eq(fl_paged_write(w.paged, 0, 1, x), FL_E_EMPTY);
@@ -328,7 +313,7 @@ Test(client_paged, weights_are_read_and_written_where_they_are)
   result.weights = NULL;
   pw_must(fl_client_submit(w.clients[0], &result));
   cr_expect_eq(fl_paged_write(w.paged, 0, 1, x), FL_E_STATE);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged, a_state_of_a_paged_model_needs_one)
@@ -339,7 +324,7 @@ Test(client_paged, a_state_of_a_paged_model_needs_one)
   fl_reader reader;
   fl_client *client = NULL;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   pw_run(&w);
   pw_must(fl_buffer_new(&state, NULL));
   pw_must(fl_buffer_as_writer(state, &writer));
@@ -356,7 +341,7 @@ Test(client_paged, a_state_of_a_paged_model_needs_one)
   pw_must(fl_paged_remove(w.paged));
   for (size_t i = 0; i < PW_BLOBS; i++)
     cr_expect_null(store.blobs[i].data);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* Every allocation of the client fails once, or some of many. */

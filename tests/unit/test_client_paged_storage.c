@@ -11,21 +11,6 @@
 
 enum { CHUNK = 8192, TURNS = 5000 };
 
-static void open_one(pw_world *w, pw_how how, pw_store *store)
-{
-  if (how.rounds == 0) how.rounds = 2;
-  how.is_paged = 1;
-  pw_open(w, &how, store);
-  pw_must(pw_start(w));
-}
-
-static void close_one(pw_world *w)
-{
-  pw_store *store = w->store;
-  pw_close(w);
-  pw_clear(store);
-}
-
 static void turn_until_held(pw_world *w)
 {
   for (int i = 0; i < TURNS && !w->clients[0]->canonical.is_valid; i++)
@@ -92,7 +77,7 @@ static void run_epochs(uint32_t codec, int is_paged, float **weights,
   pw_must(fl_client_copy_weights(w.clients[0], *weights, w.n, &version));
   cr_expect_eq(version, 2u);
   fli_hasher_final(&w.said, said);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged_storage, training_of_many_epochs_is_that_in_memory)
@@ -122,7 +107,7 @@ Test(client_paged_storage, what_was_written_is_read_until_it_is_submitted)
   const uint64_t first = FLI_PAGE_BYTES / sizeof(float) - 2;
   const float want[4] = {1e-30f, 0x1.000002p0f, -3e9f, 0.1f};
   float before[6], got[6];
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   const fl_client_event event = take_task(&w);
   pw_must(fl_paged_read(w.paged, first - 1, 6, before));
   pw_must(fl_paged_write(event.task.paged, first, 4, want));
@@ -143,7 +128,7 @@ Test(client_paged_storage, what_was_written_is_read_until_it_is_submitted)
   pw_must(fl_client_submit(w.clients[0], &result));
   pw_must(fl_paged_read(w.paged, first - 1, 6, got));
   cr_expect_arr_eq(got, before, sizeof got);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged_storage, a_submit_that_fails_anywhere_is_done_by_the_next)
@@ -154,7 +139,7 @@ Test(client_paged_storage, a_submit_that_fails_anywhere_is_done_by_the_next)
     pw_store store = {.calls = 0};
     fl_train_result result;
     float x[3] = {5.0f, 6.0f, 7.0f};
-    open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+    pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
     (void)take_task(&w);
     pw_must(fl_train_result_init(&result, sizeof result));
     pw_must(fl_paged_write(w.paged, 9, 3, x));
@@ -164,7 +149,7 @@ Test(client_paged_storage, a_submit_that_fails_anywhere_is_done_by_the_next)
     if (st != FL_OK) pw_must(fl_client_submit(w.clients[0], &result));
     if (at == 0) memcpy(want, w.paged->update_hash, sizeof want);
     cr_expect_arr_eq(w.paged->update_hash, want, sizeof want);
-    close_one(&w);
+    pw_close_all(&w);
     if (at == 0) continue;
     if (st == FL_OK) {
       cr_expect_gt(at, 8u);
@@ -179,10 +164,10 @@ Test(client_paged_storage, nothing_is_written_before_training_is_asked_for)
   pw_world w;
   pw_store store = {.calls = 0};
   const float x[2] = {1, 2};
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   turn_until_planned(&w);
   cr_expect_eq(fl_paged_write(w.paged, 0, 2, x), FL_E_STATE);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 typedef struct calls {
@@ -242,7 +227,7 @@ Test(client_paged_storage, callbacks_read_where_the_model_is)
   cr_expect_eq(c.scored, 2);
   pw_must(fl_paged_read(w.paged, 7, 1, &x));
   cr_expect_gt(x, 0.5f);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged_storage, a_value_that_is_not_finite_is_named)
@@ -250,7 +235,7 @@ Test(client_paged_storage, a_value_that_is_not_finite_is_named)
   pw_world w;
   pw_store store = {.calls = 0};
   fl_scale scale;
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   turn_until_trained(&w);
   fl_client *client = w.clients[0];
   float *norms = calloc((size_t)client->n_norms, sizeof *norms);
@@ -265,7 +250,7 @@ Test(client_paged_storage, a_value_that_is_not_finite_is_named)
                      fl_last_error());
   cr_expect_not_null(strstr(fl_last_error(), "nan"), "%s", fl_last_error());
   free(norms);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* ---- names, and the end ---- */
@@ -279,7 +264,7 @@ Test(client_paged_storage, names_are_what_a_storage_takes)
   fl_paged *paged = NULL;
   fl_paged_options options;
   pw_must(fl_paged_options_init(&options, sizeof options));
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     options.name = bad[i];
     cr_expect_eq(fl_paged_new(&paged, w.contexts[0], &options), FL_E_OPTIONS,
@@ -288,7 +273,7 @@ Test(client_paged_storage, names_are_what_a_storage_takes)
   options.name = "az09._-";
   pw_must(fl_paged_new(&paged, w.contexts[0], &options));
   fl_paged_free(paged);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* A chain that never becomes whole. */
@@ -318,7 +303,7 @@ Test(client_paged_storage, a_chain_that_was_left_goes_with_its_client)
 {
   pw_world w;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   turn_until_held(&w);
   stage_chain(w.clients[0], 4 * w.n + 60000);
   cr_expect_geq(blobs_of(&store, "model-s"), 3u);
@@ -326,21 +311,21 @@ Test(client_paged_storage, a_chain_that_was_left_goes_with_its_client)
   w.clients[0] = NULL;
   cr_expect_eq(blobs_of(&store, "model-s"), 0u);
   cr_expect_gt(blobs_of(&store, "model-"), 0u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_paged_storage, a_full_copy_replaces_a_chain_that_was_left)
 {
   pw_world w;
   pw_store store = {.calls = 0};
-  open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+  pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
   turn_until_held(&w);
   stage_chain(w.clients[0], 4 * w.n + 60000);
   pw_lose(&w, 0);
   w.clients[0]->canonical.is_valid = 0;
   turn_until_held(&w);
   cr_expect_eq(blobs_of(&store, "model-s"), 0u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* By a handle that has never had a client: after a kill with all kinds of
@@ -373,7 +358,7 @@ Test(client_paged_storage, nothing_stays_whoever_removes_it)
     }
     cr_expect_eq(blobs_of(&store, "model-"), 0u, "call %d", (int)at);
     cr_expect_eq(blobs_of(&store, "other"), 1u);
-    close_one(&w);
+    pw_close_all(&w);
     if (at > 0 && st == FL_OK) return;
   }
 }
@@ -439,7 +424,7 @@ Test(client_paged_storage, records_that_change_nothing_write_the_model_once)
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     pw_world w;
     pw_store store = {.calls = 0};
-    open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+    pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
     turn_until_held(&w);
     const uint64_t base = w.clients[0]->canonical.version;
     cr_expect_eq(send_chain(&w, cases[i].n, cases[i].versions), cases[i].status,
@@ -451,7 +436,7 @@ Test(client_paged_storage, records_that_change_nothing_write_the_model_once)
     else /* a full copy mends it */
       cr_expect_not(w.clients[0]->canonical.is_valid);
     cr_expect_eq(blobs_of(&store, "model-s"), 0u);
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
 
@@ -482,7 +467,7 @@ Test(client_paged_storage, a_storage_that_fails_is_not_one_that_lacks_a_model)
   for (uint64_t at = 1;; at++) {
     pw_world w;
     pw_store store = {.calls = 0};
-    open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+    pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
     turn_until_trained(&w);
     fl_buffer *state = save(&w);
     store.fail_at = store.calls + at;
@@ -495,7 +480,7 @@ Test(client_paged_storage, a_storage_that_fails_is_not_one_that_lacks_a_model)
     cr_expect(w.clients[0]->canonical.is_valid, "call %d", (int)at);
     cr_expect(w.clients[0]->trained.is_valid, "call %d", (int)at);
     fl_buffer_free(state);
-    close_one(&w);
+    pw_close_all(&w);
     if (st == FL_OK) {
       cr_expect_gt(at, 12u); /* two times four pages, looked at and read */
       return;
@@ -510,7 +495,7 @@ Test(client_paged_storage, a_blob_that_is_missing_or_short_is_fetched_again)
     pw_world w;
     pw_store store = {.calls = 0};
     const char *name = i % 2 ? "model-u-1" : "model-b-1";
-    open_one(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
+    pw_open_paged(&w, (pw_how){.codec = FL_CODEC_F32}, &store);
     turn_until_trained(&w);
     fl_buffer *state = save(&w);
     const size_t k = pw_find(&store, name);
@@ -527,7 +512,7 @@ Test(client_paged_storage, a_blob_that_is_missing_or_short_is_fetched_again)
     w.peers[0] = ++w.next_peer;
     pw_run(&w);
     cr_expect_eq(w.aborted, 0u, "%s", w.text);
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
 

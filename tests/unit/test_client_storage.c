@@ -32,13 +32,6 @@ static void open_one(pw_world *w, pw_store *store, uint32_t codec)
   open_with(w, store, codec, 10 * SECOND);
 }
 
-static void close_one(pw_world *w)
-{
-  pw_store *store = w->store;
-  pw_close(w);
-  pw_clear(store);
-}
-
 static void poll_first(pw_world *w, counts *c)
 {
   fl_client_event event;
@@ -128,7 +121,7 @@ Test(client_storage, a_full_one_is_waited_for_and_then_given_up)
   cr_expect_geq(w.now_ns, 550 * SECOND);
   cr_expect_leq(w.now_ns, 570 * SECOND);
   cr_expect_leq(w.bytes_down, 12 * 4 * w.n);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_storage, one_that_recovers_is_forgiven)
@@ -145,7 +138,7 @@ Test(client_storage, one_that_recovers_is_forgiven)
   cr_expect_eq(w.aborted, 0u, "%s", w.text);
   cr_expect_eq(w.accepted[0], 2u);
   cr_expect_eq(w.paged->failures, 0u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_storage, an_update_that_cannot_be_read_is_trained_again)
@@ -162,7 +155,7 @@ Test(client_storage, an_update_that_cannot_be_read_is_trained_again)
   cr_expect_eq(w.accepted[0], 2u);
   cr_expect_eq(c.failed, 2u);
   cr_expect_eq(c.trainings, 3u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_storage, an_update_that_fails_once_is_not_trained_again)
@@ -179,7 +172,7 @@ Test(client_storage, an_update_that_fails_once_is_not_trained_again)
   cr_expect_eq(c.failed, 1u);
   cr_expect_eq(c.waits, 0u);
   cr_expect_eq(c.trainings, 2u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_storage, an_update_that_is_not_finite_is_trained_again)
@@ -197,7 +190,7 @@ Test(client_storage, an_update_that_is_not_finite_is_trained_again)
     cr_expect_eq(w.accepted[0], 2u);
     cr_expect_eq(c.trainings, 3u);
     cr_expect_eq(c.waits, 0u);
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
 
@@ -217,7 +210,7 @@ Test(client_storage, an_update_that_changed_behind_its_hash_is_encoded_anew)
     turn(&w, &c, SECOND / 50);
   cr_expect_eq(w.accepted[0], 1u);
   cr_expect_leq(w.clients[0]->outgoing.transfer, before + 2);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* ---- sending ---- */
@@ -246,7 +239,7 @@ Test(client_storage, a_send_that_fails_is_timed_and_may_be_called_again)
   cr_expect_eq(c.failed, 1u);
   cr_expect_eq(c.trainings, 2u);
   cr_expect_eq(w.accepted[0], 2u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 Test(client_storage, a_hello_without_memory_is_timed)
@@ -265,7 +258,7 @@ Test(client_storage, a_hello_without_memory_is_timed)
   cr_expect_eq(at, w.now_ns + 10 * SECOND);
   pw_must(fl_client_send(w.clients[0], &data, &n));
   cr_expect_gt(n, 0u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* ---- memory ---- */
@@ -312,7 +305,7 @@ static int join_without(uint64_t at)
       feed_model(&w);
     }
   }
-  close_one(&w);
+  pw_close_all(&w);
   return is_done;
 }
 
@@ -376,7 +369,7 @@ Test(client_storage, an_upload_that_cannot_begin_leaves_none_to_be_resent)
   cr_expect_not(client->outgoing.is_active);
   pw_run(&w);
   cr_expect_eq(w.accepted[0], 5u);
-  close_one(&w);
+  pw_close_all(&w);
 }
 
 /* ---- what it says, what it saves ---- */
@@ -399,7 +392,7 @@ Test(client_storage, controls_are_offered_by_models_in_memory_alone)
         fli_parse_hello(&hello, data + FLI_FRAME_HEADER, n - FLI_FRAME_HEADER));
     cr_expect_eq((hello.capabilities & FLI_CAP_CONTROLS) != 0, !is_paged);
     cr_expect_neq(hello.capabilities & FLI_CAP_STATUS, 0u);
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
 
@@ -430,6 +423,6 @@ Test(client_storage, a_model_of_any_size_is_saved)
         (UINT64_C(1) << 30) + 1; /* all that is looked at */
     cr_expect_eq(save(w.clients[0]), is_paged ? FL_OK : FL_E_TOO_LARGE);
     w.clients[0]->n_weights = n;
-    close_one(&w);
+    pw_close_all(&w);
   }
 }
