@@ -169,9 +169,9 @@ typedef struct fl_job_options {
   /** Every how many rounds clients score the model on local data; 0 = never
    * (default). */
   uint32_t evaluate_every;
-  uint64_t norm_deadline_ns;     /**< from the plan; default 60 s */
-  uint64_t update_deadline_ns;   /**< from the scale; default 600 s */
-  uint64_t evaluate_deadline_ns; /**< default 60 s */
+  uint64_t norm_deadline_ns;     /**< from the plan; > 0, default 60 s */
+  uint64_t update_deadline_ns;   /**< from the scale; > 0, default 600 s */
+  uint64_t evaluate_deadline_ns; /**< > 0, default 60 s */
   /** How long a client whose connection was lost may stay away before the
    * round goes on without it; default 10 s. */
   uint64_t return_grace_ns;

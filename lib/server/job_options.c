@@ -57,6 +57,24 @@ fl_status fl_job_options_init(fl_job_options *options, size_t size)
   return fli_options_init(options, size, &full, sizeof full);
 }
 
+/* Of new jobs alone: one that was kept with such a deadline is restored. */
+static fl_status check_deadlines(const fl_job_options *options)
+{
+  const struct {
+    const char *name;
+    uint64_t ns;
+  } deadlines[] = {
+      {"norm_deadline_ns", options->norm_deadline_ns},
+      {"update_deadline_ns", options->update_deadline_ns},
+      {"evaluate_deadline_ns", options->evaluate_deadline_ns},
+  };
+  for (size_t i = 0; i < FLI_COUNT_OF(deadlines); i++)
+    if (deadlines[i].ns == 0)
+      return fli_error(FL_E_OPTIONS, "%s: got 0, want time to answer",
+                       deadlines[i].name);
+  return FL_OK;
+}
+
 fl_status fli_job_options_load(fl_job_options *local,
                                fl_compressor_options *codec,
                                const fl_job_options *options)
@@ -71,6 +89,7 @@ fl_status fli_job_options_load(fl_job_options *local,
   /* How many updates a table's sums will hold. */
   if (codec->workers == 0) codec->workers = local->participants;
   FLI_TRY(fli_job_options_check(local));
+  FLI_TRY(check_deadlines(local));
 out:
   return st;
 }

@@ -183,7 +183,8 @@ Test(server_cohort_rounds, draw_that_all_decline_is_made_again_after_the_pause)
   cw_free(&w);
 }
 
-/* As with other jobs, nothing comes of it; but every call returns. */
+/* A job that was kept when a deadline of 0 was accepted. As with other jobs,
+ * nothing comes of it; but every call returns. */
 Test(server_cohort_rounds, without_time_to_answer_each_draw_waits_for_the_pause)
 {
   static cw_world w;
@@ -191,8 +192,12 @@ Test(server_cohort_rounds, without_time_to_answer_each_draw_waits_for_the_pause)
   init(&w, FL_CODEC_F32, 8);
   w.cohorts.rule = FL_COHORT_LOSS;
   w.cohorts.cap = 2;
-  w.job.norm_deadline_ns = 0;
   cw_start(&w);
+  fli_job *front = w.server->jobs[0];
+  front->options.norm_deadline_ns = 0;
+  for (uint32_t i = 0; i < FL_COHORT_MAX; i++)
+    if (front->cohorts->leaves[i])
+      front->cohorts->leaves[i]->options.norm_deadline_ns = 0;
   cw_run(&w, UINT32_MAX);
   for (uint32_t t = 0; t < 10; t++) {
     CW_MUST(fl_server_next_timeout(w.server, &next));

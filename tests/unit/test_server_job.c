@@ -50,6 +50,11 @@ CHANGE(nan_factor, o->rate_factor = NAN)
 CHANGE(no_server_rate, o->server_learning_rate = 0.0f)
 CHANGE(full_momentum, o->server_momentum = 1.0f)
 CHANGE(huge_cap, o->weight_cap = UINT64_MAX)
+CHANGE(no_norm_time, o->norm_deadline_ns = 0)
+CHANGE(no_update_time, o->update_deadline_ns = 0)
+CHANGE(no_evaluate_time, o->evaluate_deadline_ns = 0)
+CHANGE(shortest_times, o->norm_deadline_ns = o->update_deadline_ns =
+                           o->evaluate_deadline_ns = 1)
 CHANGE(capped_uniform, o->weighting = FL_WEIGHT_UNIFORM; o->weight_cap = 5)
 CHANGE(minimum_above_wanted, o->participants = 2; o->min_participants = 3)
 CHANGE(public_f32, o->scale_mode = FL_SCALE_PUBLIC;
@@ -85,6 +90,10 @@ Test(server_job, options_out_of_range_are_refused)
   cr_expect_eq(add_with(no_server_rate), FL_E_OPTIONS);
   cr_expect_eq(add_with(full_momentum), FL_E_OPTIONS);
   cr_expect_eq(add_with(huge_cap), FL_E_OPTIONS);
+  cr_expect_eq(add_with(no_norm_time), FL_E_OPTIONS);
+  cr_expect_eq(add_with(no_update_time), FL_E_OPTIONS);
+  cr_expect_eq(add_with(no_evaluate_time), FL_E_OPTIONS);
+  cr_expect_eq(add_with(shortest_times), FL_OK);
   cr_expect_eq(add_with(unknown_feedback), FL_E_OPTIONS);
   cr_expect_eq(add_with(negative_decay), FL_E_OPTIONS);
   cr_expect_eq(add_with(large_decay), FL_E_OPTIONS);
