@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An answer of one message has a length; one of more comes in chunks, and each
- * message is asked of the server when the socket has room for it. So however
- * large the model, and however many read it slowly, a connection holds one
- * message or chunk of it and libmicrohttpd's buffer, and nobody is sent the
- * rest of what is over by now.
+ * message is asked of the server when the one before has been written. So
+ * however large the model, and however many read it slowly, a connection holds
+ * one message or chunk of it and libmicrohttpd's buffer, and nobody is sent the
+ * rest of what is over by now. It ends between two messages, so that whoever
+ * reads one answer after the other has all of them, each whole.
  */
 #include "fl_aggregator/answer.h"
 
@@ -13,6 +14,9 @@
 
 /* Of a body without a length that is not sent in chunks: HTTP/1.0. */
 enum { BLOCK_BYTES = 4096 };
+/* Enough that another request is no loss, for clients that read an answer as a
+ * whole, in a time that has an end. */
+static const uint64_t max_answer = 8u << 20;
 
 enum MHD_Result reply(struct MHD_Connection *connection, unsigned code,
                       const char *type, struct MHD_Response *response)
@@ -80,22 +84,21 @@ static void conclude(struct request *request)
   if (!fl_server_wants_close(server, session->peer)) return;
   (void)fl_server_disconnected(server, session->peer);
   session->is_closed = 1;
+  request->http->has_news = 1;
 }
 
-/* Called by libmicrohttpd when the socket can be written. */
+/* Called by libmicrohttpd when what it got before has been written. Nothing may
+ * mean that the store is not ready: it is the next answer that concludes. */
 static ssize_t next_bytes(void *user, uint64_t position, char *out, size_t room)
 {
   struct request *request = user;
   struct part *part = &request->part;
-  (void)position;
-  if (request->is_superseded)
-    return left(part) > 0 ? MHD_CONTENT_READER_END_WITH_ERROR
-                          : MHD_CONTENT_READER_END_OF_STREAM;
-  const int got = left(part) > 0 ? 1 : fetch(request);
-  if (got < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
-  if (got == 0) {
-    conclude(request);
-    return MHD_CONTENT_READER_END_OF_STREAM;
+  if (left(part) == 0) {
+    if (request->is_superseded || position >= max_answer)
+      return MHD_CONTENT_READER_END_OF_STREAM;
+    const int got = fetch(request);
+    if (got < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (got == 0) return MHD_CONTENT_READER_END_OF_STREAM;
   }
   const size_t n = left(part) < room ? left(part) : room;
   memcpy(out, part->bytes + part->at, n);
@@ -114,6 +117,12 @@ static enum MHD_Result answer_nothing(struct request *request)
       MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
 }
 
+void answer_supersede(struct session *session)
+{
+  if (session->answered) session->answered->is_superseded = 1;
+  session->answered = NULL;
+}
+
 enum MHD_Result answer_session(struct request *request)
 {
   struct session *session = request->link->session;
@@ -121,26 +130,22 @@ enum MHD_Result answer_session(struct request *request)
   struct MHD_Response *response;
   if (!session || session->is_closed || request->is_superseded)
     return answer_nothing(request);
+  answer_supersede(session);
   const int got = fetch(request);
+  if (got < 0) return MHD_NO; /* a lost connection is noticed */
   if (got > 0 && has_more(request)) {
     session->answered = request;
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES,
                                                  next_bytes, request, NULL);
   } else {
     conclude(request);
-    if (got <= 0) return answer_nothing(request);
+    if (got == 0) return answer_nothing(request);
     response = MHD_create_response_from_buffer(part->n, part->bytes,
                                                MHD_RESPMEM_MUST_COPY);
     drop(part);
   }
   return reply(request->connection, MHD_HTTP_OK, "application/octet-stream",
                response);
-}
-
-void answer_supersede(struct session *session)
-{
-  if (session->answered) session->answered->is_superseded = 1;
-  session->answered = NULL;
 }
 
 void answer_end(struct request *request)

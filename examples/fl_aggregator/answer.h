@@ -7,8 +7,8 @@
 
 /* Queue the answer to a request that was released. */
 enum MHD_Result answer_session(struct request *request);
-/* Another request of the session has begun: whoever sent it does not wait for
- * the answer that is under way any more, if there is one. */
+/* Another request of the session has begun, or is answered: the answer that is
+ * under way, if there is one, ends with the message that it is at. */
 void answer_supersede(struct session *session);
 /* The request is over: give up what was not sent of its answer. */
 void answer_end(struct request *request);

@@ -276,7 +276,8 @@ static void sweep(struct http *http)
 static void release_ready(struct http *http)
 {
   uint64_t peer = UINT64_MAX, passed = 0;
-  if (!http->waiting || http->now_ns < http->rested_ns) return;
+  http->is_scan_due = http->waiting && http->now_ns < http->rested_ns;
+  if (!http->waiting || http->is_scan_due) return;
   while (fl_server_next_ready(http->run->server, &peer) == FL_OK) {
     struct session *session = sessions_find_peer(&http->run->sessions, peer);
     if (session && session->waiting)
@@ -315,7 +316,7 @@ uint64_t http_next_deadline(const struct http *http)
     uint64_t due = http->waiting->waiting_since_ns +
                    http->config->poll_seconds * second_ns;
     if (due < deadline) deadline = due;
-    if (http->now_ns < http->rested_ns && http->rested_ns < deadline)
+    if (http->is_scan_due && http->rested_ns < deadline)
       deadline = http->rested_ns;
   }
   const struct sessions *sessions = &http->run->sessions;

@@ -22,7 +22,8 @@ struct http {
   uint32_t requests;     /* begun and not completed */
   uint64_t silence_ns;   /* allowed to a connection that has a session */
   uint64_t refused_ns;   /* when the log last told of a wrong token */
-  uint64_t rested_ns;    /* when to look again for whom there is something */
+  uint64_t rested_ns;    /* not before: look for whom there is something */
+  int is_scan_due;       /* as soon as that is over */
   uint64_t swept_ns;     /* when all connections were looked at */
   struct token admin;
   struct token metrics;

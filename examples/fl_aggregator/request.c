@@ -174,6 +174,7 @@ static enum MHD_Result feed(struct request *request, const char *data, size_t n)
   if (fl_server_recv(http->run->server, session->peer, (const uint8_t *)data,
                      n) != FL_OK)
     session->is_closed = 1; /* out of memory: the client begins another */
+  http->has_news = 1;       /* for others, perhaps */
   /* A round may have ended: close its books before the next one's bytes. */
   run_drain(http->run, http->now_ns);
   return MHD_YES;

@@ -32,9 +32,11 @@ struct request {
   uint64_t window_bytes;
   uint64_t waiting_since_ns;
   const struct admin_action *action;
-  char *body;        /* of an action, as far as it came; NULL = nothing */
-  struct part part;  /* of the answer */
-  int is_superseded; /* a later request of the session took its place */
+  char *body;       /* of an action, as far as it came; NULL = nothing */
+  struct part part; /* of the answer */
+  /* A later request of the session took its place: nothing is said here, or
+   * nothing more. */
+  int is_superseded;
   struct request *next;
   struct request *previous;
 };

@@ -314,6 +314,14 @@ fl_status fl_server_recv(fl_server *server, uint64_t peer, const uint8_t *data,
   return st;
 }
 
+/* What comes next is of a download whose manifest has been sent: bytes that
+ * were committed before it was. Whoever reads a model waits for nobody else's
+ * commit, and causes none. */
+static int is_midway(const fli_peer *peer)
+{
+  return peer->queue.size == 0 && !peer->is_closing && peer->outgoing.is_active;
+}
+
 fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
                          size_t *n)
 {
@@ -322,7 +330,8 @@ fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
     return fli_error(FL_E_ARGUMENT, "fl_server_send: NULL argument");
   fli_peer *session = fli_peer_table_find(&server->peers, peer);
   fli_bytes_free(&server->handed);
-  if (session && session->leaf.n_ready > 0 && fli_journal_commit(server)) {
+  if (session && session->leaf.n_ready > 0 &&
+      (is_midway(session) || fli_journal_commit(server))) {
     const fl_status st = fli_outbox_pump(session);
     if (st != FL_OK) return st;
     server->handed = session->queue;

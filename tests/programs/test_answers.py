@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a session's request is answered: in chunks where there is much to say,
 each of them made when the socket takes it, and whole for whoever reads it."""
-import http.client
 import pathlib
 import socket
 import sys
+import time
 
 from programs import (ENVIRONMENT, PATIENCE, ROOT, Bench, run_script, wait_for,
                       want)
@@ -35,23 +35,27 @@ def _head(method, session, version, body):
 
 def _ask(bench, session, body, method="PUT"):
     """(headers, frames) of an answer that is read."""
-    connection = http.client.HTTPConnection("127.0.0.1", bench.port,
-                                            timeout=PATIENCE)
-    connection.request(method, f"/fl/v1/session/{session:032x}", body)
-    answer = connection.getresponse()
-    want(answer.status == 200, answer.status)
-    frames = list(raw_client.frames(answer.read()))
-    connection.close()
-    return dict(answer.getheaders()), frames
+    status, data, headers = bench.request(
+        method, f"/fl/v1/session/{session:032x}", body)
+    want(status == 200, status)
+    return headers, list(raw_client.frames(data))
 
 
-def _deaf(bench, session, body, method="PUT"):
+def _rest(bench, session, frames):
+    """All frames until the model is whole, asked for again and again."""
+    while _model(frames) < MODEL_BYTES:
+        frames = frames + _ask(bench, session, b"", "POST")[1]
+    want(_model(frames) == MODEL_BYTES, _model(frames))
+    return frames
+
+
+def _deaf(bench, session, body, method="PUT", version="1.1"):
     """A connection whose answer is not read."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     raw.connect(("127.0.0.1", bench.port))
     raw.settimeout(PATIENCE)
-    raw.sendall(_head(method, session, "1.1", body))
+    raw.sendall(_head(method, session, version, body))
     return raw
 
 
@@ -87,9 +91,9 @@ def _model(frames):
     return size
 
 
-def _resident_kib(process):
+def _status(process, key):
     text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    return int(text.split("VmHWM:")[1].split()[0])
+    return int(text.split(f"{key}:")[1].split()[0])
 
 
 def one_message_has_a_length_and_more_come_in_chunks():
@@ -98,7 +102,8 @@ def one_message_has_a_length_and_more_come_in_chunks():
         headers, frames = _ask(bench, 1, _hello("a"))
         want(headers.get("Transfer-Encoding") == "chunked", headers)
         want(frames[0][0] == raw_client.WELCOME, frames[0])
-        want(_model(frames) == MODEL_BYTES, _model(frames))
+        want(8 << 20 <= _model(frames) < (8 << 20) + 65536, _model(frames))
+        _rest(bench, 1, frames)
         headers, frames = _ask(bench, 2, b"not a frame at all")
         want([kind for kind, _ in frames] == [raw_client.REJECT], frames)
         want(int(headers["Content-Length"]) > 0, headers)
@@ -112,53 +117,112 @@ def a_client_of_http_1_0_gets_the_same_until_the_end():
         headers, body = _read(raw).split(b"\r\n\r\n", 1)
         raw.close()
         want(b"chunked" not in headers, headers)
-        want(_model(raw_client.frames(body)) == MODEL_BYTES, len(body))
+        frames = list(raw_client.frames(body))
+        want(_model(frames) >= 8 << 20, len(body))
+        _rest(bench, 3, frames)
 
 
 def who_reads_slowly_holds_a_chunk_and_no_model():
-    """60 of them: with the model, or 8 MiB of it, in each one's answer they
-    would need 480 MB."""
+    """60 of them: with what an answer has of the model in memory they would
+    need 480 MB."""
     with Bench() as bench:
         aggregator = bench.aggregator(*BIG)
-        _ask(bench, 4, _hello("first"))
-        before = _resident_kib(aggregator)
+        _rest(bench, 4, _ask(bench, 4, _hello("first"))[1])
+        before = _status(aggregator, "VmRSS")
         deaf = [_deaf(bench, 100 + i, _hello(f"deaf-{i}")) for i in range(60)]
-        wait_for("joined", lambda: len(bench.events("joined")) == 61,
-                 aggregator)
-        _, frames = _ask(bench, 5, _hello("last"))
-        want(_model(frames) == MODEL_BYTES, _model(frames))
-        grown = _resident_kib(aggregator) - before
+        for raw in deaf:
+            raw.recv(1000)
+        _rest(bench, 5, _ask(bench, 5, _hello("last"))[1])
+        grown = _status(aggregator, "VmRSS") - before
         want(grown < 60 * 1024, f"{grown} KiB more")
         for raw in deaf:
             raw.close()
 
 
-def who_asks_again_gets_the_rest_and_the_first_answer_ends():
+def who_waits_beside_one_that_does_not_read_costs_no_time():
     with Bench() as bench:
-        aggregator = bench.aggregator(*BIG, "--poll-seconds=1")
-        raw = _deaf(bench, 6, _hello("twice"))
-        wait_for("joined", lambda: bench.events("joined"), aggregator)
-        _, rest = _ask(bench, 6, b"", "POST")
-        first = b"".join(_parts(_read(raw, b"\r\n0\r\n\r\n")))
-        raw.close()
-        frames = list(raw_client.frames(first))
-        want(0 < len(rest) and 0 < len(frames), len(rest), len(frames))
-        want(_model(frames + rest) == MODEL_BYTES, _model(frames + rest))
+        aggregator = bench.aggregator(*BIG)
+        deaf = _deaf(bench, 6, _hello("deaf"))
+        deaf.recv(1000)
+        _ask(bench, 7, raw_client.frame(raw_client.HELLO, {
+            1: 1, 2: 1, 3: "held", 5: 1, 6: 10}))
+        held = _deaf(bench, 7, b"", "POST")
+        time.sleep(1)
+        before = _status(aggregator, "voluntary_ctxt_switches")
+        time.sleep(2)
+        turns = _status(aggregator, "voluntary_ctxt_switches") - before
+        want(turns < 100, f"{turns} times awake in 2 s")
+        for raw in (deaf, held):
+            raw.close()
+
+
+def who_asks_again_gets_the_rest_and_the_first_answer_ends():
+    for version, end in (("1.1", b"\r\n0\r\n\r\n"), ("1.0", None)):
+        with Bench() as bench:
+            bench.aggregator(*BIG, "--poll-seconds=1")
+            raw = _deaf(bench, 8, _hello("twice"), version=version)
+            answer = raw.recv(1000)
+            _, rest = _ask(bench, 8, b"", "POST")
+            answer += _read(raw, end)
+            raw.close()
+            first = (b"".join(_parts(answer)) if end
+                     else answer.partition(b"\r\n\r\n")[2])
+            frames = list(raw_client.frames(first))
+            want(0 < len(rest) and 0 < len(frames), len(rest), len(frames))
+            _rest(bench, 8, frames + rest)
+
+
+def an_answer_that_begins_late_ends_the_other():
+    """The second request comes while the first is held, has what makes the
+    server speak, and ends when the first is being answered."""
+    with Bench() as bench:
+        bench.aggregator(*BIG)
+        hello, get_model = _hello("late"), raw_client.frame(
+            raw_client.GET_MODEL, {1: 1})
+        _ask(bench, 9, hello[:-len(get_model)])
+        first = _deaf(bench, 9, b"", "POST")
+        second = socket.create_connection(("127.0.0.1", bench.port), PATIENCE)
+        time.sleep(0.2)
+        second.sendall(f"POST /fl/v1/session/{9:032x} HTTP/1.1\r\nHost: x\r\n"
+                       "Transfer-Encoding: chunked\r\n\r\n"
+                       f"{len(get_model):x}\r\n".encode() + get_model + b"\r\n")
+        answer = first.recv(1000)
+        status, _, _ = answer.partition(b"\r\n")
+        want(b" 200 " in status, status)
+        second.sendall(b"0\r\n\r\n")
+        rest = _read(second, b"\r\n0\r\n\r\n")
+        answer += _read(first, b"\r\n0\r\n\r\n")
+        for raw in (first, second):
+            raw.close()
+        frames = list(raw_client.frames(b"".join(_parts(answer))))
+        frames += raw_client.frames(b"".join(_parts(rest)))
+        _rest(bench, 9, frames)
 
 
 def a_download_that_breaks_off_is_begun_anew():
     with Bench() as bench:
         aggregator = bench.aggregator(*BIG)
-        raw = _deaf(bench, 7, _hello("broken"))
-        wait_for("joined", lambda: bench.events("joined"), aggregator)
+        raw = _deaf(bench, 10, _hello("broken"))
         answer = raw.recv(1000)
         while not list(_parts(answer)):
             answer += raw.recv(1000)
         raw.close()
         welcome = next(_parts(answer))
         _, body = next(raw_client.frames(welcome))
-        _, frames = _ask(bench, 8, _hello("broken", body[3]))
-        want(_model(frames) == MODEL_BYTES, _model(frames))
+        _rest(bench, 11, _ask(bench, 11, _hello("broken", body[3]))[1])
+        want(aggregator.poll() is None, bench.errors("aggregator"))
+
+
+def a_model_of_many_answers_arrives():
+    """Of 80 MB, more than fl-participant takes in one."""
+    with Bench() as bench:
+        aggregator = bench.aggregator(
+            "--codec=f32", "--hidden=4000,4200", "--rounds=1",
+            "--min-clients=1", "--min-participants=1",
+            "--update-deadline-seconds=300")
+        person = bench.participant(0, 50, "--verbose")
+        wait_for("the model", lambda: "trained" in bench.errors("p0"), person)
+        person.terminate()
         want(aggregator.poll() is None, bench.errors("aggregator"))
 
 

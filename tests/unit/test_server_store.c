@@ -286,6 +286,47 @@ Test(server_store, nothing_is_sent_while_commits_fail)
   end(&world, &store);
 }
 
+static size_t sent(const sv_client *client, uint8_t *type)
+{
+  const uint8_t *data = NULL;
+  size_t n = 0;
+  WORLD_OK(fl_server_send(client->world->server, client->peer, &data, &n));
+  *type = n > 0 ? data[5] : 0; /* of the first frame */
+  return n;
+}
+
+/* The model that it is of was committed before its manifest left. */
+Test(server_store, a_download_under_way_waits_for_nobodys_commit)
+{
+  sv_world world;
+  cut store;
+  const fli_get_model get = {.version = 0};
+  uint8_t type = 0;
+  begin_updates(&world, &store);
+  sv_client *reader = &world.clients[2], *sender = &world.clients[0];
+  WORLD_OK(fli_write_get_model(&reader->out, &get));
+  WORLD_OK(sv_push(reader));
+  cr_assert_gt(sent(reader, &type), 0u);
+  cr_assert_eq(type, FLI_MSG_MANIFEST);
+  store.fails_commits = 1;
+  sv_update(sender);
+  const unsigned before = store.commits;
+  cr_expect_eq(sent(sender, &type), 0u);
+  cr_expect_gt(sent(reader, &type), 0u);
+  cr_expect_eq(type, FLI_MSG_CHUNK);
+  /* What comes behind it is of now, and waits like the rest. */
+  cr_expect_eq(sent(reader, &type), 0u);
+  cr_expect_eq(store.commits, before);
+  store.fails_commits = 0;
+  sv_tick(&world, SV_SECOND_NS);
+  cr_expect_gt(sent(reader, &type), 0u);
+  cr_expect_eq(type, FLI_MSG_PLAN);
+  cr_expect_gt(sent(sender, &type), 0u);
+  cr_expect_eq(type, FLI_MSG_ACK);
+  cr_expect_eq(store.commits, before + 1);
+  end(&world, &store);
+}
+
 Test(server_store, a_put_that_fails_costs_nothing_but_a_longer_commit)
 {
   sv_world world;
