@@ -24,6 +24,7 @@
 #include "compress_fixture.h"
 
 enum { SUMS_KINDS = 13, SUMS_DIM_MAX = 4130, SUMS_MESSAGES = 300 };
+enum { SUMS_SLOTS_MAX = 300 };
 enum { SUMS_MEND = 0x80, SUMS_HONEST = 0x80, SUMS_ZERO_NORM = 0x40 };
 
 typedef struct sums_kind {
@@ -56,7 +57,7 @@ static const struct {
 } sums_shapes[4] = {
     {{20, 300}, 2}, {{300}, 1}, {{7, 256, 1, 40}, 4}, {{4100, 30}, 2}};
 
-static const uint32_t sums_slots[4] = {5, 16, 20, 300};
+static const uint32_t sums_slots[4] = {5, 16, 20, SUMS_SLOTS_MAX};
 static const uint64_t sums_caps[4] = {0, 1, 100, UINT64_C(1) << 40};
 static const uint32_t sums_weights[8] = {1, 2, 17, 300, 4369, 65535, 0, 65536};
 static const uint64_t sums_samples[4] = {1, 7, 100, UINT64_MAX};

@@ -27,6 +27,37 @@ static void check_accepted(const sums_round *s, const fl_partial *partial,
   FUZZ_CHECK(fl_partial_has_slot(partial, update.slot));
 }
 
+/* Some units at a time, as a client does that has no room for a segment: the
+ * same values, or as little. */
+static void decode_by_units(const sums_round *s, const fl_partial *partial,
+                            fl_status want, const float *whole)
+{
+  enum { AT_ONCE = 3 };
+  static float out[SUMS_DIM_MAX];
+  static uint16_t offsets[SUMS_SLOTS_MAX / 2 + 1];
+  const fli_layout *layout = &s->r.compressor->layout;
+  fl_status st = FL_OK;
+  memset(out, 0, sizeof out);
+  for (uint32_t i = 0; i < layout->n_segments && st == FL_OK; i++) {
+    const fli_segment *segment = &layout->segments[i];
+    fli_mean mean = {.agreed = &partial->agreed,
+                     .tally = &partial->tallies[i],
+                     .segment = i,
+                     .lanes = partial->lanes[i].data,
+                     .width = partial->lanes[i].width,
+                     .out = out,
+                     .offsets = partial->agreed.offsets ? offsets : NULL};
+    if (mean.tally->count == 0) continue;
+    st = fli_mean_begin(&mean);
+    const uint64_t end = segment->first_unit + fli_segment_units(segment);
+    for (uint64_t u = segment->first_unit; u < end && st == FL_OK; u += AT_ONCE)
+      st = fli_mean_units(&mean, u, u + AT_ONCE < end ? u + AT_ONCE : end);
+  }
+  sums_has_text(st);
+  FUZZ_CHECK(st == want);
+  FUZZ_CHECK(st != FL_OK || memcmp(out, whole, (size_t)s->r.n * 4) == 0);
+}
+
 /* Bytes are decoded as the sum that they make. */
 static void decode(const sums_round *s, cf_bytes message)
 {
@@ -50,6 +81,7 @@ static void decode(const sums_round *s, cf_bytes message)
   if (fl_partial_count(partial) > 0) {
     FUZZ_CHECK(sums_decode(s, partial, by_sum) == st);
     FUZZ_CHECK(st != FL_OK || memcmp(direct, by_sum, (size_t)s->r.n * 4) == 0);
+    decode_by_units(s, partial, st, direct);
   }
   fl_partial_free(partial);
 }

@@ -148,15 +148,6 @@ fl_status fli_incoming_chunk(fli_incoming *incoming, const fli_chunk *chunk,
   return status;
 }
 
-fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
-                             fli_manifest *manifest, const uint8_t *data,
-                             size_t n, uint32_t chunk_size)
-{
-  fli_hash(manifest->hash, data, n);
-  return fli_outgoing_begin_hashed(outgoing, out, manifest, data, n,
-                                   chunk_size);
-}
-
 fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size)

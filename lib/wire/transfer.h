@@ -73,12 +73,8 @@ typedef struct fli_outgoing {
   int is_active;
   uint64_t limit; /* send up to here; below `total` when a gap is filled */
 } fli_outgoing;
-/* Writes the MANIFEST (transfer, total, chunk_size and hash filled in here). */
-fl_status fli_outgoing_begin(fli_outgoing *outgoing, fli_bytes *out,
-                             fli_manifest *manifest, const uint8_t *data,
-                             size_t n, uint32_t chunk_size);
-/* The same when the manifest's hash is filled in already, because many are
- * sent the same bytes. */
+/* Writes the MANIFEST, whose hash is filled in already (transfer, total and
+ * chunk_size are here). */
 fl_status fli_outgoing_begin_hashed(fli_outgoing *outgoing, fli_bytes *out,
                                     fli_manifest *manifest, const uint8_t *data,
                                     size_t n, uint32_t chunk_size);

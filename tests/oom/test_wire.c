@@ -7,6 +7,7 @@
 #include "wire/container.h"
 #include "wire/transfer.h"
 #include "wire_messages.h"
+#include "outgoing.h"
 
 static uint8_t payload_bytes[20000];
 
@@ -64,8 +65,8 @@ static fl_status move_a_payload(fl_context *context, void *arg)
   wire_manifest(&manifest);
   fli_incoming_init(&incoming, context);
   fli_bytes_init(&out, context);
-  FLI_TRY(fli_outgoing_begin(&outgoing, &out, &manifest, payload_bytes,
-                             sizeof payload_bytes, FLI_CHUNK_MIN));
+  FLI_TRY(outgoing_begin(&outgoing, &out, &manifest, payload_bytes,
+                         sizeof payload_bytes, FLI_CHUNK_MIN));
   FLI_TRY(fli_incoming_begin(&incoming, &manifest, sizeof payload_bytes));
   while (outgoing.is_active) {
     fli_bytes_clear(&out);

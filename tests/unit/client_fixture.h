@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "wire/transfer.h"
+#include "outgoing.h"
 
 /* An update takes more than one chunk, as float32. */
 enum { FX_WEIGHTS = 1240, FX_MAX_FRAMES = 64, FX_CHUNK = 4096 };
@@ -318,8 +319,8 @@ static inline void fx_write_transfer(fixture *fx, fli_manifest *manifest)
   manifest->model_version = fx->version;
   manifest->loss = (double)NAN;
   fx_weight_bytes(fx, bytes);
-  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, manifest, bytes,
-                                  sizeof bytes, FX_CHUNK),
+  cr_assert_eq(outgoing_begin(&outgoing, &fx->out, manifest, bytes,
+                              sizeof bytes, FX_CHUNK),
                FL_OK);
   while (outgoing.is_active)
     cr_assert_eq(fli_outgoing_next(&outgoing, &fx->out), FL_OK);

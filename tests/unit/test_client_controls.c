@@ -2,6 +2,7 @@
 /* SCAFFOLD's controls at the client: what comes for a plan, what the trainer
  * sees of it, and what goes up behind the update. */
 #include "client_fixture.h"
+#include "outgoing.h"
 
 static float control[FX_WEIGHTS], change[FX_WEIGHTS];
 
@@ -18,8 +19,8 @@ static void send_control(fixture *fx)
   }
   fli_hash(fx->plan.control_hash, bytes, sizeof bytes);
   fx->plan.has_control = 1;
-  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, &manifest, bytes,
-                                  sizeof bytes, FX_CHUNK),
+  cr_assert_eq(outgoing_begin(&outgoing, &fx->out, &manifest, bytes,
+                              sizeof bytes, FX_CHUNK),
                FL_OK);
   while (outgoing.is_active)
     cr_assert_eq(fli_outgoing_next(&outgoing, &fx->out), FL_OK);

@@ -5,6 +5,7 @@
 
 #include "client/client.h"
 #include "client_fixture.h"
+#include "outgoing.h"
 
 /* Begin to send the fixture's model as this kind of transfer. */
 static void send_part(fixture *fx, fli_outgoing *outgoing, uint32_t kind,
@@ -15,8 +16,8 @@ static void send_part(fixture *fx, fli_outgoing *outgoing, uint32_t kind,
       .kind = kind, .model_version = fx->version, .loss = (double)NAN};
   fx_weight_bytes(fx, bytes);
   *outgoing = (fli_outgoing){.transfer = fx->next_transfer++};
-  cr_assert_eq(fli_outgoing_begin(outgoing, &fx->out, &manifest, bytes,
-                                  sizeof bytes, FX_CHUNK),
+  cr_assert_eq(outgoing_begin(outgoing, &fx->out, &manifest, bytes,
+                              sizeof bytes, FX_CHUNK),
                FL_OK);
   while (chunks-- > 0 && outgoing->is_active)
     cr_assert_eq(fli_outgoing_next(outgoing, &fx->out), FL_OK);

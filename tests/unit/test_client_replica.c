@@ -4,6 +4,7 @@
 #include "client_fixture.h"
 
 #include "compress/canonical.h"
+#include "outgoing.h"
 
 Test(client_replica, a_plan_for_a_model_not_held_asks_for_it)
 {
@@ -190,8 +191,8 @@ static void send_chain(fixture *fx, const fli_bytes *chain)
                            .base_version = 3,
                            .model_version = 5,
                            .loss = (double)NAN};
-  cr_assert_eq(fli_outgoing_begin(&outgoing, &fx->out, &manifest, chain->data,
-                                  chain->size, FX_CHUNK),
+  cr_assert_eq(outgoing_begin(&outgoing, &fx->out, &manifest, chain->data,
+                              chain->size, FX_CHUNK),
                FL_OK);
   while (outgoing.is_active)
     cr_assert_eq(fli_outgoing_next(&outgoing, &fx->out), FL_OK);

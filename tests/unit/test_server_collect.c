@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 
 #include "server_fixture.h"
+#include "outgoing.h"
 
 Test(server_collect, absurd_norm_is_capped_at_eight_medians)
 {
@@ -140,8 +141,8 @@ Test(server_collect, update_with_a_wrong_hash_may_be_sent_again)
   size_t size = 0;
   fli_manifest manifest = sv_manifest(client);
   uint8_t *data = sv_encode(client, client->plan.slot, 10, &size);
-  cr_assert_eq(fli_outgoing_begin(&client->outgoing, &client->out, &manifest,
-                                  data, size, FLI_CHUNK_MIN),
+  cr_assert_eq(outgoing_begin(&client->outgoing, &client->out, &manifest, data,
+                              size, FLI_CHUNK_MIN),
                FL_OK);
   data[size - 1] ^= 1;
   while (client->outgoing.is_active) {

@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "server_fixture.h"
+#include "outgoing.h"
 
 Test(server_limits, peers_beyond_the_limit_are_turned_away)
 {
@@ -113,8 +114,8 @@ Test(server_limits, uploads_beyond_the_staging_cap_wait)
   fli_manifest manifest = sv_manifest(first);
   size_t size = 0;
   uint8_t *data = sv_encode(first, first->plan.slot, 1, &size);
-  cr_assert_eq(fli_outgoing_begin(&first->outgoing, &first->out, &manifest,
-                                  data, size, FLI_CHUNK_MIN),
+  cr_assert_eq(outgoing_begin(&first->outgoing, &first->out, &manifest, data,
+                              size, FLI_CHUNK_MIN),
                FL_OK);
   sv_push(first);
   sv_update(second);
@@ -149,8 +150,8 @@ Test(server_limits, upload_that_stands_still_gives_way)
   fli_manifest manifest = sv_manifest(first);
   size_t size = 0;
   uint8_t *data = sv_encode(first, first->plan.slot, 10, &size);
-  cr_assert_eq(fli_outgoing_begin(&first->outgoing, &first->out, &manifest,
-                                  data, size, FLI_CHUNK_MIN),
+  cr_assert_eq(outgoing_begin(&first->outgoing, &first->out, &manifest, data,
+                              size, FLI_CHUNK_MIN),
                FL_OK);
   sv_push(first);
   sv_tick(&world, 29 * SV_SECOND_NS);

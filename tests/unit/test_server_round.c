@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 
 #include "server_fixture.h"
+#include "outgoing.h"
 
 /* ---- the arithmetic ---- */
 
@@ -353,8 +354,8 @@ Test(server_round, half_sent_update_is_answered_when_the_round_ends)
   fli_manifest manifest = sv_manifest(slow);
   size_t size = 0;
   uint8_t *data = sv_encode(slow, slow->plan.slot, slow->samples, &size);
-  cr_assert_eq(fli_outgoing_begin(&slow->outgoing, &slow->out, &manifest, data,
-                                  size, FLI_CHUNK_MIN),
+  cr_assert_eq(outgoing_begin(&slow->outgoing, &slow->out, &manifest, data,
+                              size, FLI_CHUNK_MIN),
                FL_OK);
   sv_push(slow);
   sv_clear(slow);

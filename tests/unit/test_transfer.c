@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/rng.h"
 #include "wire/gaps.h"
+#include "outgoing.h"
 
 enum { CHUNK = 4096, MAX_TOTAL = 1 << 20 };
 
@@ -45,9 +46,9 @@ static fli_manifest begin(link *l)
   fli_manifest manifest = {.kind = FLI_TRANSFER_MODEL, .loss = 0};
   fli_manifest parsed;
   fli_bytes_clear(&l->frames);
-  cr_assert_eq(fli_outgoing_begin(&l->outgoing, &l->frames, &manifest, l->data,
-                                  l->n, CHUNK),
-               FL_OK);
+  cr_assert_eq(
+      outgoing_begin(&l->outgoing, &l->frames, &manifest, l->data, l->n, CHUNK),
+      FL_OK);
   cr_assert_eq(fli_parse_manifest(&parsed, l->frames.data + FLI_FRAME_HEADER,
                                   l->frames.size - FLI_FRAME_HEADER),
                FL_OK);
@@ -500,9 +501,8 @@ Test(transfer, a_payload_that_cannot_begin_leaves_none_to_be_resent)
   options.dealloc = release;
   cr_assert_eq(fl_context_new(&context, &options), FL_OK);
   fli_bytes_init(&none, context);
-  cr_assert_eq(
-      fli_outgoing_begin(&l.outgoing, &none, &manifest, range, 1, CHUNK),
-      FL_E_NOMEM);
+  cr_assert_eq(outgoing_begin(&l.outgoing, &none, &manifest, range, 1, CHUNK),
+               FL_E_NOMEM);
   const fli_missing missing = {first.transfer, range, sizeof range};
   fli_store_u64(range, l.n - 100);
   fli_store_u64(range + 8, l.n);
