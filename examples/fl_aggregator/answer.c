@@ -68,27 +68,19 @@ static int fetch(struct request *request)
   return 1;
 }
 
-static int has_more(const struct request *request)
-{
-  const uint64_t peer = request->link->session->peer;
-  uint64_t next = peer - 1;
-  return fl_server_next_ready(request->http->run->server, &next) == FL_OK &&
-         next == peer;
-}
-
-/* All is said for now: a session that the server is done with is over. */
+/* A session that the server is done with is over when all is said. */
 static void conclude(struct request *request)
 {
   fl_server *server = request->http->run->server;
   struct session *session = request->link->session;
-  if (!fl_server_wants_close(server, session->peer)) return;
+  if (!sessions_is_over(server, session)) return;
   (void)fl_server_disconnected(server, session->peer);
   session->is_closed = 1;
   request->http->has_news = 1;
 }
 
 /* Called by libmicrohttpd when what it got before has been written. Nothing may
- * mean that the store is not ready: it is the next answer that concludes. */
+ * mean that it has to be committed first: the rest is for another answer. */
 static ssize_t next_bytes(void *user, uint64_t position, char *out, size_t room)
 {
   struct request *request = user;
@@ -98,7 +90,10 @@ static ssize_t next_bytes(void *user, uint64_t position, char *out, size_t room)
       return MHD_CONTENT_READER_END_OF_STREAM;
     const int got = fetch(request);
     if (got < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
-    if (got == 0) return MHD_CONTENT_READER_END_OF_STREAM;
+    if (got == 0) {
+      conclude(request);
+      return MHD_CONTENT_READER_END_OF_STREAM;
+    }
   }
   const size_t n = left(part) < room ? left(part) : room;
   memcpy(out, part->bytes + part->at, n);
@@ -133,7 +128,8 @@ enum MHD_Result answer_session(struct request *request)
   answer_supersede(session);
   const int got = fetch(request);
   if (got < 0) return MHD_NO; /* a lost connection is noticed */
-  if (got > 0 && has_more(request)) {
+  if (got > 0 &&
+      fl_server_has_unsent(request->http->run->server, session->peer)) {
     session->answered = request;
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES,
                                                  next_bytes, request, NULL);

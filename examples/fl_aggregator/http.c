@@ -17,6 +17,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <fl/host.h>
+
 #include "fl_aggregator/request.h"
 #include "fl_aggregator/tls.h"
 
@@ -24,6 +26,9 @@ static const uint64_t second_ns = UINT64_C(1000000000);
 /* A session without a connection for this long counts as lost; a client that
  * merely opens another connection is faster. */
 static const uint64_t reconnect_ns = UINT64_C(500000000);
+
+/* For writing answers before anything else is done. */
+static const uint64_t write_ns = UINT64_C(20000000);
 
 /* Least of a body or an answer that has to pass in a second. */
 static const uint64_t least_bytes = 1024;
@@ -212,7 +217,7 @@ static int is_due(const struct http *http, const struct request *request)
   if (http->now_ns - request->waiting_since_ns >=
       http->config->poll_seconds * second_ns)
     return 1;
-  return fl_server_wants_close(http->run->server, session->peer) != 0;
+  return request->is_hasty || sessions_is_over(http->run->server, session);
 }
 
 static void forget_gone(struct http *http)
@@ -220,6 +225,7 @@ static void forget_gone(struct http *http)
   struct sessions *sessions = &http->run->sessions;
   struct session *session = sessions->gone_first;
   while (session && http->now_ns - session->gone_since_ns >= reconnect_ns) {
+    http->has_news = 1;
     (void)fl_server_disconnected(http->run->server, session->peer);
     sessions_drop(sessions, session);
     session = sessions->gone_first;
@@ -288,6 +294,19 @@ static void release_ready(struct http *http)
   http->rested_ns = http->now_ns + passed * 1000;
 }
 
+/* A connection takes a message or two each time. As long as sockets do, go on,
+ * or those who read a model get so little of it a turn, which may wait for the
+ * disk; but not for longer than that. */
+static void write_answers(struct http *http)
+{
+  const uint64_t begin_ns = fl_host_now();
+  MHD_UNSIGNED_LONG_LONG ms = 0;
+  do {
+    MHD_run(http->daemon);
+  } while (MHD_get_timeout(http->daemon, &ms) == MHD_YES && ms == 0 &&
+           fl_host_now() - begin_ns < write_ns);
+}
+
 void http_answer(struct http *http, uint64_t now_ns)
 {
   http->now_ns = now_ns;
@@ -300,9 +319,9 @@ void http_answer(struct http *http, uint64_t now_ns)
   while (http->waiting && is_due(http, http->waiting))
     request_release(http->waiting);
   sweep(http);
-  forget_gone(http);
   http->has_news = 0;
-  MHD_run(http->daemon);
+  forget_gone(http);
+  write_answers(http);
 }
 
 uint64_t http_next_deadline(const struct http *http)

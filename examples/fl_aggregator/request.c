@@ -93,6 +93,9 @@ static enum MHD_Result begin_request(struct http *http,
   struct request *request = request_new(http, connection);
   if (!request) return MHD_NO;
   request->state = REQUEST_FEEDING;
+  const char *prefer =
+      MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Prefer");
+  request->is_hasty = prefer && strcmp(prefer, "wait=0") == 0; /* RFC 7240 */
   answer_supersede(session);
   link_use(&http->run->sessions, request->link, session, http->now_ns);
   *state = request;

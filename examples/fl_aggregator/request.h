@@ -34,6 +34,7 @@ struct request {
   const struct admin_action *action;
   char *body;       /* of an action, as far as it came; NULL = nothing */
   struct part part; /* of the answer */
+  int is_hasty;     /* does not wait for something to be said */
   /* A later request of the session took its place: nothing is said here, or
    * nothing more. */
   int is_superseded;

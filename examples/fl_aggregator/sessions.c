@@ -104,6 +104,12 @@ void sessions_drop(struct sessions *sessions, struct session *session)
   sessions->live--;
 }
 
+int sessions_is_over(const fl_server *server, const struct session *session)
+{
+  return fl_server_wants_close(server, session->peer) &&
+         !fl_server_has_unsent(server, session->peer);
+}
+
 void sessions_identify(struct sessions *sessions, uint64_t peer,
                        const char *client_id)
 {

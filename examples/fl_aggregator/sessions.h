@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <fl/server.h>
+
 #include "fl_aggregator/ledger.h"
 
 enum { SESSION_ID_MIN = 16, SESSION_ID_MAX = 64 };
@@ -64,6 +66,8 @@ struct session *sessions_find_peer(struct sessions *sessions, uint64_t peer);
 /* NULL when all slots are taken. */
 struct session *sessions_make(struct sessions *sessions, const char *id);
 void sessions_drop(struct sessions *sessions, struct session *session);
+/* 1 when the server wants it closed and has said why. */
+int sessions_is_over(const fl_server *server, const struct session *session);
 /* The client behind a peer is known now: book what it cost so far. */
 void sessions_identify(struct sessions *sessions, uint64_t peer,
                        const char *client_id);

@@ -235,8 +235,8 @@ static int on_broken(struct participant *self)
 static int exchange(struct participant *self)
 {
   struct transport *transport = &self->transport;
-  enum transport_result result =
-      transport_exchange(transport, self->body, self->body_size);
+  enum transport_result result = transport_exchange(
+      transport, self->body, self->body_size, self->body_size >= max_body);
   self->body_size = 0;
   if (result == TRANSPORT_STOPPED) return NOT_OVER;
   if (result == TRANSPORT_REFUSED) {

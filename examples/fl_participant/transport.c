@@ -56,8 +56,14 @@ static int set_options(struct transport *transport)
         curl_slist_append(transport->headers, without[i]);
     if (!grown) return -1;
     transport->headers = grown;
+    grown = curl_slist_append(transport->hasty_headers, without[i]);
+    if (!grown) return -1;
+    transport->hasty_headers = grown;
   }
-  curl_easy_setopt(curl, CURLOPT_HTTPHEADER, transport->headers);
+  struct curl_slist *grown =
+      curl_slist_append(transport->hasty_headers, "Prefer: wait=0");
+  if (!grown) return -1;
+  transport->hasty_headers = grown;
   curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
   curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
@@ -107,6 +113,7 @@ void transport_close(struct transport *transport)
 {
   curl_easy_cleanup(transport->curl);
   curl_slist_free_all(transport->headers);
+  curl_slist_free_all(transport->hasty_headers);
   free(transport->reply);
   curl_global_cleanup();
 }
@@ -169,7 +176,8 @@ static enum transport_result on_failure(struct transport *transport,
 }
 
 enum transport_result transport_exchange(struct transport *transport,
-                                         const uint8_t *data, size_t n)
+                                         const uint8_t *data, size_t n,
+                                         int has_more)
 {
   char url[2048];
   CURL *curl = transport->curl;
@@ -182,6 +190,8 @@ enum transport_result transport_exchange(struct transport *transport,
   transport->reply_size = 0;
   transport->error[0] = 0;
   curl_easy_setopt(curl, CURLOPT_URL, url);
+  curl_easy_setopt(curl, CURLOPT_HTTPHEADER,
+                   has_more ? transport->hasty_headers : transport->headers);
   curl_easy_setopt(curl, CURLOPT_POST, 1L);
   curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST,
                    transport->is_open ? "POST" : "PUT");

@@ -19,6 +19,7 @@ enum transport_result {
 struct transport {
   CURL *curl;
   struct curl_slist *headers;
+  struct curl_slist *hasty_headers; /* of a request that is not the last part */
   const char *server;
   const volatile sig_atomic_t *stop;
   char session[33]; /* hexadecimal */
@@ -38,8 +39,10 @@ void transport_close(struct transport *transport);
 /* Begin another session with the next exchange. */
 void transport_renew(struct transport *transport);
 /* Send bytes (n may be 0) and wait for the answer, reply_size bytes at reply,
- * valid until the next call. */
+ * valid until the next call. `has_more`: other bytes follow, whatever it is, so
+ * that it need not be waited for. */
 enum transport_result transport_exchange(struct transport *transport,
-                                         const uint8_t *data, size_t n);
+                                         const uint8_t *data, size_t n,
+                                         int has_more);
 
 #endif

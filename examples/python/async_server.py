@@ -66,7 +66,8 @@ class AsyncServer:
                 while data := self.server.send(number):
                     writer.write(data)
                     await writer.drain()  # waits while the client is slow
-                if self.server.wants_close(number):
+                if (self.server.wants_close(number)
+                        and not self.server.has_unsent(number)):
                     writer.close()
                     return
         except ConnectionError:

@@ -79,7 +79,8 @@ typedef struct fl_server_options {
    * commit serves all that came since the last: it is made by the first
    * fl_server_send that would give bytes. While commits fail nothing is sent,
    * nothing is lost, and another is tried every second
-   * (FL_SERVER_STORE_FAILED). */
+   * (FL_SERVER_STORE_FAILED). The chunks of a download wait for none: what they
+   * are of was committed before it began. */
   const fl_store *store;
   /** How long acknowledgements are held for others to share their commit, from
    * the first of them; at most 10 s. Steps of a job are not held, nor is
@@ -171,7 +172,7 @@ typedef struct fl_job_options {
   uint32_t evaluate_every;
   uint64_t norm_deadline_ns;     /**< from the plan; > 0, default 60 s */
   uint64_t update_deadline_ns;   /**< from the scale; > 0, default 600 s */
-  uint64_t evaluate_deadline_ns; /**< > 0, default 60 s */
+  uint64_t evaluate_deadline_ns; /**< > 0 with evaluate_every; default 60 s */
   /** How long a client whose connection was lost may stay away before the
    * round goes on without it; default 10 s. */
   uint64_t return_grace_ns;
@@ -321,11 +322,15 @@ FL_API fl_status fl_server_recv(fl_server *server, uint64_t peer,
 FL_API fl_status fl_server_send(fl_server *server, uint64_t peer,
                                 const uint8_t **data, size_t *n);
 /** 1 when the server wants the peer's connection closed after what is still
- * to be sent (it was rejected). */
+ * to be sent (it was rejected): see fl_server_has_unsent. */
 FL_API int32_t fl_server_wants_close(const fl_server *server, uint64_t peer);
-/** Next peer that has something to be sent, in order of peer number after
- * *peer; start with *peer = UINT64_MAX (which comes before 0).
- * FL_E_EMPTY when there is none. */
+/** 1 when something is to be sent to the peer, though perhaps not before a
+ * commit, until which fl_server_send gives nothing. */
+FL_API int32_t fl_server_has_unsent(const fl_server *server, uint64_t peer);
+/** Next peer to which something can be sent now, in order of peer number after
+ * *peer; start with *peer = UINT64_MAX (which comes before 0). FL_E_EMPTY when
+ * there is none: while a commit is held or has failed, all but those who are in
+ * the middle of a download. */
 FL_API fl_status fl_server_next_ready(const fl_server *server, uint64_t *peer);
 /** Say that a peer's connection is gone. Its client may come back by another
  * peer number. Unknown numbers are fine. */
@@ -358,7 +363,8 @@ enum {
    * threshold, raw, below, as in fl_freeze_event; raw is their median. */
   FL_SERVER_FREEZE_EVALUATED = 16,
   FL_SERVER_FREEZE_BOOTED = 17, /**< the bootstrapping phase is over */
-  /** A commit failed: text. Nothing is sent until one succeeds. */
+  /** A commit failed: text. Until one succeeds nothing is sent but downloads
+   * that have begun. */
   FL_SERVER_STORE_FAILED = 14,
   /** Cohorts have changed: cohort, child, cohort_change, count (comparisons
    * that decided). */

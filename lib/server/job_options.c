@@ -66,7 +66,8 @@ static fl_status check_deadlines(const fl_job_options *options)
   } deadlines[] = {
       {"norm_deadline_ns", options->norm_deadline_ns},
       {"update_deadline_ns", options->update_deadline_ns},
-      {"evaluate_deadline_ns", options->evaluate_deadline_ns},
+      {"evaluate_deadline_ns",
+       options->evaluate_every > 0 ? options->evaluate_deadline_ns : 1},
   };
   for (size_t i = 0; i < FLI_COUNT_OF(deadlines); i++)
     if (deadlines[i].ns == 0)

@@ -15,7 +15,8 @@
  * (cohorts, strategies that need them separately, slices) put the whole state
  * instead.
  *
- * Bytes go out by fl_server_send alone, and it commits first. When the store
+ * Bytes go out by fl_server_send alone, and it commits first, but for chunks of
+ * a download whose manifest has been sent. When the store
  * fails, what is pending is forgotten there and still in memory here: the next
  * try puts the whole state, whatever the store has by then. */
 #include "server/server.h"

@@ -45,12 +45,18 @@ void fli_peer_free(fli_peer *peer)
   fli_free(context, peer, sizeof *peer);
 }
 
+int fli_peer_is_midway(const fli_peer *peer)
+{
+  return peer->queue.size == 0 && !peer->is_closing && peer->outgoing.is_active;
+}
+
 void fli_peer_touch(fli_peer *peer)
 {
   const int is_ready =
       peer->queue.size > 0 ||
       (!peer->is_closing && (peer->outgoing.is_active || peer->due != 0));
-  fli_peer_table_set_ready(peer, is_ready);
+  fli_peer_table_set_ready(peer, FLI_READY_ANY, is_ready);
+  fli_peer_table_set_ready(peer, FLI_READY_MIDWAY, fli_peer_is_midway(peer));
 }
 
 void fli_peer_add_due(fli_peer *peer, uint32_t due)
@@ -141,6 +147,7 @@ void fli_peer_drop_download(fli_peer *peer)
   peer->outgoing.data = NULL;
   fli_blob_unref(peer->blob);
   peer->blob = NULL;
+  fli_peer_touch(peer);
 }
 
 void fli_peer_close(fli_peer *peer, int keep_queue)

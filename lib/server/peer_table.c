@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Peer numbers in order: a crit-bit tree (D. J. Bernstein; also known as
  * PATRICIA) whose inner nodes count the leaves below that have something to be
- * sent. Finding, inserting, removing, marking ready and stepping to the next
- * ready number take at most 64 steps each, whatever numbers the host chooses
- * and however many peers there are; the order is that of the numbers. */
+ * sent, and those that may send it whatever is not committed yet. Finding,
+ * inserting, removing, marking ready and stepping to the next ready number take
+ * at most 64 steps each, whatever numbers the host chooses and however many
+ * peers there are; the order is that of the numbers. */
 #include "server/server.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -46,10 +48,10 @@ static void replace_child(fli_peer_table *table, fli_peer_node *parent,
   }
 }
 
-static void add_ready(fli_peer_node *node, int delta)
+static void add_ready(fli_peer_node *node, uint32_t kind, int delta)
 {
   for (; node; node = node->parent) {
-    node->n_ready = (uint32_t)((int64_t)node->n_ready + delta);
+    node->n_ready[kind] = (uint32_t)((int64_t)node->n_ready[kind] + delta);
   }
 }
 
@@ -89,7 +91,7 @@ fl_status fli_peer_table_insert(fli_peer_table *table, fli_peer *peer)
   }
   inner->bit = bit;
   inner->prefix = prefix_of(peer->number, bit);
-  inner->n_ready = at->n_ready;
+  memcpy(inner->n_ready, at->n_ready, sizeof inner->n_ready);
   replace_child(table, at->parent, at, inner);
   inner->child[bit_of(peer->number, bit)] = leaf;
   inner->child[!bit_of(peer->number, bit)] = at;
@@ -103,7 +105,8 @@ void fli_peer_table_remove(fli_peer_table *table, fli_peer *peer)
 {
   fli_peer_node *leaf = &peer->leaf;
   fli_peer_node *inner = leaf->parent;
-  fli_peer_table_set_ready(peer, 0);
+  fli_peer_table_set_ready(peer, FLI_READY_ANY, 0);
+  fli_peer_table_set_ready(peer, FLI_READY_MIDWAY, 0);
   if (!inner) {
     table->root = NULL;
   } else {
@@ -115,20 +118,21 @@ void fli_peer_table_remove(fli_peer_table *table, fli_peer *peer)
   table->count--;
 }
 
-void fli_peer_table_set_ready(fli_peer *peer, int is_ready)
+void fli_peer_table_set_ready(fli_peer *peer, uint32_t kind, int is_ready)
 {
-  const int delta = (is_ready != 0) - (int)peer->leaf.n_ready;
-  if (delta != 0) add_ready(&peer->leaf, delta);
+  const int delta = (is_ready != 0) - (int)peer->leaf.n_ready[kind];
+  if (delta != 0) add_ready(&peer->leaf, kind, delta);
 }
 
-static fli_peer *lowest_ready(const fli_peer_node *node)
+static fli_peer *lowest_ready(const fli_peer_node *node, uint32_t kind)
 {
   while (!is_leaf(node))
-    node = node->child[node->child[0]->n_ready == 0];
+    node = node->child[node->child[0]->n_ready[kind] == 0];
   return node->peer;
 }
 
-fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint64_t from)
+fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint32_t kind,
+                                    uint64_t from)
 {
   const fli_peer_node *node = table->root;
   const fli_peer_node *above = NULL; /* nearest ready subtree to the right */
@@ -136,13 +140,13 @@ fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint64_t from)
     const uint64_t prefix = prefix_of(from, node->bit);
     if (prefix != node->prefix) break;
     const uint32_t side = bit_of(from, node->bit);
-    if (side == 0 && node->child[1]->n_ready > 0) above = node->child[1];
+    if (side == 0 && node->child[1]->n_ready[kind] > 0) above = node->child[1];
     node = node->child[side];
   }
-  if (node && node->prefix >= from && node->n_ready > 0) {
-    return lowest_ready(node);
+  if (node && node->prefix >= from && node->n_ready[kind] > 0) {
+    return lowest_ready(node, kind);
   }
-  return above ? lowest_ready(above) : NULL;
+  return above ? lowest_ready(above, kind) : NULL;
 }
 
 fli_peer *fli_peer_table_any(const fli_peer_table *table)

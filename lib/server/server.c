@@ -314,14 +314,7 @@ fl_status fl_server_recv(fl_server *server, uint64_t peer, const uint8_t *data,
   return st;
 }
 
-/* What comes next is of a download whose manifest has been sent: bytes that
- * were committed before it was. Whoever reads a model waits for nobody else's
- * commit, and causes none. */
-static int is_midway(const fli_peer *peer)
-{
-  return peer->queue.size == 0 && !peer->is_closing && peer->outgoing.is_active;
-}
-
+/* Whoever reads a model waits for nobody else's commit, and causes none. */
 fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
                          size_t *n)
 {
@@ -330,8 +323,8 @@ fl_status fl_server_send(fl_server *server, uint64_t peer, const uint8_t **data,
     return fli_error(FL_E_ARGUMENT, "fl_server_send: NULL argument");
   fli_peer *session = fli_peer_table_find(&server->peers, peer);
   fli_bytes_free(&server->handed);
-  if (session && session->leaf.n_ready > 0 &&
-      (is_midway(session) || fli_journal_commit(server))) {
+  if (session && session->leaf.n_ready[FLI_READY_ANY] &&
+      (fli_peer_is_midway(session) || fli_journal_commit(server))) {
     const fl_status st = fli_outbox_pump(session);
     if (st != FL_OK) return st;
     server->handed = session->queue;
@@ -351,13 +344,23 @@ int32_t fl_server_wants_close(const fl_server *server, uint64_t peer)
   return server->peers.count >= server->options.max_peers;
 }
 
+int32_t fl_server_has_unsent(const fl_server *server, uint64_t peer)
+{
+  if (!server) return 0;
+  const fli_peer *session = fli_peer_table_find(&server->peers, peer);
+  return session && session->leaf.n_ready[FLI_READY_ANY] > 0;
+}
+
 fl_status fl_server_next_ready(const fl_server *server, uint64_t *peer)
 {
   fli_clear_error();
   if (!server || !peer)
     return fli_error(FL_E_ARGUMENT, "fl_server_next_ready: NULL argument");
-  const fli_peer *next = fli_peer_table_next_ready(&server->peers, *peer + 1);
-  if (!next || !fli_journal_may_send(server)) return FL_E_EMPTY;
+  const uint32_t kind =
+      fli_journal_may_send(server) ? FLI_READY_ANY : FLI_READY_MIDWAY;
+  const fli_peer *next =
+      fli_peer_table_next_ready(&server->peers, kind, *peer + 1);
+  if (!next) return FL_E_EMPTY;
   *peer = next->number;
   return FL_OK;
 }

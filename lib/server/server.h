@@ -141,14 +141,20 @@ enum {
   FLI_DUE_PROBE = 64
 };
 
+/* Has something to be sent; and it is the next chunk of a download whose
+ * manifest has been sent, which was committed before that was. */
+enum { FLI_READY_ANY, FLI_READY_MIDWAY };
+
 /* Node of the crit-bit tree over peer numbers: see peer_table.c. */
 typedef struct fli_peer_node {
   struct fli_peer_node *parent;
   struct fli_peer_node *child[2]; /* NULL in leaves */
-  uint64_t prefix;  /* inner: number with `bit` and below zero; leaf: number */
-  uint32_t bit;     /* inner: the first bit in which the children differ */
-  uint32_t n_ready; /* leaves below (or this leaf) that have bytes to send */
-  fli_peer *peer;   /* leaves */
+  uint64_t prefix; /* inner: number with `bit` and below zero; leaf: number */
+  uint32_t bit;    /* inner: the first bit in which the children differ */
+  /* Leaves below (or this leaf) that have bytes to send, and those of them
+   * whose bytes need no commit: FLI_READY_*. */
+  uint32_t n_ready[2];
+  fli_peer *peer; /* leaves */
 } fli_peer_node;
 
 typedef struct fli_peer_table {
@@ -183,14 +189,17 @@ struct fli_peer {
 fli_peer *fli_peer_table_find(const fli_peer_table *table, uint64_t number);
 fl_status fli_peer_table_insert(fli_peer_table *table, fli_peer *peer);
 void fli_peer_table_remove(fli_peer_table *table, fli_peer *peer);
-void fli_peer_table_set_ready(fli_peer *peer, int is_ready);
-/* Lowest ready number >= from; NULL when there is none. */
-fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint64_t from);
+void fli_peer_table_set_ready(fli_peer *peer, uint32_t kind, int is_ready);
+/* Lowest number >= from that is ready so; NULL when there is none. */
+fli_peer *fli_peer_table_next_ready(const fli_peer_table *table, uint32_t kind,
+                                    uint64_t from);
 /* Any peer, or NULL: for freeing all. */
 fli_peer *fli_peer_table_any(const fli_peer_table *table);
 
 fl_status fli_peer_new(fli_peer **out, fl_server *server, uint64_t number);
 void fli_peer_free(fli_peer *peer); /* takes it out of the table, too */
+/* What comes next needs no commit: see FLI_READY_MIDWAY. */
+int fli_peer_is_midway(const fli_peer *peer);
 /* Recompute whether the peer has something to be sent. */
 void fli_peer_touch(fli_peer *peer);
 void fli_peer_add_due(fli_peer *peer, uint32_t due);

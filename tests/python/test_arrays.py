@@ -225,7 +225,8 @@ def test_numbers_that_do_not_fit_are_refused(mlp, call, number):
 @pytest.mark.parametrize("call", [
     lambda n: fl.Server().recv(n, b""), lambda n: fl.Server().tick(n),
     lambda n: fl.Server().send(n), lambda n: fl.Server().disconnected(n),
-    lambda n: fl.Server().wants_close(n), lambda n: fl.Client("c").poll(n),
+    lambda n: fl.Server().wants_close(n),
+    lambda n: fl.Server().has_unsent(n), lambda n: fl.Client("c").poll(n),
     lambda n: fl.Model([fl.Tensor("w", [2])]).init_weights(n),
     lambda n: fl.Compressor(1, "f32").measure([1], samples=n)])
 def test_arguments_of_64_bits_do_not_wrap(call):

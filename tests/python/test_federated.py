@@ -236,6 +236,7 @@ def test_a_model_of_another_schema_is_rejected(mlp):
         assert loop.ends[0].reason == fl.RejectReason.SCHEMA
         assert loop.ends[0].text
         assert server.wants_close(0) or not list(server.ready())
+        assert not server.has_unsent(0)
 
 
 def test_garbage_is_an_event_not_an_exception(mlp):

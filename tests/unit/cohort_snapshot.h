@@ -9,8 +9,9 @@
 #include "server/state.h"
 #include "wire/container.h"
 
-/* Bytes at the begin and at the end of a payload that are looked at closely. */
-enum { SNAPSHOT_ENDS = 4096 };
+/* Bytes at the begin and at the end of a payload that are looked at closely,
+ * and those that are looked at one by one: draws and guests. */
+enum { SNAPSHOT_ENDS = 4096, SNAPSHOT_LAST = 256 };
 
 static inline void snapshot_save(const cw_world *w, fl_buffer **buffer)
 {
@@ -64,6 +65,7 @@ static inline fl_status snapshot_restore(const fli_bytes *payload, size_t n)
 static inline size_t snapshot_step(const fli_bytes *payload, size_t at,
                                    size_t dense, size_t sparse)
 {
+  if (at + SNAPSHOT_LAST >= payload->size) return 1;
   const int is_end = at < SNAPSHOT_ENDS || at + SNAPSHOT_ENDS >= payload->size;
   return is_end ? dense : sparse;
 }

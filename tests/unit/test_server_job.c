@@ -52,7 +52,7 @@ CHANGE(full_momentum, o->server_momentum = 1.0f)
 CHANGE(huge_cap, o->weight_cap = UINT64_MAX)
 CHANGE(no_norm_time, o->norm_deadline_ns = 0)
 CHANGE(no_update_time, o->update_deadline_ns = 0)
-CHANGE(no_evaluate_time, o->evaluate_deadline_ns = 0)
+CHANGE(no_evaluate_time, o->evaluate_every = 1; o->evaluate_deadline_ns = 0)
 CHANGE(shortest_times, o->norm_deadline_ns = o->update_deadline_ns =
                            o->evaluate_deadline_ns = 1)
 CHANGE(capped_uniform, o->weighting = FL_WEIGHT_UNIFORM; o->weight_cap = 5)

@@ -301,6 +301,7 @@ Test(server_store, a_download_under_way_waits_for_nobodys_commit)
   sv_world world;
   cut store;
   const fli_get_model get = {.version = 0};
+  uint64_t peer = UINT64_MAX;
   uint8_t type = 0;
   begin_updates(&world, &store);
   sv_client *reader = &world.clients[2], *sender = &world.clients[0];
@@ -312,8 +313,14 @@ Test(server_store, a_download_under_way_waits_for_nobodys_commit)
   sv_update(sender);
   const unsigned before = store.commits;
   cr_expect_eq(sent(sender, &type), 0u);
+  cr_expect_eq(fl_server_has_unsent(world.server, sender->peer), 1);
+  cr_expect_eq(fl_server_next_ready(world.server, &peer), FL_OK);
+  cr_expect_eq(peer, reader->peer);
+  cr_expect_eq(fl_server_next_ready(world.server, &peer), FL_E_EMPTY);
   cr_expect_gt(sent(reader, &type), 0u);
   cr_expect_eq(type, FLI_MSG_CHUNK);
+  peer = UINT64_MAX;
+  cr_expect_eq(fl_server_next_ready(world.server, &peer), FL_E_EMPTY);
   /* What comes behind it is of now, and waits like the rest. */
   cr_expect_eq(sent(reader, &type), 0u);
   cr_expect_eq(store.commits, before);
@@ -323,6 +330,9 @@ Test(server_store, a_download_under_way_waits_for_nobodys_commit)
   cr_expect_eq(type, FLI_MSG_PLAN);
   cr_expect_gt(sent(sender, &type), 0u);
   cr_expect_eq(type, FLI_MSG_ACK);
+  cr_expect_eq(fl_server_has_unsent(world.server, sender->peer), 0);
+  cr_expect_eq(fl_server_has_unsent(world.server, 12345), 0);
+  cr_expect_eq(fl_server_has_unsent(NULL, 0), 0);
   cr_expect_eq(store.commits, before + 1);
   end(&world, &store);
 }

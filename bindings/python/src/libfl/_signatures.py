@@ -486,5 +486,6 @@ PLAIN: dict[str, tuple[Any, list[Any]]] = {
     "fl_server_job_count": (c_uint32, [Server]),
     "fl_server_allow_count": (c_uint32, [Server]),
     "fl_server_ban_left": (c_uint64, [Server, c_char_p]),
+    "fl_server_has_unsent": (c_int32, [Server, c_uint64]),
     "fl_server_wants_close": (c_int32, [Server, c_uint64]),
 }

@@ -487,6 +487,12 @@ class Server(Handle):
         return bool(lib.fl_server_wants_close(self._handle,
                                               _args.u64(peer, "peer")))
 
+    def has_unsent(self, peer: int) -> bool:
+        """True when something is to be sent to the peer, though perhaps not
+        before a commit of the store, until which `send` gives nothing."""
+        return bool(lib.fl_server_has_unsent(self._handle,
+                                             _args.u64(peer, "peer")))
+
     def disconnected(self, peer: int) -> None:
         """Say that a peer's connection is gone."""
         lib.fl_server_disconnected(self._handle, _args.u64(peer, "peer"))
