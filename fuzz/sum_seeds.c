@@ -155,6 +155,19 @@ static void put_special(const char *folder)
   }
 }
 
+/* All values alike: turned back, one of them is as large as all together. */
+static void put_too_large(const char *folder)
+{
+  input config;
+  sums_round s;
+  begin(&config, UNIFORM_4 | SUMS_MEND, SLOTS_5 | HUGE);
+  open_round(&s, &config);
+  cf_bytes update = sums_update(&s, 0, 1, 0xff, 0xff);
+  put_message(folder, "update-leaves-float32", "", &config, update);
+  free(update.data);
+  sums_close(&s);
+}
+
 /* A message with some bytes changed, its end cut off or made longer. */
 typedef struct lie {
   const char *name;
@@ -465,6 +478,7 @@ void seeds_put_sums(const char *folder)
   for (uint32_t kind = 0; kind < SUMS_KINDS; kind++)
     put_kind(folder, kind);
   put_special(folder);
+  put_too_large(folder);
   put_lies(folder);
   put_steps(folder);
   put_honest(folder);

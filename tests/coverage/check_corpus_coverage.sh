@@ -3,11 +3,11 @@
 # How much of what reads encoded updates and sums, messages, and of what both
 # state machines make of these, the committed seeds reach, replayed once:
 # `file percent` lines, then whatever of the first is not reached without a
-# reason in tests/coverage/unreached_lines. usage: $0 BUILD-TESTS
+# reason in tests/coverage/unreached_lines. usage: $0 BUILD
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD least=90
-build=$(realpath -m "$1/corpus-coverage")
+build=$(realpath -m "$1/../corpus-coverage")
 if [ ! -e "$build/build.ninja" ]; then
   meson setup "$build" -Dfuzz=replay -Dtests=false -Dexamples=false \
     -Db_coverage=true --buildtype=debug
