@@ -288,10 +288,9 @@ fl_status fl_slice_server_answer(const fl_slice_server *server,
   fli_slice_open(&out, server->context, &head);
   fli_slice_put_u32(&out, server->plan.precision);
   fli_slice_put_u32(&out, (uint32_t)n_ids);
-  /* Reading a row clears the text of what went wrong before. */
-  for (uint64_t i = 0; i < n_ids && in.status == FL_OK && out.status == FL_OK;
-       i++) {
+  for (uint64_t i = 0; i < n_ids && out.status == FL_OK; i++) {
     id = fli_slice_id(&in, i, id);
+    if (in.status != FL_OK) break; /* reading a row would clear its text */
     if (i == 0) fli_slice_put_u64(&out, id);
     answer_id(server, head.table, id, &out);
   }

@@ -52,6 +52,8 @@ static fl_status ask(slice_server *s, const lie *l)
   size_t n = 99;
   const fl_status st =
       fl_slice_server_answer(s->slices, l->bytes, l->n, answer);
+  cr_assert(st == FL_OK || strncmp(fl_last_error(), "slice: ", 7) == 0, "%s",
+            fl_last_error());
   (void)fl_buffer_get(answer, &data, &n);
   cr_assert(st == FL_OK || n == 0);
   fl_buffer_free(answer);
@@ -239,6 +241,10 @@ Test(slices_refused, requests_that_are_none)
   l.bytes[12] = 1;
   put(&l, 0, 1);
   cr_assert_eq(ask(&s, &l), FL_E_FORMAT);
+  lie cut = head('R', 0, 0);
+  put(&cut, 1, 4);
+  put(&cut, 0xffffff, 3); /* an id that goes on */
+  cr_assert_eq(ask(&s, &cut), FL_E_TRUNCATED);
   slice_server_free(&s);
 }
 
