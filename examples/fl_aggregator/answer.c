@@ -49,8 +49,9 @@ static void drop(struct part *part)
   memset(part, 0, sizeof *part);
 }
 
-/* Fetch what the server has next: 1, 0 = nothing for now, or -1 without memory;
- * the bytes count as sent: the client misses them and says HELLO. */
+/* Fetch the server's next message for the peer. 1: it is there; 0: the server
+ * has none that may be sent; -1: no memory to hold it, and it is lost, for the
+ * server counts it as sent: the client has to notice, and says HELLO. */
 static int fetch(struct request *request)
 {
   const uint8_t *data;

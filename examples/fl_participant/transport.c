@@ -46,24 +46,25 @@ static int on_progress(void *user, curl_off_t total_down, curl_off_t down,
   return *transport->stop != 0;
 }
 
+static int add_header(struct curl_slist **headers, const char *header)
+{
+  struct curl_slist *grown = curl_slist_append(*headers, header);
+  if (!grown) return -1;
+  *headers = grown;
+  return 0;
+}
+
 static int set_options(struct transport *transport)
 {
   /* A name with nothing behind the colon takes the header away. */
   static const char *const without[] = {"Accept:", "Content-Type:", "Expect:"};
   CURL *curl = transport->curl;
   for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
-    struct curl_slist *grown =
-        curl_slist_append(transport->headers, without[i]);
-    if (!grown) return -1;
-    transport->headers = grown;
-    grown = curl_slist_append(transport->hasty_headers, without[i]);
-    if (!grown) return -1;
-    transport->hasty_headers = grown;
+    if (add_header(&transport->headers, without[i]) != 0 ||
+        add_header(&transport->hasty_headers, without[i]) != 0)
+      return -1;
   }
-  struct curl_slist *grown =
-      curl_slist_append(transport->hasty_headers, "Prefer: wait=0");
-  if (!grown) return -1;
-  transport->hasty_headers = grown;
+  if (add_header(&transport->hasty_headers, "Prefer: wait=0") != 0) return -1;
   curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
   curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
